@@ -1,0 +1,10 @@
+"""Consumer questions on medication with answers, an .xlsx of 690 rows (Ben Abacha et al., MEDINFO 2019).
+
+Put the file beside your config or set train_dataset.path.
+"""
+from xtune.data.map_fns import medqa_map_fn
+
+train_dataset = dict(
+    path='MedInfo2019-QA-Medications.xlsx',
+    map_fn=medqa_map_fn,
+)

@@ -1,0 +1,10 @@
+"""Plain text to go on pretraining with: a .txt of one document a line, or rows with a `text` column.
+
+Set train_dataset.path to your file.
+"""
+from xtune.data.map_fns import text_map_fn
+
+train_dataset = dict(
+    path='pretrain.txt',
+    map_fn=text_map_fn,
+)

@@ -1,0 +1,18 @@
+"""DeepSpeed ZeRO-1: optimizer state is sharded."""
+
+strategy = dict(
+    name='zero1',
+    deepspeed=dict(
+        gradient_accumulation_steps='auto',
+        train_micro_batch_size_per_gpu='auto',
+        gradient_clipping='auto',
+        zero_allow_untested_optimizer=True,
+        zero_force_ds_cpu_optimizer=False,
+        zero_optimization=dict(
+            stage=1,
+            overlap_comm=True,
+        ),
+        fp16=dict(enabled='auto', initial_scale_power=16),
+        bf16=dict(enabled='auto'),
+    ),
+)

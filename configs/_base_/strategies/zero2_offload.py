@@ -1,0 +1,19 @@
+"""DeepSpeed ZeRO-2 with offload: as ZeRO-2, with the optimizer state in host memory."""
+
+strategy = dict(
+    name='zero2_offload',
+    deepspeed=dict(
+        gradient_accumulation_steps='auto',
+        train_micro_batch_size_per_gpu='auto',
+        gradient_clipping='auto',
+        zero_allow_untested_optimizer=True,
+        zero_force_ds_cpu_optimizer=False,
+        zero_optimization=dict(
+            stage=2,
+            overlap_comm=True,
+            offload_optimizer=dict(device='cpu', pin_memory=True),
+        ),
+        fp16=dict(enabled='auto', initial_scale_power=16),
+        bf16=dict(enabled='auto'),
+    ),
+)

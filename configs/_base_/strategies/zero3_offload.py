@@ -1,0 +1,21 @@
+"""DeepSpeed ZeRO-3 with offload: as ZeRO-3, with weights and optimizer state in host memory."""
+
+strategy = dict(
+    name='zero3_offload',
+    deepspeed=dict(
+        gradient_accumulation_steps='auto',
+        train_micro_batch_size_per_gpu='auto',
+        gradient_clipping='auto',
+        zero_allow_untested_optimizer=True,
+        zero_force_ds_cpu_optimizer=False,
+        zero_optimization=dict(
+            stage=3,
+            overlap_comm=True,
+            offload_optimizer=dict(device='cpu', pin_memory=True),
+            offload_param=dict(device='cpu', pin_memory=True),
+            stage3_gather_16bit_weights_on_model_save=True,
+        ),
+        fp16=dict(enabled='auto', initial_scale_power=16),
+        bf16=dict(enabled='auto'),
+    ),
+)

@@ -1,0 +1,12 @@
+"""SmolLM2-135M-Instruct, LoRA, Alpaca, 1 epoch."""
+from mmengine.config import read_base
+
+with read_base():
+    from .._base_.datasets.alpaca import train_dataset
+    from .._base_.methods.lora import lora, optimizer, quantization
+    from .._base_.models.smollm2_135m import base_model, llm, template, tokenizer
+    from .._base_.runtime import *
+    from .._base_.strategies.one_device import strategy
+
+schedule.max_epochs = 1
+max_length = 1024

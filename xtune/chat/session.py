@@ -1,0 +1,78 @@
+"""A conversation with a model: its messages, its settings, and one reply at a time."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from transformers import PreTrainedTokenizerBase, TextStreamer
+
+from ..data.conversation import Message
+from ..errors import DataError
+from ..models.generate import generate_ids
+from ..templates.template import ChatTemplate
+
+
+@dataclass
+class ChatSettings:
+    """How replies are generated: temperature 0 always takes the likeliest token."""
+
+    max_new_tokens: int = 512
+    temperature: float = 0.0
+    top_p: float = 0.9
+
+
+@dataclass
+class ChatSession:
+    """Messages so far, and the model that continues them."""
+
+    llm: Any
+    tokenizer: PreTrainedTokenizerBase
+    template: ChatTemplate
+    stop_ids: list[int]
+    settings: ChatSettings
+    system: str | None = None
+    history: list[Message] = field(default_factory=list)
+
+    def ask(self, question: str, stream: bool = False) -> str:
+        """Return the reply to `question` and remember both; with `stream`, print it as it comes.
+
+        Raises:
+            DataError: The conversation no longer fits the model.
+        """
+        messages = [*self._head(), *self.history, {'role': 'user', 'content': question}]
+        text = self.template.prompt(messages)
+        ids = self.tokenizer(text, add_special_tokens=False, return_tensors='pt')['input_ids']
+        limit = getattr(self.llm.config, 'max_position_embeddings', None)
+        if limit and ids.shape[1] >= limit:
+            raise DataError(f'the conversation has {ids.shape[1]} tokens, the model takes {limit}; use /undo or /reset')
+        streamer = TextStreamer(self.tokenizer, skip_prompt=True, skip_special_tokens=True) if stream else None
+        new = generate_ids(
+            self.llm,
+            ids.to(next(self.llm.parameters()).device),
+            self.stop_ids,
+            max_new_tokens=self.settings.max_new_tokens,
+            temperature=self.settings.temperature,
+            top_p=self.settings.top_p,
+            streamer=streamer,
+        )
+        reply = self.tokenizer.decode(self._without_stop(new), skip_special_tokens=True).strip()
+        self.history += [{'role': 'user', 'content': question}, {'role': 'assistant', 'content': reply}]
+        return reply
+
+    def undo(self) -> str | None:
+        """Forget the last exchange and return its question."""
+        if not self.history:
+            return None
+        question = self.history[-2]['content']
+        del self.history[-2:]
+        return question
+
+    def reset(self) -> None:
+        """Forget everything but the system message."""
+        self.history.clear()
+
+    def _head(self) -> list[Message]:
+        return [{'role': 'system', 'content': self.system}] if self.system else []
+
+    def _without_stop(self, ids: torch.Tensor) -> torch.Tensor:
+        return ids[:-1] if len(ids) and int(ids[-1]) in self.stop_ids else ids

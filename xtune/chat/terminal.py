@@ -1,0 +1,109 @@
+"""`xtune chat`: load a model and talk to it, once or until /exit."""
+
+import sys
+
+import torch
+from transformers import GenerationConfig, PreTrainedTokenizerBase
+
+from ..errors import TemplateError, XtuneError
+from ..models.device import best_device, compute_dtype
+from ..models.inference import load_for_inference, load_tokenizer_of
+from ..templates.resolve import resolve
+from .session import ChatSession, ChatSettings
+
+HELP = """/reset        forget the conversation
+/undo         forget the last exchange
+/edit TEXT    ask TEXT instead of the last question
+/history      show the conversation
+/system TEXT  set the system message (alone: remove it) and start anew
+/exit         leave (also Ctrl-D)"""
+
+
+def open_session(
+    model: str,
+    adapter: str | None = None,
+    bits: int | None = None,
+    system: str | None = None,
+    template: str = 'auto',
+    settings: ChatSettings | None = None,
+    seed: int | None = None,
+) -> ChatSession:
+    """Load a model, with its own template and stop tokens, for a conversation.
+
+    Raises:
+        ModelError, TemplateError: The folder, the adapter or the template cannot be used.
+    """
+    device = best_device()
+    tokenizer = load_tokenizer_of(adapter, model)
+    if template == 'auto' and not tokenizer.chat_template:
+        raise TemplateError(
+            f'{adapter or model} has no chat template, so it is no chat model; name one with --template (chatml, ...)'
+        )
+    resolved = resolve(template, tokenizer)
+    llm = load_for_inference(model, adapter, device, compute_dtype('auto', device), bits)
+    if seed is not None:
+        torch.manual_seed(seed)
+    stops = _stop_ids(adapter or model, llm, tokenizer)
+    return ChatSession(llm, tokenizer, resolved, stops, settings or ChatSettings(), system)
+
+
+def _stop_ids(folder: str, llm: torch.nn.Module, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """Return the stop tokens that the folder names; training wrote them there."""
+    try:
+        stops = GenerationConfig.from_pretrained(folder).eos_token_id
+    except OSError:
+        stops = llm.generation_config.eos_token_id
+    if stops is None:
+        stops = tokenizer.eos_token_id
+    found = [stops] if isinstance(stops, int) else list(stops or ())
+    if not found:
+        raise TemplateError(f'{folder} names no stop token: its generation_config.json has no eos_token_id')
+    return found
+
+
+def talk(session: ChatSession) -> None:
+    """Read questions until the input ends; answers stream to the terminal."""
+    interactive = sys.stdin.isatty()
+    if interactive:
+        import readline  # noqa: F401  line editing and history for input()
+
+        print('Type a question; /help shows the commands, /exit leaves.')
+    while True:
+        try:
+            line = input('>>> ' if interactive else '').strip()
+        except (EOFError, KeyboardInterrupt):
+            print()
+            return
+        if line == '/exit':
+            return
+        if line:
+            try:
+                _answer(session, line)
+            except KeyboardInterrupt:
+                print('\n(stopped; the exchange is not kept)')
+            except XtuneError as error:
+                print(f'error: {error}', file=sys.stderr)
+
+
+def _answer(session: ChatSession, line: str) -> None:
+    command, _, text = line.partition(' ')
+    if not line.startswith('/'):
+        session.ask(line, stream=True)
+    elif command == '/reset':
+        session.reset()
+        print('(a new conversation)')
+    elif command == '/undo':
+        question = session.undo()
+        print(f'(forgot: {question})' if question else '(nothing to forget)')
+    elif command == '/edit' and text:
+        session.undo()
+        session.ask(text, stream=True)
+    elif command == '/history':
+        for message in session.history:
+            print(f'{message["role"]}: {message["content"]}')
+    elif command == '/system':
+        session.system = text or None
+        session.reset()
+        print(f'(system message: {text})' if text else '(no system message)')
+    else:
+        print(HELP)

@@ -1,0 +1,102 @@
+"""`xtune convert pth_to_hf | merge | split`."""
+
+import argparse
+from pathlib import Path
+
+
+def _add(parser: argparse.ArgumentParser) -> None:
+    actions = parser.add_subparsers(dest='action', metavar='ACTION', required=True)
+
+    def action(name: str, summary: str, example: str) -> argparse.ArgumentParser:
+        return actions.add_parser(
+            name,
+            help=summary,
+            description=summary,
+            epilog=f'example:\n  {example}',
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+
+    size = dict(metavar='SIZE', help='size of a weights file at most, such as 2GB (default: %(default)s)')
+    to_hf = action(
+        'pth_to_hf',
+        'turn a .pth checkpoint into a Hugging Face folder',
+        'xtune convert pth_to_hf my_cfg.py work_dirs/my_cfg/epoch_3.pth ./adapter',
+    )
+    to_hf.add_argument('config', help='config that wrote the checkpoint, or name of the preset')
+    to_hf.add_argument('checkpoint', help='the .pth file')
+    to_hf.add_argument('target', help='new folder')
+    to_hf.add_argument('--max-shard-size', default='5GB', **size)
+
+    merge = action(
+        'merge',
+        'merge an adapter into its base model and compare their answers',
+        'xtune convert merge HuggingFaceTB/SmolLM2-135M-Instruct ./adapter ./merged',
+    )
+    merge.add_argument('base', help='base model: folder or hub name')
+    merge.add_argument('adapter', help='adapter folder')
+    merge.add_argument('target', help='new folder')
+    merge.add_argument('--max-shard-size', default='5GB', **size)
+    merge.add_argument('--device', choices=('cpu', 'cuda'), default='cpu', help='where to merge (default: %(default)s)')
+    merge.add_argument(
+        '--dtype',
+        choices=('auto', 'bfloat16', 'float16', 'float32'),
+        default='auto',
+        help="type of the merged weights; auto: the base's (default)",
+    )
+
+    split = action(
+        'split',
+        'write a model again with smaller weight files',
+        'xtune convert split ./merged ./small --max-shard-size 1GB',
+    )
+    split.add_argument('source', help='model folder')
+    split.add_argument('target', help='new folder')
+    split.add_argument('--max-shard-size', default='2GB', **size)
+
+
+def _run(args: argparse.Namespace) -> int:
+    return {'pth_to_hf': _pth_to_hf, 'merge': _merge, 'split': _split}[args.action](args)
+
+
+def _pth_to_hf(args: argparse.Namespace) -> int:
+    from ..config.presets import find
+    from ..convert.pth_to_hf import pth_to_hf
+    from ..convert.split import parse_size
+
+    parse_size(args.max_shard_size)
+    folder = pth_to_hf(find(args.config), Path(args.checkpoint), Path(args.target), args.max_shard_size)
+    kind = 'adapter' if (folder / 'adapter_config.json').exists() else 'model'
+    print(f'wrote the {kind} to {folder}')
+    return 0
+
+
+def _merge(args: argparse.Namespace) -> int:
+    from ..convert.merge import merge
+    from ..convert.split import parse_size
+
+    parse_size(args.max_shard_size)
+    report = merge(args.base, args.adapter, Path(args.target), args.max_shard_size, args.device, args.dtype)
+    print(
+        f'wrote the merged model to {args.target} ({report["dtype"]}). Against adapter on base: largest logit '
+        f'difference {report["max_abs_diff"]:.2e}, mean KL {report["mean_kl"]:.2e} nats, same first choice at '
+        f'{report["same_first_choice"]:.1%} of positions (merge_report.json)'
+    )
+    return 0
+
+
+def _split(args: argparse.Namespace) -> int:
+    from ..convert.split import split
+
+    count = split(Path(args.source), Path(args.target), args.max_shard_size)
+    print(f'wrote {count} weight file{"s" * (count != 1)} to {args.target}')
+    return 0
+
+
+COMMANDS = {
+    'convert': (
+        'convert checkpoints and models',
+        'xtune convert merge HuggingFaceTB/SmolLM2-135M-Instruct ./adapter ./merged',
+        _add,
+        _run,
+    )
+}

@@ -1,0 +1,14 @@
+"""`xtune env`."""
+
+import argparse
+
+
+def _run(_: argparse.Namespace) -> int:
+    from ..environment import report
+
+    lines, missing = report()
+    print('\n'.join(lines))
+    return 2 if missing else 0
+
+
+COMMANDS = {'env': ('show versions, devices, and what is missing', 'xtune env', lambda parser: None, _run)}

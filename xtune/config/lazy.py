@@ -1,0 +1,118 @@
+"""The one place that touches mmengine's lazily imported config objects.
+
+`LazyObject._imported`, `_module` and `Config._to_lazy_dict` are internals of mmengine 0.10; the tests of this package
+fail if they move.
+"""
+
+from collections.abc import Iterator
+from importlib import import_module
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from mmengine.config import Config
+from mmengine.config.lazy import LazyAttr, LazyObject
+
+from ..errors import ConfigError, did_you_mean
+
+Lazy = LazyObject | LazyAttr
+
+
+def read_text(text: str) -> Config:
+    """Read a config from its text. `Config.fromstring` would substitute `{{ }}`, which chat templates contain."""
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / 'config.py'
+        path.write_text(text, encoding='utf-8')
+        return Config.fromfile(str(path), lazy_import=True)
+
+
+def to_plain(cfg: Config) -> dict:
+    """Return the sections of `cfg` as nested plain dicts whose imported names are still lazy."""
+    return cfg._to_lazy_dict()
+
+
+def is_lazy(value: Any) -> bool:
+    """Tell whether `value` stands for an imported name."""
+    return isinstance(value, (LazyObject, LazyAttr))
+
+
+def root(lazy: Lazy) -> tuple[LazyObject, str]:
+    """Return the imported object at the root of `lazy` and the dotted expression written in the file."""
+    names = []
+    while isinstance(lazy, LazyAttr):
+        names.insert(0, lazy.name)
+        lazy = lazy.source
+    return lazy, '.'.join([str(lazy), *names])
+
+
+def import_of(lazy: Lazy) -> tuple[str, str]:
+    """Return (module, name) of the import that `lazy` needs.
+
+    Raises:
+        ConfigError: The file imports a whole module, which cannot be quoted.
+    """
+    source, _ = root(lazy)
+    if source._imported is None:
+        raise ConfigError(f'write `from {source.module} import ...` in a config, not `import {source.module}`')
+    module = source._module
+    return (module if isinstance(module, str) else module[0]), source._imported
+
+
+def walk(value: Any) -> Iterator[Lazy]:
+    """Yield every imported name in `value`."""
+    if is_lazy(value):
+        yield value
+    elif isinstance(value, dict):
+        for item in value.values():
+            yield from walk(item)
+    elif isinstance(value, (list, tuple)):
+        for item in value:
+            yield from walk(item)
+
+
+def comparable(value: Any) -> Any:
+    """Return `value` with imported names replaced by pairs that compare equal when they mean the same object."""
+    if is_lazy(value):
+        return 'import', import_of(value)[0], root(value)[1]
+    if isinstance(value, dict):
+        return {k: comparable(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value).__name__, [comparable(v) for v in value]
+    return type(value).__name__, value
+
+
+def resolve(value: Any) -> Any:
+    """Return `value` with every imported name, at any depth, replaced by the object itself."""
+    if is_lazy(value):
+        try:
+            return value.build()
+        except (ImportError, AttributeError) as error:
+            module, _ = import_of(value)
+            raise ConfigError(f'the config imports {root(value)[1]} from {module}, which fails: {error}') from error
+    if isinstance(value, dict):
+        return {k: resolve(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(resolve(v) for v in value)
+    return value
+
+
+def named(thing: Any) -> Any:
+    """Return the object that a dotted name (`torch.optim.AdamW`) stands for; anything but a string as it is.
+
+    Raises:
+        ConfigError: There is no such module or no such name in it.
+    """
+    if not isinstance(thing, str):
+        return thing
+    parts = thing.split('.')
+    for cut in range(len(parts) - 1, 0, -1):
+        try:
+            found = import_module('.'.join(parts[:cut]))
+        except ModuleNotFoundError:
+            continue
+        for name in parts[cut:]:
+            if not hasattr(found, name):
+                raise ConfigError(f'`{thing}`: {found.__name__} has no `{name}`{did_you_mean(name, dir(found))}')
+            found = getattr(found, name)
+        return found
+    raise ConfigError(f'`{thing}` is no importable name; write it as module.name, such as torch.optim.AdamW')

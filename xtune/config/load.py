@@ -1,0 +1,111 @@
+"""Read a config file, apply options, and refuse what the framework would not understand."""
+
+import ast
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+
+from ..errors import ConfigError
+from .lazy import is_lazy, named, resolve, to_plain
+from .sections import TYPED
+from .validate import argument_problems, problems
+
+
+def load(path: str | Path, options: dict | None = None, check_types: bool = False) -> Config:
+    """Read the config at `path` and apply `options`, such as `{'schedule.max_epochs': 1}`.
+
+    Args:
+        path: A preset's file or a file of the user's.
+        options: Dotted option names and their values.
+        check_types: Also import what the sections name as `type` and check their keys against its signature. This
+            imports torch and transformers.
+
+    Raises:
+        ConfigError: The file cannot be read, or sections, keys, types or limits are wrong. The message lists every
+            problem, not only the first.
+    """
+    cfg = _read(Path(path))
+    if options:
+        _apply(cfg, options)
+    values = to_plain(cfg)
+    found = list(problems(values))
+    if check_types and not found:
+        found = type_problems(values)
+    if found:
+        count = 'one problem' if len(found) == 1 else f'{len(found)} problems'
+        raise ConfigError(f'{path} has {count}:\n' + '\n'.join(f'  - {sentence}' for sentence in found))
+    return cfg
+
+
+def _read(path: Path) -> Config:
+    try:
+        return Config.fromfile(str(path), lazy_import=True)
+    except SyntaxError as error:
+        raise ConfigError(f'{path}, line {error.lineno}: {error.msg}: {(error.text or "").strip()}') from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f'{path} is not UTF-8 text: {error}') from error
+    except KeyError as error:
+        raise ConfigError(f'{path}: a part or preset it is made of does not define {error}') from error
+    except Exception as error:  # the file is the user's code: whatever it raises is about that file
+        what = str(error) or 'a config holds imports, literal values and assignments, no calls or logic'
+        raise ConfigError(f'{path} cannot be read as a config: {type(error).__name__}: {what}') from error
+
+
+def _apply(cfg: Config, options: dict) -> None:
+    for key, value in options.items():
+        try:
+            cfg.merge_from_dict({key: value})
+        except (KeyError, TypeError, AssertionError) as error:
+            raise ConfigError(f'--cfg-options {key}={value!r} cannot be applied: {error}') from error
+
+
+def type_problems(values: dict) -> list[str]:
+    """Return what is wrong with the keys of sections that name a `type`; imports those types."""
+    found = []
+    for name in TYPED:
+        section = values.get(name)
+        if section is None:
+            continue
+        try:
+            target = named(resolve(section['type']))
+        except ConfigError as error:
+            found.append(f'`{name}.type`: {error}')
+            continue
+        arguments = {k: v for k, v in section.items() if k != 'type'}
+        found += argument_problems(name, target, arguments)
+    return found
+
+
+def parse_options(pairs: list[str]) -> dict[str, Any]:
+    """Turn `['schedule.max_epochs=1', 'pack=False']` into a dict; values are Python literals, else text.
+
+    Raises:
+        ConfigError: An item has no `=`.
+    """
+    options = {}
+    for pair in pairs:
+        key, sign, text = pair.partition('=')
+        if not sign or not key:
+            raise ConfigError(f'--cfg-options takes name=value, got `{pair}`')
+        options[key.strip()] = _literal(text)
+    return options
+
+
+def _literal(text: str) -> Any:
+    known = {'true': True, 'false': False, 'none': None, 'null': None}
+    if text.lower() in known:
+        return known[text.lower()]
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        pass
+    if len(text) > 1 and text[0] + text[-1] in ('[]', '()'):  # words without quotes: [a,b]
+        items = [_literal(item.strip()) for item in text[1:-1].split(',') if item.strip()]
+        return items if text[0] == '[' else tuple(items)
+    return text
+
+
+def section_values(cfg: Config) -> dict[str, Any]:
+    """Return the sections of `cfg` with every imported name resolved to its object."""
+    return {name: resolve(value) for name, value in to_plain(cfg).items() if not is_lazy(value)}

@@ -1,0 +1,177 @@
+"""Every section a config may define: its keys, their meaning, units and limits.
+
+This table is the only one: `load` checks configs against it, `wire` fills defaults from it, and
+`docs/en/config.md` is generated from it.
+"""
+
+from dataclasses import MISSING, dataclass, field
+from typing import Any, Literal
+
+
+def knob(doc: str, default: Any = MISSING, **limits: Any) -> Any:
+    """Declare one key: its meaning (with the unit), its default, and limits `low`, `above`, `high`."""
+    return field(default=default, metadata=dict(doc=doc, **limits))
+
+
+@dataclass(frozen=True)
+class Scalars:
+    """Sections that are one value each."""
+
+    base_model: str = knob('Hub name or local folder of the model to start from; the tokenizer is read from it too.')
+    template: str = knob("Chat template: 'auto' (the model's own), a name (chatml, llama3, ...), or a .jinja file.")
+    max_length: int = knob('Tokens per training sequence.', 2048, low=8)
+    pack: bool = knob('Put several short samples into one sequence; they do not see each other.', True)
+    overlong: Literal['truncate', 'split', 'drop', 'error'] = knob(
+        'What to do with a sample of more than max_length tokens. truncate keeps whole turns and every end of turn; '
+        'split makes several samples, at turn borders where there are turns.',
+        'truncate',
+    )
+    precision: Literal['auto', 'bf16', 'fp32'] = knob(
+        'Compute type and type of frozen weights. auto: bf16 where the GPU has it, else fp32. What is trained stays '
+        'in fp32 either way.',
+        'auto',
+    )
+    checkpointing: Literal['all', 'none'] = knob(
+        'Layers whose activations are recomputed in the backward pass: less memory, about a third more time.', 'all'
+    )
+    seed: int = knob('Seed of data order, adapter initialisation and dropout.', 42, low=0)
+    work_dir: str | None = knob('Folder the run writes to; default work_dirs/<config name>.', None)
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where rows come from and how one row becomes a conversation."""
+
+    path: str = knob(
+        'Local file (json, jsonl, csv, parquet, xlsx, txt), folder or glob; a hub data set id; or the name of a '
+        "bundled set ('self_cognition')."
+    )
+    map_fn: Any = knob(
+        "Function or registered name that maps a row to a conversation; 'auto' goes by the columns.", 'auto'
+    )
+    map_args: dict | None = knob('Keyword arguments for map_fn.', None)
+    split: str = knob('Split of a hub data set.', 'train')
+    name: str | None = knob('Configuration name of a hub data set.', None)
+    sheet: str | None = knob('Sheet of an .xlsx file; default the first.', None)
+    limit: int | None = knob('Use at most this many rows, from the start.', None, low=1)
+
+
+@dataclass(frozen=True)
+class Data:
+    """How rows are prepared and loaded."""
+
+    num_proc: int | None = knob('Processes that tokenise; default one per core. Never changes a batch.', None, low=1)
+    max_bad_rows: float = knob('Share of unusable rows above which the run stops, 0 to 1.', 0.05, low=0, high=1)
+    num_workers: int = knob('Processes that load batches beside the training process.', 0, low=0)
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How long to train, in which batches, at which learning rate."""
+
+    max_epochs: int = knob('Passes over the training data.', 1, low=1)
+    max_steps: int | None = knob('Stop after this many optimizer steps, if sooner than max_epochs.', None, low=1)
+    batch_size: int = knob('Sequences per device in one forward pass.', 1, low=1)
+    accumulate: int = knob('Forward passes per optimizer step, per device.', 16, low=1)
+    lr_schedule: Literal['cosine', 'constant'] = knob('Learning rate after the warm-up.', 'cosine')
+    warmup_ratio: float = knob('Share of the optimizer steps with a linear warm-up.', 0.03, low=0, high=1)
+    min_lr_ratio: float = knob('Where cosine ends, as a share of the peak learning rate.', 0.0, low=0, high=1)
+    max_grad_norm: float | None = knob('Gradients are scaled down to this global L2 norm; None: never.', 1.0, above=0)
+
+
+@dataclass(frozen=True)
+class Strategy:
+    """How the run is spread over devices."""
+
+    name: str = knob('one_device, or a DeepSpeed ZeRO stage (zero1, zero2, zero2_offload, zero3, zero3_offload).')
+    deepspeed: dict | None = knob('DeepSpeed configuration (its JSON as a dict).', None)
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """When .pth files are written. Each holds what is trained, the optimizer, the RNG and the place in the data."""
+
+    every_steps: int | None = knob('Optimizer steps between iter_N.pth files; None: none.', 500, low=1)
+    every_epochs: int | None = knob('Epochs between epoch_N.pth files; None: none.', 1, low=1)
+    keep: int | None = knob('How many of the newest checkpoints stay on disk; None: all.', 2, low=1)
+    export_adapter: bool = knob('Also write the adapter in Hugging Face format beside each checkpoint.', True)
+
+
+@dataclass(frozen=True)
+class Log:
+    """What the run reports."""
+
+    every_steps: int = knob('Optimizer steps between progress lines.', 10, low=1)
+    tensorboard: bool = knob('Write TensorBoard scalars.', True)
+    plot: bool = knob('Draw loss.png at the end.', True)
+
+
+@dataclass(frozen=True)
+class Validation:
+    """When the loss on `val_dataset` is measured."""
+
+    every_steps: int | None = knob(
+        'Optimizer steps between measurements; None: only at the end of epochs.', None, low=1
+    )
+
+
+@dataclass(frozen=True)
+class ChatSamples:
+    """Prompts answered during training, to watch the model learn."""
+
+    every_steps: int | None = knob('Optimizer steps between answers; None: never.', None, low=1)
+    prompts: list = knob('Prompts to answer.', ())
+    system: str | None = knob('System message.', None)
+    max_new_tokens: int = knob('Tokens per answer, at most.', 64, low=1)
+
+
+@dataclass(frozen=True)
+class Section:
+    """One top-level name: its meaning and what it holds.
+
+    `keys` is a dataclass of knobs for a section that is checked key by key. A section without it names a `type`, and
+    its keys are those of that callable; `strict` refuses keys that a `**kwargs` would swallow.
+    """
+
+    doc: str
+    keys: type | None = None
+    optional: bool = False
+    nullable: bool = False
+    strict: bool = False
+
+
+# In the order in which copy-cfg writes them.
+SECTIONS: dict[str, Section | None] = {
+    'base_model': None,
+    'llm': Section('How the model is loaded: a callable and its arguments.'),
+    'tokenizer': Section('How the tokenizer is loaded.'),
+    'template': None,
+    'quantization': Section('Quantised frozen base (QLoRA); None: not quantised.', nullable=True, strict=True),
+    'lora': Section('Adapter (peft); None: all weights are trained.', nullable=True, strict=True),
+    'train_dataset': Section('The training data.', Source),
+    'val_dataset': Section(
+        'Validation data: a data set, or a number: that share (below 1) or count of the training rows is held out.',
+        Source,
+        optional=True,
+        nullable=True,
+    ),
+    'max_length': None,
+    'pack': None,
+    'overlong': None,
+    'data': Section('How rows are prepared and loaded.', Data, optional=True),
+    'precision': None,
+    'checkpointing': None,
+    'optimizer': Section('The optimizer class and its arguments.', strict=True),
+    'schedule': Section('How long, in which batches, at which learning rate.', Schedule),
+    'strategy': Section('How the run is spread over devices.', Strategy),
+    'checkpoint': Section('When .pth files are written.', Checkpoint, optional=True),
+    'log': Section('What the run reports.', Log, optional=True),
+    'validation': Section('When the validation loss is measured.', Validation, optional=True),
+    'chat_samples': Section('Prompts answered during training.', ChatSamples, optional=True, nullable=True),
+    'seed': None,
+    'work_dir': None,
+    'custom_imports': Section('Modules of your own to import first (registered map functions), a list.', optional=True),
+    'runner': Section('More arguments for the mmengine Runner, such as custom_hooks.', optional=True, nullable=True),
+}
+# Sections whose value names a callable in `type`.
+TYPED = ('llm', 'tokenizer', 'quantization', 'lora', 'optimizer')

@@ -1,0 +1,129 @@
+"""Check a config against the table of sections and report every error at once."""
+
+import inspect
+import types
+import typing
+from collections.abc import Callable, Iterator
+from dataclasses import MISSING, fields
+from typing import Any
+
+from ..errors import did_you_mean
+from .sections import SECTIONS, TYPED, Scalars
+
+SCALARS = {f.name: f for f in fields(Scalars)}
+
+
+def problems(values: dict) -> Iterator[str]:
+    """Yield one sentence for each thing wrong in `values` (section name -> plain value); imports nothing."""
+    for name in values:
+        if name not in SECTIONS:
+            yield f'`{name}` is no section{did_you_mean(name, SECTIONS)}'
+    for name, section in SECTIONS.items():
+        required = SCALARS[name].default is MISSING if section is None else not section.optional
+        if name not in values:
+            if required:
+                yield f'section `{name}` is missing'
+        elif section is None:
+            yield from _value_problems(name, values[name], SCALARS[name], _hints(Scalars))
+        else:
+            yield from _section_problems(name, values[name])
+
+
+def _section_problems(name: str, value: Any) -> Iterator[str]:
+    section = SECTIONS[name]
+    if value is None and section.nullable:
+        return
+    if name == 'val_dataset' and isinstance(value, (int, float)) and not isinstance(value, bool):
+        if value <= 0 or (value > 1 and value != int(value)):
+            yield f'`val_dataset` as a number is a share between 0 and 1 or a count of rows, got {value!r}'
+        return
+    if name == 'custom_imports':
+        if not isinstance(value, (list, tuple)) or not all(isinstance(v, str) for v in value):
+            yield f'`custom_imports` is a list of module names, got {value!r}'
+        return
+    if not isinstance(value, dict):
+        yield f'`{name}` must be a dict, got {_show(value)}'
+    elif section.keys is not None:
+        yield from _key_problems(name, value, section.keys)
+    elif name in TYPED and 'type' not in value:
+        yield f'`{name}` names no `type`, so there is nothing its keys {list(value)} could belong to'
+
+
+def _key_problems(name: str, value: dict, table: type) -> Iterator[str]:
+    known = {f.name: f for f in fields(table)}
+    hints = _hints(table)
+    for key, item in value.items():
+        if key not in known:
+            yield f'`{name}.{key}` is no option{did_you_mean(key, known)}'
+        else:
+            yield from _value_problems(f'{name}.{key}', item, known[key], hints)
+    for key, declared in known.items():
+        if key not in value and declared.default is MISSING:
+            yield f'`{name}.{key}` is missing: {declared.metadata["doc"]}'
+
+
+def _value_problems(path: str, value: Any, declared: Any, hints: dict) -> Iterator[str]:
+    wanted = hints[declared.name]
+    if not fits(value, wanted):
+        yield f'`{path}` must be {spell(wanted)}, got {_show(value)}'
+        return
+    limits = declared.metadata
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
+        return
+    if 'low' in limits and value < limits['low']:
+        yield f'`{path}` must be at least {limits["low"]}, got {value!r}'
+    if 'above' in limits and value <= limits['above']:
+        yield f'`{path}` must be above {limits["above"]}, got {value!r}'
+    if 'high' in limits and value > limits['high']:
+        yield f'`{path}` must be at most {limits["high"]}, got {value!r}'
+
+
+def fits(value: Any, wanted: Any) -> bool:
+    """Tell whether `value` is of the annotated type: an int passes as float, a bool never as a number."""
+    if wanted is Any:
+        return True
+    origin = typing.get_origin(wanted)
+    if origin in (typing.Union, types.UnionType):
+        return any(fits(value, option) for option in typing.get_args(wanted))
+    if origin is typing.Literal:
+        return any(type(value) is type(option) and value == option for option in typing.get_args(wanted))
+    if wanted in (int, float):
+        return isinstance(value, (int, wanted)) and not isinstance(value, bool)
+    if wanted is list:
+        return isinstance(value, (list, tuple))
+    return isinstance(value, wanted)
+
+
+def spell(wanted: Any) -> str:
+    """Return an annotation in words, such as `an int or None`."""
+    origin = typing.get_origin(wanted)
+    if origin in (typing.Union, types.UnionType):
+        return ' or '.join(spell(option) for option in typing.get_args(wanted))
+    if origin is typing.Literal:
+        return 'one of ' + ', '.join(repr(option) for option in typing.get_args(wanted))
+    words = {int: 'an int', float: 'a number', str: 'a string', bool: 'True or False', type(None): 'None'}
+    return words.get(wanted, 'anything' if wanted is Any else f'a {wanted.__name__}')
+
+
+def argument_problems(name: str, target: Callable, arguments: dict) -> Iterator[str]:
+    """Yield the keys of section `name` that the callable `target` does not take."""
+    try:
+        parameters = inspect.signature(target).parameters
+    except ValueError:  # written in C without a signature: calling it is the only check
+        return
+    takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    known = [n for n, p in parameters.items() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+    if takes_any and not (SECTIONS[name].strict and known):
+        return
+    for key in arguments:
+        if key not in known:
+            label = getattr(target, '__qualname__', str(target))
+            yield f'`{name}.{key}` is no argument of {label}{did_you_mean(key, known)}'
+
+
+def _hints(table: type) -> dict:
+    return typing.get_type_hints(table)
+
+
+def _show(value: Any) -> str:
+    return f'{value!r} ({type(value).__name__})'

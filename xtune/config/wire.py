@@ -1,0 +1,114 @@
+"""The one place where sections meet: from a config to what a run needs.
+
+`wire` is pure: it imports what the config names, but builds nothing. The tokenizer, the template, `base_model` and
+`max_length` enter here, once, so that `--cfg-options max_length=4096` reaches everything that depends on it.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from functools import partial
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+
+from ..errors import ConfigError
+from .lazy import named
+from .load import section_values
+from .sections import (
+    SECTIONS,
+    ChatSamples,
+    Checkpoint,
+    Data,
+    Log,
+    Scalars,
+    Schedule,
+    Source,
+    Strategy,
+    Validation,
+)
+
+
+@dataclass(frozen=True)
+class Job:
+    """A run, wired but not built. Callables take the arguments that are only known on the machine it runs on."""
+
+    name: str
+    values: Scalars
+    load_llm: Callable  # (dtype=..., device_map=..., quantization_config=...) -> PreTrainedModel
+    load_tokenizer: Callable  # () -> PreTrainedTokenizerBase
+    quantization: Callable | None  # (**overrides) -> a transformers quantisation config
+    lora: Callable | None  # () -> peft config
+    optimizer: Callable  # (params) -> torch optimizer
+    train_source: Source
+    val_source: Source | float | int | None
+    data: Data
+    schedule: Schedule
+    strategy: Strategy
+    checkpoint: Checkpoint
+    log: Log
+    validation: Validation
+    chat_samples: ChatSamples
+    runner: dict
+
+    @property
+    def work_dir(self) -> Path:
+        """Folder the run writes to."""
+        return Path(self.values.work_dir or f'work_dirs/{self.name}')
+
+
+def wire(cfg: Config, name: str = 'run') -> Job:
+    """Return the run that `cfg` means; `name` is the config's name.
+
+    Raises:
+        ConfigError: A module named in `custom_imports` or a `type` cannot be imported.
+    """
+    sections = section_values(cfg)
+    for module in sections.get('custom_imports') or ():
+        try:
+            import_module(module)
+        except ImportError as error:
+            raise ConfigError(f'custom_imports names `{module}`, which cannot be imported: {error}') from error
+
+    values = Scalars(**{f.name: sections[f.name] for f in fields(Scalars) if f.name in sections})
+    return Job(
+        name=name,
+        values=values,
+        load_llm=_call(sections['llm'], values.base_model),
+        load_tokenizer=_call(sections['tokenizer'], values.base_model),
+        quantization=_call(sections.get('quantization')),
+        lora=_call(sections.get('lora')),
+        optimizer=_call(sections['optimizer']),
+        train_source=Source(**sections['train_dataset']),
+        val_source=_validation_source(sections.get('val_dataset')),
+        **{name: _table(sections, name) for name in _TABLES},
+        runner=dict(sections.get('runner') or {}),
+    )
+
+
+_TABLES = dict(
+    data=Data,
+    schedule=Schedule,
+    strategy=Strategy,
+    checkpoint=Checkpoint,
+    log=Log,
+    validation=Validation,
+    chat_samples=ChatSamples,
+)
+assert set(_TABLES) <= set(SECTIONS)
+
+
+def _table(sections: dict, name: str) -> Any:
+    return _TABLES[name](**(sections.get(name) or {}))
+
+
+def _call(section: dict | None, *args: Any) -> Callable | None:
+    if section is None:
+        return None
+    arguments = {key: value for key, value in section.items() if key != 'type'}
+    return partial(named(section['type']), *args, **arguments)
+
+
+def _validation_source(section: dict | float | None) -> Source | float | None:
+    return Source(**section) if isinstance(section, dict) else section

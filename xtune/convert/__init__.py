@@ -1,0 +1,1 @@
+"""What comes out: Hugging Face folders from checkpoints, merged models, smaller shards."""

@@ -1,0 +1,86 @@
+"""`xtune convert merge`: put an adapter into its base, and show that the result answers like the two did."""
+
+import json
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from transformers import GenerationConfig, PreTrainedTokenizerBase
+
+from ..errors import ModelError
+from ..models.inference import load_for_inference, load_tokenizer_of, stored_dtype
+from ..models.quiet import quiet
+from .target import new_folder
+
+# Mean KL divergence (nats per token) above which a merge is refused. Rounding to bf16 stays below 0.01.
+MAX_KL = 0.1
+PROMPTS = ('Who are you?', 'Explain in one sentence why the sky is blue.', '请用一句话介绍你自己。', 'def add(a, b):\n')
+
+
+def merge(
+    base: str, adapter: str, target: Path, max_shard_size: str = '5GB', device: str = 'cpu', dtype: str = 'auto'
+) -> dict:
+    """Write the merged model as safetensors with tokenizer, template and stop tokens; return the comparison.
+
+    Args:
+        base: Folder or hub name of the base model, not quantised.
+        adapter: Folder of the adapter.
+        target: A new folder.
+        max_shard_size: Size of a weights file at most, such as '2GB'.
+        device: 'cpu' or 'cuda'.
+        dtype: Type of the written weights: 'auto' keeps the base's, or 'bfloat16', 'float16', 'float32'.
+
+    Raises:
+        ModelError: The base or the adapter cannot be used, or the merged model answers differently.
+    """
+    kind = stored_dtype(base) if dtype == 'auto' else getattr(torch, dtype)
+    with new_folder(target) as folder:
+        tokenizer = load_tokenizer_of(adapter, base)
+        llm = load_for_inference(base, adapter, torch.device(device), kind)
+        rows = llm.get_input_embeddings().weight.shape[0]
+        if len(tokenizer) > rows:
+            raise ModelError(
+                f'the tokenizer of {adapter} has {len(tokenizer)} tokens, the base {base} only {rows}: '
+                'it is not the base that the adapter was trained on'
+            )
+        before = probe_logits(llm, tokenizer)
+        llm = llm.merge_and_unload()
+        report = compare(before, probe_logits(llm, tokenizer))
+        report |= dict(base=base, adapter=adapter, dtype=str(kind).removeprefix('torch.'), prompts=PROMPTS)
+        if not report['mean_kl'] <= MAX_KL:
+            raise ModelError(
+                f'the merged model does not answer like adapter and base: mean KL {report["mean_kl"]:.3f} nats per '
+                f'token (allowed {MAX_KL}), largest logit difference {report["max_abs_diff"]:.3f}. Try --dtype float32.'
+            )
+        stops = Path(adapter) / 'generation_config.json'
+        if stops.is_file():
+            llm.generation_config = GenerationConfig.from_pretrained(adapter)
+        with quiet():
+            llm.save_pretrained(folder, max_shard_size=max_shard_size)
+        tokenizer.save_pretrained(folder)
+        (folder / 'merge_report.json').write_text(
+            json.dumps(report, indent=2, ensure_ascii=False) + '\n', encoding='utf-8'
+        )
+    return report
+
+
+@torch.inference_mode()
+def probe_logits(llm: torch.nn.Module, tokenizer: PreTrainedTokenizerBase) -> list[torch.Tensor]:
+    """Return the float32 logits [S, V] of each of `PROMPTS`."""
+    device = next(llm.parameters()).device
+    rows = []
+    for prompt in PROMPTS:
+        ids = tokenizer(prompt, add_special_tokens=False, return_tensors='pt')['input_ids'].to(device)
+        rows.append(llm(input_ids=ids, use_cache=False).logits[0].float().cpu())
+    return rows
+
+
+def compare(before: list[torch.Tensor], after: list[torch.Tensor]) -> dict[str, float]:
+    """Return how far two sets of logits are apart: largest difference, mean KL (nats), share of equal first choices."""
+    old, new = torch.cat(before), torch.cat(after)
+    kl = F.kl_div(new.log_softmax(-1), old.log_softmax(-1), log_target=True, reduction='batchmean')
+    return dict(
+        max_abs_diff=(old - new).abs().max().item(),
+        mean_kl=max(kl.item(), 0.0) if kl.isfinite() else float('inf'),
+        same_first_choice=(old.argmax(-1) == new.argmax(-1)).float().mean().item(),
+    )

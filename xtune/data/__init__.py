@@ -1,0 +1,1 @@
+"""Data: sources -> map functions -> conversations -> tokens and trained spans -> packing plan -> batches."""

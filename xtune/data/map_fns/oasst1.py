@@ -1,0 +1,25 @@
+"""OpenAssistant, the Guanaco subset: whole dialogues in one text column.
+
+Row:     {"text": "### Human: What is a monopsony?### Assistant: A market with one buyer.### Human: Thanks"}
+Result:  user "What is a monopsony?", assistant "A market with one buyer."
+
+Only "### Human:" and "### Assistant:" end a turn. XTuner v0.1 cut replies at every "###", so Markdown headings ended
+them. A last question without a reply is left out.
+"""
+
+import re
+
+from ...registry import map_fn
+from ..conversation import Message, RowError, column
+
+_TURN = re.compile(r'### (Human|Assistant):')
+
+
+@map_fn('oasst1')
+def oasst1_map_fn(row: dict) -> list[Message]:
+    """Map one Guanaco dialogue to a conversation."""
+    pieces = _TURN.split(column(row, 'text'))
+    if len(pieces) < 3:
+        raise RowError('no "### Human:" and "### Assistant:" turns')
+    roles = ({'Human': 'user', 'Assistant': 'assistant'}[name] for name in pieces[1::2])
+    return [{'role': role, 'content': text.strip()} for role, text in zip(roles, pieces[2::2], strict=True)]

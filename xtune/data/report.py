@@ -1,0 +1,70 @@
+"""What happened to the rows: counts by reason, the first examples, and when it is too much."""
+
+from collections import Counter
+from dataclasses import asdict, dataclass, field
+
+from ..errors import DataError
+
+EXAMPLES = 5
+
+
+@dataclass
+class Report:
+    """Counts over one data set. `examples` are (place, reason and detail) of the first unusable rows."""
+
+    rows: int = 0
+    bad: Counter = field(default_factory=Counter)
+    examples: list[tuple[str, str]] = field(default_factory=list)
+    notes: Counter = field(default_factory=Counter)
+    samples: int = 0
+    tokens: int = 0
+    trained_tokens: int = 0
+
+    def add(self, other: 'Report') -> None:
+        """Add the counts of a later part of the same data set."""
+        self.rows += other.rows
+        self.samples += other.samples
+        self.tokens += other.tokens
+        self.trained_tokens += other.trained_tokens
+        self.bad.update(other.bad)
+        self.notes.update(other.notes)
+        self.examples = (self.examples + other.examples)[:EXAMPLES]
+
+    @property
+    def bad_rows(self) -> int:
+        """How many rows could not be used."""
+        return sum(self.bad.values())
+
+    def lines(self) -> list[str]:
+        """Return what a person should read about unusable and shortened rows; nothing if all is well."""
+        lines = [f'{count:,} rows skipped: {reason}' for reason, count in self.bad.most_common()]
+        lines += [f'  {place}: {what}' for place, what in self.examples]
+        return lines + [f'{count:,} {note}' for note, count in self.notes.most_common()]
+
+    def require_usable(self, origin: str, max_bad_rows: float) -> None:
+        """Stop if too many rows are unusable.
+
+        Raises:
+            DataError: There is no row at all, none is usable, or the share of unusable rows is above `max_bad_rows`.
+        """
+        if not self.rows:
+            raise DataError(f'{origin} has no rows')
+        details = '\n'.join(self.lines())
+        if not self.samples:
+            raise DataError(f'none of the {self.rows:,} rows of {origin} can be used:\n{details}')
+        if self.bad_rows > max_bad_rows * self.rows:
+            raise DataError(
+                f'{self.bad_rows:,} of the {self.rows:,} rows of {origin} cannot be used '
+                f'({self.bad_rows / self.rows:.1%}, allowed: data.max_bad_rows={max_bad_rows:.1%}):\n{details}\n'
+                'Mend or remove them, or raise data.max_bad_rows.'
+            )
+
+    def to_json(self) -> dict:
+        """Return a form for `json.dump`."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, values: dict) -> 'Report':
+        """Return the report that `to_json` wrote."""
+        values = {**values, 'bad': Counter(values['bad']), 'notes': Counter(values['notes'])}
+        return cls(**{**values, 'examples': [tuple(pair) for pair in values['examples']]})

@@ -1,0 +1,61 @@
+"""When checkpoints are written, how many stay, and the adapter beside each."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from mmengine.hooks import Hook
+from tqdm import tqdm
+
+from ...config.sections import Checkpoint
+from ...registry import HOOKS
+
+
+@HOOKS.register_module()
+class CheckpointHook(Hook):
+    """Writes `iter_N.pth` and `epoch_N.pth`; the end of a run, and an interrupted run, always leave one.
+
+    Args:
+        settings: The section `checkpoint`.
+        export: Writes the Hugging Face folder of a checkpoint beside it, or None.
+    """
+
+    priority = 'VERY_LOW'  # the schedule has stepped, so its state is that of the next step
+
+    def __init__(self, settings: Checkpoint, export: Callable[[Path], None] | None) -> None:
+        self.settings, self.export = settings, export
+        self._saved_at = -1
+
+    def after_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
+        done, every = runner.train_loop.steps_done, self.settings.every_steps
+        if every and done % every == 0 and not self._epoch_follows(runner):
+            self._save(runner, f'iter_{done}.pth')
+
+    def after_train_epoch(self, runner: Any, metrics: Any = None) -> None:
+        if self._epoch_follows(runner):
+            self._save(runner, f'epoch_{runner.train_loop.steps_done // runner.train_loop.steps_per_epoch}.pth')
+
+    def after_train(self, runner: Any) -> None:
+        if runner.train_loop.steps_done != self._saved_at and runner.train_loop.steps_done:
+            self._save(runner, f'iter_{runner.train_loop.steps_done}.pth')
+
+    def _epoch_follows(self, runner: Any) -> bool:
+        """Tell whether the step just done ends an epoch with a checkpoint of its own."""
+        loop, every = runner.train_loop, self.settings.every_epochs
+        return bool(every) and loop.steps_done % (loop.steps_per_epoch * every) == 0
+
+    def _save(self, runner: Any, name: str) -> None:
+        path = runner.save_checkpoint(runner.work_dir, name)
+        self._saved_at = runner.train_loop.steps_done
+        if self.export is not None:
+            self.export(path)
+        tqdm.write(f'saved {path}')
+        if self.settings.keep:
+            self._remove_old(path)
+
+    def _remove_old(self, newest: Path) -> None:
+        files = sorted(newest.parent.glob('*_*.pth'), key=lambda p: p.stat().st_mtime_ns)
+        for path in [p for p in files if p != newest][: -(self.settings.keep - 1) or None]:
+            path.unlink()
+            shutil.rmtree(path.with_name(f'{path.stem}_hf'), ignore_errors=True)

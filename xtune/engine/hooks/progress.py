@@ -1,0 +1,71 @@
+"""The progress line, metrics.jsonl and TensorBoard scalars."""
+
+import time
+from datetime import timedelta
+from typing import Any
+
+import torch
+from mmengine.hooks import Hook
+from tqdm import tqdm
+
+from ...models.device import peak_memory
+from ...registry import HOOKS
+from ..metrics import MetricsFile
+
+
+@HOOKS.register_module()
+class ProgressHook(Hook):
+    """Reports every `every_steps` optimizer steps and at the last one.
+
+    The loss is the mean over the trained tokens since the last report; tokens/s counts all tokens but padding.
+    A terminal also sees a bar; a pipe gets the lines only.
+    """
+
+    priority = 'BELOW_NORMAL'
+
+    def __init__(self, metrics: MetricsFile, every_steps: int) -> None:
+        self.metrics, self.every_steps = metrics, every_steps
+
+    def before_train(self, runner: Any) -> None:
+        loop = runner.train_loop
+        self._began, self._began_at = time.perf_counter(), loop.steps_done
+        self._bar = tqdm(total=loop.max_iters, initial=loop.steps_done, unit='step', disable=None, leave=False)
+        self._start_window()
+
+    def after_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
+        self._loss += outputs['loss'] * outputs['trained_tokens']
+        self._trained += outputs['trained_tokens']
+        self._tokens += outputs['tokens']
+        self._bar.update()
+        loop = runner.train_loop
+        if loop.steps_done % self.every_steps == 0 or loop.steps_done == loop.max_iters or loop.interrupted:
+            self._report(runner, outputs['grad_norm'])
+            self._start_window()
+
+    def after_train(self, runner: Any) -> None:
+        self._bar.close()
+
+    def _start_window(self) -> None:
+        self._loss, self._trained, self._tokens, self._window_began = 0.0, 0, 0, time.perf_counter()
+
+    def _report(self, runner: Any, grad_norm: float) -> None:
+        loop, now = runner.train_loop, time.perf_counter()
+        step, total = loop.steps_done, loop.max_iters
+        figures = dict(
+            loss=self._loss / self._trained,
+            lr=runner.optim_wrapper.get_lr()['lr'][0],
+            grad_norm=grad_norm,
+            tokens_per_second=round(self._tokens / (now - self._window_began), 1),
+            memory_gib=round(peak_memory(runner.model.device), 3),
+        )
+        self.metrics.add(step, epoch=round(step / loop.steps_per_epoch, 4), **figures)
+        runner.visualizer.add_scalars({f'train/{k}': v for k, v in figures.items()}, step=step)
+        seconds = (now - self._began) / max(step - self._began_at, 1) * (total - step)
+        tqdm.write(
+            f'step {step}/{total}  epoch {min(loop.epoch + 1, loop.max_epochs)}/{loop.max_epochs}  '
+            f'loss {figures["loss"]:.4f}  lr {figures["lr"]:.2e}  grad norm {grad_norm:.2f}  '
+            f'{figures["tokens_per_second"]:,.0f} tokens/s  {figures["memory_gib"]:.1f} GiB  '
+            f'eta {timedelta(seconds=round(seconds))}'
+        )
+        if torch.cuda.is_available():
+            torch.cuda.reset_peak_memory_stats()

@@ -1,0 +1,54 @@
+"""The loss on the validation data."""
+
+from typing import Any
+
+from mmengine.hooks import Hook
+from tqdm import tqdm
+
+from ...data.batches import collate
+from ...data.build import Split
+from ...registry import HOOKS
+from ..metrics import MetricsFile
+
+
+@HOOKS.register_module()
+class ValidationHook(Hook):
+    """Measures the mean loss per trained token at the end of every epoch, of the run, and every `every_steps`."""
+
+    priority = 'LOW'
+
+    def __init__(
+        self, split: Split, pad_id: int, batch_size: int, metrics: MetricsFile, every_steps: int | None
+    ) -> None:
+        self.split, self.pad_id, self.batch_size = split, pad_id, batch_size
+        self.metrics, self.every_steps = metrics, every_steps
+        self._measured_at = -1
+
+    def after_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
+        if self.every_steps and runner.train_loop.steps_done % self.every_steps == 0:
+            self._measure(runner)
+
+    def after_train_epoch(self, runner: Any, metrics: Any = None) -> None:
+        self._measure(runner)
+
+    def after_train(self, runner: Any) -> None:
+        if not runner.train_loop.interrupted:
+            self._measure(runner)
+
+    def _measure(self, runner: Any) -> None:
+        step = runner.train_loop.steps_done
+        if step == self._measured_at:
+            return
+        self._measured_at = step
+        runner.model.eval()
+        total, trained = 0.0, 0
+        starts = range(0, len(self.split.sequences), self.batch_size)
+        for start in tqdm(starts, desc='validation', disable=None, leave=False):
+            batch = collate(self.split.store, self.split.sequences[start : start + self.batch_size], self.pad_id)
+            loss_sum, count = runner.model.val_step([batch])
+            total, trained = total + loss_sum, trained + count
+        runner.model.train()
+        loss = total / max(trained, 1)
+        self.metrics.add(step, val_loss=loss)
+        runner.visualizer.add_scalars({'val/loss': loss}, step=step)
+        tqdm.write(f'step {step}: validation loss {loss:.4f} over {trained:,} trained tokens')

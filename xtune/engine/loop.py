@@ -1,0 +1,121 @@
+"""The training loop: one iteration is one optimizer step, so every hook counts in optimizer steps."""
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from mmengine.runner import BaseLoop
+
+from ..errors import NonFiniteError
+from ..models.nonfinite import NonFiniteStep
+from ..registry import LOOPS
+
+
+@LOOPS.register_module()
+class StepLoop(BaseLoop):
+    """Runs the steps of the plan from where the run stands to its end.
+
+    Args:
+        runner: The runner.
+        dataloader: Its dataset is a `StepDataset`; item i is optimizer step i.
+    """
+
+    def __init__(self, runner: Any, dataloader: Any) -> None:
+        super().__init__(runner, dataloader)
+        self._iter = self._epoch = 0
+        self.steps_done = 0
+        self.steps_per_epoch = dataloader.dataset.plan.steps_per_epoch
+        self.interrupted: signal.Signals | None = None
+
+    @property
+    def iter(self) -> int:
+        """Index of the current optimizer step, from 0; mmengine's hooks count from it."""
+        return self._iter
+
+    @property
+    def epoch(self) -> int:
+        """Index of the current epoch, from 0."""
+        return self._epoch
+
+    @property
+    def max_iters(self) -> int:
+        """Optimizer steps of the whole run."""
+        return len(self.dataloader.dataset)
+
+    @property
+    def max_epochs(self) -> int:
+        """Epochs begun in the whole run."""
+        return -(-self.max_iters // self.steps_per_epoch)
+
+    def go_to(self, steps_done: int) -> None:
+        """Stand where a run stands after `steps_done` optimizer steps."""
+        self.steps_done = self._iter = steps_done
+        self._epoch = steps_done // self.steps_per_epoch
+
+    def run(self) -> torch.nn.Module:
+        """Train to the end, or until a signal asks to stop after the current step; return the model.
+
+        Raises:
+            NonFiniteError: The loss or a gradient is NaN or infinite.
+        """
+        runner = self.runner
+        self.dataloader.batch_sampler.start = self._iter
+        runner.call_hook('before_train')
+        runner.model.train()
+        with self._catching_signals():
+            for batches in self.dataloader:
+                self._step(batches)
+                if self.interrupted:
+                    break
+        runner.call_hook('after_train')
+        return runner.model
+
+    def _step(self, batches: list) -> None:
+        runner = self.runner
+        if self._iter % self.steps_per_epoch == 0:
+            runner.call_hook('before_train_epoch')
+        runner.call_hook('before_train_iter', batch_idx=self._iter, data_batch=batches)
+        try:
+            outputs = runner.model.train_step(batches, optim_wrapper=runner.optim_wrapper)
+        except NonFiniteStep as error:
+            raise self._non_finite(error) from error
+        self.steps_done = self._iter + 1
+        runner.call_hook('after_train_iter', batch_idx=self._iter, data_batch=batches, outputs=outputs)
+        self._iter += 1
+        if self._iter % self.steps_per_epoch == 0:
+            runner.call_hook('after_train_epoch')
+            self._epoch += 1
+
+    def _non_finite(self, error: NonFiniteStep) -> NonFiniteError:
+        store = self.dataloader.dataset.store
+        places = [store.place(index) for index in error.samples[:5]]
+        more = f'\n  and {len(error.samples) - 5} more' if len(error.samples) > 5 else ''
+        return NonFiniteError(
+            f'optimizer step {self._iter + 1}: loss {error.loss}, gradient norm {error.grad_norm}. '
+            f'First seen in {error.where}. The step was not taken; its rows:\n  ' + '\n  '.join(places) + more + '\n'
+            'Look at these rows (`xtune log-dataset`), lower optimizer.lr, or set precision to fp32; '
+            'then go on from the last checkpoint with --resume.'
+        )
+
+    @contextmanager
+    def _catching_signals(self) -> Iterator[None]:
+        """Let the first Ctrl-C or SIGTERM end the run after the current step, and the second at once."""
+
+        def stop(number: int, _frame: Any) -> None:
+            if self.interrupted:
+                raise KeyboardInterrupt
+            self.interrupted = signal.Signals(number)
+
+        kept = {}
+        try:
+            for number in (signal.SIGINT, signal.SIGTERM):
+                kept[number] = signal.signal(number, stop)
+        except ValueError:  # not in the main thread: whoever runs us there handles signals
+            pass
+        try:
+            yield
+        finally:
+            for number, handler in kept.items():
+                signal.signal(number, handler)

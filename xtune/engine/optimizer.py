@@ -1,0 +1,64 @@
+"""The optimizer and its schedule, counted in optimizer steps."""
+
+from collections.abc import Iterable
+
+import torch
+from mmengine.optim import OptimWrapper
+
+from ..config.sections import Schedule
+from ..config.wire import Job
+from ..errors import ConfigError
+
+
+class StepOptimizer(OptimWrapper):
+    """An optimizer whose gradients are clipped by a call of its own, so that the norm can be checked first.
+
+    mmengine's `AmpOptimWrapper` needs a GPU; here autocast belongs to the task, and bf16 needs no loss scaling.
+    """
+
+    def __init__(self, optimizer: torch.optim.Optimizer, max_grad_norm: float | None) -> None:
+        super().__init__(optimizer)
+        self.max_grad_norm = max_grad_norm
+
+    def clip(self) -> torch.Tensor:
+        """Scale the gradients to `max_grad_norm` at most and return their global L2 norm before that, a scalar."""
+        parameters = [p for group in self.param_groups for p in group['params'] if p.grad is not None]
+        return torch.nn.utils.clip_grad_norm_(parameters, self.max_grad_norm or float('inf'))
+
+
+def build_optimizer(job: Job, parameters: Iterable[torch.nn.Parameter], device: torch.device) -> StepOptimizer:
+    """Return the optimizer of `job` over `parameters`.
+
+    Raises:
+        ConfigError: It needs a GPU and there is none, or it refuses its arguments.
+    """
+    kind = job.optimizer.func
+    if kind.__module__.startswith('bitsandbytes') and device.type != 'cuda':
+        raise ConfigError(
+            f'optimizer {kind.__name__} of bitsandbytes works on CUDA GPUs only and this machine has none; '
+            'use type=AdamW from torch.optim'
+        )
+    try:
+        return StepOptimizer(job.optimizer(list(parameters)), job.schedule.max_grad_norm)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f'optimizer {kind.__name__} refuses its arguments: {error}') from error
+
+
+def schedulers(schedule: Schedule, total_steps: int) -> list[dict]:
+    """Return mmengine's parameter schedulers: linear warm-up, then cosine or constant."""
+    warmup = min(round(schedule.warmup_ratio * total_steps), total_steps - 1)
+    parts = []
+    if warmup:
+        parts.append(dict(type='LinearLR', start_factor=1 / (warmup + 1), by_epoch=False, begin=0, end=warmup + 1))
+    if schedule.lr_schedule == 'cosine':
+        parts.append(
+            dict(
+                type='CosineAnnealingLR',
+                T_max=total_steps - warmup,
+                eta_min_ratio=schedule.min_lr_ratio,
+                by_epoch=False,
+                begin=warmup,
+                end=total_steps,
+            )
+        )
+    return parts

@@ -1,0 +1,80 @@
+"""mmengine's FlexibleRunner with checkpoint files of our own."""
+
+from pathlib import Path
+from typing import Any
+
+from mmengine.runner import FlexibleRunner
+
+from ..errors import CheckpointError
+from . import files
+
+
+class TuneRunner(FlexibleRunner):
+    """A FlexibleRunner that saves and resumes bit-exactly.
+
+    Args:
+        run_meta: What each checkpoint says about its run: `plan` (a hash of data order and batch settings), `config`
+            (text), `export` (see models/export.py).
+    """
+
+    def __init__(self, *args: Any, run_meta: dict[str, Any], **kwargs: Any) -> None:
+        self.run_meta = run_meta
+        self.resumed_from: Path | None = None
+        super().__init__(*args, **kwargs)
+
+    def dump_config(self) -> None:
+        """Do nothing: the run's flat config is already in the work_dir."""
+
+    def _log_env(self) -> None:
+        """Do nothing: `xtune env` reports it."""
+
+    def save_checkpoint(self, out_dir: str, filename: str, **_: Any) -> Path:
+        """Write `filename` for the steps done so far and point `last_checkpoint` to it; return its path.
+
+        Raises:
+            CheckpointError: It could not be written; earlier files are untouched.
+        """
+        path = Path(out_dir) / filename
+        steps = self.train_loop.steps_done
+        meta = dict(self.run_meta, iter=steps, epoch=steps // self.train_loop.steps_per_epoch)
+        self.strategy.save_checkpoint(str(path), extra_ckpt=dict(meta=meta))
+        files.point_to(path)
+        return path
+
+    def resume(self, filename: str, *_: Any, **__: Any) -> None:
+        """Go on from a checkpoint.
+
+        Raises:
+            CheckpointError: It is damaged or unsafe, or its data, batches or model are not those of this run.
+        """
+        checkpoint = self.strategy.resume(filename)
+        meta = checkpoint['meta']
+        if meta['plan'] != self.run_meta['plan']:
+            raise CheckpointError(
+                f'{filename} was written with other data or other batches (rows, template, max_length, pack, '
+                'batch_size, accumulate or seed), so the run cannot go on where it stood. Give it the same settings, '
+                f'or start anew. Its settings are in {Path(filename).parent}.'
+            )
+        if meta['iter'] > self.train_loop.max_iters:
+            raise CheckpointError(
+                f'{filename} stands at step {meta["iter"]}, beyond the {self.train_loop.max_iters} of this run'
+            )
+        self.train_loop.go_to(meta['iter'])
+        self.resumed_from = Path(filename)
+
+
+def newest_whole(work_dir: Path) -> tuple[Path, list[str]]:
+    """Return the newest checkpoint in `work_dir` that is whole, and why newer ones were passed over.
+
+    Raises:
+        CheckpointError: There is none.
+    """
+    refused = []
+    for path in files.candidates(work_dir):
+        try:
+            files.load(path)
+            return path, refused
+        except CheckpointError as error:
+            refused.append(str(error))
+    why = '\n'.join(refused) if refused else f'{work_dir} holds no .pth file'
+    raise CheckpointError(f'there is no checkpoint to resume from: {why}')

@@ -1,0 +1,64 @@
+"""What the run is about to do, in ten lines, before the first step."""
+
+from collections.abc import Iterator
+
+import torch
+
+from ..config.wire import Job
+from ..data.build import TrainingData
+
+
+def data_lines(job: Job, data: TrainingData) -> Iterator[tuple[str, str]]:
+    """Yield (label, text) about rows, packing and template."""
+    report, train = data.report, data.train
+    skipped = f', {report.bad_rows:,} rows skipped' if report.bad_rows else ''
+    yield (
+        'data',
+        f'{job.train_source.path}: {report.rows:,} rows -> {train.samples:,} samples, {train.tokens:,} tokens, '
+        f'{report.trained_tokens / max(report.tokens, 1):.0%} of them trained{skipped}',
+    )
+    for line in report.lines():
+        yield '', line
+    count, full = len(train.sequences), f'{data.efficiency:.1%} full'
+    if job.values.pack:
+        yield 'packing', f'{count:,} sequences of at most {job.values.max_length:,} tokens, {full}'
+    else:
+        yield 'packing', f'none: {count:,} sequences, {full} if padded to max_length={job.values.max_length:,}'
+    if data.val is not None:
+        yield 'validation', f'{data.val.samples:,} samples, {data.val.tokens:,} tokens'
+    stops = ' '.join(data.tokenizer.convert_ids_to_tokens(data.stop_ids))
+    yield 'template', f'{data.template.name}; a reply ends at {stops}'
+
+
+def model_lines(job: Job, llm: torch.nn.Module, dtype: torch.dtype, device: torch.device) -> Iterator[tuple[str, str]]:
+    """Yield (label, text) about the model and what of it is trained."""
+    trained = sum(p.numel() for p in llm.parameters() if p.requires_grad)
+    total = getattr(llm, 'num_parameters', lambda: sum(p.numel() for p in llm.parameters()))()
+    base = type(job.quantization()).__name__.replace('Config', '') if job.quantization else 'not quantised'
+    yield 'model', f'{job.values.base_model} ({llm.config.model_type}), base {base}'
+    method = 'all weights' if job.lora is None else f'{type(job.lora()).__name__.replace("Config", "")} adapter'
+    yield 'trained', f'{method}: {trained / 1e6:,.2f} M of {total / 1e6:,.1f} M parameters ({trained / total:.2%})'
+    name = torch.cuda.get_device_name(device) if device.type == 'cuda' else 'CPU'
+    short = {torch.bfloat16: 'bf16', torch.float32: 'fp32'}[dtype]
+    yield 'device', f'{name}, computes in {short}, activations recomputed: {job.values.checkpointing}'
+
+
+def schedule_lines(job: Job, data: TrainingData) -> Iterator[tuple[str, str]]:
+    """Yield (label, text) about optimizer steps and where the run writes."""
+    schedule = job.schedule
+    yield (
+        'steps',
+        f'{data.total_steps:,} optimizer steps ({data.plan.steps_per_epoch:,} per epoch, {schedule.max_epochs} epochs) '
+        f'of {schedule.batch_size} x {schedule.accumulate} sequences',
+    )
+    yield (
+        'optimizer',
+        f'{job.optimizer.func.__name__}, {schedule.lr_schedule} from lr {job.optimizer.keywords.get("lr")}',
+    )
+    yield 'writes to', str(job.work_dir)
+
+
+def show(lines: Iterator[tuple[str, str]]) -> None:
+    """Print labelled lines."""
+    for label, text in lines:
+        print(f'{label:<11}{text}', flush=True)

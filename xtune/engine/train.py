@@ -1,0 +1,189 @@
+"""A training run from a config to its checkpoints: the order of things, each built in its own module."""
+
+import hashlib
+import time
+from pathlib import Path
+from tempfile import TemporaryFile
+from typing import Any
+
+import torch
+from mmengine.runner import set_random_seed
+from tqdm import tqdm
+
+from ..config.flatten import flatten
+from ..config.load import load
+from ..config.wire import Job, wire
+from ..data.batches import StepDataset, step_loader
+from ..data.build import TrainingData, build_data
+from ..errors import ConfigError
+from ..models.build import build_llm
+from ..models.device import best_device
+from ..models.export import ExportInfo, export_info, write_adapter
+from ..models.finetune import SupervisedFineTuning
+from . import files, hooks, summary
+from .metrics import MetricsFile
+from .optimizer import build_optimizer, schedulers
+from .runner import TuneRunner, newest_whole
+from .state import TrainedState
+
+
+def train(config: Path, options: dict[str, Any], resume: str | bool = False) -> int:
+    """Run `config` with `options`; return 0, or 130 if the run was interrupted and left a checkpoint.
+
+    Args:
+        config: The config's file.
+        options: Dotted option names and values.
+        resume: A checkpoint's path, True for the newest whole one in the work_dir, False to start anew.
+
+    Raises:
+        XtuneError: What the user must mend, as early as it can be known.
+    """
+    job = wire(load(config, options, check_types=True), config.stem)
+    _check_strategy(job)
+    work_dir = _writable(job.work_dir)
+    start = _checkpoint_to_resume(work_dir, resume)
+    device = best_device()
+    data = build_data(job)
+    summary.show(summary.data_lines(job, data))
+
+    set_random_seed(job.values.seed)  # adapters are initialised at random
+    llm, dtype = build_llm(job, device)
+    summary.show(summary.model_lines(job, llm, dtype, device))
+    summary.show(summary.schedule_lines(job, data))
+
+    if start is None:
+        _put_aside(work_dir)
+    text = flatten(config, options)
+    (work_dir / f'{job.name}.py').write_text(text, encoding='utf-8')
+    runner = build_runner(job, data, SupervisedFineTuning(llm, dtype), device, text, start)
+    runner.train()
+    return _farewell(runner, job)
+
+
+def build_runner(
+    job: Job, data: TrainingData, task: SupervisedFineTuning, device, text: str, start: Path | None
+) -> TuneRunner:
+    """Return the runner of `job`, ready to train."""
+    info = export_info(
+        task.llm, job.values.base_model, _stored_dtype(job, task.llm), data.template.source, data.stop_ids
+    )
+    state = TrainedState(task.llm)
+    metrics = MetricsFile(job.work_dir / 'metrics.jsonl')
+    dataset = StepDataset(data.train.store, data.plan, data.total_steps, data.pad_id)
+    extra = dict(job.runner)
+    backends = [dict(type='TensorboardVisBackend')] if job.log.tensorboard else []
+    arguments = dict(
+        model=task,
+        work_dir=str(job.work_dir),
+        experiment_name=f'{job.name}_{time.time_ns()}',
+        train_dataloader=step_loader(dataset, job.data.num_workers),
+        optim_wrapper=build_optimizer(job, task.trained_parameters().values(), device),
+        param_scheduler=schedulers(job.schedule, data.total_steps) or None,
+        train_cfg=dict(type='xtune.StepLoop'),
+        strategy=dict(type='xtune.OneDevice', state=state),
+        default_hooks=dict(timer=None, sampler_seed=None, logger=None, checkpoint=None),
+        custom_hooks=[*_hooks(job, data, metrics, state, info), *extra.pop('custom_hooks', ())],
+        resume=str(start) if start else False,
+        launcher='none',
+        log_level='WARNING',
+        visualizer=dict(type='Visualizer', vis_backends=backends),
+        randomness=dict(seed=job.values.seed),
+        run_meta=dict(plan=_plan_key(data), config=text, export=info.to_dict()),
+    )
+    if start is None:
+        metrics.path.unlink(missing_ok=True)
+    return TuneRunner(**{**arguments, **extra})
+
+
+def _hooks(job: Job, data: TrainingData, metrics: MetricsFile, state: TrainedState, info: ExportInfo) -> list:
+    def export(path: Path) -> None:
+        with files.folder_aside(path.with_name(f'{path.stem}_hf')) as folder:
+            write_adapter(folder, state.get(), info, data.tokenizer)
+
+    adapter = job.lora is not None and job.checkpoint.export_adapter
+    made = [
+        hooks.ProgressHook(metrics, job.log.every_steps),
+        hooks.CheckpointHook(job.checkpoint, export if adapter else None),
+    ]
+    if data.val is not None:
+        every = job.validation.every_steps
+        made.append(hooks.ValidationHook(data.val, data.pad_id, job.schedule.batch_size, metrics, every))
+    if job.chat_samples.every_steps and job.chat_samples.prompts:
+        path = job.work_dir / 'chat_samples.jsonl'
+        made.append(hooks.ChatSamplesHook(job.chat_samples, data.tokenizer, data.template, data.stop_ids, path))
+    if job.log.plot:
+        made.append(hooks.LossCurveHook(metrics, job.work_dir / 'loss.png'))
+    return made
+
+
+def _stored_dtype(job: Job, llm: torch.nn.Module) -> str:
+    """Return the type in which the base's weights are stored, which merged and exported weights keep."""
+    from transformers import AutoConfig
+
+    stored = getattr(AutoConfig.from_pretrained(job.values.base_model), 'dtype', None) or llm.dtype
+    return str(stored).removeprefix('torch.')
+
+
+def _plan_key(data: TrainingData) -> str:
+    plan, store = data.plan, data.train.store
+    text = repr((store.path.parent.name, plan.sequences, plan.batch_size, plan.accumulate, plan.seed))
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+
+def _check_strategy(job: Job) -> None:
+    name = job.strategy.name
+    if name == 'one_device':
+        return
+    if name not in ('zero1', 'zero2', 'zero3'):
+        raise ConfigError(
+            f'strategy `{name}` is not run by this version, which trains on one device. Offload keeps states in host '
+            'memory; on one device take a qlora preset instead, or leave --deepspeed away.'
+        )
+    print(
+        f'note: strategy {name} spreads the run over several devices; this run has one, so there is nothing to spread'
+    )
+
+
+def _writable(work_dir: Path) -> Path:
+    try:
+        work_dir.mkdir(parents=True, exist_ok=True)
+        TemporaryFile(dir=work_dir).close()
+    except OSError as error:
+        raise ConfigError(
+            f'work_dir {work_dir} cannot be written to ({error.strerror}); name another with --work-dir'
+        ) from error
+    return work_dir
+
+
+def _checkpoint_to_resume(work_dir: Path, resume: str | bool) -> Path | None:
+    """Return the checkpoint to go on from, or None to start anew."""
+    if not resume:
+        return None
+    if isinstance(resume, str):
+        files.load(Path(resume))
+        return Path(resume)
+    path, refused = newest_whole(work_dir)
+    for reason in refused:
+        tqdm.write(f'warning: {reason}')
+    print(f'resuming from {path}')
+    return path
+
+
+def _put_aside(work_dir: Path) -> None:
+    """Move the checkpoints of an earlier run in the same folder out of the way, so that none is lost or mixed up."""
+    old = [p for p in work_dir.iterdir() if p.suffix == '.pth' or p.name.endswith('_hf') or p.name == 'metrics.jsonl']
+    if any(p.suffix == '.pth' for p in old):
+        folder = work_dir / time.strftime('earlier_%Y%m%d_%H%M%S')
+        folder.mkdir(exist_ok=True)
+        for path in old:
+            path.rename(folder / path.name)
+        print(f'note: {work_dir} held checkpoints of an earlier run; they are now in {folder}')
+
+
+def _farewell(runner: TuneRunner, job: Job) -> int:
+    last = job.work_dir / (job.work_dir / files.POINTER).read_text(encoding='utf-8').strip()
+    if runner.train_loop.interrupted:
+        print(f'interrupted after step {runner.train_loop.steps_done}; go on with --resume (from {last})')
+        return 130
+    print(f'done. Next: xtune convert pth_to_hf {job.work_dir / f"{job.name}.py"} {last} ./hf')
+    return 0

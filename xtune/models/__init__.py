@@ -1,0 +1,1 @@
+"""Models: native loading, quantised bases, adapters, and the loss."""

@@ -1,0 +1,78 @@
+"""Load the base model, quantised or not, and put the adapter on it."""
+
+import torch
+from peft import PeftModel, get_peft_model
+from transformers import PreTrainedModel
+
+from ..config.wire import Job
+from ..errors import ModelError
+from .device import compute_dtype, require_bitsandbytes
+from .folder import check_model_folder
+from .quiet import quiet
+
+
+def build_llm(job: Job, device: torch.device) -> tuple[PreTrainedModel | PeftModel, torch.dtype]:
+    """Return the model to train, on `device`, and its compute type.
+
+    Frozen weights are kept in the compute type; what is trained (adapters, or all weights) is kept in float32, so that
+    small updates are not rounded away.
+
+    Raises:
+        ModelError: The model, its quantisation or its adapter cannot be built.
+    """
+    dtype = compute_dtype(job.values.precision, device)
+    arguments = {}
+    if job.quantization is not None:
+        if job.lora is None:
+            raise ModelError('a quantised base cannot be trained itself: set lora, or quantization = None')
+        require_bitsandbytes('quantization')
+        quantization = job.quantization()
+        if getattr(quantization, 'load_in_8bit', False):
+            dtype = torch.bfloat16  # int8 kernels take no float32
+        elif getattr(quantization, 'load_in_4bit', False) and 'bnb_4bit_compute_dtype' not in job.quantization.keywords:
+            quantization = job.quantization(bnb_4bit_compute_dtype=dtype)
+        arguments['quantization_config'] = quantization
+    model = load_model(job, device, dtype if job.lora is not None else torch.float32, **arguments)
+    model.config.use_cache = False
+    if job.lora is not None:
+        model = _add_adapter(model, job)
+    if job.values.checkpointing == 'all':
+        _recompute_activations(model)
+    return model, dtype
+
+
+def _recompute_activations(model: PreTrainedModel | PeftModel) -> None:
+    if hasattr(model, 'activation_checkpointing_enable'):  # its name from transformers 5.20 on
+        model.activation_checkpointing_enable(activation_checkpointing_kwargs={'use_reentrant': False})
+    else:
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={'use_reentrant': False})
+
+
+def load_model(job: Job, device: torch.device, dtype: torch.dtype, **arguments) -> PreTrainedModel:
+    """Return the base model of `job` on `device`.
+
+    Raises:
+        ModelError: It cannot be loaded.
+    """
+    name = job.values.base_model
+    check_model_folder(name)
+    try:
+        with quiet():
+            return job.load_llm(dtype=dtype, device_map={'': str(device)}, **arguments)
+    except (OSError, ValueError, ImportError, KeyError) as error:
+        raise ModelError(f'the model `{name}` cannot be loaded: {_first_lines(error)}') from error
+
+
+def _add_adapter(model: PreTrainedModel, job: Job) -> PeftModel:
+    for parameter in model.parameters():
+        parameter.requires_grad_(False)
+    try:
+        with quiet():
+            return get_peft_model(model, job.lora())
+    except (ValueError, TypeError, KeyError, ImportError) as error:
+        raise ModelError(f'the adapter of section `lora` does not fit the model: {_first_lines(error)}') from error
+
+
+def _first_lines(error: Exception) -> str:
+    lines = [line for line in str(error).strip().splitlines() if line.strip()]
+    return ' '.join(lines[:3]) or type(error).__name__

@@ -1,0 +1,46 @@
+"""Which device, which number format, and what is installed for it."""
+
+import importlib.util
+
+import torch
+
+from ..errors import ModelError
+
+
+def best_device() -> torch.device:
+    """Return the first GPU, else the CPU."""
+    return torch.device('cuda', 0) if torch.cuda.is_available() else torch.device('cpu')
+
+
+def compute_dtype(precision: str, device: torch.device) -> torch.dtype:
+    """Return the compute type that `precision` ('auto', 'bf16', 'fp32') means on `device`.
+
+    Raises:
+        ModelError: bf16 is asked of a GPU that has none.
+    """
+    has_bf16 = device.type == 'cpu' or torch.cuda.is_bf16_supported(including_emulation=False)
+    if precision == 'bf16' and not has_bf16:
+        name = torch.cuda.get_device_name(device)
+        raise ModelError(f"precision='bf16', but {name} does not compute in bf16; use precision='fp32'")
+    if precision == 'auto':
+        precision = 'bf16' if device.type == 'cuda' and has_bf16 else 'fp32'
+    return {'bf16': torch.bfloat16, 'fp32': torch.float32}[precision]
+
+
+def require_bitsandbytes(purpose: str) -> None:
+    """Refuse a quantised base where bitsandbytes is missing.
+
+    Raises:
+        ModelError: bitsandbytes is not installed.
+    """
+    if importlib.util.find_spec('bitsandbytes') is None:
+        raise ModelError(f'{purpose} needs bitsandbytes, which is not installed: pip install bitsandbytes')
+
+
+def peak_memory(device: torch.device) -> float:
+    """Return the peak memory of this process in GiB: allocated on a GPU, resident on a CPU."""
+    if device.type == 'cuda':
+        return torch.cuda.max_memory_allocated(device) / 2**30
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20

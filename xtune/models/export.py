@@ -1,0 +1,82 @@
+"""Write an adapter or a whole model as a Hugging Face folder, with tokenizer, template and stop tokens.
+
+The folder loads in transformers and peft without xtune. `ExportInfo` is what it needs besides the tensors; every
+checkpoint carries it as text, so a .pth can be converted without building the model it was trained on.
+"""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from peft import PeftModel
+from safetensors.torch import save_file
+from transformers import GenerationConfig, PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True)
+class ExportInfo:
+    """All fields are text or plain values.
+
+    `adapter_config` is peft's JSON, None after full fine-tuning; `model_config` is the base's config.json;
+    `dtype` the type in which the base's weights are stored.
+    """
+
+    base_model: str
+    model_config: str
+    dtype: str
+    generation_config: str
+    chat_template: str
+    adapter_config: str | None
+
+    def to_dict(self) -> dict:
+        """Return a form that a checkpoint can hold."""
+        return asdict(self)
+
+
+def export_info(
+    llm: torch.nn.Module, base_model: str, stored_dtype: str, template: str, stop_ids: list[int]
+) -> ExportInfo:
+    """Return what an export of `llm` needs besides its trained tensors."""
+    adapter = None
+    if isinstance(llm, PeftModel):
+        values = llm.peft_config['default'].to_dict()
+        values.update(inference_mode=True, base_model_name_or_path=base_model)
+        values = {key: sorted(value) if isinstance(value, set) else value for key, value in values.items()}
+        adapter = json.dumps(values, indent=2, sort_keys=True, default=str)
+    generation = getattr(llm, 'generation_config', None) or GenerationConfig()
+    return ExportInfo(
+        base_model=base_model,
+        model_config=json.dumps(_plain_config(llm.config.to_dict(), stored_dtype), default=str),
+        dtype=stored_dtype,
+        generation_config=json.dumps(_generation(generation.to_dict(), stop_ids)),
+        chat_template=template,
+        adapter_config=adapter,
+    )
+
+
+def _plain_config(values: dict, dtype: str) -> dict:
+    dropped = ('quantization_config', '_name_or_path', '_model_name_or_path')
+    return {k: v for k, v in values.items() if k not in dropped} | dict(dtype=dtype, use_cache=True)
+
+
+def _generation(values: dict, stop_ids: list[int]) -> dict:
+    kept = {k: v for k, v in values.items() if v is not None and not k.startswith('_') and k != 'transformers_version'}
+    kept.setdefault('pad_token_id', stop_ids[-1])
+    return kept | dict(eos_token_id=stop_ids)
+
+
+def write_adapter(folder: Path, state: dict, info: ExportInfo, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Write adapter_model.safetensors, adapter_config.json and what `write_extras` writes."""
+    tensors = {name: tensor.contiguous() for name, tensor in state.items()}
+    save_file(tensors, folder / 'adapter_model.safetensors', metadata={'format': 'pt'})
+    (folder / 'adapter_config.json').write_text(info.adapter_config + '\n', encoding='utf-8')
+    write_extras(folder, info, tokenizer)
+
+
+def write_extras(folder: Path, info: ExportInfo, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Write the tokenizer with the template of the training, and generation_config.json with its stop tokens."""
+    tokenizer.chat_template = info.chat_template
+    tokenizer.save_pretrained(folder)
+    text = json.dumps(json.loads(info.generation_config), indent=2)
+    (folder / 'generation_config.json').write_text(text + '\n', encoding='utf-8')

@@ -1,0 +1,85 @@
+"""The task: supervised fine-tuning of a causal language model, as a mmengine model.
+
+One call of `train_step` is one optimizer step: all its micro-batches, one normalisation, one update.
+"""
+
+import math
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+from mmengine.model import BaseModel
+
+from ..data.batches import MicroBatch
+from ..registry import TASKS
+from .loss import summed_loss
+from .nonfinite import explain
+
+
+@TASKS.register_module()
+class SupervisedFineTuning(BaseModel):
+    """A causal language model and its loss.
+
+    Args:
+        llm: The model, with or without an adapter, already on its device.
+        dtype: The compute type; below float32 the forward pass runs under autocast.
+    """
+
+    def __init__(self, llm: torch.nn.Module, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.llm, self.dtype = llm, dtype
+
+    @property
+    def device(self) -> torch.device:
+        """Device of the model's weights."""
+        return next(self.llm.parameters()).device
+
+    def init_weights(self) -> None:
+        """Do nothing: the weights are loaded, and mmengine would initialise them again."""
+
+    def forward(self, batch: MicroBatch) -> torch.Tensor:
+        """Return the loss summed over the trained tokens of `batch`."""
+        with self._autocast():
+            return summed_loss(self.llm, batch.to(self.device))
+
+    def train_step(self, data: list[MicroBatch], optim_wrapper: Any) -> dict[str, Any]:
+        """Do one optimizer step on the micro-batches `data`.
+
+        Returns:
+            `loss` (mean over the step's trained tokens), `grad_norm` (before clipping), `tokens` (of samples,
+            without padding), `trained_tokens`.
+
+        Raises:
+            NonFiniteStep: The loss or a gradient is NaN or infinite; the weights are as before the step.
+        """
+        trained = max(sum(batch.trained for batch in data), 1)
+        sums = []
+        for batch in data:
+            loss_sum = self(batch)
+            optim_wrapper.backward(loss_sum / trained)
+            sums.append(loss_sum.detach())
+        grad_norm = optim_wrapper.clip()
+        loss, grad_norm = torch.stack([torch.stack(sums).sum() / trained, grad_norm.float()]).tolist()
+        if not (math.isfinite(loss) and math.isfinite(grad_norm)):
+            raise explain(self, data, loss, grad_norm)
+        optim_wrapper.step()
+        optim_wrapper.zero_grad()
+        return dict(loss=loss, grad_norm=grad_norm, tokens=sum(b.tokens for b in data), trained_tokens=trained)
+
+    @torch.no_grad()
+    def val_step(self, data: list[MicroBatch]) -> tuple[float, int]:
+        """Return the loss summed over the trained tokens of `data`, and their count."""
+        return sum(self(batch).item() for batch in data), sum(batch.trained for batch in data)
+
+    def test_step(self, data: list[MicroBatch]) -> tuple[float, int]:
+        """Return what `val_step` returns."""
+        return self.val_step(data)
+
+    def trained_parameters(self) -> dict[str, torch.nn.Parameter]:
+        """Return the parameters that the optimizer changes, by name."""
+        return {name: p for name, p in self.llm.named_parameters() if p.requires_grad}
+
+    def _autocast(self) -> AbstractContextManager:
+        if self.dtype == torch.float32:
+            return nullcontext()
+        return torch.autocast(self.device.type, dtype=self.dtype)

@@ -1,0 +1,79 @@
+"""Load a model for talking or merging: a folder or hub name, with an adapter, in 4 or 8 bits."""
+
+from pathlib import Path
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, PreTrainedTokenizerBase
+
+from ..errors import ModelError
+from .device import require_bitsandbytes
+from .folder import check_adapter_folder, check_model_folder
+from .quiet import quiet
+
+
+def load_for_inference(
+    model: str, adapter: str | None, device: torch.device, dtype: torch.dtype | None, bits: int | None = None
+) -> torch.nn.Module:
+    """Return a causal language model in evaluation mode.
+
+    Args:
+        model: Folder or hub name of the base.
+        adapter: Folder of a peft adapter to put on it.
+        device: Where it goes.
+        dtype: Type of the weights; None: as they are stored.
+        bits: 4 (NF4) or 8 (int8) quantises the weights while loading.
+
+    Raises:
+        ModelError: A folder is missing or empty, bitsandbytes is missing, or loading fails.
+    """
+    check_model_folder(model)
+    if adapter:
+        check_adapter_folder(adapter)
+    arguments = {}
+    if bits:
+        require_bitsandbytes(f'--bits {bits}')
+        if bits == 8:
+            dtype = torch.bfloat16  # int8 kernels take no float32
+        arguments['quantization_config'] = BitsAndBytesConfig(
+            load_in_4bit=bits == 4,
+            load_in_8bit=bits == 8,
+            bnb_4bit_quant_type='nf4',
+            bnb_4bit_use_double_quant=True,
+            bnb_4bit_compute_dtype=dtype,
+        )
+    try:
+        with quiet():
+            llm = AutoModelForCausalLM.from_pretrained(
+                model, dtype=dtype or 'auto', device_map={'': str(device)}, trust_remote_code=False, **arguments
+            )
+            if adapter:
+                from peft import PeftModel
+
+                llm = PeftModel.from_pretrained(llm, adapter)
+    except (OSError, ValueError, RuntimeError, KeyError, ImportError) as error:
+        lines = [line for line in str(error).strip().splitlines() if line.strip()]
+        what = f'{model} with adapter {adapter}' if adapter else model
+        raise ModelError(f'{what} cannot be loaded: {" ".join(lines[:3])}') from error
+    return llm.eval()
+
+
+def load_tokenizer_of(*folders: str | None) -> PreTrainedTokenizerBase:
+    """Return the tokenizer of the first folder that has one: the adapter's, then the model's.
+
+    Raises:
+        ModelError: None has one.
+    """
+    for name in folders:
+        if name is None or (Path(name).is_dir() and not (Path(name) / 'tokenizer_config.json').is_file()):
+            continue
+        try:
+            return AutoTokenizer.from_pretrained(name, trust_remote_code=False)
+        except (OSError, ValueError) as error:
+            raise ModelError(f'the tokenizer of {name} cannot be loaded: {str(error).splitlines()[0]}') from error
+    raise ModelError(f'there is no tokenizer in {" or ".join(str(f) for f in folders if f)}')
+
+
+def stored_dtype(model: str) -> torch.dtype:
+    """Return the type in which a model's weights are stored, as its config.json says."""
+    dtype = getattr(AutoConfig.from_pretrained(model, trust_remote_code=False), 'dtype', None)
+    return dtype if isinstance(dtype, torch.dtype) else torch.float32

@@ -1,0 +1,60 @@
+"""Find out where a NaN or an infinity came from, before the optimizer spreads it."""
+
+import math
+from typing import TYPE_CHECKING
+
+import torch
+
+from ..data.batches import MicroBatch
+
+if TYPE_CHECKING:
+    from .finetune import SupervisedFineTuning
+
+
+class NonFiniteStep(ArithmeticError):
+    """An optimizer step was not taken: its loss or gradient is not finite.
+
+    `samples` are the indices of the samples whose loss is not finite (all of the step's, if only the gradient is not),
+    `where` names the first module or the parameter.
+    """
+
+    def __init__(self, loss: float, grad_norm: float, samples: list[int], where: str) -> None:
+        super().__init__(loss, grad_norm, samples, where)
+        self.loss, self.grad_norm, self.samples, self.where = loss, grad_norm, samples, where
+
+
+def explain(task: 'SupervisedFineTuning', data: list[MicroBatch], loss: float, grad_norm: float) -> NonFiniteStep:
+    """Return the error for a step on `data`; runs the forward pass again, with a check at every module."""
+    samples = [index for batch in data for index in batch.samples]
+    if math.isfinite(loss):
+        names = [n for n, p in task.trained_parameters().items() if p.grad is not None and not p.grad.isfinite().all()]
+        where = f'the gradient of {names[0]}' if names else 'the gradient norm'
+        more = f' and {len(names) - 1} more' if len(names) > 1 else ''
+        return NonFiniteStep(loss, grad_norm, samples, where + more)
+    for batch in data:
+        first = _first_module(task, batch)
+        if first:
+            return NonFiniteStep(loss, grad_norm, batch.samples, f'the output of {first}')
+    return NonFiniteStep(loss, grad_norm, samples, 'the loss itself')
+
+
+@torch.no_grad()
+def _first_module(task: 'SupervisedFineTuning', batch: MicroBatch) -> str | None:
+    """Return the name of the first module in execution order whose output is not finite."""
+    found: list[str] = []
+
+    def check(name: str):
+        def hook(_module, _inputs, output) -> None:
+            tensors = output if isinstance(output, (tuple, list)) else (output,)
+            if not found and any(torch.is_tensor(t) and not t.isfinite().all() for t in tensors):
+                found.append(name)
+
+        return hook
+
+    handles = [module.register_forward_hook(check(name)) for name, module in task.llm.named_modules() if name]
+    try:
+        finite = math.isfinite(task(batch).item())
+    finally:
+        for handle in handles:
+            handle.remove()
+    return found[0] if found else (None if finite else 'the loss')
