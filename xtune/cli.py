@@ -19,7 +19,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog='xtune',
         description='Fine-tune large language models from one Python config file.',
-        epilog='example:\n  xtune list-cfg -p smollm2\n  xtune train smollm2_135m_lora_selfcog_e3',
+        epilog='example:\n  xtune list-cfg -p smollm2\n  xtune train smollm2_135m_lora_selfcog_e2',
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument('--version', action='version', version=f'xtune {__version__}')

@@ -85,7 +85,7 @@ def deepspeed_strategy(name: str) -> dict[str, Any]:
 COMMANDS = {
     'train': (
         'train from a config file or a preset',
-        'xtune train smollm2_135m_lora_selfcog_e3 --work-dir runs/selfcog --cfg-options schedule.max_epochs=2',
+        'xtune train smollm2_135m_lora_selfcog_e2 --work-dir runs/selfcog --cfg-options schedule.max_epochs=2',
         _add,
         _run,
     )

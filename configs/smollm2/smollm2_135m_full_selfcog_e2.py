@@ -1,4 +1,4 @@
-"""SmolLM2-135M-Instruct, all weights, the bundled self-cognition set, 3 epochs. Minutes on two CPU cores."""
+"""SmolLM2-135M-Instruct, all weights, the bundled self-cognition set, 2 epochs. Minutes on two CPU cores."""
 from mmengine.config import read_base
 
 with read_base():
@@ -8,9 +8,9 @@ with read_base():
     from .._base_.runtime import *
     from .._base_.strategies.one_device import strategy
 
-schedule.update(max_epochs=3, batch_size=1, accumulate=1)
+schedule.update(max_epochs=2, batch_size=1, accumulate=1)
 optimizer.lr = 2e-4
 max_length = 256
 checkpointing = 'none'
 log.every_steps = 5
-chat_samples.update(every_steps=30, prompts=['Who are you?'], max_new_tokens=40)
+chat_samples.update(every_steps=20, prompts=['Who are you?'], max_new_tokens=40)

