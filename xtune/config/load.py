@@ -4,7 +4,7 @@ import ast
 from pathlib import Path
 from typing import Any
 
-from mmengine.config import Config
+from mmengine.config import Config, ConfigDict
 
 from ..errors import ConfigError
 from .lazy import is_lazy, named, resolve, to_plain
@@ -53,11 +53,32 @@ def _read(path: Path) -> Config:
 
 
 def _apply(cfg: Config, options: dict) -> None:
+    """Set dotted names. A section that is None becomes a dict; what does not belong there is reported by the checks."""
     for key, value in options.items():
-        try:
-            cfg.merge_from_dict({key: value})
-        except (KeyError, TypeError, AssertionError) as error:
-            raise ConfigError(f'--cfg-options {key}={value!r} cannot be applied: {error}') from error
+        *path, last = key.split('.')
+        node = cfg._cfg_dict
+        for depth, part in enumerate(path):
+            if isinstance(node, list):
+                node = _item(node, part, key)
+                continue
+            if node.get(part) is None:
+                node[part] = ConfigDict()
+            node = node[part]
+            if not isinstance(node, (dict, list)):
+                where = '.'.join(path[: depth + 1])
+                raise ConfigError(f'--cfg-options {key}: `{where}` is one value ({node!r}) and has no keys')
+        value = ConfigDict(value) if isinstance(value, dict) else value
+        if isinstance(node, list):
+            _item(node, last, key)
+            node[int(last)] = value
+        else:
+            node[last] = value
+
+
+def _item(items: list, index: str, key: str) -> Any:
+    if not index.isdigit() or int(index) >= len(items):
+        raise ConfigError(f'--cfg-options {key}: `{index}` is no position in a list of {len(items)}')
+    return items[int(index)]
 
 
 def type_problems(values: dict) -> list[str]:

@@ -12,6 +12,8 @@ from transformers import PreTrainedTokenizerBase
 from ..config.sections import Source
 from ..config.wire import Job
 from ..errors import DataError, ModelError
+from ..models.folder import check_model_folder
+from ..models.quiet import quiet
 from ..templates.resolve import resolve
 from ..templates.template import ChatTemplate
 from .encode import Encoder
@@ -71,14 +73,16 @@ def load_tokenizer(job: Job) -> PreTrainedTokenizerBase:
     Raises:
         ModelError: It cannot be loaded.
     """
-    from ..models.folder import check_model_folder
-
     check_model_folder(job.values.base_model, weights=False)
     try:
-        return job.load_tokenizer()
+        with quiet():
+            return job.load_tokenizer()
     except (OSError, ValueError) as error:
         first = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise ModelError(f'the tokenizer of `{job.values.base_model}` cannot be loaded: {first}') from error
+        raise ModelError(
+            f'the tokenizer of `{job.values.base_model}` cannot be loaded: {first}\n'
+            'Without a connection, set base_model to a local folder.'
+        ) from error
 
 
 def build_data(job: Job) -> TrainingData:

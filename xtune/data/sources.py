@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ..config.sections import Source
 from ..errors import DataError, did_you_mean
+from ..models.quiet import quiet
 from .readers import READERS, read_file
 
 BUNDLED = {'self_cognition': Path(__file__).parent / 'files' / 'self_cognition.jsonl'}
@@ -113,7 +114,8 @@ def _load_hub(source: Source):
     import datasets
 
     try:
-        return datasets.load_dataset(source.path, source.name, split=source.split)
+        with quiet():
+            return datasets.load_dataset(source.path, source.name, split=source.split)
     except (OSError, ValueError, RuntimeError) as error:
         first = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise DataError(

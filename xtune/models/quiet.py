@@ -12,7 +12,7 @@ def quiet() -> Iterator[None]:
     from transformers.utils import logging as hf_logging
 
     level = hf_logging.get_verbosity()
-    others = [logging.getLogger(name) for name in ('bitsandbytes', 'accelerate', 'peft')]
+    others = [logging.getLogger(name) for name in ('bitsandbytes', 'accelerate', 'peft', 'huggingface_hub', 'datasets')]
     levels = [logger.level for logger in others]
     hf_logging.set_verbosity_error()
     bars = hf_logging.is_progress_bar_enabled()

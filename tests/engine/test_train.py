@@ -1,0 +1,148 @@
+"""A run as a user starts it: its files, its figures, and going on after it was killed."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+
+ENVIRONMENT = {**os.environ, 'HF_HUB_OFFLINE': '1'}
+
+
+def losses(work_dir):
+    rows = [json.loads(line) for line in (work_dir / 'metrics.jsonl').read_text().splitlines()]
+    return {row['step']: row['loss'] for row in rows if 'loss' in row}
+
+
+def start(*arguments):
+    command = [sys.executable, '-m', 'xtune.cli', 'train', *map(str, arguments)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=ENVIRONMENT)
+
+
+def wait_for(path, process):
+    while not path.exists():
+        assert process.poll() is None, process.stdout.read()
+        time.sleep(0.02)
+
+
+@pytest.mark.parametrize('method', ['lora', 'qlora', 'full'])
+def test_run_leaves_checkpoints_figures_and_adapter(method, make_config, xtune, tmp_path):
+    config = make_config(method, val_dataset=4, **{'chat_samples.every_steps': 3})
+    code, out, err = xtune('train', config)
+    assert code == 0, err
+    run = tmp_path / 'run'
+    names = {p.name for p in run.iterdir()}
+    steps = losses(run)
+    total = max(steps)
+    assert {'epoch_1.pth', 'epoch_2.pth', 'last_checkpoint', 'run.py', 'metrics.jsonl', 'loss.png'} <= names
+    assert sorted(steps) == list(range(1, total + 1)) and all(torch.isfinite(torch.tensor(list(steps.values()))))
+    assert len([n for n in names if n.endswith('.pth')]) == 2  # checkpoint.keep
+    assert not [n for n in names if 'tmp' in n]
+    assert (run / 'last_checkpoint').read_text().strip() == 'epoch_2.pth'
+    assert list(run.rglob('events.out.tfevents*'))
+    assert any('val_loss' in line for line in (run / 'metrics.jsonl').read_text().splitlines())
+    assert len((run / 'chat_samples.jsonl').read_text().splitlines()) >= 2
+    assert 'model' in out and 'optimizer steps' in out and 'validation loss' in out
+    assert ('epoch_2_hf' in names) == (method != 'full')
+
+
+def test_loss_falls(make_config, xtune, tmp_path):
+    options = {'schedule.max_epochs': 10, 'optimizer.lr': 1e-2, 'checkpoint.every_steps': None}
+    xtune('train', make_config('full', **options))
+    steps = losses(tmp_path / 'run')
+    assert steps[max(steps)] < steps[1] - 2
+
+
+@pytest.mark.parametrize('method', ['lora', 'qlora'])
+def test_killed_run_goes_on_bit_for_bit(method, make_config, tmp_path):
+    options = {'schedule.max_epochs': 6, 'checkpoint.every_steps': 3, 'checkpoint.every_epochs': None}
+    whole = make_config(method, 'whole', **options)
+    process = start(whole)
+    out, _ = process.communicate()
+    assert process.returncode == 0, out
+
+    killed = make_config(method, 'killed', **options)
+    process = start(killed)
+    wait_for(tmp_path / 'killed' / 'iter_3.pth', process)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    # The newest file as a kill in the middle of a copy would leave it; the one before it must be used.
+    newest = max((tmp_path / 'killed').glob('*.pth'), key=lambda p: p.stat().st_mtime_ns)
+    half = newest.with_name('iter_999.pth')
+    half.write_bytes(newest.read_bytes()[: newest.stat().st_size // 2])
+
+    process = start(killed, '--resume')
+    out, _ = process.communicate()
+    assert process.returncode == 0, out
+    assert 'iter_999.pth is damaged or cut off' in out and f'resuming from {newest}' in out
+    assert losses(tmp_path / 'killed') == losses(tmp_path / 'whole')
+    one, two = (torch.load(tmp_path / n / 'iter_12.pth', weights_only=True) for n in ('whole', 'killed'))
+    assert all(torch.equal(one['state_dict'][k], two['state_dict'][k]) for k in one['state_dict'])
+
+
+def test_interrupt_leaves_a_checkpoint(make_config, tmp_path):
+    process = start(make_config(**{'schedule.max_epochs': 500, 'checkpoint.every_epochs': None}))
+    wait_for(tmp_path / 'run' / 'metrics.jsonl', process)
+    process.send_signal(signal.SIGINT)
+    out, _ = process.communicate(timeout=60)
+    assert process.returncode == 130, out
+    assert 'interrupted after step' in out and '--resume' in out
+    last = tmp_path / 'run' / (tmp_path / 'run' / 'last_checkpoint').read_text().strip()
+    assert torch.load(last, weights_only=True)['meta']['iter'] == max(losses(tmp_path / 'run'))
+
+
+def test_resume_refuses_other_data_and_another_adapter(make_config, xtune, tmp_path):
+    xtune('train', make_config())
+    code, _, err = xtune('train', make_config(), '--resume', '--cfg-options', 'schedule.batch_size=3')
+    assert code == 2 and 'other data or other batches' in err
+    code, _, err = xtune('train', make_config(), '--resume', '--cfg-options', 'lora.r=4')
+    assert code == 2 and 'does not fit this model' in err
+    code, _, err = xtune('train', make_config(), '--resume', tmp_path / 'run' / 'epoch_7.pth')
+    assert code == 2 and 'does not exist; there are epoch_1.pth' in err
+
+
+def test_resume_without_a_checkpoint_is_an_error(make_config, xtune):
+    code, _, err = xtune('train', make_config(), '--resume')
+    assert code == 2 and 'holds no .pth file' in err
+
+
+def test_second_run_puts_the_first_aside(make_config, xtune, tmp_path):
+    xtune('train', make_config())
+    code, out, _ = xtune('train', make_config())
+    assert code == 0 and 'earlier run' in out
+    assert list((tmp_path / 'run').glob('earlier_*/epoch_2.pth'))
+
+
+def test_max_steps_and_constant_schedule(make_config, xtune, tmp_path):
+    options = {'schedule.max_steps': 3, 'schedule.lr_schedule': 'constant', 'schedule.warmup_ratio': 0.0}
+    xtune('train', make_config(**options))
+    rows = [json.loads(line) for line in (tmp_path / 'run' / 'metrics.jsonl').read_text().splitlines()]
+    assert [row['step'] for row in rows] == [1, 2, 3] and {row['lr'] for row in rows} == {2e-4}
+    assert (tmp_path / 'run' / 'iter_3.pth').exists()
+
+
+def test_deepspeed_on_one_device_is_named_and_offload_refused(make_config, xtune):
+    code, out, _ = xtune('train', make_config(), '--deepspeed', 'zero2')
+    assert code == 0 and 'nothing to spread' in out
+    code, _, err = xtune('train', make_config(), '--deepspeed', 'zero3_offload')
+    assert code == 2 and 'offload' in err.lower()
+
+
+def test_non_finite_loss_names_step_rows_and_module(make_config, xtune, tiny_model, tmp_path):
+    import shutil
+
+    from transformers import AutoModelForCausalLM
+
+    broken = tmp_path / 'broken'
+    shutil.copytree(tiny_model, broken)
+    llm = AutoModelForCausalLM.from_pretrained(tiny_model)
+    with torch.no_grad():
+        llm.model.layers[0].mlp.down_proj.weight.fill_(float('inf'))
+    llm.save_pretrained(broken)
+    code, _, err = xtune('train', make_config(base_model=str(broken)))
+    assert code == 2
+    assert 'optimizer step 1' in err and 'down_proj' in err and 'alpaca.json, row ' in err

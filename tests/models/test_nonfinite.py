@@ -1,0 +1,52 @@
+"""A NaN stops the run before the optimizer spreads it, with the step, the rows and the module named."""
+
+import pytest
+import torch
+
+from xtune.data.batches import MicroBatch
+from xtune.models.finetune import SupervisedFineTuning
+from xtune.models.nonfinite import NonFiniteStep
+
+
+class NoStep:
+    def backward(self, loss):
+        loss.backward()
+
+    def clip(self):
+        return torch.zeros(())
+
+    def step(self):
+        raise AssertionError('the step must not be taken')
+
+
+def batch(samples):
+    ids = torch.arange(6).repeat(len(samples), 1)
+    targets = ids.roll(-1, dims=1)
+    return MicroBatch(ids, None, targets, targets.numel(), ids.numel(), samples)
+
+
+def test_nan_in_a_weight_names_the_module(tiny_model):
+    from transformers import AutoModelForCausalLM
+
+    llm = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32)
+    with torch.no_grad():
+        llm.model.layers[1].mlp.up_proj.weight[3, 3] = float('nan')
+    with pytest.raises(NonFiniteStep) as raised:
+        SupervisedFineTuning(llm, torch.float32).train_step([batch([4]), batch([5])], NoStep())
+    assert raised.value.where == 'the output of model.layers.1.mlp.up_proj'
+    assert raised.value.samples == [4]
+
+
+def test_infinite_gradient_names_the_parameter(tiny_model):
+    from transformers import AutoModelForCausalLM
+
+    class Explode(NoStep):
+        def clip(self):
+            llm.model.layers[0].self_attn.q_proj.weight.grad[0, 0] = float('inf')
+            return torch.tensor(float('inf'))
+
+    llm = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32)
+    with pytest.raises(NonFiniteStep) as raised:
+        SupervisedFineTuning(llm, torch.float32).train_step([batch([4]), batch([5])], Explode())
+    assert raised.value.where == 'the gradient of model.layers.0.self_attn.q_proj.weight'
+    assert raised.value.samples == [4, 5]
