@@ -7,6 +7,7 @@ from transformers import GenerationConfig, PreTrainedTokenizerBase
 
 from ..errors import TemplateError, XtuneError
 from ..models.device import best_device, compute_dtype
+from ..models.folder import check_adapter_folder, check_model_folder
 from ..models.inference import load_for_inference, load_tokenizer_of
 from ..templates.resolve import resolve
 from .session import ChatSession, ChatSettings
@@ -33,6 +34,9 @@ def open_session(
     Raises:
         ModelError, TemplateError: The folder, the adapter or the template cannot be used.
     """
+    check_model_folder(model)
+    if adapter:
+        check_adapter_folder(adapter)
     device = best_device()
     tokenizer = load_tokenizer_of(adapter, model)
     if template == 'auto' and not tokenizer.chat_template:

@@ -32,7 +32,9 @@ def _list(args: argparse.Namespace) -> int:
             shown += len(fitting)
     if not shown:
         everything = [name for names in families.values() for name in names]
-        raise ConfigError(f'no preset matches `{pattern}`{did_you_mean(pattern, everything)}')
+        raise ConfigError(
+            f'no preset matches `{pattern}`{did_you_mean(pattern, everything) or "; `xtune list-cfg` shows all"}'
+        )
     return 0
 
 
@@ -50,6 +52,8 @@ def _copy(args: argparse.Namespace) -> int:
     from ..errors import ConfigError
 
     if args.name in strategies():
+        if args.cfg_options:
+            raise ConfigError(f'--cfg-options change a preset; edit the JSON of {args.name} instead')
         suffix, text = '.json', _strategy_json(strategies()[args.name])
     else:
         suffix, text = '.py', flatten(find(args.name), parse_options(args.cfg_options))

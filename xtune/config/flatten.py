@@ -6,9 +6,14 @@ returned, so a copy never means something else than the preset.
 """
 
 import ast
+import math
+import re
+from collections.abc import Iterable
+from keyword import iskeyword
 from pathlib import Path
 from typing import Any
 
+from ..errors import ConfigError
 from .lazy import comparable, import_of, is_lazy, read_text, root, to_plain, walk
 from .load import load
 from .sections import SECTIONS
@@ -49,6 +54,8 @@ class _Section:
             first -= 1
         self.start = sum(map(len, self.lines[:first]))
         self.end = self._at(node.end_lineno, node.end_col_offset)
+        comment = re.match(rb'[ \t]*#[^\r\n]*', source[self.end :])  # at the end of its last line
+        self.end += comment.end() if comment else 0
 
     def _at(self, line: int, column: int) -> int:
         return sum(map(len, self.lines[: line - 1])) + column
@@ -67,8 +74,8 @@ class _Section:
         if comparable(old) == comparable(new):
             return
         start, stop = self._at(node.lineno, node.col_offset), self._at(node.end_lineno, node.end_col_offset)
-        is_block = isinstance(node, ast.Call) and node.end_lineno > node.lineno and node.keywords
-        if not (is_block and isinstance(old, dict) and isinstance(new, dict) and set(old) <= set(new)):
+        both_dicts = isinstance(old, dict) and isinstance(new, dict)
+        if not (both_dicts and set(old) <= set(new) and self._is_block(node) and _are_names(new)):
             line = self.lines[node.lineno - 1]
             yield start, stop, literal(new, len(line) - len(line.lstrip()))
             return
@@ -77,8 +84,21 @@ class _Section:
         indent = node.keywords[0].col_offset
         added = [f'{key}={literal(new[key], indent)}' for key in new if key not in old]
         if added:  # before the closing bracket, one to a line
+            last = node.keywords[-1].value
+            behind = self._at(last.end_lineno, last.end_col_offset)
+            if not self.source[behind:stop].lstrip().startswith(b','):
+                yield behind, behind, ','
             at = self._at(node.end_lineno, 0)
             yield at, at, ''.join(f'{" " * indent}{text},\n' for text in added)
+
+    def _is_block(self, node: ast.expr) -> bool:
+        """Tell whether `node` is a dict(...) of plain keywords whose closing bracket has a line to itself."""
+        if not isinstance(node, ast.Call) or not node.keywords or any(k.arg is None for k in node.keywords):
+            return False
+        last = node.keywords[-1].value
+        behind = self.source[self._at(last.end_lineno, last.end_col_offset) :].lstrip()
+        alone = not self.lines[node.end_lineno - 1][: node.end_col_offset - 1].strip()
+        return alone and not node.args and behind[:1] in (b',', b'#', b')')
 
 
 def _quotable_sections(preset: Path) -> dict[str, _Section]:
@@ -103,7 +123,9 @@ def _own_sections(path: Path) -> dict[str, _Section]:
         for node in tree.body
         if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name)
     }
-    imports = [node for node in tree.body if isinstance(node, ast.ImportFrom) and not node.level]
+    imports = [
+        node for node in tree.body if isinstance(node, (ast.Import, ast.ImportFrom)) and not getattr(node, 'level', 0)
+    ]
     kept = [ast.unparse(node) for node in (*imports, *assignments.values())]
     values = to_plain(read_text('\n'.join(kept) + '\n'))
     return {name: _Section(source, node, values[name]) for name, node in assignments.items() if name in values}
@@ -111,7 +133,7 @@ def _own_sections(path: Path) -> dict[str, _Section]:
 
 def _docstring(preset: Path) -> str:
     doc = ast.get_docstring(ast.parse(preset.read_text(encoding='utf-8'))) or preset.stem
-    doc = doc.split(_SIGNATURE)[0].rstrip()
+    doc = doc.split(_SIGNATURE)[0].rstrip().replace('\\', '\\\\').replace('"""', "'''")
     return f'"""{doc}\n\n{_SIGNATURE} {preset.stem}`; edit it and run `xtune train` on it.\n"""'
 
 
@@ -134,7 +156,7 @@ def literal(value: Any, indent: int) -> str:
         return root(value)[1]
     if isinstance(value, dict):
         pad = ' ' * (indent + 4)
-        if not all(isinstance(k, str) and k.isidentifier() for k in value):
+        if not _are_names(value):
             items = [f'{pad}{k!r}: {literal(v, indent + 4)},\n' for k, v in value.items()]
             return '{\n' + ''.join(items) + ' ' * indent + '}'
         items = [f'{pad}{k}={literal(v, indent + 4)},\n' for k, v in value.items()]
@@ -144,6 +166,12 @@ def literal(value: Any, indent: int) -> str:
         if isinstance(value, list):
             return f'[{inner}]'
         return f'({inner},)' if len(value) == 1 else f'({inner})'
+    if isinstance(value, float) and math.isinf(value):
+        return '1e999' if value > 0 else '-1e999'
     if value is None or isinstance(value, (bool, int, float, str)):
         return repr(value)
-    raise TypeError(f'a config holds data and imported names, not {type(value).__name__} {value!r}')
+    raise ConfigError(f'a config holds data and imported names, not {type(value).__name__} {value!r}')
+
+
+def _are_names(keys: Iterable) -> bool:
+    return all(isinstance(k, str) and k.isidentifier() and not iskeyword(k) for k in keys)

@@ -108,7 +108,7 @@ def named(thing: Any) -> Any:
     for cut in range(len(parts) - 1, 0, -1):
         try:
             found = import_module('.'.join(parts[:cut]))
-        except ModuleNotFoundError:
+        except (ModuleNotFoundError, ValueError):  # ValueError: an empty part
             continue
         for name in parts[cut:]:
             if not hasattr(found, name):

@@ -42,13 +42,16 @@ def _read(path: Path) -> Config:
     try:
         return Config.fromfile(str(path), lazy_import=True)
     except SyntaxError as error:
-        raise ConfigError(f'{path}, line {error.lineno}: {error.msg}: {(error.text or "").strip()}') from error
+        line = f', line {error.lineno}' if error.lineno else ''
+        raise ConfigError(f'{path}{line}: {error.msg}: {(error.text or "").strip()}') from error
     except UnicodeDecodeError as error:
         raise ConfigError(f'{path} is not UTF-8 text: {error}') from error
     except KeyError as error:
         raise ConfigError(f'{path}: a part or preset it is made of does not define {error}') from error
     except Exception as error:  # the file is the user's code: whatever it raises is about that file
         what = str(error) or 'a config holds imports, literal values and assignments, no calls or logic'
+        if "'dict' object has no attribute" in what:
+            what += "; change a value where it stands, or write schedule['max_epochs'] = 9"
         raise ConfigError(f'{path} cannot be read as a config: {type(error).__name__}: {what}') from error
 
 
@@ -60,10 +63,10 @@ def _apply(cfg: Config, options: dict) -> None:
         for depth, part in enumerate(path):
             if isinstance(node, list):
                 node = _item(node, part, key)
-                continue
-            if node.get(part) is None:
-                node[part] = ConfigDict()
-            node = node[part]
+            else:
+                if node.get(part) is None:
+                    node[part] = ConfigDict()
+                node = node[part]
             if not isinstance(node, (dict, list)):
                 where = '.'.join(path[: depth + 1])
                 raise ConfigError(f'--cfg-options {key}: `{where}` is one value ({node!r}) and has no keys')
@@ -76,7 +79,7 @@ def _apply(cfg: Config, options: dict) -> None:
 
 
 def _item(items: list, index: str, key: str) -> Any:
-    if not index.isdigit() or int(index) >= len(items):
+    if not index.isdecimal() or int(index) >= len(items):
         raise ConfigError(f'--cfg-options {key}: `{index}` is no position in a list of {len(items)}')
     return items[int(index)]
 

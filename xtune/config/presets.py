@@ -39,4 +39,6 @@ def find(name: str) -> Path:
         hint = f'; the preset is called `{path.stem}`, without .py'
     else:
         hint = did_you_mean(path.stem if path.suffix == '.py' else name, known) or '; see `xtune list-cfg`'
+    if name.startswith(STRATEGY_PREFIX):
+        hint = did_you_mean(name, strategies()) or hint
     raise ConfigError(f'no config file and no preset is called `{name}`{hint}')

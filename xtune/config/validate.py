@@ -107,6 +107,9 @@ def spell(wanted: Any) -> str:
 
 def argument_problems(name: str, target: Callable, arguments: dict) -> Iterator[str]:
     """Yield the keys of section `name` that the callable `target` does not take."""
+    if not callable(target):
+        yield f'`{name}.type` must be a callable or its dotted name, got {_show(target)}'
+        return
     try:
         parameters = inspect.signature(target).parameters
     except ValueError:  # written in C without a signature: calling it is the only check

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from transformers import GenerationConfig, PreTrainedTokenizerBase
 
 from ..errors import ModelError
+from ..models.folder import check_adapter_folder, check_model_folder
 from ..models.inference import load_for_inference, load_tokenizer_of, stored_dtype
 from ..models.quiet import quiet
 from .target import new_folder
@@ -33,6 +34,8 @@ def merge(
     Raises:
         ModelError: The base or the adapter cannot be used, or the merged model answers differently.
     """
+    check_model_folder(base)
+    check_adapter_folder(adapter)
     kind = stored_dtype(base) if dtype == 'auto' else getattr(torch, dtype)
     with new_folder(target) as folder:
         tokenizer = load_tokenizer_of(adapter, base)

@@ -1,7 +1,7 @@
 """What happened to the rows: counts by reason, the first examples, and when it is too much."""
 
 from collections import Counter
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 
 from ..errors import DataError
 
@@ -61,7 +61,7 @@ class Report:
 
     def to_json(self) -> dict:
         """Return a form for `json.dump`."""
-        return asdict(self)
+        return {**vars(self), 'bad': dict(self.bad), 'notes': dict(self.notes)}
 
     @classmethod
     def from_json(cls, values: dict) -> 'Report':

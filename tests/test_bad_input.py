@@ -1,0 +1,170 @@
+"""What a user gets wrong: one message on stderr that names the place, exit code 2, and nothing half-written."""
+
+import json
+import os
+import shutil
+
+import openpyxl
+import pytest
+import torch
+
+GOOD = {'instruction': 'a', 'output': 'b'}
+
+
+@pytest.fixture
+def train(make_config, xtune, tmp_path):
+    """Run `train` on a small config with options; it must fail, leave no checkpoint and no cache, show no traceback."""
+
+    def run(*arguments, **options):
+        code, out, err = xtune('train', make_config(**options), *arguments)
+        assert code == 2, (code, out, err)
+        assert err.startswith('error: ') and 'Traceback' not in err
+        assert not list(tmp_path.rglob('*.pth')) and not list((tmp_path / 'cache').rglob('*tmp*'))
+        return err
+
+    return run
+
+
+def rows(path, *values):
+    path.write_text('\n'.join(v if isinstance(v, str) else json.dumps(v) for v in values), encoding='utf-8')
+    return {'train_dataset.path': str(path)}
+
+
+def test_missing_file_names_close_files(train, tmp_path):
+    rows(tmp_path / 'data.jsonl', GOOD)
+    err = train(**{'train_dataset.path': str(tmp_path / 'dta.jsonl')})
+    assert 'dta.jsonl does not exist' in err and 'data.jsonl' in err
+
+
+def test_empty_file(train, tmp_path):
+    assert 'is empty' in train(**rows(tmp_path / 'data.jsonl'))
+    assert 'has no rows' in train(**rows(tmp_path / 'list.json', '[]'))
+
+
+def test_wrong_column_names_the_columns_and_the_fitting_map_fn(train, tmp_path):
+    data = rows(tmp_path / 'data.jsonl', {'messages': [{'role': 'user', 'content': 'a'}]})
+    err = train(**data)
+    assert 'data.jsonl, row 1' in err and "map_fn='openai' fits these columns" in err
+    data = rows(tmp_path / 'odd.jsonl', {'frage': 'a', 'antwort': 'b'})
+    err = train(**data, **{'train_dataset.map_fn': 'auto'})
+    assert 'frage, antwort' in err and 'instruction, input' in err
+
+
+def test_broken_json_names_the_line(train, tmp_path):
+    err = train(**rows(tmp_path / 'data.jsonl', GOOD, GOOD, '{"instruction": "a" "output": "b"}'))
+    assert 'data.jsonl, line 3: broken JSON' in err
+
+
+def test_workbook_without_the_sheet_names_its_sheets(train, tmp_path):
+    book = openpyxl.Workbook()
+    book.active.title = 'QA'
+    book.active.append(['Question', 'Answer'])
+    book.active.append(['a', 'b'])
+    book.save(tmp_path / 'qa.xlsx')
+    source = {'train_dataset.path': str(tmp_path / 'qa.xlsx'), 'train_dataset.map_fn': 'medqa'}
+    err = train(**source, **{'train_dataset.sheet': 'Sheet9'})
+    assert 'no sheet `Sheet9`' in err and 'QA' in err
+
+
+@pytest.mark.parametrize(
+    ('messages', 'reason'),
+    [
+        ([{'role': 'user', 'content': 'a'}], 'reply missing'),
+        ([{'role': 'user', 'content': 'a'}, {'role': 'assistant', 'content': ' '}], 'empty reply'),
+        ([{'role': 'user', 'content': 'a'}] * 2 + [{'role': 'assistant', 'content': 'b'}], 'roles do not alternate'),
+    ],
+)
+def test_bad_conversations_are_counted_and_located(messages, reason, train, tmp_path):
+    good = {'messages': [{'role': 'user', 'content': 'a'}, {'role': 'assistant', 'content': 'b'}]}
+    data = rows(tmp_path / 'data.jsonl', good, {'messages': messages}, good)
+    err = train(**data, **{'train_dataset.map_fn': 'openai'})
+    assert '1 of the 3 rows' in err and f'rows skipped: {reason}' in err and 'data.jsonl, row 2' in err
+
+
+def test_a_few_bad_rows_are_skipped_and_shown(make_config, xtune, tmp_path):
+    data = rows(tmp_path / 'data.jsonl', *[GOOD] * 30, {'instruction': 'a', 'output': ''})
+    code, out, err = xtune('check-custom-dataset', make_config(**data))
+    assert code == 0, err
+    assert '1 rows skipped: empty reply' in out and 'data.jsonl, row 31' in out and 'ready to train' in out
+
+
+def test_unknown_keys_and_wrong_types_come_together(train, make_config, xtune):
+    options = ['schedul.max_epochs=1', 'lora.rr=8', 'max_length=0', 'pack=maybe', 'optimizer.lr_=1']
+    code, _, err = xtune('train', make_config(), '--cfg-options', *options)
+    assert code == 2 and 'did you mean `schedule`' in err and 'at least 8, got 0' in err and "got 'maybe' (str)" in err
+    code, _, err = xtune('train', make_config(), '--cfg-options', 'lora.rr=8', 'optimizer.lr_=1')
+    assert code == 2 and '`lora.rr`' in err and 'did you mean `lr`' in err
+
+
+def test_unknown_preset(xtune):
+    code, _, err = xtune('train', 'smollm2_135m_lora_selfcog_e9')
+    assert code == 2 and 'smollm2_135m_lora_selfcog_e2' in err
+
+
+def test_model_folder_without_weights(train, tiny_model, tmp_path):
+    shutil.copytree(tiny_model, tmp_path / 'bare')
+    (tmp_path / 'bare' / 'model.safetensors').unlink()
+    assert 'no weights' in train(base_model=str(tmp_path / 'bare'))
+    assert 'does not exist' in train(base_model=str(tmp_path / 'nowhere'))
+
+
+def test_quantised_base_without_bitsandbytes(train, monkeypatch):
+    import importlib.util
+
+    real = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, 'find_spec', lambda name, *a: None if name == 'bitsandbytes' else real(name, *a)
+    )
+    assert 'pip install bitsandbytes' in train(method='qlora')
+
+
+def test_work_dir_that_cannot_be_written(train, alpaca_file):
+    assert 'cannot be written to' in train('--work-dir', str(alpaca_file / 'below'))
+
+
+def test_paged_optimizer_without_a_gpu(train):
+    if torch.cuda.is_available():
+        pytest.skip('this machine has a GPU')
+    err = train(**{'optimizer.type': 'bitsandbytes.optim.PagedAdamW32bit'})
+    assert 'CUDA GPUs only' in err and 'AdamW' in err
+
+
+def test_template_that_does_not_fit_the_tokenizer(train):
+    err = train(template='llama3')
+    assert '<|eot_id|>' in err and 'not one' in err
+    assert 'did you mean `chatml`' in train(template='chatlm')
+
+
+def test_checkpoint_that_would_run_code(train, tmp_path):
+    class Evil:
+        def __reduce__(self):
+            return os.system, (f'touch {tmp_path}/PWNED',)
+
+    evil = tmp_path / 'evil.bin'
+    torch.save(dict(state_dict={}, meta=dict(export={}), extra=Evil()), evil)
+    assert 'would execute code' in train('--resume', str(evil))
+    assert not (tmp_path / 'PWNED').exists()
+
+
+def test_full_disk_while_saving(make_config, xtune, tmp_path, monkeypatch):
+    """/dev/full is a device whose every write fails as on a full disk."""
+    from xtune.engine import files
+
+    real = torch.save
+
+    def to_full_disk(content, file):
+        with open('/dev/full', 'wb') as full:
+            real(content, full)
+
+    monkeypatch.setattr(files.torch, 'save', to_full_disk)
+    code, _, err = xtune('train', make_config())
+    assert code == 2 and 'could not be written' in err and 'MiB free' in err and '--resume' in err
+    assert not list((tmp_path / 'run').glob('*.pth')) and not list((tmp_path / 'run').glob('.*tmp'))
+
+
+def test_debug_shows_the_traceback(make_config, tmp_path):
+    from xtune.cli import main
+    from xtune.errors import DataError
+
+    with pytest.raises(DataError):
+        main(['train', str(make_config(**{'train_dataset.path': str(tmp_path / 'no.json')})), '--debug'])
