@@ -78,6 +78,10 @@ def _check_message(message: Any, index: int) -> None:
     if not isinstance(message['content'], str):
         kind = type(message['content']).__name__
         raise RowError('content is not text', f'message {index + 1} ({message["role"]}) holds a {kind}')
+    try:
+        message['content'].encode()
+    except UnicodeEncodeError as error:
+        raise RowError('content is not text', f'message {index + 1} holds half a character: {error.reason}') from error
     if message['role'] in ('assistant', 'text') and not message['content'].strip():
         raise RowError('empty reply' if message['role'] == 'assistant' else 'empty text')
 

@@ -72,7 +72,10 @@ class Encoder:
         if self.overlong == 'truncate':
             return [self._truncate(sample)]
         self.notes['samples split'] += 1
-        return self._cut_text(sample) if messages[0]['role'] == 'text' else list(self._split(messages, sample))
+        pieces = self._cut_text(sample) if messages[0]['role'] == 'text' else list(self._split(messages))
+        if not pieces:
+            raise RowError('prompt longer than max_length', 'in every exchange')
+        return pieces
 
     def _encode(self, messages: list[Message]) -> Sample:
         try:
@@ -129,7 +132,7 @@ class Encoder:
             pieces.append(Sample(ids, [(max(start - at, 0), min(end - at, len(ids)))], sample.trained))
         return pieces
 
-    def _split(self, messages: list[Message], sample: Sample) -> Iterator[Sample]:
+    def _split(self, messages: list[Message]) -> Iterator[Sample]:
         """Yield samples of whole exchanges, each with the system message again."""
         head = messages[:1] if messages[0]['role'] == 'system' else []
         ends = [i + 1 for i, m in enumerate(messages) if m['role'] == 'assistant']
@@ -145,13 +148,19 @@ class Encoder:
                 fitting = (end, piece)
             begin, piece = fitting
             if any(piece.trained):
-                yield piece if len(piece.ids) <= self.max_length else self._truncate(piece)
+                try:
+                    yield piece if len(piece.ids) <= self.max_length else self._truncate(piece)
+                except RowError as error:
+                    self.notes['exchanges left out: ' + error.reason] += 1
 
 
 def _token_span(offsets: np.ndarray, span: Span, text: str) -> Span | None:
     """Return the tokens that make up the characters `span`, or None if a token reaches over its border."""
     start, end = span
     starts, ends = offsets[:, 0], offsets[:, 1]
+    # Space on both sides of the border (or before a word) may be one token, and offsets may leave space out.
+    if text[start - 1 : start] == ' ' or (text[start - 1 : start].isspace() and text[start].isspace()):
+        return None
     first = int(np.searchsorted(starts, start, side='left'))
     stop = int(np.searchsorted(starts, end, side='left'))
     if first and ends[first - 1] > start and text[start : ends[first - 1]].strip():

@@ -63,16 +63,18 @@ def bound_map_fn(source: Source, head: list[Row]) -> Callable[[dict], list[Messa
     if name == 'auto':
         name = require(head[0].values, source.path)
     function = lookup(MAP_FNS, name) if isinstance(name, str) else name
+    try:
+        inspect.signature(function).bind({}, **(source.map_args or {}))
+    except TypeError as error:
+        raise DataError(f'map function `{_label(function)}`: {error}; see train_dataset.map_args') from error
     bound = partial(function, **source.map_args) if source.map_args else function
     errors = []
     for row in head:
         try:
-            bound(row.values)
+            _mapped(bound, row.values)
             return bound
         except RowError as error:
             errors.append(error)
-        except TypeError as error:
-            raise DataError(f'map function `{_label(function)}`: {error}; see train_dataset.map_args') from error
     if all(error.reason.startswith(('no column', 'column', 'no "###')) for error in errors):
         better = fitting(head[0].values)
         hint = f"; map_fn='{better}' fits these columns" if better and lookup(MAP_FNS, better) is not function else ''
@@ -143,8 +145,28 @@ def _results(work: Callable, chunks: Iterator[list[Row]], num_proc: int) -> Iter
         yield from bar(map(work, everything))
         return
     os.environ.setdefault('TOKENIZERS_PARALLELISM', 'false')  # processes, not threads below each of them
+    # Set before the fork, so that the tokenizer is not pickled for every chunk.
+    global _work
+    _work = work
     with multiprocessing.get_context('fork').Pool(num_proc) as pool:
-        yield from bar(pool.imap(work, everything))
+        yield from bar(pool.imap(_in_pool, everything))
+
+
+_work: Callable | None = None
+
+
+def _in_pool(chunk: list[Row]) -> tuple:
+    return _work(chunk)
+
+
+def _mapped(map_fn: Callable, row: dict) -> list[Message]:
+    """Return `map_fn(row)`; a row that the function did not expect is a bad row, not the end of the run."""
+    try:
+        return map_fn(row)
+    except RowError:
+        raise
+    except (TypeError, ValueError, LookupError, AttributeError) as error:
+        raise RowError('the map function fails', f'{type(error).__name__}: {error}') from error
 
 
 def _encode_chunk(chunk: list[Row], map_fn: Callable, encoder: Encoder) -> tuple:
@@ -153,7 +175,7 @@ def _encode_chunk(chunk: list[Row], map_fn: Callable, encoder: Encoder) -> tuple
     encoder.notes.clear()
     for row in chunk:
         try:
-            made = encoder(checked(map_fn(row.values)))
+            made = encoder(checked(_mapped(map_fn, row.values)))
         except RowError as error:
             report.bad[error.reason] += 1
             if len(report.examples) < EXAMPLES:

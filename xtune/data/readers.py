@@ -7,6 +7,7 @@ streamed where the format allows it: jsonl, csv, parquet, xlsx and txt never sta
 import csv
 import json
 from collections.abc import Iterator
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +28,17 @@ def read_file(path: Path, sheet: str | None = None) -> Rows:
     try:
         yield from reader(path, sheet) if reader is _xlsx else reader(path)
     except UnicodeDecodeError as error:
-        raise DataError(
-            f'{path} is not UTF-8 text (byte {error.start}: {error.reason}); convert it to UTF-8'
-        ) from error
+        raise DataError(f'{path} is not UTF-8 text ({_not_utf8(path)}: {error.reason}); convert it to UTF-8') from error
+
+
+def _not_utf8(path: Path) -> str:
+    with path.open('rb') as file:
+        for number, line in enumerate(file, 1):
+            try:
+                line.decode('utf-8')
+            except UnicodeDecodeError as error:
+                return f'line {number}, byte {error.start + 1}'
+    return 'at its end'
 
 
 def _jsonl(path: Path) -> Rows:
@@ -42,7 +51,8 @@ def _jsonl(path: Path) -> Rows:
 def _json(path: Path) -> Rows:
     with path.open(encoding='utf-8-sig') as file:
         text = file.read()
-    if text.lstrip()[:1] == '{' and _is_json(text.splitlines()[0]) and len(text.splitlines()) > 1:
+    first, _, rest = text.strip().partition('\n')
+    if first.startswith('{') and rest and _is_json(first):
         yield from _jsonl(path)  # one object a line, whatever the file is called
         return
     value = _parse(text, path)
@@ -62,7 +72,7 @@ def _parse(text: str, path: Path, line: int | None = None) -> Any:
         return json.loads(text)
     except json.JSONDecodeError as error:
         number = line or error.lineno
-        bad = text.splitlines()[0 if line else min(error.lineno, len(text.splitlines())) - 1]
+        bad = text if line else text.split('\n')[error.lineno - 1]
         start = max(0, error.colno - 30)
         near = bad[start : error.colno + 30].strip()
         raise DataError(f'{path}, line {number}: broken JSON: {error.msg} at column {error.colno}: {near}') from error
@@ -120,7 +130,9 @@ def _xlsx(path: Path, sheet: str | None) -> Rows:
         raise DataError(f'{path} is no .xlsx workbook: {error}') from error
     if sheet is not None and sheet not in book.sheetnames:
         raise DataError(f'{path} has no sheet `{sheet}`; its sheets are {", ".join(book.sheetnames)}')
-    rows = book[sheet or book.sheetnames[0]].iter_rows(values_only=True)
+    worksheet = book[sheet or book.sheetnames[0]]
+    worksheet.reset_dimensions()
+    rows = worksheet.iter_rows(values_only=True)
     header = next(rows, None)
     if not header or all(name is None for name in header):
         raise DataError(
@@ -128,7 +140,7 @@ def _xlsx(path: Path, sheet: str | None) -> Rows:
         )
     for number, values in enumerate(rows, 2):  # 2: as the spreadsheet program counts, below the header
         if any(value is not None for value in values):
-            yield number, {str(n): v for n, v in zip(header, values, strict=False) if n is not None}
+            yield number, {str(n): v for n, v in zip_longest(header, values) if n is not None}
     book.close()
 
 

@@ -40,6 +40,8 @@ class RowSource:
         self.source = source
         self.files = local_files(source.path)
         self._hub = None if self.files else _load_hub(source)
+        if source.sheet is not None and not any(file.suffix.lower() == '.xlsx' for file in self.files):
+            raise DataError(f'sheet={source.sheet!r} is for .xlsx files, and {source.path} is none')
 
     def __iter__(self) -> Iterator[Row]:
         return itertools.islice(self._all(), self.source.limit)
@@ -69,7 +71,7 @@ class RowSource:
         if self._hub is not None:
             digest.update(self._hub._fingerprint.encode())
         for file in self.files:
-            digest.update(file.name.encode())
+            digest.update(str(file).encode())  # places in reports name it
             with file.open('rb') as stream:
                 while block := stream.read(1 << 20):
                     digest.update(block)

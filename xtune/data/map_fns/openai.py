@@ -46,7 +46,8 @@ def _text(content: Any, index: int) -> str:
     if content is None:
         return ''
     if isinstance(content, list):
-        if not all(isinstance(part, dict) and part.get('type') == 'text' for part in content):
+        texts = [part.get('text') for part in content if isinstance(part, dict) and part.get('type') == 'text']
+        if len(texts) < len(content) or not all(isinstance(text, str) for text in texts):
             raise RowError('content is not text', f'message {index + 1} has parts that are not text')
-        return ''.join(part['text'] for part in content)
+        return ''.join(texts)
     return content

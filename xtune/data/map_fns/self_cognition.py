@@ -15,5 +15,6 @@ def self_cognition_map_fn(row: dict, name: str = 'Xiaotu', author: str = 'the xt
     """Map one row, with `name` and `author` in place of {{NAME}} and {{AUTHOR}}."""
     messages = openai_map_fn(row)
     for message in messages:
-        message['content'] = message['content'].replace('{{NAME}}', name).replace('{{AUTHOR}}', author)
+        if isinstance(message['content'], str):
+            message['content'] = message['content'].replace('{{NAME}}', name).replace('{{AUTHOR}}', author)
     return messages

@@ -1,0 +1,186 @@
+"""Preparing data: the same store from any number of processes, a cache by content, and a report of bad rows."""
+
+import json
+import pickle
+
+import pytest
+
+from xtune.config.sections import Source
+from xtune.data.conversation import RowError, exchange
+from xtune.data.encode import Encoder
+from xtune.data.prepare import POOL_FROM, prepare
+from xtune.errors import DataError
+from xtune.templates.resolve import resolve
+
+GOOD = {'instruction': 'Hi', 'input': '', 'output': 'Hello!'}
+EMPTY = {**GOOD, 'output': ''}
+
+
+def counting_map_fn(row, log, reply='Hello!'):
+    """Leave a line in the file `log` for each call."""
+    with open(log, 'a') as file:
+        file.write('call\n')
+    return exchange(row['instruction'], reply)
+
+
+def picky_map_fn(row):
+    """Refuse some rows."""
+    if row['output'] == 'bad':
+        raise RowError('refused', row['instruction'])
+    return exchange(row['instruction'], row['output'])
+
+
+@pytest.fixture
+def write(tmp_path):
+    """Write rows to a jsonl file and return its path."""
+
+    def write(rows, name='rows.jsonl'):
+        path = tmp_path / name
+        path.write_text(''.join(json.dumps(row, ensure_ascii=False) + '\n' for row in rows), encoding='utf-8')
+        return str(path)
+
+    return write
+
+
+@pytest.fixture
+def run(tokenizer, write):
+    """Prepare rows (or the source of a path) with chatml."""
+
+    def run(rows, num_proc=1, bad=0.0, template='chatml', max_length=128, overlong='truncate', **source):
+        encoder = Encoder(tokenizer, resolve(template, tokenizer), max_length, overlong)
+        path = rows if isinstance(rows, str) else write(rows)
+        return prepare(Source(path=path, **source), encoder, num_proc, bad)
+
+    return run
+
+
+@pytest.fixture
+def caches(tmp_path):
+    """Return the folders in the cache."""
+    return lambda: sorted((tmp_path / 'cache' / 'data').glob('*'))
+
+
+def content(store):
+    return [(store.ids(i).tolist(), store.spans(i).tolist(), store.place(i)) for i in range(len(store))]
+
+
+def numbered(count):
+    """Rows of different length; every 100th is bad, some are too long."""
+    return [
+        {'instruction': f'Number {i}?', 'output': 'bad' if i % 100 == 7 else f'It is {i}. ' + 'yes ' * (i * 31 % 150)}
+        for i in range(count)
+    ]
+
+
+def test_processes_change_nothing_but_the_time(run, monkeypatch, tmp_path):
+    rows, results = numbered(POOL_FROM + 600), []
+    assert len(rows) >= 2500
+    for num_proc in (1, 2):
+        monkeypatch.setenv('XTUNE_CACHE', str(tmp_path / str(num_proc)))
+        store, report = run(rows, num_proc, bad=0.02, map_fn=picky_map_fn)
+        results.append((store.path.read_bytes(), store.origins, report))
+    assert results[0] == results[1]
+    assert (report.rows, report.bad['refused'], report.samples) == (2600, 26, 2574)
+    assert report.notes['replies shortened'] > 100
+    assert report.tokens == store.lengths.sum() > report.trained_tokens > 0
+    assert [where.split(', ')[1] for where, _ in report.examples] == [f'row {i}' for i in (8, 108, 208, 308, 408)]
+
+
+def test_second_call_reads_the_cache(run, tmp_path, caches):
+    log = tmp_path / 'log'
+    first, report = run([GOOD] * 9, map_fn=counting_map_fn, map_args={'log': str(log)})
+    calls, [folder] = len(log.read_text().splitlines()), caches()
+    times = [path.stat().st_mtime_ns for path in sorted(folder.iterdir())]
+    second, again = run([GOOD] * 9, map_fn=counting_map_fn, map_args={'log': str(log)})
+    assert calls == 9 + 1 and len(log.read_text().splitlines()) == calls + 1  # one to see that it fits the columns
+    assert [path.stat().st_mtime_ns for path in sorted(folder.iterdir())] == times and caches() == [folder]
+    assert content(first) == content(second) and report == again
+
+
+@pytest.mark.parametrize(
+    'change',
+    [
+        {'rows': [GOOD, GOOD, {**GOOD, 'output': 'Hello?'}]},
+        {'max_length': 127},
+        {'overlong': 'drop'},
+        {'template': 'auto'},
+        {'limit': 2},
+        {'map_fn': picky_map_fn, 'map_args': None},
+        {'map_args': {'question': 'output', 'answer': 'output'}},
+    ],
+    ids=lambda change: next(iter(change)),
+)
+def test_whatever_changes_the_samples_makes_another_cache(run, caches, change):
+    options = {'rows': [GOOD] * 3, 'map_fn': 'medqa', 'map_args': {'question': 'instruction', 'answer': 'output'}}
+    run(**options)
+    run(**(options | change))
+    assert len(caches()) == 2
+
+
+def test_number_of_processes_and_threshold_make_no_other_cache(run, caches):
+    run([GOOD] * 3, num_proc=1, bad=0.0)
+    run([GOOD] * 3, num_proc=2, bad=0.5)
+    assert len(caches()) == 1
+
+
+def test_bad_rows_are_counted_by_reason_and_the_first_shown_with_their_place(run):
+    odd = {'instruction': 'x', 'output': ['y']}
+    store, report = run([GOOD, EMPTY, GOOD, odd, *[EMPTY] * 6], bad=0.9)
+    assert len(store) == 2 and report.bad == {'empty reply': 7, 'column `output` is not text': 1}
+    lines = report.lines()
+    assert lines[:2] == ['7 rows skipped: empty reply', '1 rows skipped: column `output` is not text']
+    assert lines[2].endswith('rows.jsonl, row 2: empty reply')
+    assert lines[3].endswith('rows.jsonl, row 4: column `output` is not text: it holds a list')
+    assert len(report.examples) == 5
+
+
+def test_too_many_bad_rows_are_an_error_also_from_the_cache(run, caches):
+    rows, message = (
+        [GOOD] * 9 + [EMPTY],
+        r'(?s)1 of the 10 rows of .*\(10.0%, allowed: data.max_bad_rows=5.0%\).*row 10',
+    )
+    with pytest.raises(DataError, match=message):
+        run(rows, bad=0.05)
+    assert caches() == []
+    assert run(rows, bad=0.1)[1].bad_rows == 1
+    with pytest.raises(DataError, match=message):
+        run(rows, bad=0.05)
+
+
+@pytest.mark.parametrize(
+    'rows, options, message',
+    [
+        ([EMPTY] * 3, {'bad': 1.0}, '(?s)none of the 3 rows of .* can be used.*3 rows skipped: empty reply'),
+        ([GOOD] * 3, {'max_length': 9, 'overlong': 'error'}, r'rows\.jsonl, row 1: a sample has \d+ tokens, more than'),
+        ([GOOD] * 2000 + [{}, 'x'], {'num_proc': 2}, r'rows\.jsonl, line 2002: a row must be an object'),
+        ([], {}, r'rows\.jsonl is empty'),
+    ],
+)
+def test_an_error_leaves_nothing_half_written(run, caches, rows, options, message):
+    with pytest.raises(DataError, match=message):
+        run(rows, **options)
+    assert caches() == []
+
+
+@pytest.mark.parametrize(
+    'odd', [{'history': ['a']}, {'history': 7}, {'output': 'half an emoji \ud83d'}, {'instruction': '\ud83d'}], ids=repr
+)
+def test_bad_row_beyond_the_first_is_never_a_traceback(run, tmp_path, odd):
+    (tmp_path / 'odd.json').write_text(json.dumps([GOOD, {**GOOD, **odd}]))
+    store, report = run(str(tmp_path / 'odd.json'), bad=0.9)
+    assert len(store) == 1 and report.bad_rows == 1
+
+
+def test_rows_of_several_files_know_their_file(run, write, tmp_path):
+    (tmp_path / 'many').mkdir()
+    for name in ('b', 'a'):
+        write([GOOD] * 2, f'many/{name}.jsonl')
+    store, _ = run(str(tmp_path / 'many'))
+    assert [store.place(i).split('/')[-1] for i in range(4)] == [f'{n}.jsonl, row {i}' for n in 'ab' for i in (1, 2)]
+
+
+def test_store_survives_pickling(run):
+    store, _ = run([GOOD, {**GOOD, 'history': [['a', 'b']]}])
+    data = pickle.dumps(store)
+    assert len(data) < 1000  # the path, not the tokens
+    assert content(pickle.loads(data)) == content(store)

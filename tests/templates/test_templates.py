@@ -1,0 +1,179 @@
+"""Templates: the official text of each format, and which characters of it are trained."""
+
+import copy
+import inspect
+
+import pytest
+from tokenizers.processors import TemplateProcessing
+from transformers.utils.chat_template_utils import render_jinja_template
+
+from xtune.data.conversation import exchange
+from xtune.errors import TemplateError
+from xtune.templates import NAMES
+from xtune.templates.resolve import resolve
+
+SYSTEM = 'You are a careful assistant.'
+TURNS = exchange('What is 2+2?', '4.') + exchange('And 3+3?', '6.')
+# As the models' own files and code write them; the pieces in « » are trained.
+OFFICIAL = {
+    'chatml': (  # Qwen/Qwen1.5-72B-Chat, with the line end that teknium/OpenHermes-2.5 writes after the last turn
+        '<|im_start|>system\nYou are a careful assistant.<|im_end|>\n',
+        '<|im_start|>user\nWhat is 2+2?<|im_end|>\n<|im_start|>assistant\n«4.<|im_end|>»\n'
+        '<|im_start|>user\nAnd 3+3?<|im_end|>\n<|im_start|>assistant\n«6.<|im_end|>»\n',
+    ),
+    'llama3': (  # meta-llama/Meta-Llama-3-8B-Instruct
+        '<|start_header_id|>system<|end_header_id|>\n\nYou are a careful assistant.<|eot_id|>',
+        '<|start_header_id|>user<|end_header_id|>\n\nWhat is 2+2?<|eot_id|>'
+        '<|start_header_id|>assistant<|end_header_id|>\n\n«4.<|eot_id|>»'
+        '<|start_header_id|>user<|end_header_id|>\n\nAnd 3+3?<|eot_id|>'
+        '<|start_header_id|>assistant<|end_header_id|>\n\n«6.<|eot_id|>»',
+    ),
+    'internlm_chat': (  # internlm/internlm-chat-7b, later revision
+        '<|System|>:You are a careful assistant.\n',
+        '<|User|>:What is 2+2?\n<|Bot|>:«4.<eoa>»\n<|User|>:And 3+3?\n<|Bot|>:«6.<eoa>»\n',
+    ),
+}
+BOS = {'chatml': '', 'llama3': '<|begin_of_text|>', 'internlm_chat': '<s>'}
+UNMARKED = (
+    "{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' + REPLY + '<|im_end|>' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+
+
+@pytest.fixture
+def own(tokenizer):
+    """A tokenizer to change."""
+    return copy.deepcopy(tokenizer)
+
+
+def marked(text, spans):
+    """Put « and » around the spans."""
+    for start, end in reversed(spans):
+        text = f'{text[:start]}«{text[start:end]}»{text[end:]}'
+    return text
+
+
+@pytest.mark.parametrize('name', OFFICIAL)
+@pytest.mark.parametrize('with_system', [False, True])
+def test_text_and_spans_are_the_official_ones(own, name, with_system):
+    own.bos_token = BOS[name] or own.bos_token
+    system, turns = OFFICIAL[name]
+    wanted = BOS[name] + system * with_system + turns
+    messages = [{'role': 'system', 'content': SYSTEM}] * with_system + TURNS
+    template = resolve(name, own)
+    assert marked(*template.render(messages)) == wanted
+    assert template.prompt(messages[:-1]) == wanted[: wanted.rindex('«')].replace('«', '').replace('»', '')
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_what_comes_before_a_reply_is_the_prompt_of_inference(tokenizer, name):
+    template = resolve(name, tokenizer)
+    text, spans = template.render(TURNS)
+    assert [text[:start] for start, _ in spans] == [template.prompt(TURNS[:1]), template.prompt(TURNS[:3])]
+
+
+def test_auto_proves_the_spans_that_chatml_marks(tokenizer):
+    messages = [{'role': 'system', 'content': SYSTEM}, *TURNS, *exchange('4.', '  4.<b>你好 😀</b>\n')]
+    auto, chatml = resolve('auto', tokenizer), resolve('chatml', tokenizer)
+    assert not auto.has_marks and chatml.has_marks
+    assert auto.render(messages) == chatml.render(messages)
+    assert auto.prompt(messages[:-1]) == chatml.prompt(messages[:-1])
+
+
+def test_auto_keeps_the_default_system_message_of_the_model(tokenizer):
+    text, spans = resolve('auto', tokenizer).render(TURNS)
+    assert text.startswith('<|im_start|>system\nYou are a helpful AI assistant named SmolLM')
+    assert [text[start:end] for start, end in spans] == ['4.<|im_end|>', '6.<|im_end|>']
+
+
+def test_auto_accepts_a_template_that_trims_replies(own):
+    own.chat_template = UNMARKED.replace('REPLY', 'm.content | trim')
+    text, [(start, end)] = resolve('auto', own).render(exchange('Hi', '  Hello \n'))
+    assert text[start:end] == 'Hello<|im_end|>'
+
+
+@pytest.mark.parametrize(
+    'source, reason',
+    [
+        (UNMARKED.replace('REPLY', '(m.content | upper)'), 'it changes the text of replies'),
+        (UNMARKED.replace('REPLY', "m.content.split('</think>')[-1]"), 'it changes the text of replies'),
+        (UNMARKED.replace('REPLY', 'm.content').replace('<|im_end|>', '\n'), 'no token ends a reply'),
+        (UNMARKED.replace('REPLY', 'm.content').replace('assistant\n', 'bot\n'), 'differently from the prompt'),
+        ('{{ messages[0].content }}', 'it changes the text of replies'),
+    ],
+)
+def test_template_that_cannot_be_proven_is_refused(own, source, reason):
+    own.chat_template = source
+    with pytest.raises(TemplateError, match=f"template `auto` has no generation marks, .*{reason}.*template='chatml'"):
+        resolve('auto', own).render(exchange('Hi', '<think>Hm</think>Hello'))
+
+
+@pytest.mark.parametrize(
+    'source, reason',
+    [
+        ("{{ raise_exception('No system message, please') }}", 'refuses this conversation: No system message, please'),
+        ('{% generation %}{{ messages[-1].content }}{% endgeneration %}', 'marks 1 spans for 2 replies'),
+    ],
+)
+def test_template_that_raises_or_marks_too_little_is_refused(own, source, reason):
+    own.chat_template = source
+    with pytest.raises(TemplateError, match=reason):
+        resolve('auto', own).render(TURNS)
+
+
+def test_unknown_name_has_a_near_one(tokenizer):
+    with pytest.raises(
+        TemplateError, match=r'no template is called `chatlm`; did you mean `chatml`.*known: auto, chatml'
+    ):
+        resolve('chatlm', tokenizer)
+
+
+def test_auto_needs_a_template_of_the_tokenizer(own):
+    own.chat_template = None
+    with pytest.raises(
+        TemplateError, match="template='auto' .* its tokenizer has none; name one of chatml,.*jinja file"
+    ):
+        resolve('auto', own)
+
+
+def test_auto_takes_the_default_of_several(own):
+    named = own.chat_template
+    own.chat_template = {'tool_use': 'x', 'default': named}
+    assert resolve('auto', own).source == named
+
+
+def test_path_of_a_jinja_file(tokenizer, tmp_path):
+    path = tmp_path / 'mine.jinja'
+    path.write_text('{% for m in messages %}{% generation %}{{ m.content }}»{% endgeneration %}{% endfor %}', 'utf-8')
+    assert resolve(str(path), tokenizer).render(TURNS[1:2]) == ('4.»', [(0, 3)])
+    with pytest.raises(TemplateError, match='no template is called'):
+        resolve(str(tmp_path / 'other.jinja'), tokenizer)
+
+
+def test_plain_has_bos_only_if_the_tokenizer_adds_it(own):
+    assert marked(*resolve('plain', own).render(exchange('Hi', 'Hello'))) == 'Hi\n«Hello<|im_end|>»'
+    bos = ('<|im_start|>', own.bos_token_id)
+    own.backend_tokenizer.post_processor = TemplateProcessing(single=f'{bos[0]} $A', special_tokens=[bos])
+    assert own('a')['input_ids'][0] == own.bos_token_id
+    assert marked(*resolve('plain', own).render(exchange('Hi', 'Hello'))) == '<|im_start|>Hi\n«Hello<|im_end|>»'
+    assert marked(*resolve('plain', own).render([{'role': 'text', 'content': 'A'}])) == '<|im_start|>«A<|im_end|>»'
+
+
+def test_missing_eos_is_an_error_and_missing_bos_is_empty(own):
+    own.bos_token = own.eos_token = None
+    assert resolve('llama3', own).prompt(TURNS[:1]).startswith('<|start_header_id|>')
+    with pytest.raises(
+        TemplateError, match='template `plain` ends replies with the eos token, which this tokenizer lacks'
+    ):
+        resolve('plain', own)
+
+
+def test_transformers_still_renders_marks_as_character_spans():
+    """If this fails, transformers changed `render_jinja_template`: mend ChatTemplate._run in templates/template.py."""
+    names = inspect.signature(render_jinja_template).parameters
+    assert {'conversations', 'chat_template', 'add_generation_prompt', 'return_assistant_tokens_mask'} <= set(names)
+    source = '{{ bos_token }}{% generation %}{{ messages[0].content }}{% endgeneration %}!'
+    call = dict(conversations=[TURNS[:1]], chat_template=source, bos_token='😀')
+    marks = render_jinja_template(**call, return_assistant_tokens_mask=True)
+    assert tuple(marks) == (['😀What is 2+2?!'], [[(1, 13)]])
+    assert render_jinja_template(**call)[0] == ['😀What is 2+2?!']
