@@ -29,11 +29,18 @@ def wait_for(path, process):
         time.sleep(0.02)
 
 
-@pytest.mark.parametrize('method', ['lora', 'qlora', 'full'])
+@pytest.mark.parametrize('method', ['lora', 'qlora', 'int8', 'full'])
 def test_run_leaves_checkpoints_figures_and_adapter(method, make_config, xtune, tmp_path):
-    config = make_config(method, val_dataset=4, **{'chat_samples.every_steps': 3})
+    options = {'quantization': {'type': 'transformers.BitsAndBytesConfig', 'load_in_8bit': True}}
+    config = make_config(
+        'lora' if method == 'int8' else method,
+        val_dataset=4,
+        **{'chat_samples.every_steps': 3},
+        **(options if method == 'int8' else {}),
+    )
     code, out, err = xtune('train', config)
     assert code == 0, err
+    assert 'MatMul8bitLt' not in out + err  # the int8 kernels' remark for every layer and call
     run = tmp_path / 'run'
     names = {p.name for p in run.iterdir()}
     steps = losses(run)
