@@ -15,7 +15,9 @@ ENVIRONMENT = {**os.environ, 'HF_HUB_OFFLINE': '1'}
 
 def losses(work_dir):
     rows = [json.loads(line) for line in (work_dir / 'metrics.jsonl').read_text().splitlines()]
-    return {row['step']: row['loss'] for row in rows if 'loss' in row}
+    found = [(row['step'], row['loss']) for row in rows if 'loss' in row]
+    assert len(dict(found)) == len(found)  # a resumed run replaces the lines it runs again
+    return dict(found)
 
 
 def start(*arguments):

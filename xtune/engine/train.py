@@ -90,8 +90,6 @@ def build_runner(
         randomness=dict(seed=job.values.seed),
         run_meta=dict(plan=_plan_key(data), config=text, export=info.to_dict()),
     )
-    if start is None:
-        metrics.path.unlink(missing_ok=True)
     return TuneRunner(**{**arguments, **extra})
 
 
