@@ -10,7 +10,8 @@ import time
 import pytest
 import torch
 
-ENVIRONMENT = {**os.environ, 'HF_HUB_OFFLINE': '1'}
+# One thread: the models are tiny, and the machine may have other things to do.
+ENVIRONMENT = {**os.environ, 'HF_HUB_OFFLINE': '1', 'OMP_NUM_THREADS': '1'}
 
 
 def losses(work_dir):

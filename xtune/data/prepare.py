@@ -19,6 +19,7 @@ from pathlib import Path
 import pyarrow as pa
 from tqdm import tqdm
 
+from ..config.lazy import named
 from ..config.sections import Source
 from ..errors import DataError
 from ..registry import MAP_FNS, lookup
@@ -57,12 +58,14 @@ def bound_map_fn(source: Source, head: list[Row]) -> Callable[[dict], list[Messa
     """Return the map function of `source` with its arguments, tried on the first rows.
 
     Raises:
-        DataError: It fits none of them; the message names the one that would.
+        ConfigError: No function is registered, or can be imported, under that name.
+        DataError: It fits none of the rows; the message names the one that would.
     """
     name = source.map_fn
     if name == 'auto':
         name = require(head[0].values, source.path)
-    function = lookup(MAP_FNS, name) if isinstance(name, str) else name
+    is_registered = isinstance(name, str) and '.' not in name
+    function = lookup(MAP_FNS, name) if is_registered else named(name)
     try:
         inspect.signature(function).bind({}, **(source.map_args or {}))
     except TypeError as error:

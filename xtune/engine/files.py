@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 
 from ..errors import CheckpointError
 
@@ -63,7 +64,7 @@ def folder_aside(folder: Path) -> Iterator[Path]:
         yield aside
         shutil.rmtree(folder, ignore_errors=True)
         os.replace(aside, folder)
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
         raise write_error(folder, error) from error
     finally:
         shutil.rmtree(aside, ignore_errors=True)

@@ -1,0 +1,92 @@
+"""The docs agree with the code: the config page is current, and commands, presets, paths and links in them exist."""
+
+import contextlib
+import importlib.util
+import io
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from xtune.cli import build_parser
+from xtune.commands import COMMANDS
+from xtune.config.presets import presets
+
+ROOT = Path(__file__).parents[1]
+TOP = [ROOT / name for name in ('README.md', 'README_zh.md', 'CONTRIBUTING.md')]
+DOCS = [path for path in TOP if path.is_file()] + sorted((ROOT / 'docs').rglob('*.md'))
+each_page = pytest.mark.parametrize('page', [*DOCS, ROOT / 'CHANGELOG.md'], ids=lambda path: path.name)
+FENCE = re.compile(r'^( *)```(\w*)\n(.*?)^\1```', re.MULTILINE | re.DOTALL)
+SHELLS = ('bash', 'sh', 'shell', 'console', '')
+
+
+def commands(text):
+    """Yield the arguments of each `xtune` call in the shell blocks of a page, without pipes and redirections."""
+    for _, language, block in FENCE.findall(text):
+        lines = [line.strip() for line in block.replace('\\\n', ' ').splitlines()]
+        if any(line.startswith('$ ') for line in lines):  # the other lines are output
+            lines = [line for line in lines if line.startswith('$ ')]
+        for line in lines if language in SHELLS else ():
+            for part in re.split(r'\s(?:\|\|?|&&?|;|\d?>>?)\s', line.removeprefix('$ ')):
+                called = re.match(r'(?:[A-Z_]+=\S* )*xtune (.*)', part)
+                if called:
+                    yield shlex.split(called[1], comments=True)
+
+
+CALLS = [(page.name, call) for page in DOCS for call in commands(page.read_text(encoding='utf-8'))]
+
+
+def test_the_config_page_is_current():
+    spec = importlib.util.spec_from_file_location('config_reference', ROOT / 'tools' / 'config_reference.py')
+    tool = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(tool)
+    current = tool.PAGE.read_text(encoding='utf-8') == tool.page()
+    assert current, 'run python tools/config_reference.py'
+
+
+def test_commands_are_found():
+    text = '```bash\n$ A=1 xtune env | tee x\nxtune 0.1.0\n```\n```console\nxtune chat a \\\n  --bits 4  # why\n```\n'
+    assert list(commands(text)) == [['env'], ['chat', 'a', '--bits', '4']]
+    assert CALLS
+
+
+@pytest.mark.parametrize(('page', 'call'), CALLS, ids=lambda value: value if isinstance(value, str) else value[0])
+def test_a_command_line_parses(page, call):
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said), contextlib.redirect_stdout(said):
+            build_parser().parse_args(call)
+    except SystemExit as stopped:  # --help and --version leave with 0
+        assert not stopped.code, f'{page}: xtune {shlex.join(call)}\n{said.getvalue()}'
+
+
+@each_page
+def test_commands_in_running_text_exist(page):
+    named = set(re.findall(r'`xtune ([a-z][\w-]*)', FENCE.sub('', page.read_text(encoding='utf-8'))))
+    assert not named - set(COMMANDS)
+
+
+@each_page
+def test_presets_exist(page):
+    text = page.read_text(encoding='utf-8')
+    named = set(re.findall(r'\b[a-z]\w*?_(?:full|lora|qlora)_\w+?_e\d+(?=_copy\b|\b)', text))
+    assert not named - set(presets())
+
+
+@each_page
+def test_no_path_of_one_machine_is_named(page):
+    found = re.findall(r'(?<![\w.~/])/(?:work|root|tmp)\b\S*', page.read_text(encoding='utf-8'))
+    assert not found
+
+
+@each_page
+def test_links_to_files_and_headings_lead_somewhere(page):
+    text = page.read_text(encoding='utf-8')
+    titles = re.findall(r'^#+ (.*)$', FENCE.sub('', text), re.MULTILINE)
+    anchors = {re.sub(r'[^\w -]', '', title.lower()).replace(' ', '-') for title in titles}
+    for target in re.findall(r'\]\(([^)\s]+)\)', FENCE.sub('', text)):
+        name, _, anchor = target.partition('#')
+        if '://' in target or target.startswith('mailto:'):
+            continue
+        assert (page.parent / name).exists() if name else anchor in anchors, target

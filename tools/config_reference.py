@@ -1,0 +1,79 @@
+"""Write docs/en/config.md from the table of sections; with --check only exit with 1 if the page is out of date."""
+
+import ast
+import sys
+import typing
+from dataclasses import MISSING, fields
+from pathlib import Path
+
+from xtune.config.sections import SECTIONS, TYPED, Scalars
+from xtune.config.validate import spell
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGE = ROOT / 'docs' / 'en' / 'config.md'
+EXAMPLES = dict.fromkeys(TYPED, 'methods/qlora') | dict.fromkeys(('llm', 'tokenizer'), 'models/smollm2_135m')
+DUTY, LIMITS = ('required', 'optional'), {'low': 'at least', 'above': 'above', 'high': 'at most'}
+HEAD = """# Config reference
+
+<!-- Written by tools/config_reference.py from xtune/config/sections.py. Change those, not this page. -->
+
+A config is one Python file that sets the names below. A preset is made of *parts* (model, method, data set, ...) from
+`configs/_base_/` and changes a few values. Copy it into one flat file to edit, or change values for one run only:
+
+```bash
+xtune copy-cfg smollm2_135m_lora_selfcog_e2 .
+xtune train smollm2_135m_lora_selfcog_e2_copy.py --cfg-options schedule.max_epochs=3 optimizer.lr=1e-3
+```
+
+- An option is a dotted name and a value. A value is a Python literal (`1e-4`, `None`, `"{'name': 'Ada'}"`), else text.
+- Each run writes the config it really ran with, flat and with all options, into its `work_dir`.
+- A config holds imports, literal values and assignments. It is still code: do not run one that you do not trust.
+- A name or key that is not on this page is an error, and so is a value of the wrong type or beyond its limits.
+- A section with a `type` (a class or function) takes the arguments of that type, and others are errors. Only `llm` and
+  `tokenizer` pass on what their signature does not list.
+
+## All names
+
+In the order of a flat config. A linked name has keys of its own.
+
+"""
+TABLE = '| name | value | default | meaning |\n|---|---|---|---|\n'
+
+
+def page() -> str:
+    """Return the whole page as Markdown."""
+    rows, details = '', ''
+    for name, section in SECTIONS.items():
+        if section is None:
+            rows += _rows(Scalars, name)
+            continue
+        kind = {'custom_imports': 'a list', 'val_dataset': 'a dict or a number'}.get(name, 'a dict')
+        detail = _example(name) if name in TYPED else TABLE + _rows(section.keys) if section.keys else ''
+        detail = 'A data set has the keys of [train_dataset](#train_dataset).\n' if name == 'val_dataset' else detail
+        label = f'[{name}](#{name})' if detail else f'`{name}`'
+        rows += f'| {label} | {kind}{" or None" * section.nullable} | {DUTY[section.optional]} | {section.doc} |\n'
+        details += f'\n## {name}\n\n{section.doc}\n\n{detail}' if detail else ''
+    return HEAD + TABLE + rows + details
+
+
+def _rows(table: type, only: str | None = None) -> str:
+    hints, text = typing.get_type_hints(table), ''
+    for knob in fields(table):
+        limits = [f'{word} {knob.metadata[key]}' for key, word in LIMITS.items() if key in knob.metadata]
+        default = 'required' if knob.default is MISSING else f'`{knob.default!r}`'
+        meaning = knob.metadata['doc'].replace('<', '&lt;').replace('|', '\\|')
+        if only in (None, knob.name):
+            text += f'| `{knob.name}` | {", ".join([spell(hints[knob.name]), *limits])} | {default} | {meaning} |\n'
+    return text
+
+
+def _example(name: str) -> str:
+    text = (ROOT / 'configs' / '_base_' / f'{EXAMPLES[name]}.py').read_text(encoding='utf-8')
+    node = next(n for n in ast.parse(text).body if isinstance(n, ast.Assign) and n.targets[0].id == name)
+    return f'```python\n{ast.get_source_segment(text, node)}\n```\n'
+
+
+if __name__ == '__main__':
+    if '--check' in sys.argv:
+        sys.exit(PAGE.read_text(encoding='utf-8') != page())
+    PAGE.write_text(page(), encoding='utf-8')
