@@ -78,14 +78,14 @@ def test_bad_conversations_are_counted_and_located(messages, reason, train, tmp_
     good = {'messages': [{'role': 'user', 'content': 'a'}, {'role': 'assistant', 'content': 'b'}]}
     data = rows(tmp_path / 'data.jsonl', good, {'messages': messages}, good)
     err = train(**data, **{'train_dataset.map_fn': 'openai'})
-    assert '1 of the 3 rows' in err and f'rows skipped: {reason}' in err and 'data.jsonl, row 2' in err
+    assert '1 of the 3 rows' in err and f'row skipped: {reason}' in err and 'data.jsonl, row 2' in err
 
 
 def test_a_few_bad_rows_are_skipped_and_shown(make_config, xtune, tmp_path):
     data = rows(tmp_path / 'data.jsonl', *[GOOD] * 30, {'instruction': 'a', 'output': ''})
     code, out, err = xtune('check-custom-dataset', make_config(**data))
     assert code == 0, err
-    assert '1 rows skipped: empty reply' in out and 'data.jsonl, row 31' in out and 'ready to train' in out
+    assert '1 row skipped: empty reply' in out and 'data.jsonl, row 31' in out and 'ready to train' in out
 
 
 def test_unknown_keys_and_wrong_types_come_together(train, make_config, xtune):

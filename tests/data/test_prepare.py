@@ -81,7 +81,7 @@ def test_processes_change_nothing_but_the_time(run, monkeypatch, tmp_path):
         results.append((store.path.read_bytes(), store.origins, report))
     assert results[0] == results[1]
     assert (report.rows, report.bad['refused'], report.samples) == (2600, 26, 2574)
-    assert report.notes['replies shortened'] > 100
+    assert report.notes['row shortened: a reply cut'] > 100
     assert report.tokens == store.lengths.sum() > report.trained_tokens > 0
     assert [where.split(', ')[1] for where, _ in report.examples] == [f'row {i}' for i in (8, 108, 208, 308, 408)]
 
@@ -128,7 +128,7 @@ def test_bad_rows_are_counted_by_reason_and_the_first_shown_with_their_place(run
     store, report = run([GOOD, EMPTY, GOOD, odd, *[EMPTY] * 6], bad=0.9)
     assert len(store) == 2 and report.bad == {'empty reply': 7, 'column `output` is not text': 1}
     lines = report.lines()
-    assert lines[:2] == ['7 rows skipped: empty reply', '1 rows skipped: column `output` is not text']
+    assert lines[:2] == ['7 rows skipped: empty reply', '1 row skipped: column `output` is not text']
     assert lines[2].endswith('rows.jsonl, row 2: empty reply')
     assert lines[3].endswith('rows.jsonl, row 4: column `output` is not text: it holds a list')
     assert len(report.examples) == 5

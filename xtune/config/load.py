@@ -1,6 +1,7 @@
 """Read a config file, apply options, and refuse what the framework would not understand."""
 
 import ast
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ def load(path: str | Path, options: dict | None = None, check_types: bool = Fals
         ConfigError: The file cannot be read, or sections, keys, types or limits are wrong. The message lists every
             problem, not only the first.
     """
+    _make_importable(Path(path))
     cfg = _read(Path(path))
     if options:
         _apply(cfg, options)
@@ -36,6 +38,13 @@ def load(path: str | Path, options: dict | None = None, check_types: bool = Fals
         count = 'one problem' if len(found) == 1 else f'{len(found)} problems'
         raise ConfigError(f'{path} has {count}:\n' + '\n'.join(f'  - {sentence}' for sentence in found))
     return cfg
+
+
+def _make_importable(config: Path) -> None:
+    """Let a config import modules that lie beside it or in the current folder; nothing installed is shadowed."""
+    for folder in (str(config.resolve().parent), str(Path.cwd())):
+        if folder not in sys.path:
+            sys.path.append(folder)
 
 
 def _read(path: Path) -> Config:

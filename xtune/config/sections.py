@@ -43,7 +43,7 @@ class Source:
     """Where rows come from and how one row becomes a conversation."""
 
     path: str = knob(
-        'Local file (json, jsonl, csv, parquet, xlsx, txt), folder or glob; a hub data set id; or the name of a '
+        'Local file (json, jsonl, csv, tsv, parquet, xlsx, txt), folder or glob; a hub data set id; or the name of a '
         "bundled set ('self_cognition')."
     )
     map_fn: Any = knob(
@@ -61,7 +61,12 @@ class Data:
     """How rows are prepared and loaded."""
 
     num_proc: int | None = knob('Processes that tokenise; default one per core. Never changes a batch.', None, low=1)
-    max_bad_rows: float = knob('Share of unusable rows above which the run stops, 0 to 1.', 0.05, low=0, high=1)
+    max_bad_rows: float = knob(
+        'Share of unusable rows above which the run stops, 0 to 1. Rows dropped for their length do not count.',
+        0.05,
+        low=0,
+        high=1,
+    )
     num_workers: int = knob('Processes that load batches beside the training process.', 0, low=0)
 
 
@@ -83,7 +88,10 @@ class Schedule:
 class Strategy:
     """How the run is spread over devices."""
 
-    name: str = knob('one_device, or a DeepSpeed ZeRO stage (zero1, zero2, zero2_offload, zero3, zero3_offload).')
+    name: str = knob(
+        'one_device, or a DeepSpeed ZeRO stage (zero1, zero2, zero3). On one device there is nothing to spread, and '
+        'offload is refused.'
+    )
     deepspeed: dict | None = knob('DeepSpeed configuration (its JSON as a dict).', None)
 
 
@@ -119,7 +127,9 @@ class Validation:
 class ChatSamples:
     """Prompts answered during training, to watch the model learn."""
 
-    every_steps: int | None = knob('Optimizer steps between answers; None: never.', None, low=1)
+    every_steps: int | None = knob(
+        'Optimizer steps between answers, which also follow the last step; None: never.', None, low=1
+    )
     prompts: list = knob('Prompts to answer.', ())
     system: str | None = knob('System message.', None)
     max_new_tokens: int = knob('Tokens per answer, at most.', 64, low=1)

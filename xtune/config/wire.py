@@ -69,7 +69,10 @@ def wire(cfg: Config, name: str = 'run') -> Job:
         try:
             import_module(module)
         except ImportError as error:
-            raise ConfigError(f'custom_imports names `{module}`, which cannot be imported: {error}') from error
+            raise ConfigError(
+                f'custom_imports names `{module}`, which cannot be imported: {error}; '
+                'it must be installed, or lie beside the config or in the current folder'
+            ) from error
 
     values = Scalars(**{f.name: sections[f.name] for f in fields(Scalars) if f.name in sections})
     return Job(

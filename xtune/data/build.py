@@ -52,6 +52,7 @@ class TrainingData:
     train: Split
     val: Split | None
     report: Report
+    val_report: Report | None
     plan: Plan
     total_steps: int
     max_length: int
@@ -97,9 +98,9 @@ def build_data(job: Job) -> TrainingData:
     stops = stop_ids(tokenizer, template)
     encoder = Encoder(tokenizer, template, values.max_length, values.overlong)
     store, report = prepare(job.train_source, encoder, job.data.num_proc, job.data.max_bad_rows)
-    train_indices, val = np.arange(len(store)), None
+    train_indices, val, val_report = np.arange(len(store)), None, None
     if isinstance(job.val_source, Source):
-        val_store, _ = prepare(job.val_source, encoder, job.data.num_proc, job.data.max_bad_rows)
+        val_store, val_report = prepare(job.val_source, encoder, job.data.num_proc, job.data.max_bad_rows)
         val = Split(val_store, _sequences(val_store, np.arange(len(val_store)), job))
     elif job.val_source is not None:
         train_indices, val_indices = _hold_out(store, job.val_source, values.seed)
@@ -108,7 +109,7 @@ def build_data(job: Job) -> TrainingData:
     plan = Plan(train.sequences, schedule.batch_size, schedule.accumulate, values.seed)
     steps = plan.steps_per_epoch * schedule.max_epochs
     total = min(steps, schedule.max_steps or steps)
-    return TrainingData(tokenizer, template, stops, train, val, report, plan, total, values.max_length)
+    return TrainingData(tokenizer, template, stops, train, val, report, val_report, plan, total, values.max_length)
 
 
 def _sequences(store: TokenStore, indices: np.ndarray, job: Job) -> list[list[int]]:

@@ -32,7 +32,7 @@ def require(row: dict, origin: str) -> str:
             '  alpaca    instruction, input (may be missing), output\n'
             '  sharegpt  conversations: [{from, value}, ...]\n'
             '  openai    messages: [{role, content}, ...]\n'
-            '  medqa     Question, Answer (other names: map_args=dict(question=..., answer=...))\n'
+            '  medqa     Question, Answer (other names: train_dataset.map_args.question=... and .answer=...)\n'
             '  text      text\n'
             'Rename the columns, or write a map function and name it as train_dataset.map_fn.'
         )

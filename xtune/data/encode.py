@@ -51,7 +51,7 @@ class Encoder:
         self.notes: Counter = Counter()
 
     def __call__(self, messages: list[Message]) -> list[Sample]:
-        """Return the samples of one conversation: one, or several if it is split.
+        """Return the samples of one conversation: one, several if it is split, none if it is dropped.
 
         Raises:
             RowError: The conversation cannot be trained on.
@@ -63,7 +63,8 @@ class Encoder:
         if len(sample.ids) <= self.max_length:
             return [sample]
         if self.overlong == 'drop':
-            raise RowError('longer than max_length', f'{len(sample.ids)} > {self.max_length} tokens')
+            self.notes['row dropped: longer than max_length'] += 1
+            return []
         if self.overlong == 'error':
             raise DataError(
                 f'a sample has {len(sample.ids)} tokens, more than max_length={self.max_length}; raise max_length or '
@@ -71,10 +72,11 @@ class Encoder:
             )
         if self.overlong == 'truncate':
             return [self._truncate(sample)]
-        self.notes['samples split'] += 1
         pieces = self._cut_text(sample) if messages[0]['role'] == 'text' else list(self._split(messages))
         if not pieces:
             raise RowError('prompt longer than max_length', 'in every exchange')
+        if len(pieces) > 1:
+            self.notes['row split'] += 1
         return pieces
 
     def _encode(self, messages: list[Message]) -> Sample:
@@ -113,14 +115,14 @@ class Encoder:
             i for i, (_, end) in enumerate(sample.turns) if end <= self.max_length and any(sample.trained[: i + 1])
         ]
         if fitting:
-            self.notes['later turns cut'] += 1
+            self.notes['row shortened: later turns cut'] += 1
             keep = fitting[-1] + 1
             return Sample(sample.ids[: sample.turns[keep - 1][1]], sample.turns[:keep], sample.trained[:keep])
         first = sample.trained.index(True)
         start, end = sample.turns[first]
         if start > self.max_length - 2:
             raise RowError('prompt longer than max_length', f'{start} tokens before the first trained reply')
-        self.notes['replies shortened'] += 1
+        self.notes['row shortened: a reply cut'] += 1
         ids = np.concatenate([sample.ids[: self.max_length - 1], sample.ids[end - 1 : end]])
         return Sample(ids, [*sample.turns[:first], (start, self.max_length)], sample.trained[: first + 1])
 
@@ -151,7 +153,7 @@ class Encoder:
                 try:
                     yield piece if len(piece.ids) <= self.max_length else self._truncate(piece)
                 except RowError as error:
-                    self.notes['exchanges left out: ' + error.reason] += 1
+                    self.notes['exchange left out: ' + error.reason] += 1
 
 
 def _token_span(offsets: np.ndarray, span: Span, text: str) -> Span | None:

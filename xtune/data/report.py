@@ -8,6 +8,11 @@ from ..errors import DataError
 EXAMPLES = 5
 
 
+def counted(count: int, noun: str, rest: str = '') -> str:
+    """Return '1 row' or '2 rows', and what else there is to say of them."""
+    return f'{count:,} {noun}{"" if count == 1 else "s"} {rest}'.rstrip()
+
+
 @dataclass
 class Report:
     """Counts over one data set. `examples` are (place, reason and detail) of the first unusable rows."""
@@ -37,9 +42,9 @@ class Report:
 
     def lines(self) -> list[str]:
         """Return what a person should read about unusable and shortened rows; nothing if all is well."""
-        lines = [f'{count:,} rows skipped: {reason}' for reason, count in self.bad.most_common()]
+        lines = [f'{counted(count, "row")} skipped: {reason}' for reason, count in self.bad.most_common()]
         lines += [f'  {place}: {what}' for place, what in self.examples]
-        return lines + [f'{count:,} {note}' for note, count in self.notes.most_common()]
+        return lines + [counted(count, *note.split(' ', 1)) for note, count in self.notes.most_common() if count]
 
     def require_usable(self, origin: str, max_bad_rows: float) -> None:
         """Stop if too many rows are unusable.
@@ -50,6 +55,8 @@ class Report:
         if not self.rows:
             raise DataError(f'{origin} has no rows')
         details = '\n'.join(self.lines())
+        if not self.samples and not self.bad_rows:
+            raise DataError(f'all {self.rows:,} rows of {origin} are dropped for their length: raise max_length')
         if not self.samples:
             raise DataError(f'none of the {self.rows:,} rows of {origin} can be used:\n{details}')
         if self.bad_rows > max_bad_rows * self.rows:

@@ -6,26 +6,29 @@ import torch
 
 from ..config.wire import Job
 from ..data.build import TrainingData
+from ..data.report import counted
 
 
 def data_lines(job: Job, data: TrainingData) -> Iterator[tuple[str, str]]:
     """Yield (label, text) about rows, packing and template."""
     report, train = data.report, data.train
-    skipped = f', {report.bad_rows:,} rows skipped' if report.bad_rows else ''
+    skipped = f', {counted(report.bad_rows, "row")} skipped' if report.bad_rows else ''
     yield (
         'data',
-        f'{job.train_source.path}: {report.rows:,} rows -> {train.samples:,} samples, {train.tokens:,} tokens, '
-        f'{report.trained_tokens / max(report.tokens, 1):.0%} of them trained{skipped}',
+        f'{job.train_source.path}: {counted(report.rows, "row")} -> {counted(train.samples, "sample")}, '
+        f'{train.tokens:,} tokens, {report.trained_tokens / max(report.tokens, 1):.0%} of them trained{skipped}',
     )
     for line in report.lines():
         yield '', line
     count, full = len(train.sequences), f'{data.efficiency:.1%} full'
     if job.values.pack:
-        yield 'packing', f'{count:,} sequences of at most {job.values.max_length:,} tokens, {full}'
+        yield 'packing', f'{counted(count, "sequence")} of at most {job.values.max_length:,} tokens, {full}'
     else:
-        yield 'packing', f'none: {count:,} sequences, {full} if padded to max_length={job.values.max_length:,}'
+        yield 'packing', f'none: {counted(count, "sequence")}, {full} if padded to max_length={job.values.max_length:,}'
     if data.val is not None:
-        yield 'validation', f'{data.val.samples:,} samples, {data.val.tokens:,} tokens'
+        yield 'validation', f'{counted(data.val.samples, "sample")}, {data.val.tokens:,} tokens'
+        for line in data.val_report.lines() if data.val_report else ():
+            yield '', line
     stops = ' '.join(data.tokenizer.convert_ids_to_tokens(data.stop_ids))
     yield 'template', f'{data.template.name}; a reply ends at {stops}'
 
@@ -48,8 +51,8 @@ def schedule_lines(job: Job, data: TrainingData) -> Iterator[tuple[str, str]]:
     schedule = job.schedule
     yield (
         'steps',
-        f'{data.total_steps:,} optimizer steps ({data.plan.steps_per_epoch:,} per epoch, {schedule.max_epochs} epochs) '
-        f'of {schedule.batch_size} x {schedule.accumulate} sequences',
+        f'{counted(data.total_steps, "optimizer step")} ({data.plan.steps_per_epoch:,} per epoch, '
+        f'{counted(schedule.max_epochs, "epoch")}) of {schedule.batch_size} x {schedule.accumulate} sequences',
     )
     yield (
         'optimizer',

@@ -50,7 +50,7 @@ class CheckpointHook(Hook):
         self._saved_at = runner.train_loop.steps_done
         if self.export is not None:
             self.export(path)
-        tqdm.write(f'saved {path}')
+        tqdm.write(f'saved {_short(path)}')
         if self.settings.keep:
             self._remove_old(path)
 
@@ -59,3 +59,8 @@ class CheckpointHook(Hook):
         for path in [p for p in files if p != newest][: -(self.settings.keep - 1) or None]:
             path.unlink()
             shutil.rmtree(path.with_name(f'{path.stem}_hf'), ignore_errors=True)
+
+
+def _short(path: Path) -> Path:
+    """Return `path` as seen from the current folder, if it lies below."""
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
