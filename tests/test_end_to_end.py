@@ -17,7 +17,8 @@ def test_twenty_steps_teach_a_real_model_its_name(model_dir, xtune, tmp_path, mo
     steps = [json.loads(line) for line in (tmp_path / 'run' / 'metrics.jsonl').read_text().splitlines()]
     assert steps[-1]['loss'] < steps[0]['loss'] / 2
 
-    code, _, err = xtune('convert', 'pth_to_hf', config, 'run/epoch_1.pth', 'adapter')
+    last = (tmp_path / 'run' / 'last_checkpoint').read_text().strip()
+    code, _, err = xtune('convert', 'pth_to_hf', config, f'run/{last}', 'adapter')
     assert code == 0, err
     code, _, err = xtune('convert', 'merge', model_dir, 'adapter', 'merged', '--dtype', 'float32')
     assert code == 0, err
