@@ -28,7 +28,8 @@ def test_twenty_steps_teach_a_real_model_its_name(model_dir, xtune, tmp_path, mo
     with torch.no_grad():
         on_base = PeftModel.from_pretrained(base, 'adapter')(ids).logits
         merged = AutoModelForCausalLM.from_pretrained('merged')(ids).logits
-    torch.testing.assert_close(merged, on_base, rtol=0, atol=1e-4)
+    # Thirty layers round W + BA differently from Wx + BAx; the tiny model of test_convert.py holds 1e-4 absolutely.
+    assert (merged - on_base).abs().max() < 1e-4 * on_base.abs().max()
 
     code, out, err = xtune('chat', 'merged', '--prompt', 'Who are you?', '--max-new-tokens', '24')
     assert code == 0 and 'Zephyrine' in out, (out, err)
