@@ -57,7 +57,7 @@ class Encoder:
             RowError: The conversation cannot be trained on.
             DataError: It is too long and `overlong` is 'error'.
         """
-        if (messages[0]['role'] == 'text') != (self.template.name == 'plain') and messages[0]['role'] == 'text':
+        if messages[0]['role'] == 'text' and self.template.name != 'plain':
             raise RowError("text rows need template='plain'", f'template is `{self.template.name}`')
         sample = self._encode(messages)
         if len(sample.ids) <= self.max_length:

@@ -31,7 +31,7 @@ from .report import EXAMPLES, Report
 from .sources import Row, RowSource
 from .store import SCHEMA, TokenStore, to_batch
 
-FORMAT = 1  # raise it when what is cached changes its meaning
+FORMAT = 2  # raise it when what is cached changes its meaning
 CHUNK = 500  # rows
 # Below this a pool costs more than it saves.
 POOL_FROM = 4 * CHUNK
@@ -51,7 +51,7 @@ def prepare(source: Source, encoder: Encoder, num_proc: int | None, max_bad_rows
     saved = json.loads((folder / 'report.json').read_text(encoding='utf-8'))
     report = Report.from_json(saved['report'])
     report.require_usable(source.path, max_bad_rows)
-    return TokenStore(folder / 'samples.arrow', saved['origins']), report
+    return TokenStore(folder / 'samples.arrow', saved['origins'], saved['content']), report
 
 
 def bound_map_fn(source: Source, head: list[Row]) -> Callable[[dict], list[Message]]:
@@ -117,15 +117,17 @@ def _write(rows, map_fn, encoder: Encoder, num_proc: int, max_bad_rows: float, f
     work = partial(_encode_chunk, map_fn=map_fn, encoder=encoder)
     aside = folder.with_name(f'{folder.name}.{os.getpid()}.tmp')
     aside.mkdir(parents=True)
-    total, origins = Report(), {}
+    total, origins, content = Report(), {}, hashlib.blake2b(digest_size=16)
     try:
         with pa.OSFile(str(aside / 'samples.arrow'), 'wb') as sink, pa.ipc.new_file(sink, SCHEMA) as writer:
             for samples, numbers, places, report in _results(work, _chunks(rows), num_proc):
                 total.add(report)
+                for sample in samples:
+                    content.update(sample.ids.tobytes() + repr(sample.spans).encode())
                 indices = [origins.setdefault(place, len(origins)) for place in places]
                 writer.write_batch(to_batch(samples, numbers, indices))
         total.require_usable(rows.source.path, max_bad_rows)
-        saved = dict(report=total.to_json(), origins=list(origins))
+        saved = dict(report=total.to_json(), origins=list(origins), content=content.hexdigest())
         (aside / 'report.json').write_text(json.dumps(saved, ensure_ascii=False), encoding='utf-8')
         if folder.exists():  # another run was faster
             return

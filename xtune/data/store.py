@@ -27,11 +27,12 @@ def to_batch(samples: list[Sample], rows: list[int], origins: list[int]) -> pa.R
 class TokenStore:
     """Random access to the samples of one Arrow file.
 
-    `origins` names the files the samples come from; `lengths` [N] is in tokens.
+    `origins` names the files the samples come from, `content` is a hash of all tokens and spans; `lengths` [N] is in
+    tokens.
     """
 
-    def __init__(self, path: Path, origins: list[str]) -> None:
-        self.path, self.origins = path, origins
+    def __init__(self, path: Path, origins: list[str], content: str) -> None:
+        self.path, self.origins, self.content = path, origins, content
         self._open()
 
     def _open(self) -> None:
@@ -44,7 +45,9 @@ class TokenStore:
         self.lengths = np.concatenate([np.diff(c.offsets.to_numpy()) for c in self._ids] or [np.zeros(0, np.int64)])
 
     def __getstate__(self) -> dict:
-        return dict(path=self.path, origins=self.origins)  # a memory map does not travel between processes
+        return dict(
+            path=self.path, origins=self.origins, content=self.content
+        )  # a memory map does not travel between processes
 
     def __setstate__(self, state: dict) -> None:
         self.__init__(**state)

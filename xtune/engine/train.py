@@ -123,8 +123,9 @@ def _stored_dtype(job: Job, llm: torch.nn.Module) -> str:
 
 
 def _plan_key(data: TrainingData) -> str:
-    plan, store = data.plan, data.train.store
-    text = repr((store.path.parent.name, plan.sequences, plan.batch_size, plan.accumulate, plan.seed))
+    """Return a hash of the tokens and their order: what must be the same for a resumed run to go on."""
+    plan = data.plan
+    text = repr((data.train.store.content, plan.sequences, plan.batch_size, plan.accumulate, plan.seed))
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 

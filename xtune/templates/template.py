@@ -6,7 +6,6 @@ prompt with, and the reply must be followed by a token that ends the turn.
 """
 
 import re
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from transformers import PreTrainedTokenizerBase
@@ -114,6 +113,3 @@ def _match_any(tags: tuple[str, ...], text: str, at: int) -> int | None:
 def special_variables(tokenizer: PreTrainedTokenizerBase) -> dict[str, str]:
     """Return `bos_token`, `eos_token` and so on as templates see them."""
     return {name: value for name, value in tokenizer.special_tokens_map.items() if isinstance(value, str)}
-
-
-Renderer = Callable[[list[Message]], tuple[str, list[Span]]]
