@@ -11,6 +11,7 @@ from xtune.data.batches import collate
 from xtune.data.encode import Encoder
 from xtune.data.packing import pack_fit
 from xtune.data.prepare import prepare
+from xtune.models.build import recompute_activations
 from xtune.models.finetune import SupervisedFineTuning
 from xtune.templates.resolve import resolve
 
@@ -61,7 +62,7 @@ def test_batch_4x1_2x2_and_1x4_give_one_gradient(llm, store, batch_size):
 @pytest.mark.parametrize('checkpointing', [False, True])
 def test_packed_and_unpacked_give_one_gradient(llm, store, checkpointing):
     if checkpointing:
-        llm.activation_checkpointing_enable(activation_checkpointing_kwargs={'use_reentrant': False})
+        recompute_activations(llm)
         llm.train()
     indices = np.arange(len(store))
     packed = pack_fit(store.lengths, indices, 128, seed=0)

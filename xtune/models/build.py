@@ -37,11 +37,12 @@ def build_llm(job: Job, device: torch.device) -> tuple[PreTrainedModel | PeftMod
     if job.lora is not None:
         model = _add_adapter(model, job)
     if job.values.checkpointing == 'all':
-        _recompute_activations(model)
+        recompute_activations(model)
     return model, dtype
 
 
-def _recompute_activations(model: PreTrainedModel | PeftModel) -> None:
+def recompute_activations(model: PreTrainedModel | PeftModel) -> None:
+    """Let every layer compute its activations again in the backward pass instead of keeping them."""
     if hasattr(model, 'activation_checkpointing_enable'):  # its name from transformers 5.20 on
         model.activation_checkpointing_enable(activation_checkpointing_kwargs={'use_reentrant': False})
     else:
