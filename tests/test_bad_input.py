@@ -168,3 +168,17 @@ def test_debug_shows_the_traceback(make_config, tmp_path):
 
     with pytest.raises(DataError):
         main(['train', str(make_config(**{'train_dataset.path': str(tmp_path / 'no.json')})), '--debug'])
+
+
+def test_full_disk_beside_checkpoints(xtune, monkeypatch, tmp_path):
+    """Whatever else cannot be written ends in one line too, and leaves no half of a file."""
+    import errno
+
+    from xtune import atomic
+
+    def full(source, target):
+        raise OSError(errno.ENOSPC, 'No space left on device')
+
+    monkeypatch.setattr(atomic.os, 'replace', full)
+    code, _, err = xtune('copy-cfg', 'smollm2_135m_lora_selfcog_e2', tmp_path / 'new')
+    assert code == 2 and 'No space left' in err and not list((tmp_path / 'new').iterdir())

@@ -4,6 +4,7 @@ Exit codes: 0 done, 1 a bug (with its traceback), 2 something the user can mend,
 """
 
 import argparse
+import errno
 import os
 import sys
 from collections.abc import Callable
@@ -56,6 +57,9 @@ def _guarded(run: Callable[[argparse.Namespace], int | None], parsed: argparse.N
         if isinstance(error, BrokenPipeError):  # `xtune list-cfg | head`
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 0
+        if error.errno in (errno.ENOSPC, errno.EDQUOT) and not parsed.debug:
+            print('error: the disk is full; make room, or write elsewhere (--work-dir, XTUNE_CACHE)', file=sys.stderr)
+            return 2
         if parsed.debug or error.filename is None:
             raise
         print(f'error: {Path(str(error.filename))}: {error.strerror} (--debug shows where)', file=sys.stderr)

@@ -3,9 +3,9 @@
 import argparse
 import ast
 import json
-import os
 from pathlib import Path
 
+from ..atomic import write_text
 from .options import add_cfg_options
 
 
@@ -62,9 +62,7 @@ def _copy(args: argparse.Namespace) -> int:
         raise ConfigError(f'{target} exists; name another folder, or replace it with --force')
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        aside = target.with_name(f'.{target.name}.tmp')
-        aside.write_text(text, encoding='utf-8')
-        os.replace(aside, target)
+        write_text(target, text)
     except OSError as error:
         raise ConfigError(f'{target} cannot be written: {error.strerror}') from error
     print(f'wrote {target}')

@@ -34,6 +34,8 @@ def merge(
     Raises:
         ModelError: The base or the adapter cannot be used, or the merged model answers differently.
     """
+    if device == 'cuda' and not torch.cuda.is_available():
+        raise ModelError('--device cuda: torch sees no GPU here; use --device cpu')
     check_model_folder(base)
     check_adapter_folder(adapter)
     kind = stored_dtype(base) if dtype == 'auto' else getattr(torch, dtype)

@@ -22,6 +22,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 
+from ..atomic import write_text
 from ..errors import CheckpointError
 
 POINTER = 'last_checkpoint'
@@ -41,15 +42,17 @@ def save(content: dict[str, Any], path: Path) -> None:
             os.fsync(file.fileno())
         os.replace(aside, path)
     except (OSError, RuntimeError) as error:  # torch reports a failed write as RuntimeError
-        aside.unlink(missing_ok=True)
         raise write_error(path, error) from error
+    finally:
+        aside.unlink(missing_ok=True)
 
 
 def write_error(path: Path, error: Exception) -> CheckpointError:
     """Return the error that says what could not be written, and how much room there is."""
+    reason = error.__context__ if isinstance(error.__context__, OSError) else error  # what lies below torch's words
     free = shutil.disk_usage(path.parent).free / 2**20 if path.parent.exists() else 0
     return CheckpointError(
-        f'{path} could not be written: {str(error).splitlines()[0]} ({free:,.0f} MiB free there). '
+        f'{path} could not be written: {str(reason).splitlines()[0]} ({free:,.0f} MiB free there). '
         'Earlier checkpoints are untouched; make room, or set checkpoint.keep or --work-dir, and go on with --resume.'
     )
 
@@ -112,10 +115,7 @@ def candidates(work_dir: Path) -> list[Path]:
 
 def point_to(path: Path) -> None:
     """Let `last_checkpoint` name `path`; call it only after `path` is whole."""
-    pointer = path.parent / POINTER
-    aside = pointer.with_name(f'.{POINTER}.tmp')
-    aside.write_text(path.name + '\n', encoding='utf-8')
-    os.replace(aside, pointer)
+    write_text(path.parent / POINTER, path.name + '\n')
 
 
 def rng_state() -> dict[str, Any]:

@@ -1,8 +1,9 @@
 """metrics.jsonl: one JSON object a line, `step` and figures, appended as the run goes."""
 
 import json
-import os
 from pathlib import Path
+
+from ..atomic import write_text
 
 
 class MetricsFile:
@@ -14,9 +15,7 @@ class MetricsFile:
     def forget_after(self, step: int) -> None:
         """Drop what was written beyond `step`, where a resumed run goes on."""
         kept = [row for row in self.rows() if row['step'] <= step]
-        aside = self.path.with_name(f'.{self.path.name}.tmp')
-        aside.write_text(''.join(json.dumps(row) + '\n' for row in kept), encoding='utf-8')
-        os.replace(aside, self.path)
+        write_text(self.path, ''.join(json.dumps(row) + '\n' for row in kept))
 
     def add(self, step: int, **figures: float) -> None:
         """Append figures of one step."""

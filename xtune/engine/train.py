@@ -10,6 +10,7 @@ import torch
 from mmengine.runner import set_random_seed
 from tqdm import tqdm
 
+from ..atomic import write_text
 from ..config.flatten import flatten
 from ..config.load import load
 from ..config.wire import Job, wire
@@ -54,7 +55,7 @@ def train(config: Path, options: dict[str, Any], resume: str | bool = False) -> 
     if start is None:
         _put_aside(work_dir)
     text = flatten(config, options)
-    (work_dir / f'{job.name}.py').write_text(text, encoding='utf-8')
+    write_text(work_dir / f'{job.name}.py', text)
     runner = build_runner(job, data, SupervisedFineTuning(llm, dtype), device, text, start)
     runner.train()
     return _farewell(runner, job)
