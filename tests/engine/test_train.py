@@ -120,6 +120,43 @@ def test_resume_without_a_checkpoint_is_an_error(make_config, xtune):
     assert code == 2 and 'holds no .pth file' in err
 
 
+def test_resuming_a_finished_run_changes_nothing(make_config, xtune, tmp_path):
+    config = make_config(val_dataset=4)
+    xtune('train', config)
+    names, lines = (
+        sorted(p.name for p in (tmp_path / 'run').glob('*_*')),
+        (tmp_path / 'run' / 'metrics.jsonl').read_text(),
+    )
+    code, out, err = xtune('train', config, '--resume')
+    assert code == 0 and 'done' in out, err
+    assert (tmp_path / 'run' / 'metrics.jsonl').read_text() == lines
+    assert [n for n in names if n.endswith('.pth')] == sorted(p.name for p in (tmp_path / 'run').glob('*.pth'))
+
+
+@pytest.mark.parametrize('steps', [1, 2, 3])
+@pytest.mark.parametrize('warmup', [0.0, 0.5, 1.0])
+def test_learning_rate_at_the_edges(steps, warmup):
+    """Warm-up ends at the peak, cosine at zero, and short runs have both."""
+    from mmengine.optim import build_optim_wrapper  # noqa: F401  registers the schedulers
+    from mmengine.registry import PARAM_SCHEDULERS
+
+    from xtune.config.sections import Schedule
+    from xtune.engine.optimizer import StepOptimizer, schedulers
+
+    wrapper = StepOptimizer(torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0), None)
+    parts = [
+        PARAM_SCHEDULERS.build(part, default_args=dict(optimizer=wrapper))
+        for part in schedulers(Schedule(warmup_ratio=warmup), steps)
+    ]
+    rates = []
+    for _ in range(steps):
+        rates.append(wrapper.get_lr()['lr'][0])
+        wrapper.step()
+        for part in parts:
+            part.step()
+    assert max(rates) == pytest.approx(1.0) and all(0 < rate <= 1 for rate in rates)
+
+
 def test_second_run_puts_the_first_aside(make_config, xtune, tmp_path):
     xtune('train', make_config())
     code, out, _ = xtune('train', make_config())

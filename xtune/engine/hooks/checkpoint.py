@@ -27,6 +27,9 @@ class CheckpointHook(Hook):
         self.settings, self.export = settings, export
         self._saved_at = -1
 
+    def before_train(self, runner: Any) -> None:
+        self._saved_at = runner.train_loop.steps_done  # what a resumed run came from is on disk
+
     def after_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
         done, every = runner.train_loop.steps_done, self.settings.every_steps
         if every and done % every == 0 and not self._epoch_follows(runner):

@@ -24,6 +24,10 @@ class ValidationHook(Hook):
         self.metrics, self.every_steps = metrics, every_steps
         self._measured_at = -1
 
+    def before_train(self, runner: Any) -> None:
+        if runner.train_loop.steps_done:  # a resumed run has measured where it stands
+            self._measured_at = runner.train_loop.steps_done
+
     def after_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
         if self.every_steps and runner.train_loop.steps_done % self.every_steps == 0:
             self._measure(runner)
