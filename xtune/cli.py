@@ -56,7 +56,7 @@ def _guarded(run: Callable[[argparse.Namespace], int | None], parsed: argparse.N
     except OSError as error:
         if isinstance(error, BrokenPipeError):  # `xtune list-cfg | head`
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            return 0
+            return 141 if parsed.command == 'train' else 0
         if error.errno in (errno.ENOSPC, errno.EDQUOT) and not parsed.debug:
             print('error: the disk is full; make room, or write elsewhere (--work-dir, XTUNE_CACHE)', file=sys.stderr)
             return 2

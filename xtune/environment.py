@@ -7,7 +7,7 @@ import shutil
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-# package -> what it is for; those below the gap are optional
+# package -> what it is for
 NEEDED = {
     'torch': 'tensors',
     'transformers': 'models and tokenizers',

@@ -93,3 +93,15 @@ def test_wrong_models_and_options(tiny_model, tmp_path, xtune):
     (tmp_path / 'mute' / 'chat_template.jinja').unlink()
     code, _, err = xtune('chat', tmp_path / 'mute', '--prompt', 'Hi')
     assert code == 2 and 'no chat template' in err
+
+
+def test_greedy_takes_the_likeliest_token_whatever_the_model_prefers(shared):
+    from xtune.models.generate import generate_ids
+
+    ids = shared.tokenizer('one two one two one two', return_tensors='pt')['input_ids']
+    plain = generate_ids(shared.llm, ids, [2], max_new_tokens=6)
+    shared.llm.generation_config.repetition_penalty = 50.0
+    try:
+        assert generate_ids(shared.llm, ids, [2], max_new_tokens=6).tolist() == plain.tolist()
+    finally:
+        shared.llm.generation_config.repetition_penalty = None

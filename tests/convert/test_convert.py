@@ -129,3 +129,36 @@ def test_pth_to_hf_refuses_the_config_of_another_method(make_config, xtune, tmp_
     other = make_config('full', 'other')
     code, _, err = xtune('convert', 'pth_to_hf', other, checkpoint, tmp_path / 'hf')
     assert code == 2 and 'holds an adapter' in err and not (tmp_path / 'hf').exists()
+
+
+def test_split_takes_the_model_and_nothing_else_that_lies_there(xtune, tiny_model, tmp_path):
+    import shutil
+
+    source = tmp_path / 'source'
+    shutil.copytree(tiny_model, source)
+    shutil.copy(source / 'model.safetensors', source / 'consolidated.safetensors')
+    (source / 'training_args.bin').write_bytes(b'not a model')
+    assert xtune('convert', 'split', source, tmp_path / 'small')[0] == 0
+    assert len(AutoModelForCausalLM.from_pretrained(tmp_path / 'small').state_dict())
+    (source / 'model.safetensors').write_bytes((source / 'model.safetensors').read_bytes()[:1000])
+    code, _, err = xtune('convert', 'split', source, tmp_path / 'other')
+    assert code == 2 and 'model.safetensors cannot be read' in err and not (tmp_path / 'other').exists()
+
+
+def test_merge_refuses_an_adapter_on_one_of_two_tied_embeddings(make_config, xtune, tiny_model, tmp_path):
+    options = {'lora.target_modules': ['q_proj', 'embed_tokens']}
+    config, checkpoint = run_training(make_config, xtune, 'lora', **options)
+    assert xtune('convert', 'pth_to_hf', config, checkpoint, tmp_path / 'adapter')[0] == 0
+    code, _, err = xtune('convert', 'merge', tiny_model, tmp_path / 'adapter', tmp_path / 'merged')
+    assert code == 2 and 'one matrix for input and output embeddings' in err
+
+
+def test_damaged_weights_and_unknown_models_are_named(xtune, tiny_model, tmp_path):
+    import shutil
+
+    shutil.copytree(tiny_model, tmp_path / 'cut')
+    (tmp_path / 'cut' / 'model.safetensors').write_bytes(b'12345678')
+    code, _, err = xtune('chat', tmp_path / 'cut', '--prompt', 'Hi')
+    assert code == 2 and 'cannot be loaded' in err
+    code, _, err = xtune('convert', 'merge', 'foo/bar', tiny_model, tmp_path / 'new')
+    assert code == 2 and 'it is a whole model' in err

@@ -120,6 +120,42 @@ def test_resume_without_a_checkpoint_is_an_error(make_config, xtune):
     assert code == 2 and 'holds no .pth file' in err
 
 
+def test_resume_takes_a_changed_learning_rate_and_more_epochs(make_config, xtune, tmp_path):
+    constant = {'schedule.lr_schedule': 'constant', 'schedule.warmup_ratio': 0.0}
+    xtune('train', make_config(**constant))
+    code, _, err = xtune(
+        'train', make_config(**constant, **{'optimizer.lr': 5e-5, 'schedule.max_epochs': 3}), '--resume'
+    )
+    assert code == 0, err
+    rows = [json.loads(line) for line in (tmp_path / 'run' / 'metrics.jsonl').read_text().splitlines()]
+    assert [row['lr'] for row in rows] == [2e-4] * 4 + [5e-5] * 2
+
+
+def test_checkpoints_of_the_user_stay(make_config, xtune, tmp_path):
+    (tmp_path / 'run').mkdir()
+    for name in ('my_best.pth', 'epoch_1_backup.pth'):
+        (tmp_path / 'run' / name).write_bytes(b'mine')
+    xtune('train', make_config(**{'checkpoint.keep': 1}))
+    names = sorted(p.name for p in (tmp_path / 'run').glob('*.pth'))
+    assert names == ['epoch_1_backup.pth', 'epoch_2.pth', 'my_best.pth']
+
+
+def test_modules_to_save_are_trained_in_float32(make_config, xtune, tiny_model, tmp_path):
+    options = {'lora.modules_to_save': ['lm_head'], 'precision': 'bf16', 'schedule.max_epochs': 1}
+    assert xtune('train', make_config(**options))[0] == 0
+    state = torch.load(tmp_path / 'run' / 'epoch_1.pth', weights_only=True)['state_dict']
+    assert {tensor.dtype for tensor in state.values()} == {torch.float32} and any('lm_head' in name for name in state)
+
+
+def test_prompt_tuning_and_bad_chat_samples_are_refused_at_the_start(make_config, xtune):
+    prompt_tuning = {'type': 'peft.PromptTuningConfig', 'num_virtual_tokens': 2, 'task_type': 'CAUSAL_LM'}
+    code, _, err = xtune('train', make_config(lora=prompt_tuning))
+    assert code == 2 and 'virtual tokens' in err
+    samples = {'chat_samples.every_steps': 100, 'chat_samples.prompts': [7]}
+    code, _, err = xtune('train', make_config(**samples))
+    assert code == 2 and 'a prompt is a string' in err
+
+
 def test_resuming_a_finished_run_changes_nothing(make_config, xtune, tmp_path):
     config = make_config(val_dataset=4)
     xtune('train', config)

@@ -37,6 +37,20 @@ def test_nan_in_a_weight_names_the_module(tiny_model):
     assert raised.value.samples == [4]
 
 
+def test_nan_in_one_gradient_is_not_spread_by_clipping(tiny_model):
+    from transformers import AutoModelForCausalLM
+
+    from xtune.engine.optimizer import StepOptimizer
+
+    llm = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32)
+    optimizer = StepOptimizer(torch.optim.SGD(llm.parameters(), lr=1.0), max_grad_norm=1.0)
+    weight = llm.model.layers[1].self_attn.o_proj.weight
+    weight.register_hook(lambda gradient: gradient * float('nan'))
+    with pytest.raises(NonFiniteStep) as raised:
+        SupervisedFineTuning(llm, torch.float32).train_step([batch([4])], optimizer)
+    assert raised.value.where == 'the gradient of model.layers.1.self_attn.o_proj.weight'
+
+
 def test_infinite_gradient_names_the_parameter(tiny_model):
     from transformers import AutoModelForCausalLM
 

@@ -5,6 +5,7 @@ import sys
 import torch
 from transformers import GenerationConfig, PreTrainedTokenizerBase
 
+from ..data.stops import stop_ids as template_stops
 from ..errors import TemplateError, XtuneError
 from ..models.device import best_device, compute_dtype
 from ..models.folder import check_adapter_folder, check_model_folder
@@ -47,7 +48,8 @@ def open_session(
     llm = load_for_inference(model, adapter, device, compute_dtype('auto', device), bits)
     if seed is not None:
         torch.manual_seed(seed)
-    stops = _stop_ids(adapter or model, llm, tokenizer)
+    own = template == 'auto'
+    stops = _stop_ids(adapter or model, llm, tokenizer) if own else template_stops(tokenizer, resolved)
     return ChatSession(llm, tokenizer, resolved, stops, settings or ChatSettings(), system)
 
 
@@ -100,8 +102,13 @@ def _answer(session: ChatSession, line: str) -> None:
         question = session.undo()
         print(f'(forgot: {question})' if question else '(nothing to forget)')
     elif command == '/edit' and text:
+        before = list(session.history)
         session.undo()
-        session.ask(text, stream=True)
+        try:
+            session.ask(text, stream=True)
+        except (XtuneError, KeyboardInterrupt):
+            session.history[:] = before
+            raise
     elif command == '/history':
         for message in session.history:
             print(f'{message["role"]}: {message["content"]}')

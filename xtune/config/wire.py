@@ -5,7 +5,7 @@
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from importlib import import_module
 from pathlib import Path
@@ -75,6 +75,8 @@ def wire(cfg: Config, name: str = 'run') -> Job:
             ) from error
 
     values = Scalars(**{f.name: sections[f.name] for f in fields(Scalars) if f.name in sections})
+    if values.base_model.startswith('~'):
+        values = replace(values, base_model=str(Path(values.base_model).expanduser()))
     return Job(
         name=name,
         values=values,

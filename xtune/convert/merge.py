@@ -48,6 +48,7 @@ def merge(
                 f'the tokenizer of {adapter} has {len(tokenizer)} tokens, the base {base} only {rows}: '
                 'it is not the base that the adapter was trained on'
             )
+        _refuse_unmergeable(llm)
         before = probe_logits(llm, tokenizer)
         llm = llm.merge_and_unload()
         report = compare(before, probe_logits(llm, tokenizer))
@@ -67,6 +68,21 @@ def merge(
             json.dumps(report, indent=2, ensure_ascii=False) + '\n', encoding='utf-8'
         )
     return report
+
+
+def _refuse_unmergeable(llm: torch.nn.Module) -> None:
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    if not hasattr(llm, 'merge_and_unload'):
+        raise ModelError('this kind of adapter has no weights to merge; use it with --adapter')
+    inner = llm.get_base_model()
+    embeddings = inner.get_input_embeddings(), inner.get_output_embeddings()
+    changed = [isinstance(module, BaseTunerLayer) for module in embeddings]
+    if getattr(inner.config, 'tie_word_embeddings', False) and any(changed):
+        raise ModelError(
+            'the base uses one matrix for input and output embeddings, and this adapter changes it for one '
+            'of them only; merging would change both. Use it with --adapter.'
+        )
 
 
 @torch.inference_mode()

@@ -49,10 +49,10 @@ def write_model(folder: Path, state: dict[str, torch.Tensor], info: ExportInfo, 
 
     with tempfile.TemporaryDirectory() as place:
         (Path(place) / 'config.json').write_text(info.model_config, encoding='utf-8')
-        config = AutoConfig.from_pretrained(place)
+        config = AutoConfig.from_pretrained(place, trust_remote_code=False)
     dtype = getattr(torch, json.loads(info.model_config)['dtype'])
     with torch.device('meta'):
-        model = AutoModelForCausalLM.from_config(config, dtype=dtype)
+        model = AutoModelForCausalLM.from_config(config, dtype=dtype, trust_remote_code=False)
     weights = {name: tensor.to(dtype) for name, tensor in state.items()}
     with quiet():
         model.save_pretrained(folder, state_dict=weights, max_shard_size=max_shard_size)

@@ -1,17 +1,19 @@
 """`xtune convert split`: write a model folder again with smaller weight files. The model is not built."""
 
 import json
+import pickle
 import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from tqdm import tqdm
 
-from ..errors import ConfigError
+from ..errors import ConfigError, ModelError
+from ..models.export import unshared
 from ..models.folder import check_model_folder
 from .target import new_folder
 
@@ -82,11 +84,25 @@ def _rename(folder: Path, shards: list) -> int:
 
 
 def _tensors(source: Path) -> Iterator[tuple[str, torch.Tensor]]:
-    safetensors = sorted(source.glob('*.safetensors'))
-    for path in safetensors or sorted(source.glob('*.bin')):
-        if safetensors:
-            with safe_open(path, 'pt') as file:
-                for name in file.keys():  # noqa: SIM118  a safetensors file is no dict
-                    yield name, file.get_tensor(name)
-        else:
-            yield from torch.load(path, map_location='cpu', weights_only=True).items()
+    for path in _weight_files(source):
+        try:
+            if path.suffix == '.safetensors':
+                with safe_open(path, 'pt') as file:
+                    for name in file.keys():  # noqa: SIM118  a safetensors file is no dict
+                        yield name, file.get_tensor(name)
+            else:
+                yield from unshared(torch.load(path, map_location='cpu', weights_only=True)).items()
+        except (SafetensorError, OSError, RuntimeError, pickle.UnpicklingError) as error:
+            raise ModelError(f'{path} cannot be read: {str(error).splitlines()[0]}') from error
+
+
+def _weight_files(source: Path) -> list[Path]:
+    """Return the files that hold the model: those of the index, or the single one; nothing else that lies there."""
+    for stem in ('model.safetensors', 'pytorch_model.bin'):
+        index = source / f'{stem}.index.json'
+        if index.is_file():
+            names = set(json.loads(index.read_text(encoding='utf-8'))['weight_map'].values())
+            return [source / name for name in sorted(names)]
+        if (source / stem).is_file():
+            return [source / stem]
+    raise ModelError(f'{source} has neither model.safetensors nor pytorch_model.bin, nor an index of several files')

@@ -16,6 +16,7 @@ def new_folder(target: Path) -> Iterator[Path]:
         ConfigError: `target` exists and is not empty.
         CheckpointError: The disk is full or refuses.
     """
+    target = target.expanduser().resolve()
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise ConfigError(f'{target} exists and is not empty; name another folder or remove it')
     with folder_aside(target) as folder:

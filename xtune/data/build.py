@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerBase
 
 from ..config.sections import Source
 from ..config.wire import Job
-from ..errors import DataError, ModelError
+from ..errors import ConfigError, DataError, ModelError
 from ..models.folder import check_model_folder
 from ..models.quiet import quiet
 from ..templates.resolve import resolve
@@ -96,6 +96,7 @@ def build_data(job: Job) -> TrainingData:
     tokenizer = load_tokenizer(job)
     template = resolve(values.template, tokenizer)
     stops = stop_ids(tokenizer, template)
+    _try_chat_samples(job, template)
     encoder = Encoder(tokenizer, template, values.max_length, values.overlong)
     store, report = prepare(job.train_source, encoder, job.data.num_proc, job.data.max_bad_rows)
     train_indices, val, val_report = np.arange(len(store)), None, None
@@ -110,6 +111,16 @@ def build_data(job: Job) -> TrainingData:
     steps = plan.steps_per_epoch * schedule.max_epochs
     total = min(steps, schedule.max_steps or steps)
     return TrainingData(tokenizer, template, stops, train, val, report, val_report, plan, total, values.max_length)
+
+
+def _try_chat_samples(job: Job, template: ChatTemplate) -> None:
+    """Render the prompts now: one that the template refuses should not end the run hundreds of steps later."""
+    samples = job.chat_samples
+    head = [{'role': 'system', 'content': samples.system}] if samples.system else []
+    for prompt in samples.prompts if samples.every_steps else ():
+        if not isinstance(prompt, str):
+            raise ConfigError(f'chat_samples.prompts holds {prompt!r}; a prompt is a string')
+        template.prompt([*head, {'role': 'user', 'content': prompt}])
 
 
 def _sequences(store: TokenStore, indices: np.ndarray, job: Job) -> list[list[int]]:

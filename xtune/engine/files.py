@@ -2,16 +2,16 @@
 
 A checkpoint is a .pth whose content is tensors and plain Python values:
 
-    state_dict        what is trained: adapter tensors in peft's names, or all weights
-    optimizer         the optimizer's state
-    param_schedulers  the learning rate schedule's state
-    rng               random number generators of this process
-    meta              iter, epoch, plan, config (text), export (what a Hugging Face folder needs, see models/export.py)
+    state_dict  what is trained: adapter tensors in peft's names, or all weights
+    optimizer   the optimizer's state
+    rng         random number generators of this process
+    meta        iter, epoch, plan, config (text), export (what a Hugging Face folder needs, see models/export.py)
 """
 
 import os
 import pickle
 import random
+import re
 import shutil
 import zipfile
 from collections.abc import Iterator
@@ -26,6 +26,7 @@ from ..atomic import write_text
 from ..errors import CheckpointError
 
 POINTER = 'last_checkpoint'
+_OWN_NAME = re.compile(r'(iter|epoch)_\d+\.pth')
 
 
 def save(content: dict[str, Any], path: Path) -> None:
@@ -109,8 +110,9 @@ def load(path: Path) -> dict[str, Any]:
 
 
 def candidates(work_dir: Path) -> list[Path]:
-    """Return the checkpoints of a run, newest first."""
-    return sorted(work_dir.glob('*_*.pth'), key=lambda p: (p.stat().st_mtime_ns, p.name), reverse=True)
+    """Return the checkpoints that runs wrote, newest first; other .pth files are the user's."""
+    own = [p for p in work_dir.glob('*.pth') if _OWN_NAME.fullmatch(p.name)]
+    return sorted(own, key=lambda p: (p.stat().st_mtime_ns, p.name), reverse=True)
 
 
 def point_to(path: Path) -> None:

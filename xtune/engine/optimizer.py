@@ -23,7 +23,11 @@ class StepOptimizer(OptimWrapper):
     def clip(self) -> torch.Tensor:
         """Scale the gradients to `max_grad_norm` at most and return their global L2 norm before that, a scalar."""
         parameters = [p for group in self.param_groups for p in group['params'] if p.grad is not None]
-        return torch.nn.utils.clip_grad_norm_(parameters, self.max_grad_norm or float('inf'))
+        norm = torch.nn.utils.get_total_norm([p.grad for p in parameters])
+        # A norm that is not finite would make every gradient so, and hide which parameter's was.
+        if self.max_grad_norm and norm.isfinite():
+            torch.nn.utils.clip_grads_with_norm_(parameters, self.max_grad_norm, norm)
+        return norm
 
 
 def build_optimizer(job: Job, parameters: Iterable[torch.nn.Parameter], device: torch.device) -> StepOptimizer:

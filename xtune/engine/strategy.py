@@ -1,5 +1,6 @@
 """How a run is spread over devices. Here: not at all, one GPU or the CPU."""
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,7 @@ class OneDevice(SingleDeviceStrategy):
         return model  # on its device already; quantised weights must not be moved
 
     def save_checkpoint(self, filename: str, *, extra_ckpt: dict | None = None, **_: Any) -> None:
-        """Write what is trained, the optimizer, the schedule and the RNG.
+        """Write what is trained, the optimizer and the RNG.
 
         Raises:
             CheckpointError: The file could not be written.
@@ -40,22 +41,30 @@ class OneDevice(SingleDeviceStrategy):
         content = dict(
             state_dict=self.state.get(),
             optimizer=self.optim_state_dict(),
-            param_schedulers=self.scheduler_state_dict() if hasattr(self, 'param_schedulers') else [],
             rng=files.rng_state(),
             **(extra_ckpt or {}),
         )
         files.save(content, Path(filename))
 
     def resume(self, filename: str, **_: Any) -> dict:
-        """Load a checkpoint into the model, the optimizer, the schedule and the RNG, and return it.
+        """Load a checkpoint into the model, the optimizer and the RNG, and return it.
+
+        Learning rate and schedule follow from the config and the steps done, so that a changed `optimizer.lr` or
+        `schedule` counts; unchanged, they give the very same numbers.
 
         Raises:
             CheckpointError: It is damaged, unsafe, or of another model.
         """
         checkpoint = files.load(Path(filename))
         self.state.set(checkpoint['state_dict'], Path(filename))
+        configured = [{k: v for k, v in g.items() if k != 'params'} for g in self.optim_wrapper.param_groups]
         self.load_optim_state_dict(checkpoint['optimizer'])
-        if hasattr(self, 'param_schedulers'):
-            self.load_scheduler_state_dict(checkpoint['param_schedulers'])
+        for group, settings in zip(self.optim_wrapper.param_groups, configured, strict=True):
+            group.update(settings)
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore')  # stepping a schedule without its optimizer is what is wanted here
+            for _ in range(checkpoint['meta']['iter']):
+                for scheduler in getattr(self, 'param_schedulers', ()):
+                    scheduler.step()
         files.set_rng_state(checkpoint['rng'])
         return checkpoint

@@ -119,8 +119,9 @@ def _stored_dtype(job: Job, llm: torch.nn.Module) -> str:
     """Return the type in which the base's weights are stored, which merged and exported weights keep."""
     from transformers import AutoConfig
 
-    stored = getattr(AutoConfig.from_pretrained(job.values.base_model), 'dtype', None) or llm.dtype
-    return str(stored).removeprefix('torch.')
+    wanted = {k: v for k, v in job.load_llm.keywords.items() if k in ('trust_remote_code', 'revision')}
+    config = AutoConfig.from_pretrained(job.values.base_model, **{'trust_remote_code': False, **wanted})
+    return str(getattr(config, 'dtype', None) or llm.dtype).removeprefix('torch.')
 
 
 def _plan_key(data: TrainingData) -> str:
@@ -171,18 +172,20 @@ def _checkpoint_to_resume(work_dir: Path, resume: str | bool) -> Path | None:
 
 def _put_aside(work_dir: Path) -> None:
     """Move the checkpoints of an earlier run in the same folder out of the way, so that none is lost or mixed up."""
-    old = [p for p in work_dir.iterdir() if p.suffix == '.pth' or p.name.endswith('_hf') or p.name == 'metrics.jsonl']
-    if any(p.suffix == '.pth' for p in old):
+    own = files.candidates(work_dir)
+    old = [*own, *(p.with_name(f'{p.stem}_hf') for p in own)]
+    old += [work_dir / name for name in ('metrics.jsonl', 'chat_samples.jsonl', files.POINTER)]
+    if own:
         folder = work_dir / time.strftime('earlier_%Y%m%d_%H%M%S')
         folder.mkdir(exist_ok=True)
-        for path in old:
+        for path in filter(Path.exists, old):
             path.rename(folder / path.name)
         print(f'note: {work_dir} held checkpoints of an earlier run; they are now in {folder}')
 
 
 def _farewell(runner: TuneRunner, job: Job) -> int:
     last = job.work_dir / (job.work_dir / files.POINTER).read_text(encoding='utf-8').strip()
-    if runner.train_loop.interrupted:
+    if runner.train_loop.interrupted and runner.train_loop.steps_done < runner.train_loop.max_iters:
         print(f'interrupted after step {runner.train_loop.steps_done}; go on with --resume (from {last})')
         return 130
     print(f'done. Next: xtune convert pth_to_hf {job.work_dir / f"{job.name}.py"} {last} ./hf')

@@ -2,6 +2,7 @@
 
 import torch
 from peft import PeftModel, get_peft_model
+from safetensors import SafetensorError
 from transformers import PreTrainedModel
 
 from ..config.wire import Job
@@ -34,6 +35,12 @@ def build_llm(job: Job, device: torch.device) -> tuple[PreTrainedModel | PeftMod
         arguments['quantization_config'] = quantization
     model = load_model(job, device, dtype if job.lora is not None else torch.float32, **arguments)
     model.config.use_cache = False
+    flash = 'flash' in str(model.config._attn_implementation)
+    if flash and job.values.pack and job.schedule.batch_size > 1:
+        raise ModelError(
+            'flash attention keeps packed samples apart only in batches of one sequence: set schedule.batch_size=1 '
+            "(and accumulate more), or llm.attn_implementation='sdpa'"
+        )
     if job.lora is not None:
         model = _add_adapter(model, job)
     if job.values.checkpointing == 'all':
@@ -60,7 +67,7 @@ def load_model(job: Job, device: torch.device, dtype: torch.dtype, **arguments) 
     try:
         with quiet():
             return job.load_llm(dtype=dtype, device_map={'': str(device)}, **arguments)
-    except (OSError, ValueError, ImportError, KeyError) as error:
+    except (OSError, ValueError, ImportError, KeyError, RuntimeError, SafetensorError) as error:
         raise ModelError(f'the model `{name}` cannot be loaded: {_first_lines(error)}') from error
 
 
@@ -69,7 +76,16 @@ def _add_adapter(model: PreTrainedModel, job: Job) -> PeftModel:
         parameter.requires_grad_(False)
     try:
         with quiet():
-            return get_peft_model(model, job.lora())
+            config = job.lora()
+            if getattr(config, 'is_prompt_learning', False):
+                raise ValueError(
+                    f'{type(config).__name__} puts virtual tokens before the text, which the loss cannot place'
+                )
+            model = get_peft_model(model, config)
+            for parameter in model.parameters():  # peft leaves modules_to_save in the base's type
+                if parameter.requires_grad:
+                    parameter.data = parameter.data.float()
+            return model
     except (ValueError, TypeError, KeyError, ImportError) as error:
         raise ModelError(f'the adapter of section `lora` does not fit the model: {_first_lines(error)}') from error
 

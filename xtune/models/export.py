@@ -56,7 +56,7 @@ def export_info(
 
 
 def _plain_config(values: dict, dtype: str) -> dict:
-    dropped = ('quantization_config', '_name_or_path', '_model_name_or_path')
+    dropped = ('quantization_config', '_name_or_path', '_model_name_or_path', 'auto_map')
     return {k: v for k, v in values.items() if k not in dropped} | dict(dtype=dtype, use_cache=True)
 
 
@@ -68,10 +68,19 @@ def _generation(values: dict, stop_ids: list[int]) -> dict:
 
 def write_adapter(folder: Path, state: dict, info: ExportInfo, tokenizer: PreTrainedTokenizerBase) -> None:
     """Write adapter_model.safetensors, adapter_config.json and what `write_extras` writes."""
-    tensors = {name: tensor.contiguous() for name, tensor in state.items()}
-    save_file(tensors, folder / 'adapter_model.safetensors', metadata={'format': 'pt'})
+    save_file(unshared(state), folder / 'adapter_model.safetensors', metadata={'format': 'pt'})
     (folder / 'adapter_config.json').write_text(info.adapter_config + '\n', encoding='utf-8')
     write_extras(folder, info, tokenizer)
+
+
+def unshared(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Return contiguous tensors that share no memory, as safetensors demands; tied ones are written twice."""
+    seen, tensors = set(), {}
+    for name, tensor in state.items():
+        place = tensor.untyped_storage().data_ptr()
+        tensors[name] = tensor.contiguous().clone() if place in seen else tensor.contiguous()
+        seen.add(place)
+    return tensors
 
 
 def write_extras(folder: Path, info: ExportInfo, tokenizer: PreTrainedTokenizerBase) -> None:

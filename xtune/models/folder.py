@@ -23,7 +23,7 @@ def check_model_folder(name: str, weights: bool = True) -> None:
             raise ModelError(f'model folder {name} does not exist{did_you_mean(path.name, names)}')
         return
     if (path / 'adapter_config.json').is_file() and not (path / 'config.json').is_file():
-        base = json.loads((path / 'adapter_config.json').read_text(encoding='utf-8')).get('base_model_name_or_path')
+        base = _read_json(path / 'adapter_config.json').get('base_model_name_or_path')
         raise ModelError(
             f'{name} is an adapter, not a model; its base is {base}: give that as model and this as adapter'
         )
@@ -50,4 +50,11 @@ def check_adapter_folder(name: str) -> dict:
         raise ModelError(f'{name} has no adapter_config.json, so it is no adapter folder{hint}')
     if not list(path.glob('adapter_model.*')):
         raise ModelError(f'{name} has an adapter_config.json but no adapter_model.safetensors')
-    return json.loads((path / 'adapter_config.json').read_text(encoding='utf-8'))
+    return _read_json(path / 'adapter_config.json')
+
+
+def _read_json(path: Path) -> dict:
+    try:
+        return json.loads(path.read_text(encoding='utf-8'))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ModelError(f'{path} is damaged: {error}') from error

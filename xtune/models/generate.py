@@ -29,6 +29,8 @@ def generate_ids(
         streamer: A transformers streamer that receives the ids as they come.
     """
     sampling = dict(do_sample=True, temperature=temperature, top_p=top_p) if temperature > 0 else dict(do_sample=False)
+    # Named here, or transformers takes them from the model's own generation config.
+    sampling |= dict(repetition_penalty=1.0, no_repeat_ngram_size=0, top_k=0 if temperature > 0 else 50)
     config = GenerationConfig(
         max_new_tokens=max_new_tokens, eos_token_id=stop_ids, pad_token_id=stop_ids[0], use_cache=True, **sampling
     )

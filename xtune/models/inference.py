@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, PreTrainedTokenizerBase
 
 from ..errors import ModelError
@@ -50,7 +51,7 @@ def load_for_inference(
                 from peft import PeftModel
 
                 llm = PeftModel.from_pretrained(llm, adapter)
-    except (OSError, ValueError, RuntimeError, KeyError, ImportError) as error:
+    except (OSError, ValueError, RuntimeError, KeyError, ImportError, SafetensorError) as error:
         lines = [line for line in str(error).strip().splitlines() if line.strip()]
         what = f'{model} with adapter {adapter}' if adapter else model
         raise ModelError(f'{what} cannot be loaded: {" ".join(lines[:3])}') from error
@@ -74,6 +75,14 @@ def load_tokenizer_of(*folders: str | None) -> PreTrainedTokenizerBase:
 
 
 def stored_dtype(model: str) -> torch.dtype:
-    """Return the type in which a model's weights are stored, as its config.json says."""
-    dtype = getattr(AutoConfig.from_pretrained(model, trust_remote_code=False), 'dtype', None)
+    """Return the type in which a model's weights are stored, as its config.json says.
+
+    Raises:
+        ModelError: There is no such model, or its config.json cannot be read.
+    """
+    try:
+        with quiet():
+            dtype = getattr(AutoConfig.from_pretrained(model, trust_remote_code=False), 'dtype', None)
+    except (OSError, ValueError) as error:
+        raise ModelError(f'the model {model} cannot be loaded: {str(error).splitlines()[0]}') from error
     return dtype if isinstance(dtype, torch.dtype) else torch.float32

@@ -10,6 +10,7 @@ from tqdm import tqdm
 
 from ...config.sections import Checkpoint
 from ...registry import HOOKS
+from .. import files
 
 
 @HOOKS.register_module()
@@ -58,8 +59,8 @@ class CheckpointHook(Hook):
             self._remove_old(path)
 
     def _remove_old(self, newest: Path) -> None:
-        files = sorted(newest.parent.glob('*_*.pth'), key=lambda p: p.stat().st_mtime_ns)
-        for path in [p for p in files if p != newest][: -(self.settings.keep - 1) or None]:
+        older = [path for path in files.candidates(newest.parent) if path != newest]
+        for path in older[self.settings.keep - 1 :]:
             path.unlink()
             shutil.rmtree(path.with_name(f'{path.stem}_hf'), ignore_errors=True)
 
