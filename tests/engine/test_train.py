@@ -120,6 +120,12 @@ def test_resume_without_a_checkpoint_is_an_error(make_config, xtune):
     assert code == 2 and 'holds no .pth file' in err
 
 
+def test_loader_processes_and_unpacked_rows_train_too(make_config, xtune, tmp_path):
+    for name, workers in (('none', 0), ('two', 2)):
+        assert xtune('train', make_config(name=name, pack=False, **{'data.num_workers': workers}))[0] == 0
+    assert losses(tmp_path / 'none') == losses(tmp_path / 'two')
+
+
 def test_resume_takes_a_changed_learning_rate_and_more_epochs(make_config, xtune, tmp_path):
     constant = {'schedule.lr_schedule': 'constant', 'schedule.warmup_ratio': 0.0}
     xtune('train', make_config(**constant))
