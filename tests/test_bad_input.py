@@ -122,9 +122,8 @@ def test_work_dir_that_cannot_be_written(train, alpaca_file):
     assert 'cannot be written to' in train('--work-dir', str(alpaca_file / 'below'))
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason='with a GPU the optimizer works, and test_gpu.py runs it')
 def test_paged_optimizer_without_a_gpu(train):
-    if torch.cuda.is_available():
-        pytest.skip('this machine has a GPU')
     err = train(**{'optimizer.type': 'bitsandbytes.optim.PagedAdamW32bit'})
     assert 'CUDA GPUs only' in err and 'AdamW' in err
 

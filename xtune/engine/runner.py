@@ -19,7 +19,6 @@ class TuneRunner(FlexibleRunner):
 
     def __init__(self, *args: Any, run_meta: dict[str, Any], **kwargs: Any) -> None:
         self.run_meta = run_meta
-        self.resumed_from: Path | None = None
         super().__init__(*args, **kwargs)
 
     def dump_config(self) -> None:
@@ -60,7 +59,6 @@ class TuneRunner(FlexibleRunner):
                 f'{filename} stands at step {meta["iter"]}, beyond the {self.train_loop.max_iters} of this run'
             )
         self.train_loop.go_to(meta['iter'])
-        self.resumed_from = Path(filename)
 
 
 def newest_whole(work_dir: Path) -> tuple[Path, list[str]]:
