@@ -71,7 +71,7 @@ def test_workbook_without_the_sheet_names_its_sheets(train, tmp_path):
     [
         ([{'role': 'user', 'content': 'a'}], 'reply missing'),
         ([{'role': 'user', 'content': 'a'}, {'role': 'assistant', 'content': ' '}], 'empty reply'),
-        ([{'role': 'user', 'content': 'a'}] * 2 + [{'role': 'assistant', 'content': 'b'}], 'roles do not alternate'),
+        ([{'role': 'user', 'content': 'a'}] + [{'role': 'assistant', 'content': 'b'}] * 2, 'roles do not alternate'),
     ],
 )
 def test_bad_conversations_are_counted_and_located(messages, reason, train, tmp_path):
@@ -131,7 +131,7 @@ def test_paged_optimizer_without_a_gpu(train):
 def test_template_that_does_not_fit_the_tokenizer(train):
     err = train(template='llama3')
     assert '<|eot_id|>' in err and 'not one' in err
-    assert 'did you mean `chatml`' in train(template='chatlm')
+    assert '`chatml`?' in train(template='chatlm')
 
 
 def test_checkpoint_that_would_run_code(train, tmp_path):

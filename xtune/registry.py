@@ -28,7 +28,10 @@ def lookup(registry: Registry, name: str) -> Any:
     Raises:
         ConfigError: Nothing is registered under that name; the message names close ones.
     """
-    found = registry.get(name)
+    registry.import_from_location()
+    found = registry.module_dict.get(name)
+    if found is None and registry.parent is not None:
+        found = registry.get(name)
     if found is None:
         raise ConfigError(
             f'no {registry.name} is registered as `{name}`{did_you_mean(name, registry.module_dict)}. '

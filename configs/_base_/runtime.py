@@ -5,15 +5,25 @@ val_dataset = None
 # Tokens per training sequence. Short samples are packed up to this length.
 max_length = 2048
 
+# 'fit' (or True), 'exact', 'stream', or False: one sample a sequence.
 pack = True
 
 # A sample of more than max_length tokens: 'truncate', 'split', 'drop' or 'error'.
 overlong = 'truncate'
 
+# 'all_replies' or 'last_reply'.
+train_on = 'all_replies'
+
+# Special-token text inside data, such as <|im_end|>: 'text' stays text, 'parse' becomes the token, 'error' refuses the row.
+control_tokens = 'text'
+
 data = dict(
     num_proc=None,  # processes that tokenise; None: one per core
     max_bad_rows=0.05,  # share of unusable rows above which the run stops
     num_workers=0,
+    longest_first=False,  # the first step trains on the longest sequences
+    streaming=False,  # read rows while training; needs schedule.max_steps
+    window=10000,  # rows shuffled together when streaming
 )
 
 # 'auto' computes in bf16 where the GPU has it, else in fp32.

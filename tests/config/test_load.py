@@ -69,7 +69,7 @@ def test_a_misspelt_preset_is_refused_with_close_names(tmp_path):
         ('max_length', True, '`max_length` must be an int, got True (bool)'),
         ('max_length', 0, '`max_length` must be at least 8, got 0'),
         ('max_length', -5, '`max_length` must be at least 8, got -5'),
-        ('pack', 1, '`pack` must be True or False, got 1 (int)'),
+        ('pack', 1, "`pack` must be True or False or one of 'fit', 'exact', 'stream', got 1 (int)"),
         ('base_model', None, '`base_model` must be a string, got None (NoneType)'),
         ('schedule', [1, 2], '`schedule` must be a dict, got [1, 2] (list)'),
         ('schedule.warmup_ratio', 1.5, '`schedule.warmup_ratio` must be at most 1, got 1.5'),
@@ -170,6 +170,6 @@ def test_options_reach_everything_that_depends_on_them():
     job = wire(load(LORA, parse_options([*pairs, 'lora.r=4', 'optimizer.lr=0.5', 'llm.torch_dtype=auto'])), 'mine')
     assert (job.values.max_length, job.values.seed, job.values.base_model) == (64, 9, '/m')
     assert job.load_llm.args == job.load_tokenizer.args == ('/m',)
-    assert job.schedule.max_epochs == 7 and job.train_source.path == 'my.jsonl'
+    assert job.schedule.max_epochs == 7 and job.train_sources[0].path == 'my.jsonl'
     assert job.lora.keywords['r'] == 4 and job.optimizer.keywords['lr'] == 0.5
     assert job.load_llm.keywords['torch_dtype'] == 'auto' and job.work_dir.as_posix() == 'work_dirs/mine'

@@ -14,12 +14,12 @@ def talk(letters, **extra):
 
 @pytest.mark.parametrize('letters', ['ua', 'sua', 'uaua', 'suata', 'uatta', 'x'])
 def test_good_conversations_pass_unchanged(letters):
-    assert checked(talk(letters)) == talk(letters)
+    assert checked(talk(letters)).messages == talk(letters)
 
 
 @pytest.mark.parametrize('letters, kept', [('uau', 'ua'), ('suauau', 'suaua'), ('uat', 'ua'), ('uauu', 'ua')])
 def test_what_follows_the_last_reply_is_cut(letters, kept):
-    assert checked(talk(letters)) == talk(kept)
+    assert checked(talk(letters)).messages == talk(kept)
 
 
 @pytest.mark.parametrize('nothing', [None, [], 'text', {'role': 'user'}])
@@ -71,7 +71,7 @@ def test_faults_of_one_message(message, reason, detail):
 
 
 def test_empty_question_is_allowed():
-    assert checked(exchange('', 'Hi')) == exchange('', 'Hi')
+    assert checked(exchange('', 'Hi')).messages == exchange('', 'Hi')
 
 
 def test_nothing_to_train_on():
@@ -82,7 +82,7 @@ def test_nothing_to_train_on():
 def test_one_trained_reply_is_enough_but_it_must_come_before_the_cut():
     messages = talk('uaua')
     messages[1]['train'] = False
-    assert [is_trained(m) for m in checked(messages)] == [False, False, False, True]
+    assert [is_trained(m) for m in checked(messages).messages] == [False, False, False, True]
 
 
 def test_row_error_shows_reason_and_detail():

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from tokenizers.processors import ByteLevel
 
-from xtune.data.conversation import RowError, checked, exchange
+from xtune.data.conversation import Conversation, RowError, checked, exchange
 from xtune.data.encode import Encoder
 from xtune.data.stops import stop_ids
+from xtune.data.tokenise import Tokeniser
 from xtune.errors import DataError, TemplateError
 from xtune.templates.resolve import resolve
 from xtune.templates.template import ChatTemplate
@@ -16,6 +17,25 @@ from xtune.templates.template import ChatTemplate
 LLAMA3 = ['<|begin_of_text|>', '<|start_header_id|>', '<|end_header_id|>', '<|eot_id|>']
 TEMPLATES = ['chatml', 'plain', 'auto', 'llama3']
 REPLIES = ['Hello!', ' 你好，世界。', '4 😀👩‍👩‍👧 ok  ', 'def f():\n    return 1\n\n', '<b>Hello!</b>']
+
+
+class One(Encoder):
+    """Encodes one list of messages, and raises why it cannot."""
+
+    def __call__(self, messages):
+        given = messages if isinstance(messages, Conversation) else Conversation(messages)
+        [result] = super().__call__([given])
+        if isinstance(result, Exception):
+            raise result
+        return result
+
+    @property
+    def tokenizer(self):
+        return self.tokeniser.tokenizer
+
+    @property
+    def template(self):
+        return self.tokeniser.template
 
 
 class Slow:
@@ -28,6 +48,12 @@ class Slow:
 
     def __call__(self, text, **options):
         return self.tokenizer(text, **options)
+
+    def __len__(self):
+        return len(self.tokenizer)
+
+    def __getattr__(self, name):
+        return getattr(self.tokenizer, name)
 
 
 @pytest.fixture(scope='module')
@@ -43,7 +69,7 @@ def llama(tokenizer):
 def encoder(tokenizer, llama):
     def make(name='chatml', max_length=10_000, overlong='error', tokenizer=tokenizer):
         tokenizer = llama if name == 'llama3' else tokenizer
-        return Encoder(tokenizer, resolve(name, tokenizer), max_length, overlong)
+        return One(Tokeniser(tokenizer, resolve(name, tokenizer)), max_length, overlong)
 
     return make
 
@@ -72,7 +98,7 @@ def test_exactly_each_reply_and_its_end_are_trained(encoder, name, system):
     assert encode.tokenizer.pad_token_id == encode.tokenizer.eos_token_id  # the ends are trained all the same
     [sample] = encode(talk(*REPLIES, system=system))
     assert trained(encode, sample) == turns_of(name, REPLIES)
-    assert {int(sample.ids[end - 1]) for _, end in sample.spans} == {stop_ids(encode.tokenizer, encode.template)[0]}
+    assert {int(sample.ids[end - 1]) for _, end in sample.spans} == {stop_ids(encode.tokeniser)[0]}
 
 
 @pytest.mark.parametrize('name', ['chatml', 'plain', 'auto'])  # llama3 trims replies
@@ -105,7 +131,7 @@ def test_untrained_replies_are_context_only(encoder):
 def test_truncation_keeps_whole_turns_or_ends_a_shortened_reply(encoder, name):
     messages = talk(*REPLIES, system='Be brief.')
     whole = encoder(name)(messages)[0]
-    stop = stop_ids(encoder(name).tokenizer, encoder(name).template)[0]
+    stop = stop_ids(encoder(name).tokeniser)[0]
     for length in range(whole.turns[0][0] + 2, len(whole.ids)):
         encode = encoder(name, length, 'truncate')
         [sample] = encode(messages)
@@ -178,11 +204,11 @@ def test_text_is_cut_without_loss_or_shortened(encoder, overlong, pieces):
 
 
 def test_stop_ids(encoder, tokenizer, llama):
-    assert stop_ids(tokenizer, resolve('auto', tokenizer)) == [tokenizer.eos_token_id]
+    assert stop_ids(Tokeniser(tokenizer, resolve('auto', tokenizer))) == [tokenizer.eos_token_id]
     eot = llama.convert_tokens_to_ids('<|eot_id|>')
-    assert stop_ids(llama, resolve('llama3', llama)) == [eot, tokenizer.eos_token_id]
+    assert stop_ids(Tokeniser(llama, resolve('llama3', llama))) == [eot, tokenizer.eos_token_id]
     with pytest.raises(TemplateError, match=r"`llama3` ends a reply with '<\|eot_id\|>', which is \d+ tokens"):
-        stop_ids(tokenizer, resolve('llama3', tokenizer))
+        stop_ids(Tokeniser(tokenizer, resolve('llama3', tokenizer)))
 
 
 @pytest.mark.parametrize('prompt, reply', [('Q:', '"Hi"'), ('Q: ', 'Hi'), ('Q:\n', '\n\nHi')])
@@ -193,7 +219,7 @@ def test_token_over_the_border_of_a_reply_is_taken_apart(tokenizer, kind, prompt
         own.backend_tokenizer.post_processor = ByteLevel(trim_offsets=True)
     source = "{{ prompt }}{% generation %}{{ messages[0].content + '<|im_end|>' }}{% endgeneration %}"
     template = ChatTemplate('mine', source, {'prompt': prompt}, ())
-    [sample] = Encoder(Slow(own) if kind == 'slow' else own, template, 99, 'error')(exchange('', reply)[1:])
+    [sample] = One(Tokeniser(Slow(own) if kind == 'slow' else own, template), 99, 'error')(exchange('', reply)[1:])
     assert sample.ids.tolist() == ids(own, prompt) + ids(own, reply + '<|im_end|>')
     assert sample.ids.tolist() != ids(own, prompt + reply + '<|im_end|>')  # else this proves nothing
     assert sample.spans == [(len(ids(own, prompt)), len(sample.ids))]

@@ -1,164 +1,179 @@
-"""Map functions: the row and result of each docstring, the odd rows, and detection by columns."""
+"""Map functions: the row and result of each docstring, questions and answers in columns, and the command."""
 
 import json
 import re
+import subprocess
+import sys
 
 import pytest
 
 from xtune.config.sections import Source
-from xtune.data.conversation import RowError, checked
-from xtune.data.detect import fitting, require
-from xtune.data.map_fns import self_cognition_map_fn, sharegpt_map_fn
-from xtune.data.prepare import bound_map_fn
+from xtune.data import map_fns
+from xtune.data.conversation import Conversation, RowError, checked
+from xtune.data.local import BUNDLED
+from xtune.data.map_fns import self_cognition_map_fn
+from xtune.data.mapping import row_mapper
 from xtune.data.readers import read_file
-from xtune.data.sources import BUNDLED, Row
-from xtune.errors import ConfigError, DataError
+from xtune.data.sources import Row
+from xtune.errors import ConfigError, DataError, TemplateError
+from xtune.formats import described, formats
 from xtune.registry import MAP_FNS, lookup
+from xtune.templates.system import SYSTEM_PROMPTS, system_text
 
 HI = [('user', 'Hi'), ('assistant', 'Hello!')]
+OURS = sorted(name for name, function in MAP_FNS.module_dict.items() if function.__module__.startswith('xtune.'))
+# Functions of one question and one reply -> their columns, and the system text they add.
+COLUMNS = {
+    'alpaca': ('instruction', 'output', None),
+    'alpaca_zh': ('instruction_zh', 'output_zh', None),
+    'arxiv': ('abstract', 'title', 'arxiv_gentile'),
+    'code_alpaca': ('prompt', 'completion', 'coder'),
+    'colors': ('description', 'color', 'colorist'),
+    'crime_kg_assitant': ('input', 'output', 'lawyer'),
+    'default': ('input', 'output', None),
+    'law_reference': ('question', 'answer', 'lawyer'),
+    'medical': ('instruction', 'output', 'medical'),
+    'medqa': ('Question', 'Answer', None),
+    'stack_exchange': ('question', 'response', None),
+    'tiny_codes': ('prompt', 'response', 'coder'),
+}
+
+
+def call(name, row, **arguments):
+    return lookup(MAP_FNS, name)(row, **arguments)
 
 
 def mapped(name, row, **arguments):
-    return [(m['role'], m['content']) for m in lookup(MAP_FNS, name)(row, **arguments)]
+    given = call(name, row, **arguments)
+    given = given.messages if isinstance(given, Conversation) else given
+    return [(m['role'], m['content']) for m in given]
 
 
 def heads(*rows):
     return [Row('file.json', number, row) for number, row in enumerate(rows, 1)]
 
 
-def turns(*pairs):
-    return {'conversations': [{'from': who, 'value': value} for who, value in pairs]}
+@pytest.mark.parametrize('name', OURS)
+def test_the_row_of_a_docstring_gives_exactly_its_result(name):
+    shown = described(name, lookup(MAP_FNS, name))
+    assert checked(call(name, shown.row)) == shown.result
 
 
-def talk(*messages):
-    return {'messages': [{'role': role, 'content': content} for role, content in messages]}
+def test_every_function_is_registered_exported_and_described():
+    assert [f'{name}_map_fn' for name in OURS] == sorted(map_fns.__all__)
+    for name in OURS:
+        assert getattr(map_fns, f'{name}_map_fn') is lookup(MAP_FNS, name)
+        shown = described(name, lookup(MAP_FNS, name))
+        assert len(shown.summary) <= 110 and shown.summary.endswith('.')
 
 
-WHO = [('user', 'Who are you?'), ('assistant', 'I am {{NAME}}, made by {{AUTHOR}}.')]
-GUANACO = '### Human: What is a monopsony?### Assistant: A market with one buyer.### Human: Thanks'
-DOCSTRINGS = {
-    'alpaca': ({'instruction': 'Add.', 'input': '2, 3', 'output': '5'}, [('user', 'Add.\n2, 3'), ('assistant', '5')]),
-    'medqa': ({'Question': 'Hi\n', 'Answer': ' Hello!'}, HI),
-    'oasst1': ({'text': GUANACO}, [('user', 'What is a monopsony?'), ('assistant', 'A market with one buyer.')]),
-    'openai': (talk(*HI), HI),
-    'self_cognition': (talk(*WHO), [WHO[0], ('assistant', 'I am Xiaotu, made by the xtune team.')]),
-    'sharegpt': (turns(('human', 'Hi'), ('gpt', 'Hello!')), HI),
-    'text': ({'text': ' Anarchism is ...\n'}, [('text', 'Anarchism is ...')]),
-}
+NESTED = ('x', '[]', 7, 0.5, float('nan'), True, None, b'x', {}, {'x': 1}, [], [None], [1], ['x'], [[]], [{}])
 
 
-@pytest.mark.parametrize('name', DOCSTRINGS)
-def test_row_and_result_of_the_docstring(name):
-    row, result = DOCSTRINGS[name]
-    assert [(m['role'], m['content']) for m in checked(lookup(MAP_FNS, name)(row))] == result
+@pytest.mark.parametrize('shown', formats(), ids=lambda shown: shown.name)
+def test_any_value_in_any_column_gives_a_result_or_a_row_error(shown):
+    for name in [*shown.row, 'system', 'history', 'tools', 'labels', 'attention_mask', 'image', 'prompt']:
+        for value in NESTED:
+            try:
+                checked(call(shown.name, shown.row | {name: value}))
+            except RowError as error:
+                assert error.reason
+        try:
+            checked(call(shown.name, {key: value for key, value in shown.row.items() if key != name}))
+        except RowError as error:
+            assert error.reason
 
 
-def test_every_built_in_function_has_its_row_here():
-    ours = {name for name, function in MAP_FNS.module_dict.items() if function.__module__.startswith('xtune.')}
-    assert ours == set(DOCSTRINGS)
+@pytest.mark.parametrize(('name', 'columns'), COLUMNS.items(), ids=COLUMNS)
+def test_system_text_by_default_by_name_by_text_or_none(name, columns):
+    question, reply, default = columns
+    row = {question: 'Hi', reply: 'Hello!'}
+    assert mapped(name, row) == ([('system', SYSTEM_PROMPTS[default])] if default else []) + HI
+    assert mapped(name, row, system=None) == HI
+    assert mapped(name, row, system='sql')[0] == ('system', SYSTEM_PROMPTS['sql'])
+    assert mapped(name, row, system='Be brief.')[0] == ('system', 'Be brief.')
+    with pytest.raises(TemplateError, match='no system text is called `codr`; did you mean `coder`'):
+        call(name, row, system='codr')
 
 
-def test_alpaca_without_input_ends_in_no_newline_and_nooutput_is_an_empty_reply():
-    for row in ({}, {'input': ''}, {'input': None}):
-        assert mapped('alpaca', {'instruction': 'Hi', 'output': 'Hello!', **row}) == HI
-    with pytest.raises(RowError, match='^empty reply: the output is "<nooutput>"$'):
-        mapped('alpaca', {'instruction': 'x', 'input': '', 'output': '<nooutput>'})
+@pytest.mark.parametrize(('name', 'columns'), COLUMNS.items(), ids=COLUMNS)
+def test_cells_that_are_numbers_empty_missing_or_lists(name, columns):
+    question, reply, _ = columns
+    assert mapped(name, {question: 7, reply: 0.5}, system=None) == [('user', '7'), ('assistant', '0.5')]
+    for empty in (None, float('nan'), '', '  '):
+        with pytest.raises(RowError, match='^empty reply'):
+            checked(call(name, {question: 'Hi', reply: empty}))
+    with pytest.raises(RowError, match=f'^no column `{reply}`: the columns are {question}$'):
+        call(name, {question: 'Hi'})
+    with pytest.raises(RowError, match=f'^column `{reply}` is not text: it holds a list$'):
+        call(name, {question: 'Hi', reply: ['Hello!']})
+
+
+@pytest.mark.parametrize(
+    ('name', 'suffix'), [('alpaca', ''), ('alpaca_zh', '_zh'), ('medical', '')], ids=['alpaca', 'alpaca_zh', 'medical']
+)
+def test_an_empty_input_adds_no_newline_and_nooutput_is_an_empty_reply(name, suffix):
+    row = {f'instruction{suffix}': 'Hi', f'output{suffix}': 'Hello!'}
+    for given in ({}, {f'input{suffix}': ''}, {f'input{suffix}': None}, {f'input{suffix}': float('nan')}):
+        assert mapped(name, row | given, system=None) == HI
+    assert mapped(name, row | {f'input{suffix}': 'you'}, system=None)[0] == ('user', 'Hi\nyou')
+    with pytest.raises(RowError, match=f'^empty reply: the output{suffix} is "<nooutput>"$'):
+        call(name, row | {f'output{suffix}': '<nooutput>'})
 
 
 def test_alpaca_system_and_history_come_before_the_question():
     row = {'instruction': 'q3', 'output': 'r3', 'system': 's', 'history': [['q1', 'r1'], ['q2', 'r2']]}
     assert [content for _, content in mapped('alpaca', row)] == ['s', 'q1', 'r1', 'q2', 'r2', 'q3', 'r3']
     assert len(mapped('alpaca', {**row, 'history': None, 'system': None})) == 2
+    # A text of the data set is never taken for a name.
+    assert mapped('alpaca', {**row, 'system': 'sql'}, system='coder')[0] == ('system', 'sql')
+    assert mapped('alpaca', {**row, 'system': float('nan')}, system='coder')[0][1] == SYSTEM_PROMPTS['coder']
 
 
-def test_oasst1_headings_stay_and_the_last_question_is_left_out():
-    reply = '# One\n### Two\ntext\n### Humans: a heading\n#### Three'
-    row = {'text': f'### Human: q### Assistant: {reply}### Human: and?### Assistant: no.### Human: why?'}
-    messages = checked(lookup(MAP_FNS, 'oasst1')(row))
-    assert [m['content'] for m in messages] == ['q', reply, 'and?', 'no.']
-    with pytest.raises(RowError, match='no "### Human:" and "### Assistant:" turns'):
-        mapped('oasst1', {'text': 'only text'})
+@pytest.mark.parametrize('history', ['[]', {'q': 'r'}, [['q']], ['qr'], [['q', 1]], [['q', None]], 7])
+def test_alpaca_history_of_another_shape(history):
+    with pytest.raises(RowError, match='^column `history` is not a list of pairs: '):
+        call('alpaca', {'instruction': 'q', 'output': 'r', 'history': history})
 
 
-def test_columns_of_medqa_can_be_named():
-    assert mapped('medqa', {'q': 'Hi', 'a': 'Hello!'}, question='q', answer='a') == HI
+def test_colors_take_what_follows_the_first_colon_or_all():
+    for description in ('Blue: Hi', 'Hi', 'Hi:', ' Hi '):
+        assert mapped('colors', {'description': description, 'color': 'Hello!'}, system=None) == HI
+    assert mapped('colors', {'description': 'a: b: c', 'color': '#fff'}, system=None)[0] == ('user', 'b: c')
 
 
-def test_sharegpt_system_tools_and_calls():
-    call = '{"name": "add", "arguments": {"a": 1}}'
-    row = turns(
-        ('system', 'Be brief.'), ('human', 'q'), ('function_call', call), ('observation', '3'), ('gpt', 'It is 3.')
-    )
-    messages = checked(sharegpt_map_fn(row | {'tools': [{'name': 'add'}]}))
-    assert [m['role'] for m in messages] == ['system', 'user', 'assistant', 'tool', 'assistant']
-    assert messages[0]['content'] == 'Be brief.\n\nYou can call these tools:\n[{"name": "add"}]'
-    assert [m['content'] for m in messages[1:]] == ['q', call, '3', 'It is 3.']
+def test_sql_puts_the_table_before_the_question():
+    row = {'context': 'CREATE TABLE a (b INT)', 'question': 'q', 'answer': 'r'}
+    assert mapped('sql', row, system=None) == [('user', 'CREATE TABLE a (b INT)\nq'), ('assistant', 'r')]
+    assert mapped('sql', {**row, 'context': ''}, system=None)[0] == ('user', 'q')
 
 
-def test_sharegpt_takes_a_system_column_drops_a_greeting_and_passes_over_empty_tools():
-    for tools in (None, '', '[]', []):
-        assert mapped('sharegpt', turns(('human', 'Hi'), ('gpt', 'Hello!')) | {'tools': tools}) == HI
-    row = turns(('gpt', 'Welcome'), ('user', 'Hi'), ('assistant', 'Hello!')) | {'system': 's'}
-    assert mapped('sharegpt', row) == [('system', 's'), *HI]
+def test_openorca_system_text_of_the_row_comes_first():
+    row = {'system_prompt': 'coder', 'question': 'Hi', 'response': 'Hello!'}
+    assert mapped('openorca', row) == [('system', 'coder'), *HI]
+    assert mapped('openorca', {**row, 'system_prompt': None}) == HI
+    assert mapped('openorca', {**row, 'system_prompt': ''}, system='coder')[0] == ('system', SYSTEM_PROMPTS['coder'])
 
 
-@pytest.mark.parametrize(
-    'row, message',
-    [
-        (turns(('human', 'x'), ('alien', 'y')), "unknown role: turn 2 is from 'alien'; known: human, user, gpt"),
-        ({'conversations': [{'role': 'user'}]}, 'turn without from or value: turn 1 is'),
-        ({'conversations': 'x'}, 'column `conversations` is not a list of turns: it holds a str'),
-        ({'chat': []}, 'no column `conversations`: the columns are chat'),
-    ],
-)
-def test_sharegpt_faults(row, message):
-    with pytest.raises(RowError, match=message):
-        sharegpt_map_fn(row)
+def test_columns_of_medqa_can_be_named_and_differ_in_case():
+    assert mapped('medqa', {'q': ' Hi\n', 'a': 'Hello! '}, question='q', answer='a') == HI
+    assert mapped('medqa', {'question': 'Hi', 'ANSWER': 'Hello!'}) == HI
+    with pytest.raises(RowError, match='^no column `Answer`: the columns are question$'):
+        call('medqa', {'question': 'Hi'})
 
 
-@pytest.mark.parametrize('key', ['train', 'loss', 'weight'])
-def test_openai_flags_decide_what_is_trained(key):
-    row = {'messages': [{'role': 'assistant', 'content': 'x', key: value} for value in (False, 0, 0.0, True, 1, None)]}
-    flags = [message.get('train') for message in lookup(MAP_FNS, 'openai')(row)]
-    assert flags == [False, False, False, True, True, None]
-
-
-def test_openai_parts_tool_calls_and_roles():
-    parts = [{'type': 'text', 'text': 'Hi '}, {'type': 'text', 'text': 'you'}]
-    call = {'id': '1', 'type': 'function', 'function': {'name': 'add', 'arguments': '{"数": 1}'}}
-    row = talk(('developer', 's'), ('user', parts), ('assistant', None), ('tool', '3'), ('assistant', 'It is 3.'))
-    row['messages'][2]['tool_calls'] = [call]
-    result = mapped('openai', row)
-    assert [role for role, _ in result] == ['system', 'user', 'assistant', 'tool', 'assistant']
-    assert result[1][1] == 'Hi you'
-    assert json.loads(result[2][1]) == call['function'] and '数' in result[2][1]
-
-
-@pytest.mark.parametrize(
-    'row, message',
-    [
-        ({'text': 'x'}, 'no column `messages`: the columns are text'),
-        ({'messages': 'x'}, 'column `messages` is not a list of messages: it holds a str'),
-        ({'messages': ['x']}, "message without role or content: message 1 is 'x'"),
-        (talk(('user', [{'type': 'image_url'}])), 'content is not text: message 1 has parts that are not text'),
-        (talk(('user', [{'type': 'text', 'text': None}])), 'content is not text'),
-    ],
-)
-@pytest.mark.parametrize('name', ['openai', 'self_cognition'])
-def test_openai_faults(name, row, message):
-    with pytest.raises(RowError, match=message):
-        mapped(name, row)
-
-
-def test_self_cognition_leaves_a_fault_of_content_to_the_check():
-    with pytest.raises(RowError, match='content is not text'):
-        checked(self_cognition_map_fn(talk(('user', 'x'), ('assistant', 7))))
+def test_system_texts():
+    assert list(SYSTEM_PROMPTS) == 'moss_sft alpaca arxiv_gentile colorist coder lawyer medical sql'.split()
+    assert all(text == text.strip() and system_text(name) == text for name, text in SYSTEM_PROMPTS.items())
+    assert '{bot_name}' in SYSTEM_PROMPTS['moss_sft'] and SYSTEM_PROMPTS['moss_sft'].count('\n') == 8
+    for text in ('Be brief.', 'code r', 'Hello', '你是一名律师。', 'sql '):
+        assert system_text(text) == text
 
 
 def test_bundled_self_cognition_is_whole_in_two_languages_without_placeholders():
     rows = [row for _, row in read_file(BUNDLED['self_cognition'])]
-    talks = [checked(self_cognition_map_fn(row, name='Ada', author='Lovelace')) for row in rows]
-    texts = [''.join(m['content'] for m in messages) for messages in talks]
+    talks = [checked(self_cognition_map_fn(row, name='Ada', author='Lovelace')).messages for row in rows]
+    texts = [''.join(m['content'] for m in given) for given in talks]
     assert 60 <= len(rows) <= 100
     assert not [text for text in texts if re.search(r'[{}]|NAME|AUTHOR', text)]
     chinese = [text for text in texts if re.search('[一-鿿]', text)]
@@ -166,45 +181,77 @@ def test_bundled_self_cognition_is_whole_in_two_languages_without_placeholders()
     assert sum('Ada' in text for text in texts) > len(texts) / 2 and any('Lovelace' in text for text in texts)
 
 
-@pytest.mark.parametrize(
-    'row, name',
-    [
-        ({'messages': [], 'text': ''}, 'openai'),
-        ({'conversations': []}, 'sharegpt'),
-        ({'conversation': []}, 'sharegpt'),
-        ({'instruction': 'x', 'output': 'y'}, 'alpaca'),
-        ({'Question': 'x', 'Answer': 'y', 'URL': 'z'}, 'medqa'),
-        ({'text': '### Human: x### Assistant: y'}, 'oasst1'),
-        ({'text': 'Some words'}, 'text'),
-    ],
-)
-def test_detection_by_columns_names_a_function_that_takes_the_row(row, name):
-    assert fitting(row) == require(row, 'file.json') == name
-    lookup(MAP_FNS, name)(row)
-
-
 def test_detection_without_a_fit_shows_columns_and_formats():
-    assert fitting({'prompt': 'x'}) is None
     with pytest.raises(DataError, match=r'(?s)file\.json has the columns prompt, reply.* alpaca .*map_fn'):
-        bound_map_fn(Source(path='file.json'), heads({'prompt': 'x', 'reply': 'y'}))
+        row_mapper(Source(path='file.json'), heads({'prompt': 'x', 'reply': 'y'}))
 
 
 def test_map_function_that_does_not_fit_names_the_one_that_does():
     rows = heads({'Question': 'x', 'Answer': 'y'})
-    with pytest.raises(
-        DataError, match=r"file\.json, row 1 .*`alpaca_map_fn`: no column `output`.*map_fn='medqa' fits"
-    ):
-        bound_map_fn(Source(path='file.json', map_fn='alpaca'), rows)
+    with pytest.raises(DataError, match=r"file\.json, row 1 .*`alpaca`: no column `instruction`.*map_fn='medqa' fits"):
+        row_mapper(Source(path='file.json', map_fn='alpaca'), rows)
 
 
 def test_first_rows_may_be_bad_if_one_of_them_fits():
     rows = heads({'output': '<nooutput>'}, {'instruction': 'Hi', 'output': 'Hello!'})
-    assert bound_map_fn(Source(path='file.json', map_fn='alpaca'), rows)(rows[1].values)[1]['content'] == 'Hello!'
+    given = row_mapper(Source(path='file.json', map_fn='alpaca'), rows)(rows[1].values)
+    assert given.messages[1]['content'] == 'Hello!'
 
 
 def test_unknown_map_function_and_wrong_arguments_are_told():
     rows = heads({'instruction': 'x', 'output': 'y'})
-    with pytest.raises(ConfigError, match=r'no map function is registered as `alpacca`; did you mean `alpaca`\?'):
-        bound_map_fn(Source(path='file.json', map_fn='alpacca'), rows)
-    with pytest.raises(DataError, match='`alpaca_map_fn`: .*nme.*; see train_dataset.map_args'):
-        bound_map_fn(Source(path='file.json', map_args={'nme': 1}), rows)
+    with pytest.raises(ConfigError, match=r'no map function is registered as `alpacca`; did you mean `alpaca`'):
+        row_mapper(Source(path='file.json', map_fn='alpacca'), rows)
+    with pytest.raises(DataError, match='`alpaca`: .*nme.*; see train_dataset.map_args'):
+        row_mapper(Source(path='file.json', map_args={'nme': 1}), rows)
+
+
+def test_list_dataset_format_shows_every_format(xtune):
+    code, out, err = xtune('list-dataset-format')
+    assert code == 0 and not err
+    blocks = out.rstrip('\n').split('\n\n')
+    assert [block.split('\n')[0] for block in blocks] == OURS
+    for block, shown in zip(blocks, formats(), strict=True):
+        lines = block.split('\n')
+        assert lines[1] == f'  {shown.summary}'
+        assert json.loads(lines[2].removeprefix('  row     ')) == shown.row
+        assert lines[3].startswith('  result  ') and all(line.startswith(' ' * 10) for line in lines[4:])
+
+
+@pytest.mark.parametrize('name', ['alpaca', 'Alpaca', 'alpaca_map_fn'])
+def test_list_dataset_format_shows_one_format_alone(xtune, name):
+    assert xtune('list-dataset-format', name) == (
+        0,
+        'alpaca\n'
+        '  Instructions with an optional input, as in Alpaca and Open-Platypus.\n'
+        '  row     {"instruction": "Add the numbers.", "input": "2, 3", "output": "5"}\n'
+        '  result  user       "Add the numbers.\\n2, 3"\n'
+        '          assistant  "5"\n',
+        '',
+    )
+
+
+@pytest.mark.parametrize(
+    ('pattern', 'names'),
+    [
+        ('alpac', 'alpaca alpaca_zh code_alpaca'),
+        ('*_zh', 'alpaca_zh'),
+        ('tokenized', 'tokenized'),
+        ('m?ss*', 'moss_sft'),
+    ],
+)
+def test_list_dataset_format_takes_a_pattern(xtune, pattern, names):
+    code, out, _ = xtune('list-dataset-format', pattern)
+    assert code == 0 and [line for line in out.splitlines() if line and line[0] != ' '] == names.split()
+
+
+@pytest.mark.parametrize(('name', 'hint'), [('shargpt', 'did you mean `sharegpt`'), ('zzz', 'shows all')])
+def test_list_dataset_format_without_a_match_says_what_to_do(xtune, name, hint):
+    code, out, err = xtune('list-dataset-format', name)
+    assert code == 2 and not out and f'`{name}`' in err and hint in err and 'Traceback' not in err
+
+
+def test_list_dataset_format_needs_no_torch():
+    code = "import sys\nfrom xtune.formats import formats\nformats()\nprint('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True)
+    assert done.stdout == 'False\n'

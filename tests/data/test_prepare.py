@@ -9,6 +9,7 @@ from xtune.config.sections import Source
 from xtune.data.conversation import RowError, exchange
 from xtune.data.encode import Encoder
 from xtune.data.prepare import POOL_FROM, prepare
+from xtune.data.tokenise import Tokeniser
 from xtune.errors import DataError
 from xtune.templates.resolve import resolve
 
@@ -46,8 +47,19 @@ def write(tmp_path):
 def run(tokenizer, write):
     """Prepare rows (or the source of a path) with chatml."""
 
-    def run(rows, num_proc=1, bad=0.0, template='chatml', max_length=128, overlong='truncate', **source):
-        encoder = Encoder(tokenizer, resolve(template, tokenizer), max_length, overlong)
+    def run(
+        rows,
+        num_proc=1,
+        bad=0.0,
+        template='chatml',
+        max_length=128,
+        overlong='truncate',
+        train_on='all_replies',
+        control_tokens='text',
+        **source,
+    ):
+        tokeniser = Tokeniser(tokenizer, resolve(template, tokenizer), control_tokens)
+        encoder = Encoder(tokeniser, max_length, overlong, train_on)
         path = rows if isinstance(rows, str) else write(rows)
         return prepare(Source(path=path, **source), encoder, num_proc, bad)
 
@@ -103,6 +115,9 @@ def test_second_call_reads_the_cache(run, tmp_path, caches):
         {'rows': [GOOD, GOOD, {**GOOD, 'output': 'Hello?'}]},
         {'max_length': 127},
         {'overlong': 'drop'},
+        {'train_on': 'last_reply'},
+        {'control_tokens': 'parse'},
+        {'system': 'Be brief.'},
         {'template': 'auto'},
         {'limit': 2},
         {'map_fn': picky_map_fn, 'map_args': None},

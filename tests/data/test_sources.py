@@ -13,7 +13,7 @@ ROWS = [{'instruction': f'question {i}', 'output': f'reply {i}'} for i in range(
 def test_hub_id_gives_its_rows_and_a_fingerprint_of_their_content(monkeypatch):
     asked = []
 
-    def load_dataset(path, name, split):
+    def load_dataset(path, name, split, streaming):
         asked.append((path, name, split))
         return datasets.Dataset.from_list(ROWS)
 

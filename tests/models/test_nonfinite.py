@@ -19,10 +19,10 @@ class NoStep:
         raise AssertionError('the step must not be taken')
 
 
-def batch(samples):
-    ids = torch.arange(6).repeat(len(samples), 1)
+def batch(places):
+    ids = torch.arange(6).repeat(len(places), 1)
     targets = ids.roll(-1, dims=1)
-    return MicroBatch(ids, None, targets, targets.numel(), ids.numel(), samples)
+    return MicroBatch(ids, None, targets, targets.numel(), ids.numel(), places)
 
 
 def test_nan_in_a_weight_names_the_module(tiny_model):
@@ -32,9 +32,9 @@ def test_nan_in_a_weight_names_the_module(tiny_model):
     with torch.no_grad():
         llm.model.layers[1].mlp.up_proj.weight[3, 3] = float('nan')
     with pytest.raises(NonFiniteStep) as raised:
-        SupervisedFineTuning(llm, torch.float32).train_step([batch([4]), batch([5])], NoStep())
+        SupervisedFineTuning(llm, torch.float32).train_step([batch(['row 4']), batch(['row 5'])], NoStep())
     assert raised.value.where == 'the output of model.layers.1.mlp.up_proj'
-    assert raised.value.samples == [4]
+    assert raised.value.places == ['row 4']
 
 
 def test_nan_in_one_gradient_is_not_spread_by_clipping(tiny_model):
@@ -47,7 +47,7 @@ def test_nan_in_one_gradient_is_not_spread_by_clipping(tiny_model):
     weight = llm.model.layers[1].self_attn.o_proj.weight
     weight.register_hook(lambda gradient: gradient * float('nan'))
     with pytest.raises(NonFiniteStep) as raised:
-        SupervisedFineTuning(llm, torch.float32).train_step([batch([4])], optimizer)
+        SupervisedFineTuning(llm, torch.float32).train_step([batch(['row 4'])], optimizer)
     assert raised.value.where == 'the gradient of model.layers.1.self_attn.o_proj.weight'
 
 
@@ -61,6 +61,6 @@ def test_infinite_gradient_names_the_parameter(tiny_model):
 
     llm = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32)
     with pytest.raises(NonFiniteStep) as raised:
-        SupervisedFineTuning(llm, torch.float32).train_step([batch([4]), batch([5])], Explode())
+        SupervisedFineTuning(llm, torch.float32).train_step([batch(['row 4']), batch(['row 5'])], Explode())
     assert raised.value.where == 'the gradient of model.layers.0.self_attn.q_proj.weight'
-    assert raised.value.samples == [4, 5]
+    assert raised.value.places == ['row 4', 'row 5']

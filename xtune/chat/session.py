@@ -4,12 +4,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from transformers import PreTrainedTokenizerBase, TextStreamer
+from transformers import TextStreamer
 
 from ..data.conversation import Message
+from ..data.tokenise import Tokeniser
 from ..errors import DataError
 from ..models.generate import generate_ids
-from ..templates.template import ChatTemplate
+from ..templates.system import system_text
 
 
 @dataclass
@@ -26,8 +27,7 @@ class ChatSession:
     """Messages so far, and the model that continues them."""
 
     llm: Any
-    tokenizer: PreTrainedTokenizerBase
-    template: ChatTemplate
+    tokeniser: Tokeniser
     stop_ids: list[int]
     settings: ChatSettings
     system: str | None = None
@@ -40,12 +40,13 @@ class ChatSession:
             DataError: The conversation no longer fits the model.
         """
         messages = [*self._head(), *self.history, {'role': 'user', 'content': question}]
-        text = self.template.prompt(messages)
-        ids = self.tokenizer(text, add_special_tokens=False, return_tensors='pt')['input_ids']
+        ids = torch.tensor([self.tokeniser.prompt_ids(messages)])
         limit = getattr(self.llm.config, 'max_position_embeddings', None)
         if limit and ids.shape[1] >= limit:
             raise DataError(f'the conversation has {ids.shape[1]} tokens, the model takes {limit}; use /undo or /reset')
-        streamer = TextStreamer(self.tokenizer, skip_prompt=True, skip_special_tokens=True) if stream else None
+        streamer = (
+            TextStreamer(self.tokeniser.tokenizer, skip_prompt=True, skip_special_tokens=True) if stream else None
+        )
         new = generate_ids(
             self.llm,
             ids.to(next(self.llm.parameters()).device),
@@ -55,7 +56,7 @@ class ChatSession:
             top_p=self.settings.top_p,
             streamer=streamer,
         )
-        reply = self.tokenizer.decode(self._without_stop(new), skip_special_tokens=True).strip()
+        reply = self.tokeniser.tokenizer.decode(self._without_stop(new), skip_special_tokens=True).strip()
         self.history += [{'role': 'user', 'content': question}, {'role': 'assistant', 'content': reply}]
         return reply
 
@@ -72,7 +73,7 @@ class ChatSession:
         self.history.clear()
 
     def _head(self) -> list[Message]:
-        return [{'role': 'system', 'content': self.system}] if self.system else []
+        return [{'role': 'system', 'content': system_text(self.system)}] if self.system else []
 
     def _without_stop(self, ids: torch.Tensor) -> torch.Tensor:
         return ids[:-1] if len(ids) and int(ids[-1]) in self.stop_ids else ids

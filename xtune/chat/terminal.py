@@ -6,6 +6,7 @@ import torch
 from transformers import GenerationConfig, PreTrainedTokenizerBase
 
 from ..data.stops import stop_ids as template_stops
+from ..data.tokenise import Tokeniser
 from ..errors import TemplateError, XtuneError
 from ..models.device import best_device, compute_dtype
 from ..models.folder import check_adapter_folder, check_model_folder
@@ -44,13 +45,13 @@ def open_session(
         raise TemplateError(
             f'{adapter or model} has no chat template, so it is no chat model; name one with --template (chatml, ...)'
         )
-    resolved = resolve(template, tokenizer)
+    tokeniser = Tokeniser(tokenizer, resolve(template, tokenizer, for_training=False))
     llm = load_for_inference(model, adapter, device, compute_dtype('auto', device), bits)
     if seed is not None:
         torch.manual_seed(seed)
     own = template == 'auto'
-    stops = _stop_ids(adapter or model, llm, tokenizer) if own else template_stops(tokenizer, resolved)
-    return ChatSession(llm, tokenizer, resolved, stops, settings or ChatSettings(), system)
+    stops = _stop_ids(adapter or model, llm, tokenizer) if own else template_stops(tokeniser)
+    return ChatSession(llm, tokeniser, stops, settings or ChatSettings(), system)
 
 
 def _stop_ids(folder: str, llm: torch.nn.Module, tokenizer: PreTrainedTokenizerBase) -> list[int]:

@@ -1,4 +1,4 @@
-"""`xtune log-dataset` and `xtune check-custom-dataset`."""
+"""`xtune log-dataset`, `xtune check-custom-dataset` and `xtune list-dataset-format`."""
 
 import argparse
 
@@ -28,6 +28,17 @@ def _check(args: argparse.Namespace) -> int:
     return 0
 
 
+def _add_formats(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument('name', nargs='?', default='', help='show one format, or names that contain or match this')
+
+
+def _formats(args: argparse.Namespace) -> int:
+    from ..formats import formats
+
+    print('\n\n'.join('\n'.join(shown.lines()) for shown in formats(args.name)))
+    return 0
+
+
 COMMANDS = {
     'log-dataset': (
         'show what the model will see: tokens trained and not trained',
@@ -40,5 +51,11 @@ COMMANDS = {
         'xtune check-custom-dataset my_cfg.py --cfg-options train_dataset.path=my.jsonl',
         add_config,
         _check,
+    ),
+    'list-dataset-format': (
+        'show the rows that map functions take, and the conversations they become',
+        'xtune list-dataset-format alpaca',
+        _add_formats,
+        _formats,
     ),
 }

@@ -20,11 +20,24 @@ class Scalars:
     base_model: str = knob('Hub name or local folder of the model to start from; the tokenizer is read from it too.')
     template: str = knob("Chat template: 'auto' (the model's own), a name (chatml, llama3, ...), or a .jinja file.")
     max_length: int = knob('Tokens per training sequence.', 2048, low=8)
-    pack: bool = knob('Put several short samples into one sequence; they do not see each other.', True)
+    pack: bool | Literal['fit', 'exact', 'stream'] = knob(
+        "Put several short samples into one sequence. 'fit' (or True): none is split and none sees another; 'exact': "
+        "cut at exactly max_length, none sees another; 'stream': the same cuts, a sequence is one text; False: one "
+        'sample a sequence.',
+        True,
+    )
     overlong: Literal['truncate', 'split', 'drop', 'error'] = knob(
         'What to do with a sample of more than max_length tokens. truncate keeps whole turns and every end of turn; '
         'split makes several samples, at turn borders where there are turns.',
         'truncate',
+    )
+    train_on: Literal['all_replies', 'last_reply'] = knob(
+        'Which replies of a conversation get a loss. A message that says train: false never does.', 'all_replies'
+    )
+    control_tokens: Literal['text', 'parse', 'error'] = knob(
+        'What special-token text inside data (such as <|im_end|>) becomes. text: ordinary text; parse: the control '
+        'token; error: the row cannot be used.',
+        'text',
     )
     precision: Literal['auto', 'bf16', 'fp32'] = knob(
         'Compute type and type of frozen weights. auto: bf16 where the GPU has it, else fp32. What is trained stays '
@@ -37,23 +50,37 @@ class Scalars:
     seed: int = knob('Seed of data order, adapter initialisation and dropout.', 42, low=0)
     work_dir: str | None = knob('Folder the run writes to; default work_dirs/<config name>.', None)
 
+    @property
+    def packing(self) -> str:
+        """`pack` as one of the modes of `xtune.data.packing`."""
+        return {True: 'fit', False: 'none'}.get(self.pack, self.pack)
+
 
 @dataclass(frozen=True)
 class Source:
     """Where rows come from and how one row becomes a conversation."""
 
     path: str = knob(
-        'Local file (json, jsonl, csv, tsv, parquet, xlsx, txt), folder or glob; a hub data set id; or the name of a '
-        "bundled set ('self_cognition')."
+        'Local file (json, jsonl, csv, tsv, parquet, xlsx, txt), folder or glob; a hub data set id; modelscope:<id>; or '
+        "the name of a bundled set ('self_cognition')."
     )
     map_fn: Any = knob(
         "Function or registered name that maps a row to a conversation; 'auto' goes by the columns.", 'auto'
     )
     map_args: dict | None = knob('Keyword arguments for map_fn.', None)
-    split: str = knob('Split of a hub data set.', 'train')
+    split: str = knob('Split of a hub data set, or of a folder whose file names tell splits.', 'train')
     name: str | None = knob('Configuration name of a hub data set.', None)
     sheet: str | None = knob('Sheet of an .xlsx file; default the first.', None)
     limit: int | None = knob('Use at most this many rows, from the start.', None, low=1)
+    system: str | None = knob(
+        'System message for rows that have none: a text, or the name of a built-in one (alpaca, coder, ...).', None
+    )
+    weight: float | None = knob(
+        'Share of this set in a list of sets; all have one or none. The largest for its weight is used once an epoch, '
+        'the others repeat.',
+        None,
+        above=0,
+    )
 
 
 @dataclass(frozen=True)
@@ -68,6 +95,15 @@ class Data:
         high=1,
     )
     num_workers: int = knob('Processes that load batches beside the training process.', 0, low=0)
+    longest_first: bool = knob(
+        'The first step trains on the longest sequences, so that too little memory shows at once.', False
+    )
+    streaming: bool = knob(
+        'Read, tokenise and pack rows while training, for data larger than the disk; needs schedule.max_steps. Rows are '
+        'shuffled within windows.',
+        False,
+    )
+    window: int = knob('Rows in one window of streaming.', 10_000, low=1)
 
 
 @dataclass(frozen=True)
@@ -131,7 +167,7 @@ class ChatSamples:
         'Optimizer steps between answers, which also follow the last step; None: never.', None, low=1
     )
     prompts: list = knob('Prompts to answer.', ())
-    system: str | None = knob('System message.', None)
+    system: str | None = knob('System message: a text, or the name of a built-in one (alpaca, coder, ...).', None)
     max_new_tokens: int = knob('Tokens per answer, at most.', 64, low=1)
 
 
@@ -158,9 +194,10 @@ SECTIONS: dict[str, Section | None] = {
     'template': None,
     'quantization': Section('Quantised frozen base (QLoRA); None: not quantised.', nullable=True, strict=True),
     'lora': Section('Adapter (peft); None: all weights are trained.', nullable=True, strict=True),
-    'train_dataset': Section('The training data.', Source),
+    'train_dataset': Section('The training data: a data set, or a list of them.', Source),
     'val_dataset': Section(
-        'Validation data: a data set, or a number: that share (below 1) or count of the training rows is held out.',
+        'Validation data: a data set, a list of them, or a number: that share (below 1) or count of the training rows '
+        'is held out.',
         Source,
         optional=True,
         nullable=True,
@@ -168,6 +205,8 @@ SECTIONS: dict[str, Section | None] = {
     'max_length': None,
     'pack': None,
     'overlong': None,
+    'train_on': None,
+    'control_tokens': None,
     'data': Section('How rows are prepared and loaded.', Data, optional=True),
     'precision': None,
     'checkpointing': None,

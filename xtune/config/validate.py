@@ -8,7 +8,7 @@ from dataclasses import MISSING, fields
 from typing import Any
 
 from ..errors import did_you_mean
-from .sections import SECTIONS, TYPED, Scalars
+from .sections import SECTIONS, TYPED, Scalars, Source
 
 SCALARS = {f.name: f for f in fields(Scalars)}
 
@@ -41,12 +41,27 @@ def _section_problems(name: str, value: Any) -> Iterator[str]:
         if not isinstance(value, (list, tuple)) or not all(isinstance(v, str) for v in value):
             yield f'`custom_imports` is a list of module names, got {value!r}'
         return
-    if not isinstance(value, dict):
+    if section.keys is Source and isinstance(value, (list, tuple)):
+        yield from _list_problems(name, value)
+    elif not isinstance(value, dict):
         yield f'`{name}` must be a dict, got {_show(value)}'
     elif section.keys is not None:
         yield from _key_problems(name, value, section.keys)
     elif name in TYPED and 'type' not in value:
         yield f'`{name}` names no `type`, so there is nothing its keys {list(value)} could belong to'
+
+
+def _list_problems(name: str, sources: list) -> Iterator[str]:
+    if not sources:
+        yield f'`{name}` is an empty list; it needs at least one data set'
+    for index, source in enumerate(sources):
+        if isinstance(source, dict):
+            yield from _key_problems(f'{name}.{index}', source, Source)
+        else:
+            yield f'`{name}.{index}` must be a dict, got {_show(source)}'
+    weights = [source.get('weight') for source in sources if isinstance(source, dict)]
+    if None in weights and any(weights):
+        yield f'`{name}`: {weights.count(None)} of {len(weights)} data sets have no weight; give one to all or to none'
 
 
 def _key_problems(name: str, value: dict, table: type) -> Iterator[str]:

@@ -41,8 +41,8 @@ class Job:
     quantization: Callable | None  # (**overrides) -> a transformers quantisation config
     lora: Callable | None  # () -> peft config
     optimizer: Callable  # (params) -> torch optimizer
-    train_source: Source
-    val_source: Source | float | int | None
+    train_sources: tuple[Source, ...]
+    val_sources: tuple[Source, ...] | float | int | None
     data: Data
     schedule: Schedule
     strategy: Strategy
@@ -85,8 +85,8 @@ def wire(cfg: Config, name: str = 'run') -> Job:
         quantization=_call(sections.get('quantization')),
         lora=_call(sections.get('lora')),
         optimizer=_call(sections['optimizer']),
-        train_source=Source(**sections['train_dataset']),
-        val_source=_validation_source(sections.get('val_dataset')),
+        train_sources=_sources(sections['train_dataset']),
+        val_sources=_sources(sections.get('val_dataset')),
         **{name: _table(sections, name) for name in _TABLES},
         runner=dict(sections.get('runner') or {}),
     )
@@ -115,5 +115,7 @@ def _call(section: dict | None, *args: Any) -> Callable | None:
     return partial(named(section['type']), *args, **arguments)
 
 
-def _validation_source(section: dict | float | None) -> Source | float | None:
-    return Source(**section) if isinstance(section, dict) else section
+def _sources(section: dict | list | float | None) -> tuple[Source, ...] | float | None:
+    if isinstance(section, dict):
+        section = [section]
+    return tuple(Source(**one) for one in section) if isinstance(section, (list, tuple)) else section

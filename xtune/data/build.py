@@ -4,7 +4,6 @@ Nothing here loads the model, so a broken data file is reported within seconds.
 """
 
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 from transformers import PreTrainedTokenizerBase
@@ -15,52 +14,47 @@ from ..errors import ConfigError, DataError, ModelError
 from ..models.folder import check_model_folder
 from ..models.quiet import quiet
 from ..templates.resolve import resolve
+from ..templates.system import system_text
 from ..templates.template import ChatTemplate
 from .encode import Encoder
-from .packing import Plan, pack_fit
+from .mixing import mixed
+from .packing import Sequences, pack
+from .plan import Plan
 from .prepare import prepare
 from .report import Report
+from .split import Split
+from .steps import PlannedSteps, StreamedSteps
 from .stops import stop_ids
-from .store import TokenStore
-
-
-@dataclass
-class Split:
-    """Samples of one purpose, as sequences of sample indices."""
-
-    store: TokenStore
-    sequences: list[list[int]]
-
-    @cached_property
-    def tokens(self) -> int:
-        """Tokens of all samples."""
-        return int(sum(self.store.lengths[i] for sequence in self.sequences for i in sequence))
-
-    @property
-    def samples(self) -> int:
-        """How many samples there are."""
-        return sum(map(len, self.sequences))
+from .store import JoinedStore
+from .streaming import streamed
+from .tokenise import Tokeniser
 
 
 @dataclass
 class TrainingData:
-    """Everything the model will see, and how to talk to it afterwards."""
+    """Everything the model will see, and how to talk to it afterwards. Of streamed data, `train` is the first window."""
 
-    tokenizer: PreTrainedTokenizerBase
-    template: ChatTemplate
+    tokeniser: Tokeniser
     stop_ids: list[int]
     train: Split
     val: Split | None
-    report: Report
-    val_report: Report | None
-    plan: Plan
-    total_steps: int
+    steps: PlannedSteps | StreamedSteps
     max_length: int
+
+    @property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """The base model's tokenizer."""
+        return self.tokeniser.tokenizer
+
+    @property
+    def template(self) -> ChatTemplate:
+        """The template in use."""
+        return self.tokeniser.template
 
     @property
     def pad_id(self) -> int:
         """Id that fills rows up; its value has no effect on the loss."""
-        return next(i for i in (self.tokenizer.pad_token_id, self.tokenizer.eos_token_id, 0) if i is not None)
+        return self.steps.pad_id
 
     @property
     def efficiency(self) -> float:
@@ -94,47 +88,71 @@ def build_data(job: Job) -> TrainingData:
     """
     values, schedule = job.values, job.schedule
     tokenizer = load_tokenizer(job)
-    template = resolve(values.template, tokenizer)
-    stops = stop_ids(tokenizer, template)
-    _try_chat_samples(job, template)
-    encoder = Encoder(tokenizer, template, values.max_length, values.overlong)
-    store, report = prepare(job.train_source, encoder, job.data.num_proc, job.data.max_bad_rows)
-    train_indices, val, val_report = np.arange(len(store)), None, None
-    if isinstance(job.val_source, Source):
-        val_store, val_report = prepare(job.val_source, encoder, job.data.num_proc, job.data.max_bad_rows)
-        val = Split(val_store, _sequences(val_store, np.arange(len(val_store)), job))
-    elif job.val_source is not None:
-        train_indices, val_indices = _hold_out(store, job.val_source, values.seed)
-        val = Split(store, _sequences(store, val_indices, job))
-    train = Split(store, _sequences(store, train_indices, job))
-    plan = Plan(train.sequences, schedule.batch_size, schedule.accumulate, values.seed)
-    steps = plan.steps_per_epoch * schedule.max_epochs
-    total = min(steps, schedule.max_steps or steps)
-    return TrainingData(tokenizer, template, stops, train, val, report, val_report, plan, total, values.max_length)
+    tokeniser = Tokeniser(tokenizer, resolve(values.template, tokenizer), values.control_tokens)
+    stops = stop_ids(tokeniser)
+    _try_chat_samples(job, tokeniser)
+    encoder = Encoder(tokeniser, values.max_length, values.overlong, values.train_on)
+    pad_id = next(i for i in (tokenizer.pad_token_id, tokenizer.eos_token_id, 0) if i is not None)
+    if job.data.streaming:
+        val = _validation(job, encoder)
+        train, steps = streamed(job, encoder, pad_id)
+        return TrainingData(tokeniser, stops, train, val, steps, values.max_length)
+    train, val = _splits(job, encoder)
+    plan = Plan(train.sequences, schedule.batch_size, schedule.accumulate, values.seed, job.data.longest_first)
+    count = plan.steps_per_epoch * schedule.max_epochs
+    steps = PlannedSteps(train.store, train.store.content, plan, min(count, schedule.max_steps or count), pad_id)
+    return TrainingData(tokeniser, stops, train, val, steps, values.max_length)
 
 
-def _try_chat_samples(job: Job, template: ChatTemplate) -> None:
+def _splits(job: Job, encoder: Encoder) -> tuple[Split, Split | None]:
+    """Return training and validation data; rows are held out before sources are mixed."""
+    seed = job.values.seed
+    store, reports = _prepared(job.train_sources, job, encoder)
+    kept, val = np.ones(len(store), dtype=bool), _validation(job, encoder)
+    if val is None and job.val_sources is not None:
+        kept = ~_held_out(store, job.val_sources, seed)
+        val = Split(store, _packed(store, np.flatnonzero(~kept), job), [], [])
+    left = [int(kept[start:end].sum()) for start, end in zip(store.offsets, store.offsets[1:], strict=False)]
+    weights = [source.weight for source in job.train_sources]
+    if any(weights) and 0 in left:
+        raise DataError(f'val_dataset={job.val_sources} leaves nothing of {job.train_sources[left.index(0)].path}')
+    order, used = mixed(left, weights if any(weights) else None, seed)
+    return Split(store, _packed(store, np.flatnonzero(kept)[order], job), reports, used), val
+
+
+def _validation(job: Job, encoder: Encoder) -> Split | None:
+    """Return validation data that has sources of its own."""
+    if not isinstance(job.val_sources, tuple):
+        return None
+    store, reports = _prepared(job.val_sources, job, encoder)
+    return Split(store, _packed(store, np.arange(len(store)), job), reports, [])
+
+
+def _prepared(sources: tuple[Source, ...], job: Job, encoder: Encoder) -> tuple[JoinedStore, list[Report]]:
+    pairs = [prepare(source, encoder, job.data.num_proc, job.data.max_bad_rows) for source in sources]
+    return JoinedStore([store for store, _ in pairs]), [report for _, report in pairs]
+
+
+def _try_chat_samples(job: Job, tokeniser: Tokeniser) -> None:
     """Render the prompts now: one that the template refuses should not end the run hundreds of steps later."""
     samples = job.chat_samples
-    head = [{'role': 'system', 'content': samples.system}] if samples.system else []
+    head = [{'role': 'system', 'content': system_text(samples.system)}] if samples.system else []
     for prompt in samples.prompts if samples.every_steps else ():
         if not isinstance(prompt, str):
             raise ConfigError(f'chat_samples.prompts holds {prompt!r}; a prompt is a string')
-        template.prompt([*head, {'role': 'user', 'content': prompt}])
+        tokeniser.prompt_ids([*head, {'role': 'user', 'content': prompt}])
 
 
-def _sequences(store: TokenStore, indices: np.ndarray, job: Job) -> list[list[int]]:
-    if not job.values.pack:
-        return [[int(i)] for i in indices]
-    return pack_fit(store.lengths, indices, job.values.max_length, job.values.seed)
+def _packed(store: JoinedStore, indices: np.ndarray, job: Job) -> Sequences:
+    return pack(job.values.packing, store.lengths, indices, job.values.max_length, job.values.seed)
 
 
-def _hold_out(store: TokenStore, amount: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return (training, validation) sample indices; all samples of a row stay on one side."""
+def _held_out(store: JoinedStore, amount: float, seed: int) -> np.ndarray:
+    """Return which samples [N] are held out; all samples of a row stay on one side."""
     rows, which = np.unique(store.rows(), return_inverse=True)
     count = int(amount) if amount >= 1 else max(1, round(amount * len(rows)))
     if count >= len(rows):
         raise DataError(f'val_dataset={amount} would hold out {count} of {len(rows)} rows and leave none to train on')
     held = np.zeros(len(rows), dtype=bool)
     held[np.random.default_rng(seed).permutation(len(rows))[:count]] = True
-    return np.flatnonzero(~held[which]), np.flatnonzero(held[which])
+    return held[which]

@@ -1,14 +1,33 @@
 """What a map function returns, and the checks each conversation passes before it is tokenised.
 
-A conversation is a list of messages, each `{'role': ..., 'content': ..., 'train': bool}`. Roles are `system` (first
-only), `user`, `assistant`, `tool`; pretraining text is one message of role `text`. `train` is optional: False keeps
-an assistant message as context without a loss.
+A conversation is a list of messages, each `{'role': ..., 'content': ...}`, and the tools the model may call. Roles are
+`system` (first only), `user`, `assistant`, `tool`; pretraining text is one message of role `text`. A reply may say
+`train: False` to be context without a loss, and may hold `tool_calls` as chat completion APIs write them. A map
+function that needs no tools returns the list alone; one for rows that are token ids already returns `Tokens`.
 """
 
+from dataclasses import dataclass
 from typing import Any
 
 Message = dict[str, Any]
 ROLES = ('system', 'user', 'assistant', 'tool', 'text')
+REPLIES = ('assistant', 'text')
+
+
+@dataclass(frozen=True)
+class Conversation:
+    """Messages in order, and JSON schemas `{'type': 'function', 'function': {'name', ...}}` of the tools on offer."""
+
+    messages: list[Message]
+    tools: list[dict] | None = None
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """A row that is tokenised already: token ids [S], and for each whether it gets a loss."""
+
+    ids: list[int]
+    trained: list[bool]
 
 
 class RowError(ValueError):
@@ -23,7 +42,7 @@ class RowError(ValueError):
 
 
 def column(row: dict, name: str) -> str:
-    """Return the text in column `name`; empty cells give '', numbers their text.
+    """Return the text in column `name`; empty cells (also NaN, which tables write for them) give '', numbers their text.
 
     Raises:
         RowError: There is no such column, or it holds a list or an object.
@@ -31,9 +50,9 @@ def column(row: dict, name: str) -> str:
     if name not in row:
         raise RowError(f'no column `{name}`', f'the columns are {", ".join(map(str, row))}')
     value = row[name]
-    if value is None:
+    if value is None or value != value:
         return ''
-    if isinstance(value, (list, dict)):
+    if isinstance(value, (list, dict, bytes)):
         raise RowError(f'column `{name}` is not text', f'it holds a {type(value).__name__}')
     return str(value)
 
@@ -44,46 +63,65 @@ def exchange(question: str, reply: str, system: str | None = None) -> list[Messa
     return [*head, {'role': 'user', 'content': question}, {'role': 'assistant', 'content': reply}]
 
 
-def checked(messages: Any) -> list[Message]:
-    """Return `messages` up to the last reply, if a model can be trained on them.
+def checked(mapped: Any) -> Conversation | Tokens:
+    """Return what a map function returned, up to the last reply, if a model can be trained on it.
 
     Raises:
         RowError: Not a list of messages, an unknown role, no reply, an empty reply, roles that do not alternate, or
-            no message left to train on.
+            nothing left to train on.
     """
+    if isinstance(mapped, Tokens):
+        return _checked_tokens(mapped)
+    given = mapped if isinstance(mapped, Conversation) else Conversation(mapped)
+    messages = given.messages
     if not isinstance(messages, list) or not messages:
         raise RowError('no messages')
     for index, message in enumerate(messages):
         _check_message(message, index)
-    last = max((i for i, m in enumerate(messages) if m['role'] in ('assistant', 'text')), default=None)
+    last = max((i for i, m in enumerate(messages) if m['role'] in REPLIES), default=None)
     if last is None:
         raise RowError('reply missing', 'the conversation has no assistant message')
     messages = messages[: last + 1]
     _check_order([m['role'] for m in messages])
     if not any(is_trained(m) for m in messages):
         raise RowError('nothing to train on', 'every assistant message says train: false')
-    return messages
+    return Conversation(messages, given.tools or None)
 
 
 def is_trained(message: Message) -> bool:
     """Tell whether the loss covers this message."""
-    return message['role'] in ('assistant', 'text') and message.get('train', True)
+    return message['role'] in REPLIES and message.get('train', True)
+
+
+def _checked_tokens(tokens: Tokens) -> Tokens:
+    if len(tokens.ids) != len(tokens.trained):
+        raise RowError('ids and labels differ in length', f'{len(tokens.ids)} ids, {len(tokens.trained)} labels')
+    if not all(isinstance(i, int) and i >= 0 for i in tokens.ids):
+        raise RowError('token ids are not whole numbers from 0 on')
+    if not any(tokens.trained[1:]):
+        raise RowError('nothing to train on', 'no token after the first one has a label')
+    return tokens
 
 
 def _check_message(message: Any, index: int) -> None:
     if not isinstance(message, dict) or 'role' not in message or 'content' not in message:
         raise RowError('message without role or content', f'message {index + 1} is {str(message)[:60]!r}')
-    if message['role'] not in ROLES:
-        raise RowError('unknown role', f'message {index + 1} has role {message["role"]!r}; known: {", ".join(ROLES)}')
-    if not isinstance(message['content'], str):
-        kind = type(message['content']).__name__
-        raise RowError('content is not text', f'message {index + 1} ({message["role"]}) holds a {kind}')
-    try:
-        message['content'].encode()
-    except UnicodeEncodeError as error:
-        raise RowError('content is not text', f'message {index + 1} holds half a character: {error.reason}') from error
-    if message['role'] in ('assistant', 'text') and not message['content'].strip():
-        raise RowError('empty reply' if message['role'] == 'assistant' else 'empty text')
+    role, content = message['role'], message['content']
+    if role not in ROLES:
+        raise RowError('unknown role', f'message {index + 1} has role {role!r}; known: {", ".join(ROLES)}')
+    if not isinstance(content, str):
+        raise RowError('content is not text', f'message {index + 1} ({role}) holds a {type(content).__name__}')
+    if not content.isascii():
+        try:
+            content.encode()
+        except UnicodeEncodeError as error:
+            raise RowError(
+                'content is not text', f'message {index + 1} holds half a character: {error.reason}'
+            ) from error
+    if role in REPLIES and not message.get('tool_calls') and not content.strip():
+        raise RowError('empty reply' if role == 'assistant' else 'empty text')
+    if role not in REPLIES and message.get('train'):
+        raise RowError('only replies can be trained', f'message {index + 1} ({role}) says train: true')
 
 
 def _check_order(roles: list[str]) -> None:

@@ -1,21 +1,93 @@
-"""Tell from the columns of a row which map function fits."""
+"""Tell from the columns of a row which map function fits.
+
+Some formats have the columns of another one and must be named: `medical` (as alpaca), `code_alpaca` (as
+prompt_response), `crime_kg_assitant` (as default), `self_cognition` (as openai), `orpo_dpo_mix_40k` (as preference),
+`pretrain` (as text).
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
 
 from ..errors import DataError
+
+Test = Callable[[dict], bool]
+
+
+class Shape(NamedTuple):
+    """Rows for the map function `name`: the columns they must have, a further test, and what to tell a user."""
+
+    name: str
+    columns: tuple[str, ...]
+    test: Test = lambda row: True
+    shown: str = ''
+
+
+def _is(column: str, kind: type) -> Test:
+    return lambda row: isinstance(row[column], kind)
+
+
+def _says(column: str, words: str) -> Test:
+    return lambda row: words in str(row[column]).lower()
+
+
+def _entries_have(column: str, key: str) -> Test:
+    def test(row: dict) -> bool:
+        first = row[column][0] if isinstance(row[column], list) and row[column] else None
+        return isinstance(first, dict) and key in first
+
+    return test
+
+
+def _question_and_answer(row: dict) -> bool:
+    names = {str(name).lower() for name in row}
+    # With a context, the question alone is not what is to be answered.
+    return {'question', 'answer'} <= names and 'context' not in names
+
+
+# In order of precedence: a shape that asks for more comes before one that asks for less.
+SHAPES = (
+    Shape('tokenized', ('input_ids',), shown='input_ids, labels (may be missing); or tokens'),
+    Shape('tokenized', ('tokens',), _is('tokens', list)),
+    Shape('moss_sft', ('meta_instruction', 'chat')),
+    Shape('preference', ('chosen', 'rejected'), shown='prompt or conversations, chosen, rejected'),
+    Shape('openai', ('messages',), shown='messages: [{role, content}, ...], tools (may be missing)'),
+    Shape('openai', ('conversations',), _entries_have('conversations', 'role')),
+    Shape('openai', ('conversation',), _entries_have('conversation', 'role')),
+    Shape('openai', ('dialogue',), _entries_have('dialogue', 'role')),
+    Shape('msagent_react', ('conversations',), _is('conversations', str), 'conversations: a list as text'),
+    Shape('llava', ('conversations', 'image')),
+    Shape('llava', ('img_id', 'sents')),
+    Shape('wizardlm', ('conversations', 'idx')),
+    Shape('sharegpt', ('conversations',), shown='conversations: [{from, value}, ...], tools (may be missing)'),
+    Shape('sharegpt', ('conversation',)),
+    Shape('alpaca_zh', ('instruction_zh', 'output_zh'), shown='instruction_zh, input_zh (may be missing), output_zh'),
+    Shape('alpaca', ('instruction', 'output'), shown='instruction, input (may be missing), output'),
+    Shape('colors', ('description', 'color')),
+    Shape('arxiv', ('abstract', 'title')),
+    Shape('openorca', ('system_prompt', 'question', 'response')),
+    Shape('stack_exchange', ('question', 'response')),
+    Shape(
+        'sql',
+        ('context', 'question', 'answer'),
+        _says('context', 'create table'),
+        'context (CREATE TABLE ...), question, answer',
+    ),
+    Shape('law_reference', ('question', 'answer', 'reference')),
+    Shape('medqa', (), _question_and_answer, 'question, answer (other names: map_args.question=... and .answer=...)'),
+    Shape('tiny_codes', ('prompt', 'response', 'programming_language')),
+    Shape('prompt_response', ('prompt', 'response')),
+    Shape('prompt_response', ('prompt', 'completion')),
+    Shape('default', ('input', 'output')),
+    Shape('oasst1', ('text',), _says('text', '### human:'), 'text (### Human: ... ### Assistant: ...)'),
+    Shape('text', ('text',)),
+)
 
 
 def fitting(row: dict) -> str | None:
     """Return the registered name of the map function for rows like `row`, or None."""
-    columns = set(row)
-    if 'messages' in columns:
-        return 'openai'
-    if columns & {'conversations', 'conversation'}:
-        return 'sharegpt'
-    if {'instruction', 'output'} <= columns:
-        return 'alpaca'
-    if {'Question', 'Answer'} <= columns:
-        return 'medqa'
-    if 'text' in columns:
-        return 'oasst1' if '### Human:' in str(row['text']) else 'text'
+    for shape in SHAPES:
+        if all(name in row for name in shape.columns) and shape.test(row):
+            return shape.name
     return None
 
 
@@ -28,12 +100,15 @@ def require(row: dict, origin: str) -> str:
     name = fitting(row)
     if name is None:
         raise DataError(
-            f'{origin} has the columns {", ".join(map(str, row))}, which no built-in format has:\n'
-            '  alpaca    instruction, input (may be missing), output\n'
-            '  sharegpt  conversations: [{from, value}, ...]\n'
-            '  openai    messages: [{role, content}, ...]\n'
-            '  medqa     Question, Answer (other names: train_dataset.map_args.question=... and .answer=...)\n'
-            '  text      text\n'
-            'Rename the columns, or write a map function and name it as train_dataset.map_fn.'
+            f'{origin} has the columns {", ".join(map(str, row))}, which no built-in format has:\n{_table()}\n'
+            'Rename the columns, or write a map function and name it as train_dataset.map_fn. '
+            '`xtune list-dataset-format` shows a row of each format.'
         )
     return name
+
+
+def _table() -> str:
+    shown: dict[str, str] = {}
+    for shape in SHAPES:
+        shown.setdefault(shape.name, shape.shown or ', '.join(shape.columns))
+    return '\n'.join(f'  {name:<14}  {columns}' for name, columns in shown.items())

@@ -15,7 +15,8 @@ def counted(count: int, noun: str, rest: str = '') -> str:
 
 @dataclass
 class Report:
-    """Counts over one data set. `examples` are (place, reason and detail) of the first unusable rows."""
+    """Counts over one data set. `examples` are (place, reason and detail) of the first unusable rows, `format` is the
+    map function."""
 
     rows: int = 0
     bad: Counter = field(default_factory=Counter)
@@ -24,6 +25,7 @@ class Report:
     samples: int = 0
     tokens: int = 0
     trained_tokens: int = 0
+    format: str = ''
 
     def add(self, other: 'Report') -> None:
         """Add the counts of a later part of the same data set."""

@@ -1,6 +1,5 @@
-"""From a `Source` section to rows: bundled sets, local files, folders and globs, hub data sets."""
+"""From a `Source` section to rows: bundled sets, local files, folders and globs, hub and ModelScope data sets."""
 
-import glob
 import hashlib
 import itertools
 from collections.abc import Iterator
@@ -8,11 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..config.sections import Source
-from ..errors import DataError, did_you_mean
-from ..models.quiet import quiet
-from .readers import READERS, read_file
+from ..errors import DataError
+from .local import local_files
+from .readers import read_file
+from .remote import load_hub, load_modelscope, patiently
 
-BUNDLED = {'self_cognition': Path(__file__).parent / 'files' / 'self_cognition.jsonl'}
+MODELSCOPE = 'modelscope:'
 
 
 @dataclass(frozen=True)
@@ -32,27 +32,41 @@ class Row:
 class RowSource:
     """The rows of one `Source`, in a fixed order, and a fingerprint of their content.
 
+    Args:
+        source: The section.
+        streaming: Read a hub data set as it is downloaded, instead of downloading it first.
+
     Raises:
-        DataError: The path is neither a file, nor a bundled set, nor a hub data set that can be loaded.
+        DataError: The path is neither a file, nor a bundled set, nor a remote data set that can be loaded.
     """
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: Source, streaming: bool = False) -> None:
         self.source = source
-        self.files = local_files(source.path)
-        self._hub = None if self.files else _load_hub(source)
+        self._hub = None
+        if source.path.startswith(MODELSCOPE):
+            self.files = load_modelscope(source.path.removeprefix(MODELSCOPE), source.split)
+        else:
+            self.files = local_files(source.path, source.split)
+            if not self.files:
+                self._hub = load_hub(source, streaming)
         if source.sheet is not None and not any(file.suffix.lower() == '.xlsx' for file in self.files):
             raise DataError(f'sheet={source.sheet!r} is for .xlsx files, and {source.path} is none')
 
     def __iter__(self) -> Iterator[Row]:
-        return itertools.islice(self._all(), self.source.limit)
+        return self.rows()
 
-    def _all(self) -> Iterator[Row]:
+    def rows(self, start: int = 0) -> Iterator[Row]:
+        """Yield the rows from the `start`-th on."""
+        limit = self.source.limit
+        return itertools.islice(self._all(start), None if limit is None else max(limit - start, 0))
+
+    def _all(self, start: int) -> Iterator[Row]:
         if self._hub is not None:
-            for number, values in enumerate(self._hub, 1):
+            for number, values in enumerate(patiently(self._hub, start, self.source.path), start + 1):
                 yield Row(self.source.path, number, values)
-        for file in self.files:
-            for number, values in read_file(file, self.source.sheet):
-                yield Row(str(file), number, values)
+        rows = ((str(file), row) for file in self.files for row in read_file(file, self.source.sheet))
+        for origin, (number, values) in itertools.islice(rows, start, None):
+            yield Row(origin, number, values)
 
     def head(self, count: int) -> list[Row]:
         """Return the first rows.
@@ -65,6 +79,12 @@ class RowSource:
             raise DataError(f'{self.source.path} has no rows')
         return rows
 
+    def identity(self) -> tuple:
+        """Return what tells this source from another without reading it: names, sizes and times of its files."""
+        source = self.source
+        files = [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in self.files]
+        return source.path, source.name, source.split, source.sheet, source.limit, files
+
     def fingerprint(self) -> str:
         """Return a hash of everything the rows depend on."""
         digest = hashlib.blake2b(repr((self.source.sheet, self.source.limit)).encode(), digest_size=16)
@@ -76,51 +96,3 @@ class RowSource:
                 while block := stream.read(1 << 20):
                     digest.update(block)
         return digest.hexdigest()
-
-
-def local_files(path: str) -> list[Path]:
-    """Return the local files `path` means, sorted; an empty list if it can only be a hub data set.
-
-    Raises:
-        DataError: `path` looks local, but nothing readable is there.
-    """
-    if path in BUNDLED and not Path(path).exists():
-        return [BUNDLED[path]]
-    here = Path(path).expanduser()
-    if here.is_dir():
-        files = sorted(p for p in here.rglob('*') if p.suffix.lower() in READERS and p.is_file())
-        if not files:
-            raise DataError(f'the folder {path} holds no {", ".join(READERS)} file')
-        return files
-    if here.is_file():
-        if here.suffix.lower() not in READERS:
-            raise DataError(f'{path}: files of type `{here.suffix}` are not read; known: {", ".join(READERS)}')
-        return [here]
-    if any(sign in path for sign in '*?['):
-        files = sorted(Path(p) for p in glob.glob(str(here), recursive=True) if Path(p).suffix.lower() in READERS)
-        if not files:
-            raise DataError(f'no file matches {path}')
-        return files
-    if _looks_local(path):
-        names = [p.name for p in here.parent.iterdir()] if here.parent.is_dir() else []
-        hint = did_you_mean(here.name, names) or f' (looked in {here.parent.resolve()})'
-        raise DataError(f'data file {path} does not exist{hint}')
-    return []
-
-
-def _looks_local(path: str) -> bool:
-    return path.startswith(('.', '/', '~')) or Path(path).suffix.lower() in READERS or path.count('/') > 1
-
-
-def _load_hub(source: Source):
-    import datasets
-
-    try:
-        with quiet():
-            return datasets.load_dataset(source.path, source.name, split=source.split)
-    except (OSError, ValueError, RuntimeError) as error:
-        first = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise DataError(
-            f'`{source.path}` is no local file, and as a hub data set it cannot be loaded: {first}\n'
-            'Without a connection, download it and set train_dataset.path to the files.'
-        ) from error

@@ -1,31 +1,53 @@
-"""Which token ends a reply: found by encoding a conversation, and required to be one token."""
-
-from transformers import PreTrainedTokenizerBase
+"""Which tokens end a reply: found by encoding a conversation, and each required to be one token."""
 
 from ..errors import TemplateError
-from ..templates.template import ChatTemplate
-from .conversation import exchange
-from .encode import Encoder
+from .conversation import Conversation, RowError, exchange
+from .tokenise import Tokeniser
 
-_PROBE = 'Fine 7'
+_PROBES = ('Fine 7', 'Good 8')
 
 
-def stop_ids(tokenizer: PreTrainedTokenizerBase, template: ChatTemplate) -> list[int]:
-    """Return the ids at which generation must stop: the template's end of turn first, then the tokenizer's eos.
+def stop_ids(tokeniser: Tokeniser) -> list[int]:
+    """Return the ids at which generation must stop: those that end a last reply, an earlier one and a tool call; the eos.
 
     Raises:
-        TemplateError: The end of turn is several tokens, so a model trained with it would not stop.
+        TemplateError: An end of turn is several tokens, so a model trained with it would not stop.
     """
-    messages = exchange('How are you?', _PROBE)
-    text, spans = template.render(messages)
-    tag = text[text.rindex(_PROBE, *spans[-1]) + len(_PROBE) : spans[-1][1]]
-    sample = Encoder(tokenizer, template, max_length=1 << 20, overlong='error')(messages)[0]
-    last = int(sample.ids[sample.spans[-1][1] - 1])
-    if not tag or tokenizer.decode([last]).strip() != tag.strip():
-        count = len(tokenizer(tag, add_special_tokens=False)['input_ids']) if tag else 0
-        raise TemplateError(
-            f'template `{template.name}` ends a reply with {tag!r}, which is {count} tokens for this tokenizer and not '
-            "one: the model could not be told to stop there. Take template='auto', 'plain', or the model's own format."
-        )
+    tokenizer, template = tokeniser.tokenizer, tokeniser.template
+    messages = exchange('How are you?', _PROBES[0]) + exchange('And you?', _PROBES[1])
+    rendered = tokeniser.render(Conversation(messages))
+    [(ids, turns)] = tokeniser.tokenise([rendered])
+    stops = []
+    for probe, span, (_, end) in zip(_PROBES, rendered.spans, turns, strict=True):
+        tag = rendered.text[rendered.text.rindex(probe, *span) + len(probe) : span[1]]
+        last = ids[end - 1]
+        ends_in_eos = last == tokenizer.eos_token_id and tag.endswith(tokenizer.eos_token)
+        if not tag or not (ends_in_eos or tokenizer.decode([last]).strip() == tag.strip()):
+            count = len(tokenizer(tag, add_special_tokens=False)['input_ids']) if tag else 0
+            raise TemplateError(
+                f'template `{template.name}` ends a reply with {tag!r}, which is {count} tokens for this tokenizer and '
+                "not one: the model could not be told to stop there. Take template='auto', 'plain', or the model's own "
+                'format.'
+            )
+        stops.insert(0, last)
+    stops += _end_of_call(tokeniser)
     eos = tokenizer.eos_token_id
-    return [last] if eos is None or eos == last else [last, eos]
+    return list(dict.fromkeys(stops if eos is None else [*stops, eos]))
+
+
+def _end_of_call(tokeniser: Tokeniser) -> list[int]:
+    """Return what ends a reply that calls a tool, if the template has a form for it."""
+    call = {'type': 'function', 'function': {'name': 'look', 'arguments': {}}}
+    messages = [
+        {'role': 'user', 'content': 'How are you?'},
+        {'role': 'assistant', 'content': '', 'tool_calls': [call]},
+        {'role': 'tool', 'content': 'Fine'},
+        {'role': 'assistant', 'content': 'Fine'},
+    ]
+    tools = [{'type': 'function', 'function': {'name': 'look', 'description': 'Look.', 'parameters': {}}}]
+    try:
+        [(ids, turns)] = tokeniser.tokenise([tokeniser.render(Conversation(messages, tools))])
+    except RowError:
+        return []
+    last = ids[turns[0][1] - 1]
+    return [last] if last in tokeniser.tokenizer.added_tokens_decoder else []

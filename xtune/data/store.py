@@ -15,13 +15,23 @@ SCHEMA = pa.schema(
 
 def to_batch(samples: list[Sample], rows: list[int], origins: list[int]) -> pa.RecordBatch:
     """Return samples as one record batch of `SCHEMA`."""
+    spans = [[x for span in s.spans for x in span] for s in samples]
+    lengths = np.cumsum([0, *(len(s.ids) for s in samples)], dtype=np.int64)
+    ids = np.concatenate([s.ids for s in samples]) if samples else np.zeros(0, np.int32)
     columns = [
-        pa.array([s.ids for s in samples], SCHEMA.field('ids').type),
-        pa.array([[x for span in s.spans for x in span] for s in samples], SCHEMA.field('spans').type),
+        pa.LargeListArray.from_arrays(lengths, ids),
+        pa.array(spans, SCHEMA.field('spans').type),
         pa.array(rows, pa.int64()),
         pa.array(origins, pa.int32()),
     ]
     return pa.record_batch(columns, schema=SCHEMA)
+
+
+def content_of(batch: pa.RecordBatch) -> bytes:
+    """Return bytes that differ if any token or trained span does."""
+    ids, spans = batch.column('ids'), batch.column('spans')
+    arrays = (ids.values, ids.offsets, spans.values, spans.offsets)
+    return b''.join(array.to_numpy(zero_copy_only=False).tobytes() for array in arrays)
 
 
 class TokenStore:
@@ -76,3 +86,42 @@ class TokenStore:
         array, at = chunks[chunk], index - int(self._starts[chunk])
         offsets = array.offsets
         return array.values.slice(offsets[at].as_py(), offsets[at + 1].as_py() - offsets[at].as_py()).to_numpy()
+
+
+class JoinedStore:
+    """Several stores laid end to end: the samples of one run from several sources.
+
+    `offsets` [len(stores) + 1] is the index of each store's first sample.
+    """
+
+    def __init__(self, stores: list[TokenStore]) -> None:
+        self.stores = stores
+        self.offsets = np.cumsum([0, *map(len, stores)])
+        self.lengths = np.concatenate([store.lengths for store in stores])
+        self.content = ' '.join(store.content for store in stores)
+
+    def __len__(self) -> int:
+        return int(self.offsets[-1])
+
+    def ids(self, index: int) -> np.ndarray:
+        """Return the token ids [S] of a sample, without copying."""
+        store, at = self._find(index)
+        return store.ids(at)
+
+    def spans(self, index: int) -> np.ndarray:
+        """Return the trained spans [n, 2] of a sample, in token positions."""
+        store, at = self._find(index)
+        return store.spans(at)
+
+    def rows(self) -> np.ndarray:
+        """Return the source row's number of every sample, unique across sources."""
+        return np.concatenate([store.rows() + (number << 56) for number, store in enumerate(self.stores)])
+
+    def place(self, index: int) -> str:
+        """Return where a person finds the row of a sample."""
+        store, at = self._find(index)
+        return store.place(at)
+
+    def _find(self, index: int) -> tuple[TokenStore, int]:
+        number = int(np.searchsorted(self.offsets, index, side='right')) - 1
+        return self.stores[number], index - int(self.offsets[number])

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from mmengine.runner import BaseLoop
 
+from ..data.steps import Step
+from ..data.stream import Cursor
 from ..errors import NonFiniteError
 from ..models.nonfinite import NonFiniteStep
 from ..registry import LOOPS
@@ -19,14 +21,15 @@ class StepLoop(BaseLoop):
 
     Args:
         runner: The runner.
-        dataloader: Its dataset is a `StepDataset`; item i is optimizer step i.
+        dataloader: Its data set is one of `xtune.data.steps`; item i is optimizer step i.
     """
 
     def __init__(self, runner: Any, dataloader: Any) -> None:
         super().__init__(runner, dataloader)
         self._iter = self._epoch = 0
         self.steps_done = 0
-        self.steps_per_epoch = dataloader.dataset.plan.steps_per_epoch
+        self.steps_per_epoch = dataloader.dataset.steps_per_epoch
+        self.cursor: Cursor | None = None  # where a stream of rows stands after the steps done
         self.interrupted: signal.Signals | None = None
 
     @property
@@ -49,9 +52,9 @@ class StepLoop(BaseLoop):
         """Epochs begun in the whole run."""
         return -(-self.max_iters // self.steps_per_epoch)
 
-    def go_to(self, steps_done: int) -> None:
-        """Stand where a run stands after `steps_done` optimizer steps."""
-        self.steps_done = self._iter = steps_done
+    def go_to(self, steps_done: int, cursor: Cursor | None = None) -> None:
+        """Stand where a run stands after `steps_done` optimizer steps, and a stream of rows at `cursor`."""
+        self.steps_done, self._iter, self.cursor = steps_done, steps_done, cursor
         self._epoch = steps_done // self.steps_per_epoch
 
     def run(self) -> torch.nn.Module:
@@ -62,6 +65,7 @@ class StepLoop(BaseLoop):
         """
         runner = self.runner
         self.dataloader.batch_sampler.start = self._iter
+        self.dataloader.dataset.start(self.cursor)
         runner.call_hook('before_train')
         runner.model.train()
         with self._catching_signals():
@@ -72,7 +76,7 @@ class StepLoop(BaseLoop):
         runner.call_hook('after_train')
         return runner.model
 
-    def _step(self, batches: list) -> None:
+    def _step(self, batches: Step) -> None:
         runner = self.runner
         if self._iter % self.steps_per_epoch == 0:
             runner.call_hook('before_train_epoch')
@@ -81,7 +85,7 @@ class StepLoop(BaseLoop):
             outputs = runner.model.train_step(batches, optim_wrapper=runner.optim_wrapper)
         except NonFiniteStep as error:
             raise self._non_finite(error) from error
-        self.steps_done = self._iter + 1
+        self.steps_done, self.cursor = self._iter + 1, batches.cursor
         runner.call_hook('after_train_iter', batch_idx=self._iter, data_batch=batches, outputs=outputs)
         self._iter += 1
         if self._iter % self.steps_per_epoch == 0:
@@ -89,9 +93,8 @@ class StepLoop(BaseLoop):
             self._epoch += 1
 
     def _non_finite(self, error: NonFiniteStep) -> NonFiniteError:
-        store = self.dataloader.dataset.store
-        places = [store.place(index) for index in error.samples[:5]]
-        more = f'\n  and {len(error.samples) - 5} more' if len(error.samples) > 5 else ''
+        places = error.places[:5]
+        more = f'\n  and {len(error.places) - 5} more' if len(error.places) > 5 else ''
         return NonFiniteError(
             f'optimizer step {self._iter + 1}: loss {error.loss}, gradient norm {error.grad_norm}. '
             f'First seen in {error.where}. The step was not taken; its rows:\n  ' + '\n  '.join(places) + more + '\n'

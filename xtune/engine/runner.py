@@ -5,6 +5,7 @@ from typing import Any
 
 from mmengine.runner import FlexibleRunner
 
+from ..data.stream import Cursor
 from ..errors import CheckpointError
 from . import files
 
@@ -36,6 +37,8 @@ class TuneRunner(FlexibleRunner):
         path = Path(out_dir) / filename
         steps = self.train_loop.steps_done
         meta = dict(self.run_meta, iter=steps, epoch=steps // self.train_loop.steps_per_epoch)
+        if self.train_loop.cursor is not None:
+            meta['cursor'] = self.train_loop.cursor.to_dict()
         self.strategy.save_checkpoint(str(path), extra_ckpt=dict(meta=meta))
         files.point_to(path)
         return path
@@ -58,7 +61,7 @@ class TuneRunner(FlexibleRunner):
             raise CheckpointError(
                 f'{filename} stands at step {meta["iter"]}, beyond the {self.train_loop.max_iters} of this run'
             )
-        self.train_loop.go_to(meta['iter'])
+        self.train_loop.go_to(meta['iter'], Cursor(**meta['cursor']) if 'cursor' in meta else None)
 
 
 def newest_whole(work_dir: Path) -> tuple[Path, list[str]]:

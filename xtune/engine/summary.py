@@ -4,33 +4,44 @@ from collections.abc import Iterator
 
 import torch
 
+from ..config.sections import Source
 from ..config.wire import Job
 from ..data.build import TrainingData
-from ..data.report import counted
+from ..data.report import Report, counted
 
 
 def data_lines(job: Job, data: TrainingData) -> Iterator[tuple[str, str]]:
     """Yield (label, text) about rows, packing and template."""
-    report, train = data.report, data.train
-    skipped = f', {counted(report.bad_rows, "row")} skipped' if report.bad_rows else ''
-    yield (
-        'data',
-        f'{job.train_source.path}: {counted(report.rows, "row")} -> {counted(train.samples, "sample")}, '
-        f'{train.tokens:,} tokens, {report.trained_tokens / max(report.tokens, 1):.0%} of them trained{skipped}',
-    )
-    for line in report.lines():
-        yield '', line
+    train = data.train
+    for source, report, used in zip(job.train_sources, train.reports, train.used, strict=True):
+        yield from _source_lines(source, report, used)
+    if len(train.reports) > 1 or data.val is not None:
+        yield 'training', f'{counted(train.samples, "sample")}, {train.tokens:,} tokens an epoch'
     count, full = len(train.sequences), f'{data.efficiency:.1%} full'
     if job.values.pack:
-        yield 'packing', f'{counted(count, "sequence")} of at most {job.values.max_length:,} tokens, {full}'
+        kind = job.values.packing
+        yield 'packing', f'{kind}: {counted(count, "sequence")} of at most {job.values.max_length:,} tokens, {full}'
     else:
         yield 'packing', f'none: {counted(count, "sequence")}, {full} if padded to max_length={job.values.max_length:,}'
     if data.val is not None:
         yield 'validation', f'{counted(data.val.samples, "sample")}, {data.val.tokens:,} tokens'
-        for line in data.val_report.lines() if data.val_report else ():
-            yield '', line
+        for report in data.val.reports:
+            for line in report.lines():
+                yield '', line
     stops = ' '.join(data.tokenizer.convert_ids_to_tokens(data.stop_ids))
     yield 'template', f'{data.template.name}; a reply ends at {stops}'
+
+
+def _source_lines(source: Source, report: Report, used: float) -> Iterator[tuple[str, str]]:
+    skipped = f', {counted(report.bad_rows, "row")} skipped' if report.bad_rows else ''
+    times = f', used {used:.2f} times an epoch' if used != 1 else ''
+    yield (
+        'data',
+        f'{source.path} as {report.format}: {counted(report.rows, "row")} -> {counted(report.samples, "sample")}, '
+        f'{report.tokens:,} tokens, {report.trained_tokens / max(report.tokens, 1):.0%} of them trained{skipped}{times}',
+    )
+    for line in report.lines():
+        yield '', line
 
 
 def model_lines(job: Job, llm: torch.nn.Module, dtype: torch.dtype, device: torch.device) -> Iterator[tuple[str, str]]:
@@ -51,7 +62,7 @@ def schedule_lines(job: Job, data: TrainingData) -> Iterator[tuple[str, str]]:
     schedule = job.schedule
     yield (
         'steps',
-        f'{counted(data.total_steps, "optimizer step")} ({data.plan.steps_per_epoch:,} per epoch, '
+        f'{counted(len(data.steps), "optimizer step")} ({data.steps.steps_per_epoch:,} per epoch, '
         f'{counted(schedule.max_epochs, "epoch")}) of {schedule.batch_size} x {schedule.accumulate} sequences',
     )
     yield (

@@ -1,6 +1,5 @@
 """A training run from a config to its checkpoints: the order of things, each built in its own module."""
 
-import hashlib
 import time
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -14,8 +13,8 @@ from ..atomic import write_text
 from ..config.flatten import flatten
 from ..config.load import load
 from ..config.wire import Job, wire
-from ..data.batches import StepDataset, step_loader
 from ..data.build import TrainingData, build_data
+from ..data.steps import step_loader
 from ..errors import ConfigError
 from ..models.build import build_llm
 from ..models.device import best_device
@@ -70,16 +69,15 @@ def build_runner(
     )
     state = TrainedState(task.llm)
     metrics = MetricsFile(job.work_dir / 'metrics.jsonl')
-    dataset = StepDataset(data.train.store, data.plan, data.total_steps, data.pad_id)
     extra = dict(job.runner)
     backends = [dict(type='TensorboardVisBackend')] if job.log.tensorboard else []
     arguments = dict(
         model=task,
         work_dir=str(job.work_dir),
         experiment_name=f'{job.name}_{time.time_ns()}',
-        train_dataloader=step_loader(dataset, job.data.num_workers),
+        train_dataloader=step_loader(data.steps, job.data.num_workers),
         optim_wrapper=build_optimizer(job, task.trained_parameters().values(), device),
-        param_scheduler=schedulers(job.schedule, data.total_steps) or None,
+        param_scheduler=schedulers(job.schedule, len(data.steps)) or None,
         train_cfg=dict(type='xtune.StepLoop'),
         strategy=dict(type='xtune.OneDevice', state=state),
         default_hooks=dict(timer=None, sampler_seed=None, logger=None, checkpoint=None),
@@ -89,7 +87,7 @@ def build_runner(
         log_level='WARNING',
         visualizer=dict(type='Visualizer', vis_backends=backends),
         randomness=dict(seed=job.values.seed),
-        run_meta=dict(plan=_plan_key(data), config=text, export=info.to_dict()),
+        run_meta=dict(plan=data.steps.identity(), config=text, export=info.to_dict()),
     )
     return TuneRunner(**{**arguments, **extra})
 
@@ -109,7 +107,7 @@ def _hooks(job: Job, data: TrainingData, metrics: MetricsFile, state: TrainedSta
         made.append(hooks.ValidationHook(data.val, data.pad_id, job.schedule.batch_size, metrics, every))
     if job.chat_samples.every_steps and job.chat_samples.prompts:
         path = job.work_dir / 'chat_samples.jsonl'
-        made.append(hooks.ChatSamplesHook(job.chat_samples, data.tokenizer, data.template, data.stop_ids, path))
+        made.append(hooks.ChatSamplesHook(job.chat_samples, data.tokeniser, data.stop_ids, path))
     if job.log.plot:
         made.append(hooks.LossCurveHook(metrics, job.work_dir / 'loss.png'))
     return made
@@ -122,13 +120,6 @@ def _stored_dtype(job: Job, llm: torch.nn.Module) -> str:
     wanted = {k: v for k, v in job.load_llm.keywords.items() if k in ('trust_remote_code', 'revision')}
     config = AutoConfig.from_pretrained(job.values.base_model, **{'trust_remote_code': False, **wanted})
     return str(getattr(config, 'dtype', None) or llm.dtype).removeprefix('torch.')
-
-
-def _plan_key(data: TrainingData) -> str:
-    """Return a hash of the tokens and their order: what must be the same for a resumed run to go on."""
-    plan = data.plan
-    text = repr((data.train.store.content, plan.sequences, plan.batch_size, plan.accumulate, plan.seed))
-    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
 def _check_strategy(job: Job) -> None:

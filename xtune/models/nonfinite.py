@@ -14,28 +14,28 @@ if TYPE_CHECKING:
 class NonFiniteStep(ArithmeticError):
     """An optimizer step was not taken: its loss or gradient is not finite.
 
-    `samples` are the indices of the samples whose loss is not finite (all of the step's, if only the gradient is not),
-    `where` names the first module or the parameter.
+    `places` are the rows whose loss is not finite (all of the step's, if only the gradient is not), `where` names the
+    first module or the parameter.
     """
 
-    def __init__(self, loss: float, grad_norm: float, samples: list[int], where: str) -> None:
-        super().__init__(loss, grad_norm, samples, where)
-        self.loss, self.grad_norm, self.samples, self.where = loss, grad_norm, samples, where
+    def __init__(self, loss: float, grad_norm: float, places: list[str], where: str) -> None:
+        super().__init__(loss, grad_norm, places, where)
+        self.loss, self.grad_norm, self.places, self.where = loss, grad_norm, places, where
 
 
 def explain(task: 'SupervisedFineTuning', data: list[MicroBatch], loss: float, grad_norm: float) -> NonFiniteStep:
     """Return the error for a step on `data`; runs the forward pass again, with a check at every module."""
-    samples = [index for batch in data for index in batch.samples]
+    places = [place for batch in data for place in batch.places]
     if math.isfinite(loss):
         names = [n for n, p in task.trained_parameters().items() if p.grad is not None and not p.grad.isfinite().all()]
         where = f'the gradient of {names[0]}' if names else 'the gradient norm'
         more = f' and {len(names) - 1} more' if len(names) > 1 else ''
-        return NonFiniteStep(loss, grad_norm, samples, where + more)
+        return NonFiniteStep(loss, grad_norm, places, where + more)
     for batch in data:
         first = _first_module(task, batch)
         if first:
-            return NonFiniteStep(loss, grad_norm, batch.samples, f'the output of {first}')
-    return NonFiniteStep(loss, grad_norm, samples, 'the loss itself')
+            return NonFiniteStep(loss, grad_norm, batch.places, f'the output of {first}')
+    return NonFiniteStep(loss, grad_norm, places, 'the loss itself')
 
 
 @torch.no_grad()

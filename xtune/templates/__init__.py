@@ -1,14 +1,48 @@
-"""Chat templates: named .jinja files with generation marks, and the model's own.
+"""Chat templates: one .jinja file per format, with generation marks around what is trained.
 
-| name          | format                              | end of a reply | source                                    |
-|---------------|-------------------------------------|----------------|-------------------------------------------|
-| chatml        | OpenAI ChatML                       | <|im_end|>     | teknium/OpenHermes-2.5, Yi-34B-Chat       |
-| llama3        | Llama 3 headers                     | <|eot_id|>     | meta-llama/Meta-Llama-3-8B-Instruct       |
-| internlm_chat | InternLM 7B/20B chat, later form    | <eoa>          | internlm/internlm-chat-7b                 |
-| plain         | no roles: text, or question + reply | eos token      | for pretraining and base models           |
+| name                | model family                               | end of a reply                     | tools |
+|---------------------|--------------------------------------------|------------------------------------|-------|
+| baichuan_chat       | Baichuan 13B chat                          | <reserved_102>, last: eos          | no    |
+| baichuan2_chat      | Baichuan 2 chat                            | <reserved_106>, last: eos          | no    |
+| chatglm2            | ChatGLM2                                   | eos                                | no    |
+| chatglm3            | ChatGLM3                                   | <|user|>, of a call: <|observation|> | yes |
+| chatml              | OpenHermes, Yi chat, and for base models   | <|im_end|>                         | yes   |
+| code_llama_70b_chat | Code Llama 70B instruct                    | <step>                             | no    |
+| cohere_chat         | Command R                                  | <|END_OF_TURN_TOKEN|>              | no    |
+| deepseek_coder      | DeepSeek Coder instruct                    | <|EOT|>                            | no    |
+| deepseek_v2         | DeepSeek LLM, MoE and V2 chat              | eos                                | no    |
+| default             | base models without a format of their own  | eos                                | no    |
+| gemma               | Gemma and Gemma 2 instruct                 | <end_of_turn>                      | no    |
+| internlm_chat       | InternLM chat, later form                  | <eoa>                              | no    |
+| internlm2_chat      | InternLM2 and 2.5 chat                     | <|im_end|>                         | yes   |
+| llama2_chat         | Llama 2 chat, Code Llama instruct to 34B   | eos                                | no    |
+| llama3_chat         | Llama 3 and 3.1 instruct                   | <|eot_id|>                         | yes   |
+| minicpm             | MiniCPM 1B and 2B                          | eos                                | no    |
+| mistral             | Mistral instruct to v0.2, Mixtral instruct | eos                                | no    |
+| mistral_v3          | Mistral instruct v0.3                      | eos                                | yes   |
+| moss_sft            | MOSS records                               | eos                                | text  |
+| phi3_chat           | Phi-3 instruct                             | <|end|>                            | no    |
+| plain               | no roles: text, or question + reply        | eos                                | no    |
+| qwen_chat           | Qwen to 2.5 chat                           | <|im_end|>                         | yes   |
+| vicuna              | Vicuna 1.1 and 1.5, WizardLM               | eos                                | no    |
+| wizardcoder         | WizardCoder                                | eos                                | no    |
+| zephyr              | Zephyr                                     | eos                                | no    |
+
+`text`: tools are described in the system message, calls and results are messages. Where a file departs from the
+official text, its first lines say so and why.
 """
 
 from pathlib import Path
 
 FOLDER = Path(__file__).parent
 NAMES = tuple(sorted(path.stem for path in FOLDER.glob('*.jinja')))
+# Other names of the same format -> its file.
+ALIASES = {
+    'code_llama_chat': 'llama2_chat',
+    'deepseek_moe': 'deepseek_v2',
+    'deepseekcoder': 'deepseek_coder',
+    'llama3': 'llama3_chat',
+    'mixtral': 'mistral',
+    'wizardlm': 'vicuna',
+}
+ACCEPTED = tuple(sorted((*NAMES, *ALIASES)))

@@ -5,23 +5,33 @@ from pathlib import Path
 from transformers import PreTrainedTokenizerBase
 
 from ..errors import TemplateError, did_you_mean
-from . import FOLDER, NAMES
+from . import ALIASES, FOLDER, NAMES
+from .closest import PROBE
 from .template import ChatTemplate, special_variables
 
 _BOS = '{{- bos_token -}}\n'
+# Formats for any base model: they start with bos only where the tokenizer itself would put it.
+_ANY_TOKENIZER = ('plain', 'default', 'wizardcoder', 'moss_sft')
 
 
-def resolve(name: str, tokenizer: PreTrainedTokenizerBase) -> ChatTemplate:
-    """Return the template `name`: 'auto', one of `NAMES`, or the path of a .jinja file.
+def resolve(name: str, tokenizer: PreTrainedTokenizerBase, for_training: bool = True) -> ChatTemplate:
+    """Return the template `name`: 'auto', one of `NAMES` or `ALIASES`, or the path of a .jinja file.
 
     Raises:
-        TemplateError: There is no such template, the tokenizer has none of its own, or a token it needs is missing.
+        TemplateError: There is no such template, the tokenizer has none of its own, a token it needs is missing, or,
+            `for_training`, what it trains cannot be proven.
     """
-    source = _source(name, tokenizer)
+    template = _bound(name, _source(name, tokenizer), tokenizer)
+    if for_training and not template.has_marks:
+        template.render(PROBE)
+    return template
+
+
+def _bound(name: str, source: str, tokenizer: PreTrainedTokenizerBase) -> ChatTemplate:
     variables = special_variables(tokenizer)
     for needed in ('bos_token', 'eos_token'):
         if needed not in variables and needed in source:
-            if needed == 'eos_token':
+            if needed == 'eos_token' and name != 'auto':
                 raise TemplateError(f'template `{name}` ends replies with the eos token, which this tokenizer lacks')
             variables[needed] = ''
     return ChatTemplate(name, source, variables, tuple(sorted(tokenizer.get_added_vocab(), key=len, reverse=True)))
@@ -38,14 +48,17 @@ def _source(name: str, tokenizer: PreTrainedTokenizerBase) -> str:
                 f'name one of {", ".join(NAMES)}, or a .jinja file'
             )
         return own
-    if name in NAMES:
-        source = (FOLDER / f'{name}.jinja').read_text(encoding='utf-8')
-        # Plain text starts with bos only where the tokenizer itself would put it.
-        return source.replace(_BOS, '') if name == 'plain' and not _adds_bos(tokenizer) else source
+    file = ALIASES.get(name, name)
+    if file in NAMES:
+        source = (FOLDER / f'{file}.jinja').read_text(encoding='utf-8')
+        return source.replace(_BOS, '') if file in _ANY_TOKENIZER and not _adds_bos(tokenizer) else source
     path = Path(name)
     if path.suffix in ('.jinja', '.j2') and path.is_file():
         return path.read_text(encoding='utf-8')
-    raise TemplateError(f'no template is called `{name}`{did_you_mean(name, NAMES)} (known: auto, {", ".join(NAMES)})')
+    known = (*NAMES, *ALIASES)
+    raise TemplateError(
+        f'no template is called `{name}`{did_you_mean(name, known)} (known: auto, {", ".join(NAMES)}, or a .jinja file)'
+    )
 
 
 def _adds_bos(tokenizer: PreTrainedTokenizerBase) -> bool:

@@ -1,18 +1,20 @@
 """A chat template: conversation -> text, and which characters of the text are trained.
 
 The trained span of a reply is the reply and its end of turn, nothing else. Templates with `{% generation %}` marks say
-so themselves. For a template without marks the span is proven: the text before a reply must be what inference would
-prompt with, and the reply must be followed by a token that ends the turn.
+so themselves. For a template without marks the span is proven (see `proof.py`).
 """
 
+import json
 import re
 from dataclasses import dataclass
 
 from transformers import PreTrainedTokenizerBase
 from transformers.utils.chat_template_utils import render_jinja_template
 
-from ..data.conversation import Message
+from ..data.conversation import REPLIES, Message
 from ..errors import TemplateError
+from .closest import advice
+from .proof import proven
 
 _MARK = re.compile(r'\{%-?\s*generation\s*-?%\}')
 Span = tuple[int, int]
@@ -35,32 +37,35 @@ class ChatTemplate:
         """Whether the template itself says what is trained."""
         return bool(_MARK.search(self.source))
 
-    def render(self, messages: list[Message]) -> tuple[str, list[Span]]:
+    def render(self, messages: list[Message], tools: list[dict] | None = None) -> tuple[str, list[Span]]:
         """Return the text of a conversation and the characters [start, end) of each reply with its end of turn.
 
         Raises:
-            TemplateError: The template refuses the conversation, or no trained span can be proven.
+            TemplateError: The template refuses the conversation, leaves something of it out, or no trained span can be
+                proven.
         """
+        if tools and 'tools' not in self.source:
+            raise TemplateError(f'template `{self.name}` has no form for tools; take chatml, qwen_chat or llama3_chat')
+        replies = [i for i, m in enumerate(messages) if m['role'] in REPLIES]
         if self.has_marks:
-            text, spans = self._run(messages, marks=True)
+            text, spans = self._run(messages, tools, marks=True)
         else:
-            text, spans = self._run(messages), []
-            spans = [self._proven_span(messages, index, text) for index in _replies(messages)]
-        if len(spans) != len(_replies(messages)):
-            raise TemplateError(
-                f'template `{self.name}` marks {len(spans)} spans for {len(_replies(messages))} replies'
-            )
+            text, spans = proven(self, messages, tools, replies)
+        if len(spans) != len(replies):
+            raise TemplateError(f'template `{self.name}` marks {len(spans)} spans for {len(replies)} replies')
+        self._require_all(messages, text)
         return text, spans
 
-    def prompt(self, messages: list[Message]) -> str:
+    def prompt(self, messages: list[Message], tools: list[dict] | None = None) -> str:
         """Return the text that a model continues with its reply to `messages`."""
-        return self._run(messages, prompt=True)
+        return self._run(messages, tools, prompt=True)
 
-    def _run(self, messages: list[Message], prompt: bool = False, marks: bool = False):
+    def _run(self, messages: list[Message], tools: list[dict] | None = None, prompt: bool = False, marks: bool = False):
         plain = [{k: v for k, v in m.items() if k != 'train'} for m in messages]
         try:
             texts, spans = render_jinja_template(
                 conversations=[plain],
+                tools=tools,
                 chat_template=self.source,
                 add_generation_prompt=prompt,
                 return_assistant_tokens_mask=marks,
@@ -70,44 +75,16 @@ class ChatTemplate:
             raise TemplateError(f'template `{self.name}` refuses this conversation: {error}') from error
         return (texts[0], spans[0]) if marks else texts[0]
 
-    def _proven_span(self, messages: list[Message], index: int, text: str) -> Span:
-        """Return the span of the reply at `index`, found by rendering the conversation up to it."""
-        prompt = self._run(messages[:index], prompt=True)
-        if not text.startswith(prompt):
-            raise self._unproven('it renders a conversation differently from the prompt that inference uses')
-        reply = messages[index]['content']
-        start = len(prompt)
-        for form in (reply, reply.strip()):
-            at = start + len(text[start:]) - len(text[start:].lstrip()) if form != reply else start
-            if text.startswith(form, at):
-                end = at + len(form)
-                break
-        else:
-            raise self._unproven('it changes the text of replies')
-        tag = _match_any(self.end_tokens, text, end)
-        if tag is None:
-            raise self._unproven('no token ends a reply, so the model could not learn to stop')
-        return start, end + tag
-
-    def _unproven(self, why: str) -> TemplateError:
-        return TemplateError(
-            f'template `{self.name}` has no generation marks, and what it trains cannot be proven: {why}. '
-            "Take a named template that fits the model, such as template='chatml' or 'llama3'."
-        )
-
-
-def _replies(messages: list[Message]) -> list[int]:
-    return [i for i, m in enumerate(messages) if m['role'] in ('assistant', 'text')]
-
-
-def _match_any(tags: tuple[str, ...], text: str, at: int) -> int | None:
-    """Return how many characters an end tag, with space before it, takes at `at`."""
-    gap = len(text[at:]) - len(text[at:].lstrip())
-    for skip in (0, gap):
-        for tag in tags:
-            if text.startswith(tag, at + skip):
-                return skip + len(tag)
-    return None
+    def _require_all(self, messages: list[Message], text: str) -> None:
+        """Raise if a system or tool message, or a tool call, is not in `text`: some templates drop them in silence."""
+        for message in messages:
+            wanted = [call['function']['name'] for call in message.get('tool_calls') or ()]
+            if message['role'] in ('system', 'tool'):
+                wanted.append(message['content'].strip())
+            for part in wanted:
+                if part not in text and json.dumps(part, ensure_ascii=False)[1:-1] not in text:
+                    what = 'tool calls' if message['role'] == 'assistant' else f'{message["role"]} messages'
+                    raise TemplateError(f'template `{self.name}` leaves out {what}. {advice(self)}')
 
 
 def special_variables(tokenizer: PreTrainedTokenizerBase) -> dict[str, str]:

@@ -1,25 +1,79 @@
-"""Alpaca: one instruction, an optional input, one output.
+"""Alpaca and data sets of its shape: an instruction, an optional input, an output."""
 
-Row:     {"instruction": "Add the numbers.", "input": "2, 3", "output": "5"}
-Result:  user "Add the numbers.\\n2, 3", assistant "5"
-
-Columns `system` and `history` (pairs of earlier question and reply) are used where they exist. An empty input adds no
-newline, and an output of "<nooutput>" is an empty reply: both differ from XTuner v0.1 on purpose.
-"""
+from typing import Any
 
 from ...registry import map_fn
 from ..conversation import Message, RowError, column, exchange
+from .columns import is_empty, question_and_reply
 
 
 @map_fn('alpaca')
-def alpaca_map_fn(row: dict) -> list[Message]:
-    """Map one Alpaca row to a conversation."""
-    reply = column(row, 'output')
-    if reply == '<nooutput>':
-        raise RowError('empty reply', 'the output is "<nooutput>"')
-    parts = [column(row, 'instruction'), column(row, 'input') if 'input' in row else '']
-    messages = exchange('\n'.join(part for part in parts if part), reply, row.get('system'))
-    earlier: list[Message] = []
-    for pair in row.get('history') or ():
-        earlier += exchange(str(pair[0]), str(pair[1]))
+def alpaca_map_fn(row: dict, system: str | None = None) -> list[Message]:
+    r"""Instructions with an optional input, as in Alpaca and Open-Platypus.
+
+    Row:
+        {"instruction": "Add the numbers.", "input": "2, 3", "output": "5"}
+    Result:
+        user: "Add the numbers.\n2, 3"
+        assistant: "5"
+
+    An empty input adds no newline, and an output of "<nooutput>" is an empty reply. Columns `system` and `history`
+    (pairs of earlier question and reply) are used where they exist. `system` is a name or a text; the column
+    comes first.
+    """
+    own = column(row, 'system') if 'system' in row else ''
+    messages = _instruction(row, '', system, own)
+    earlier = [message for pair in _pairs(row.get('history')) for message in exchange(*pair)]
     return messages[:-2] + earlier + messages[-2:]
+
+
+@map_fn('alpaca_zh')
+def alpaca_zh_map_fn(row: dict, system: str | None = None) -> list[Message]:
+    r"""Alpaca in Chinese; its English columns are ignored.
+
+    Row:
+        {"instruction_zh": "给出三个保持健康的小贴士。", "input_zh": "", "output_zh": "1. 均衡饮食。",
+         "instruction": "Give three tips for staying healthy.", "input": "", "output": "1. Eat a balanced diet."}
+    Result:
+        user: "给出三个保持健康的小贴士。"
+        assistant: "1. 均衡饮食。"
+
+    `system` is a name or a text.
+    """
+    return _instruction(row, '_zh', system)
+
+
+@map_fn('medical')
+def medical_map_fn(row: dict, system: str | None = 'medical') -> list[Message]:
+    r"""Chinese medical questions, as in shibing624/medical.
+
+    Row:
+        {"instruction": "血热的临床表现是什么?", "input": "", "output": "初发或复发病不久。"}
+    Result:
+        system: "如果你是一名医生，请根据患者的描述回答医学问题。"
+        user: "血热的临床表现是什么?"
+        assistant: "初发或复发病不久。"
+
+    `system` is a name or a text; None leaves it out.
+    """
+    return _instruction(row, '', system)
+
+
+def _instruction(row: dict, suffix: str, system: str | None, own: str = '') -> list[Message]:
+    instruction, given, output = (f'{name}{suffix}' for name in ('instruction', 'input', 'output'))
+    questions = (instruction, given) if given in row else (instruction,)
+    messages = question_and_reply(row, questions, output, system, own)
+    if messages[-1]['content'].strip() == '<nooutput>':
+        raise RowError('empty reply', f'the {output} is "<nooutput>"')
+    return messages
+
+
+def _pairs(history: Any) -> list[tuple[str, str]]:
+    if is_empty(history):
+        return []
+    if not isinstance(history, list):
+        raise RowError('column `history` is not a list of pairs', f'it holds a {type(history).__name__}')
+    for number, pair in enumerate(history, 1):
+        if not isinstance(pair, (list, tuple)) or len(pair) != 2 or not all(isinstance(text, str) for text in pair):
+            raise RowError('column `history` is not a list of pairs', f'entry {number} is {str(pair)[:60]!r}')
+    return [tuple(pair) for pair in history]

@@ -1,11 +1,4 @@
-"""OpenAssistant, the Guanaco subset: whole dialogues in one text column.
-
-Row:     {"text": "### Human: What is a monopsony?### Assistant: A market with one buyer.### Human: Thanks"}
-Result:  user "What is a monopsony?", assistant "A market with one buyer."
-
-Only "### Human:" and "### Assistant:" end a turn. XTuner v0.1 cut replies at every "###", so Markdown headings ended
-them. A last question without a reply is left out.
-"""
+"""OpenAssistant, the Guanaco subset: whole dialogues in one text column."""
 
 import re
 
@@ -17,7 +10,17 @@ _TURN = re.compile(r'### (Human|Assistant):')
 
 @map_fn('oasst1')
 def oasst1_map_fn(row: dict) -> list[Message]:
-    """Map one Guanaco dialogue to a conversation."""
+    r"""Dialogues in one text, as in openassistant-guanaco.
+
+    Row:
+        {"text": "### Human: What is a monopsony?### Assistant: A market with one buyer.### Human: Thanks"}
+    Result:
+        user: "What is a monopsony?"
+        assistant: "A market with one buyer."
+
+    Only "### Human:" and "### Assistant:" end a turn, so that Markdown headings stay in replies. A last question
+    without a reply is left out.
+    """
     pieces = _TURN.split(column(row, 'text'))
     if len(pieces) < 3:
         raise RowError('no "### Human:" and "### Assistant:" turns')

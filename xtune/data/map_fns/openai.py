@@ -1,53 +1,82 @@
-"""OpenAI messages: role and content, as chat completion APIs take them.
+"""OpenAI messages: role and content, as chat completion APIs take them."""
 
-Row:     {"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello!", "train": true}]}
-Result:  user "Hi", assistant "Hello!"
-
-A message may say `train: false` (also `loss: false` or `weight: 0`) to be context without a loss. Content may be a
-list of text parts. Tool calls of an assistant become its text, as JSON.
-"""
-
-import json
 from typing import Any
 
 from ...registry import map_fn
-from ..conversation import Message, RowError
+from ..conversation import Conversation, Message, RowError
+from .columns import listed
+from .tools import calls, offered
+from .turns import in_order, joined_questions, trained
 
-_ROLES = {'developer': 'system', 'function': 'tool'}
+_ROLES = {
+    'system': 'system',
+    'developer': 'system',
+    'user': 'user',
+    'assistant': 'assistant',
+    'tool': 'tool',
+    'function': 'tool',
+}
 
 
 @map_fn('openai')
-def openai_map_fn(row: dict) -> list[Message]:
-    """Map one row of OpenAI messages to a conversation."""
-    messages = row.get('messages')
-    if messages is None:
-        raise RowError('no column `messages`', f'the columns are {", ".join(map(str, row))}')
-    if not isinstance(messages, list):
-        raise RowError('column `messages` is not a list of messages', f'it holds a {type(messages).__name__}')
-    return [_message(message, index) for index, message in enumerate(messages)]
+def openai_map_fn(row: dict) -> Conversation:
+    r"""OpenAI messages with roles, tools and tool calls.
+
+    Row:
+        {"messages": [{"role": "user", "content": "2 + 3?"},
+                      {"role": "assistant", "content": "6", "loss": false},
+                      {"role": "user", "content": "Use the tool."},
+                      {"role": "assistant", "content": null, "tool_calls": [
+                          {"type": "function", "function": {"name": "add", "arguments": "{\"a\": 2, \"b\": 3}"}}]},
+                      {"role": "tool", "content": "5"},
+                      {"role": "assistant", "content": "It is 5."}],
+         "tools": [{"type": "function", "function": {"name": "add", "parameters": {"type": "object"}}}]}
+    Result:
+        user: "2 + 3?"
+        assistant: "6" {"train": false}
+        user: "Use the tool."
+        assistant: "" {"tool_calls": [
+                          {"type": "function", "function": {"name": "add", "arguments": {"a": 2, "b": 3}}}]}
+        tool: "5"
+        assistant: "It is 5."
+        tools: [{"type": "function", "function": {"name": "add", "parameters": {"type": "object"}}}]
+
+    The column may also be called `conversations`, `conversation` or `dialogue`. `train`, `loss` or `weight` of a
+    reply (a bool, a number or a word) say whether it is trained; without them it is. Replies before the first
+    question are left out, user messages in a row are joined by a line break, and content may be a list of text
+    parts.
+    """
+    messages = listed(row, 'messages', 'conversations', 'conversation', 'dialogue')
+    mapped = [_message(message, f'message {number}') for number, message in enumerate(messages, 1)]
+    return Conversation(joined_questions(in_order(mapped)), offered(row))
 
 
-def _message(message: Any, index: int) -> Message:
+def _message(message: Any, place: str) -> Message:
     if not isinstance(message, dict) or 'role' not in message:
-        raise RowError('message without role or content', f'message {index + 1} is {str(message)[:60]!r}')
-    role = _ROLES.get(message['role'], message['role'])
-    content = _text(message.get('content'), index)
-    if message.get('tool_calls'):
-        calls = [call.get('function', call) for call in message['tool_calls']]
-        content = '\n'.join([content] * bool(content) + [json.dumps(call, ensure_ascii=False) for call in calls])
-    result = {'role': role, 'content': content}
-    for key in ('train', 'loss', 'weight'):
-        if message.get(key) is not None:
-            result['train'] = str(message[key]).lower() not in ('false', '0', '0.0')
-    return result
+        raise RowError('message without role or content', f'{place} is {str(message)[:60]!r}')
+    role = _ROLES.get(str(message['role']))
+    if role is None:
+        raise RowError('unknown role', f'{place} has role {message["role"]!r}; known: {", ".join(_ROLES)}')
+    called = (message.get('tool_calls') or message.get('function_call')) if role == 'assistant' else None
+    content = message.get('content')
+    result = {'role': role, 'content': '' if called and content is None else _text(content, f'{place} ({role})')}
+    if called:
+        result['tool_calls'] = calls(called, place)
+    if role == 'tool':
+        result |= {key: message[key] for key in ('name', 'tool_call_id') if message.get(key) is not None}
+    return result | trained(message, place)
 
 
-def _text(content: Any, index: int) -> str:
-    if content is None:
-        return ''
+def _text(content: Any, place: str) -> str:
     if isinstance(content, list):
         texts = [part.get('text') for part in content if isinstance(part, dict) and part.get('type') == 'text']
         if len(texts) < len(content) or not all(isinstance(text, str) for text in texts):
-            raise RowError('content is not text', f'message {index + 1} has parts that are not text')
+            raise RowError('content is not text', f'{place} has parts that are not text')
         return ''.join(texts)
+    if not isinstance(content, str):
+        raise RowError('content is not text', f'{place} holds {_kind(content)}')
     return content
+
+
+def _kind(value: Any) -> str:
+    return 'nothing' if value is None else f'a {type(value).__name__}'

@@ -1,18 +1,14 @@
-"""ShareGPT: a list of turns with `from` and `value`, and optionally tools.
+"""ShareGPT: a list of turns with `from` and `value`, and optionally tools."""
 
-Row:     {"conversations": [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Hello!"}]}
-Result:  user "Hi", assistant "Hello!"
-
-`function_call` turns become assistant messages and `observation` turns tool messages. A `tools` column is added to
-the system message as text, so that no template loses it.
-"""
-
-import json
 from typing import Any
 
 from ...registry import map_fn
-from ..conversation import Message, RowError
+from ..conversation import Conversation, Message, RowError, column
+from .columns import listed
+from .tools import calls, offered
+from .turns import in_order, joined_questions, trained
 
+_CALL = 'call'
 _ROLES = {
     'human': 'user',
     'user': 'user',
@@ -22,7 +18,8 @@ _ROLES = {
     'chatgpt': 'assistant',
     'bing': 'assistant',
     'bard': 'assistant',
-    'function_call': 'assistant',
+    'function_call': _CALL,
+    'tool_call': _CALL,
     'observation': 'tool',
     'tool': 'tool',
     'system': 'system',
@@ -30,34 +27,65 @@ _ROLES = {
 
 
 @map_fn('sharegpt')
-def sharegpt_map_fn(row: dict) -> list[Message]:
-    """Map one ShareGPT row to a conversation."""
-    turns = row.get('conversations', row.get('conversation'))
-    if turns is None:
-        raise RowError('no column `conversations`', f'the columns are {", ".join(map(str, row))}')
-    if not isinstance(turns, list):
-        raise RowError('column `conversations` is not a list of turns', f'it holds a {type(turns).__name__}')
-    messages = [_message(turn, index) for index, turn in enumerate(turns)]
-    system = [text for text in (row.get('system'), _tools_text(row.get('tools'))) if text]
-    if messages and messages[0]['role'] == 'system':
-        system.insert(0, messages.pop(0)['content'])
-    head = [{'role': 'system', 'content': '\n\n'.join(system)}] if system else []
-    while messages and messages[0]['role'] == 'assistant':  # a greeting before the first question
-        messages.pop(0)
-    return head + messages
+def sharegpt_map_fn(row: dict) -> Conversation:
+    r"""ShareGPT turns, with tools and function calls.
+
+    Row:
+        {"conversations": [{"from": "human", "value": "2 + 3?"},
+                           {"from": "function_call", "value": "{\"name\": \"add\", \"arguments\": {\"a\": 2}}"},
+                           {"from": "observation", "value": "5"},
+                           {"from": "gpt", "value": "It is 5."}],
+         "tools": "[{\"name\": \"add\", \"description\": \"Add numbers\", \"parameters\": {\"type\": \"object\"}}]"}
+    Result:
+        user: "2 + 3?"
+        assistant: "" {"tool_calls": [{"type": "function", "function": {"name": "add", "arguments": {"a": 2}}}]}
+        tool: "5"
+        assistant: "It is 5."
+        tools: [{"type": "function", "function": {
+                    "name": "add", "description": "Add numbers", "parameters": {"type": "object"}}}]
+
+    The column may also be called `conversation`. A `function_call` turn holds one call or a list of calls. A
+    column `system` follows the text of a system turn. Replies before the first question are left out. A turn may
+    say `train`, `loss` or `weight` as in the format `openai`.
+    """
+    turns = listed(row, 'conversations', 'conversation')
+    messages = [_message(turn, f'turn {number}') for number, turn in enumerate(turns, 1)]
+    if own := column(row, 'system').strip() if 'system' in row else '':
+        if messages and messages[0]['role'] == 'system':
+            own = f'{messages.pop(0)["content"]}\n\n{own}'
+        messages.insert(0, {'role': 'system', 'content': own})
+    return Conversation(in_order(messages), offered(row))
 
 
-def _message(turn: Any, index: int) -> Message:
+@map_fn('wizardlm')
+def wizardlm_map_fn(row: dict) -> Conversation:
+    r"""ShareGPT turns in which one side may speak twice, as in WizardLM_evol_instruct_V2.
+
+    Row:
+        {"idx": "0", "conversations": [{"from": "gpt", "value": "Welcome!"},
+                                       {"from": "human", "value": "Name a colour."},
+                                       {"from": "human", "value": "A warm one."},
+                                       {"from": "gpt", "value": "Red."}]}
+    Result:
+        user: "Name a colour.\nA warm one."
+        assistant: "Red."
+
+    `human` turns in a row are joined by a line break. Replies before the first question are left out.
+    """
+    given = sharegpt_map_fn(row)
+    return Conversation(joined_questions(given.messages), given.tools)
+
+
+def _message(turn: Any, place: str) -> Message:
     if not isinstance(turn, dict) or 'from' not in turn or 'value' not in turn:
-        raise RowError('turn without from or value', f'turn {index + 1} is {str(turn)[:60]!r}')
+        raise RowError('turn without from or value', f'{place} is {str(turn)[:60]!r}')
     role = _ROLES.get(str(turn['from']).lower())
     if role is None:
-        raise RowError('unknown role', f'turn {index + 1} is from {turn["from"]!r}; known: {", ".join(_ROLES)}')
-    return {'role': role, 'content': turn['value']}
-
-
-def _tools_text(tools: Any) -> str:
-    if not tools or tools == '[]':
-        return ''
-    text = tools if isinstance(tools, str) else json.dumps(tools, ensure_ascii=False)
-    return f'You can call these tools:\n{text}'
+        raise RowError('unknown role', f'{place} is from {turn["from"]!r}; known: {", ".join(_ROLES)}')
+    value = turn['value']
+    if role == _CALL:
+        return {'role': 'assistant', 'content': '', 'tool_calls': calls(value, place)} | trained(turn, place)
+    if not isinstance(value, str):
+        kind = 'nothing' if value is None else f'a {type(value).__name__}'
+        raise RowError('content is not text', f'{place} ({turn["from"]}) holds {kind}')
+    return {'role': role, 'content': value} | trained(turn, place)

@@ -7,12 +7,12 @@ from typing import Any
 import torch
 from mmengine.hooks import Hook
 from tqdm import tqdm
-from transformers import PreTrainedTokenizerBase
 
 from ...config.sections import ChatSamples
+from ...data.tokenise import Tokeniser
 from ...models.generate import generate_ids
 from ...registry import HOOKS
-from ...templates.template import ChatTemplate
+from ...templates.system import system_text
 
 
 @HOOKS.register_module()
@@ -24,13 +24,11 @@ class ChatSamplesHook(Hook):
     def __init__(
         self,
         settings: ChatSamples,
-        tokenizer: PreTrainedTokenizerBase,
-        template: ChatTemplate,
+        tokeniser: Tokeniser,
         stop_ids: list[int],
         path: Path,
     ) -> None:
-        self.settings, self.tokenizer, self.template = settings, tokenizer, template
-        self.stop_ids, self.path = stop_ids, path
+        self.settings, self.tokeniser, self.stop_ids, self.path = settings, tokeniser, stop_ids, path
 
     def after_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
         done = runner.train_loop.steps_done
@@ -49,9 +47,9 @@ class ChatSamplesHook(Hook):
         runner.model.train()
 
     def _generate(self, task: Any, prompt: str) -> str:
-        system = [{'role': 'system', 'content': self.settings.system}] if self.settings.system else []
-        text = self.template.prompt([*system, {'role': 'user', 'content': prompt}])
-        ids = self.tokenizer(text, add_special_tokens=False, return_tensors='pt')['input_ids'].to(task.device)
+        system = self.settings.system
+        system = [{'role': 'system', 'content': system_text(system)}] if system else []
+        ids = torch.tensor([self.tokeniser.prompt_ids([*system, {'role': 'user', 'content': prompt}])]).to(task.device)
         with torch.autocast(task.device.type, dtype=torch.bfloat16, enabled=task.dtype == torch.bfloat16):
             new = generate_ids(task.llm, ids, self.stop_ids, max_new_tokens=self.settings.max_new_tokens)
-        return self.tokenizer.decode(new, skip_special_tokens=True).strip()
+        return self.tokeniser.tokenizer.decode(new, skip_special_tokens=True).strip()

@@ -46,9 +46,11 @@ class ValidationHook(Hook):
         self._measured_at = step
         runner.model.eval()
         total, trained = 0.0, 0
-        starts = range(0, len(self.split.sequences), self.batch_size)
+        sequences, store = self.split.sequences, self.split.store
+        starts = range(0, len(sequences), self.batch_size)
         for start in tqdm(starts, desc='validation', disable=None, leave=False):
-            batch = collate(self.split.store, self.split.sequences[start : start + self.batch_size], self.pad_id)
+            chosen = [sequences[i] for i in range(start, min(start + self.batch_size, len(sequences)))]
+            batch = collate(store, chosen, self.pad_id, sequences.joined)
             loss_sum, count = runner.model.val_step([batch])
             total, trained = total + loss_sum, trained + count
         runner.model.train()

@@ -1,0 +1,271 @@
+"""Map functions of dialogues: turns and messages, tools and calls, preferences, rows of a wrong shape, real rows."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+import xtune.data.map_fns  # noqa: F401  registers the functions
+from xtune.data.conversation import Conversation, RowError, checked
+from xtune.errors import ConfigError
+from xtune.registry import MAP_FNS, lookup
+from xtune.templates.system import SYSTEM_PROMPTS
+
+FILES = Path(__file__).parent / 'files'
+HI = [('user', 'Hi'), ('assistant', 'Hello!')]
+
+
+def call(name, row, **arguments):
+    return lookup(MAP_FNS, name)(row, **arguments)
+
+
+def messages(name, row, **arguments):
+    given = call(name, row, **arguments)
+    return given.messages if isinstance(given, Conversation) else given
+
+
+def mapped(name, row, **arguments):
+    return [(m['role'], m['content']) for m in messages(name, row, **arguments)]
+
+
+def turns(*pairs):
+    return {'conversations': [{'from': who, 'value': value} for who, value in pairs]}
+
+
+def talk(*pairs):
+    return {'messages': [{'role': role, 'content': content} for role, content in pairs]}
+
+
+def rows_of(name):
+    return json.loads((FILES / name).read_text(encoding='utf-8'))
+
+
+def test_oasst1_headings_stay_and_the_last_question_is_left_out():
+    reply = '# One\n### Two\ntext\n### Humans: a heading\n#### Three'
+    row = {'text': f'### Human: q### Assistant: {reply}### Human: and?### Assistant: no.### Human: why?'}
+    assert [m['content'] for m in checked(call('oasst1', row)).messages] == ['q', reply, 'and?', 'no.']
+    with pytest.raises(RowError, match='no "### Human:" and "### Assistant:" turns'):
+        call('oasst1', {'text': 'only text'})
+    with pytest.raises(RowError, match='roles do not alternate'):
+        checked(call('oasst1', {'text': '### Human: q### Human: q### Assistant: r'}))
+
+
+@pytest.mark.parametrize('name', ['messages', 'conversations', 'conversation', 'dialogue'])
+def test_openai_messages_may_be_in_a_column_of_another_name(name):
+    assert mapped('openai', {name: talk(*HI)['messages'], 'messages_count': 2}) == HI
+
+
+@pytest.mark.parametrize('key', ['train', 'loss', 'weight'])
+def test_flags_decide_what_is_trained_as_a_bool_a_number_or_a_word(key):
+    values = (False, 0, 0.0, 'false', 'False ', '0', True, 1, 0.5, 'true', 'TRUE', None, float('nan'))
+    expected = [False] * 6 + [True] * 5 + [None] * 2
+    given = [{'role': 'assistant', 'content': 'x', key: value} for value in values]
+    assert [message.get('train') for message in messages('openai', {'messages': given})] == expected
+    given = [{'from': 'gpt', 'value': 'x', key: value} for value in values]
+    assert [message.get('train') for message in messages('sharegpt', {'conversations': given})] == expected
+    for value in ('maybe', {}, []):
+        with pytest.raises(RowError, match=f'^a flag of training is neither true nor false: message 1 has {key}='):
+            call('openai', {'messages': [{'role': 'assistant', 'content': 'x', key: value}]})
+
+
+def test_openai_joins_questions_drops_a_greeting_and_reads_roles_and_parts():
+    parts = [{'type': 'text', 'text': 'Hi '}, {'type': 'text', 'text': 'you'}]
+    given = [('developer', 's'), ('assistant', 'Welcome'), ('user', parts), ('user', 'there'), ('assistant', 'Hello!')]
+    assert mapped('openai', talk(*given)) == [('system', 's'), ('user', 'Hi you\nthere'), HI[1]]
+    assert mapped('openai', talk(*given[1:])) == [('user', 'Hi you\nthere'), HI[1]]
+    assert mapped('wizardlm', turns(('gpt', 'x'), ('human', 'a'), ('human', 'b'), ('gpt', 'c'))) == [
+        ('user', 'a\nb'),
+        ('assistant', 'c'),
+    ]
+
+
+@pytest.mark.parametrize('name', ['openai', 'sharegpt', 'wizardlm'])
+def test_a_system_message_in_the_middle_is_refused(name):
+    pairs = [('user', 'Hi'), ('assistant', 'Hello!'), ('system', 's'), ('user', 'q'), ('assistant', 'r')]
+    row = talk(*pairs) if name == 'openai' else turns(*pairs)
+    with pytest.raises(RowError, match='^system message after the start: message 3'):
+        call(name, row)
+
+
+def test_sharegpt_takes_a_system_column_and_drops_a_greeting():
+    row = turns(('gpt', 'Welcome'), ('USER', 'Hi'), ('assistant', 'Hello!'))
+    assert mapped('sharegpt', row | {'system': 's'}) == [('system', 's'), *HI]
+    for system in (None, float('nan'), ' '):
+        assert mapped('sharegpt', row | {'system': system}) == HI
+    row = turns(('system', 'Be brief.'), *HI) | {'system': 's'}
+    assert mapped('sharegpt', row) == [('system', 'Be brief.\n\ns'), *HI]
+
+
+BROKEN = [
+    ('openai', {'text': 'x'}, 'no column `messages`: the columns with a value are text'),
+    ('openai', {'messages': None}, 'no column `messages`: the columns with a value are none'),
+    ('openai', {'messages': 'x'}, 'column `messages` is not a list: it holds a str'),
+    ('openai', {'messages': {'role': 'user'}}, 'column `messages` is not a list: it holds a dict'),
+    ('openai', {'messages': float('nan')}, 'column `messages` is not a list: it holds a float'),
+    ('openai', {'messages': [1, 2]}, "message without role or content: message 1 is '1'"),
+    ('openai', {'messages': [['user', 'x']]}, 'message without role or content'),
+    ('openai', {'messages': [{'role': 'user'}]}, r'content is not text: message 1 \(user\) holds nothing'),
+    ('openai', talk(('user', None)), r'content is not text: message 1 \(user\) holds nothing'),
+    ('openai', talk(('assistant', None)), r'content is not text: message 1 \(assistant\) holds nothing'),
+    ('openai', talk(('user', 7)), r'content is not text: message 1 \(user\) holds a int'),
+    ('openai', talk(('user', {'text': 'x'})), r'content is not text: message 1 \(user\) holds a dict'),
+    ('openai', talk(('user', [{'type': 'image_url'}])), r'content is not text: message 1 \(user\) has parts'),
+    ('openai', talk(('user', [{'type': 'text', 'text': None}])), 'content is not text'),
+    ('openai', talk(('user', 'x'), ('alien', 'y')), "unknown role: message 2 has role 'alien'; known: system, develo"),
+    ('openai', talk((None, 'x')), 'unknown role: message 1 has role None'),
+    ('openai', talk(([], 'x')), r'unknown role: message 1 has role \[\]'),
+    ('self_cognition', talk(('user', 'x'), ('assistant', 7)), 'content is not text: message 2'),
+    ('sharegpt', turns(('human', 'x'), ('alien', 'y')), "unknown role: turn 2 is from 'alien'; known: human, user"),
+    ('sharegpt', {'conversations': [{'role': 'user'}]}, 'turn without from or value: turn 1 is'),
+    ('sharegpt', {'conversations': [1]}, "turn without from or value: turn 1 is '1'"),
+    ('sharegpt', {'conversations': '[]'}, 'column `conversations` is not a list: it holds a str'),
+    ('sharegpt', {'conversations': {'from': 'human'}}, 'column `conversations` is not a list: it holds a dict'),
+    ('sharegpt', {'chat': [], 'id': None}, 'no column `conversations`: the columns with a value are chat'),
+    ('sharegpt', turns(('human', 'x'), ('gpt', None)), r'content is not text: turn 2 \(gpt\) holds nothing'),
+    ('sharegpt', turns(('human', ['x'])), r'content is not text: turn 1 \(human\) holds a list'),
+    ('sharegpt', turns(*HI) | {'system': ['s']}, 'column `system` is not text: it holds a list'),
+    ('sharegpt', turns(*HI) | {'tools': '[{'}, 'column `tools` is not JSON: .*it starts '),
+    ('sharegpt', turns(*HI) | {'tools': '[' * 100_000}, 'column `tools` is not JSON: '),
+    ('sharegpt', turns(*HI) | {'tools': '{}'}, 'column `tools` is not a list of tools: it holds a dict'),
+    ('sharegpt', turns(*HI) | {'tools': 7}, 'column `tools` is not a list of tools: it holds a int'),
+    ('sharegpt', turns(*HI) | {'tools': ['add']}, "a tool has no name: tool 1 is 'add'"),
+    ('sharegpt', turns(*HI) | {'tools': [{'name': 'a'}, {'function': 'x'}]}, 'a tool has no name: tool 2'),
+    ('sharegpt', turns(*HI) | {'tools': [{'name': 'a', 'parameters': [1]}]}, 'parameters of a tool are not an object'),
+    ('sharegpt', turns(('human', 'x'), ('function_call', '{')), 'a tool call is not JSON: turn 2: '),
+    ('sharegpt', turns(('human', 'x'), ('function_call', '7')), "a tool call has no name: turn 2 is '7'"),
+    ('sharegpt', turns(('human', 'x'), ('function_call', None)), 'a tool call has no name: turn 2'),
+    ('sharegpt', turns(('human', 'x'), ('function_call', '[{"arguments": {}}]')), 'a tool call has no name: turn 2'),
+    ('sharegpt', turns(('human', 'x'), ('function_call', '{"name": 7}')), 'a tool call has no name: turn 2'),
+    ('sharegpt', turns(('human', 'x'), ('function_call', {'name': 'a', 'arguments': [1]})), 'arguments of a tool call'),
+]
+
+
+@pytest.mark.parametrize(('name', 'row', 'message'), BROKEN, ids=[f'{n}-{i}' for i, (n, *_) in enumerate(BROKEN)])
+def test_rows_of_a_wrong_shape_say_where(name, row, message):
+    with pytest.raises(RowError, match=message) as caught:
+        call(name, row)
+    assert "'" not in caught.value.reason and not re.search(r'\d', caught.value.reason)
+
+
+def test_tools_take_one_form_however_they_are_written():
+    bare = {'name': 'add', 'description': 'Add.', 'parameters': {'type': 'object', 'properties': {'a': {}}}, 'x': 1}
+    whole = {'type': 'function', 'function': {key: bare[key] for key in ('name', 'description', 'parameters')}}
+    for tools in ([bare], [whole], json.dumps([bare]), [bare | {'parameters': json.dumps(bare['parameters'])}]):
+        for name, row in (('openai', talk(*HI)), ('sharegpt', turns(*HI)), ('wizardlm', turns(*HI))):
+            assert call(name, row | {'tools': tools}).tools == [whole]
+    assert call('openai', talk(*HI) | {'functions': [bare]}).tools == [whole]
+    assert call('self_cognition', talk(*HI) | {'tools': [bare]}).tools == [whole]
+    least = {'name': 'add', 'parameters': {'type': 'object', 'properties': {}}}
+    for tool in ({'name': 'add'}, {'name': 'add', 'description': None, 'parameters': None}):
+        assert call('openai', talk(*HI) | {'tools': [tool]}).tools == [{'type': 'function', 'function': least}]
+    for none in (None, '', '[]', [], float('nan')):
+        assert call('sharegpt', turns(*HI) | {'tools': none}) == Conversation(messages('sharegpt', turns(*HI)), None)
+
+
+def test_calls_take_one_form_and_tool_messages_keep_their_names():
+    wanted = {'type': 'function', 'function': {'name': 'add', 'arguments': {'数': 1}}}
+    asked = {'role': 'user', 'content': 'q'}
+    answer = {'role': 'tool', 'content': '3', 'name': 'add', 'tool_call_id': '1', 'x': 1}
+    for function in (wanted['function'], {'name': 'add', 'arguments': '{"数": 1}'}):
+        for key, value in (('tool_calls', [{'id': '1', 'function': function}]), ('function_call', function)):
+            reply = {'role': 'assistant', 'content': None, key: value, 'loss': False}
+            result = call(
+                'openai', {'messages': [asked, reply, answer, {'role': 'assistant', 'content': 'r'}]}
+            ).messages
+            identity = {'id': '1'} if key == 'tool_calls' else {}
+            assert result[1] == {'role': 'assistant', 'content': '', 'tool_calls': [identity | wanted], 'train': False}
+            assert result[2] == {'role': 'tool', 'content': '3', 'name': 'add', 'tool_call_id': '1'}
+        for value in (json.dumps(function), json.dumps([function, function]), function):
+            result = call('sharegpt', turns(('human', 'q'), ('function_call', value), ('observation', '3'))).messages
+            assert result[1]['tool_calls'] == [wanted] * (2 if str(value).startswith('[') else 1)
+            assert result[2] == {'role': 'tool', 'content': '3'}
+    for text, arguments in (('a=1', 'a=1'), ('[1]', '[1]'), ('', {}), (None, {})):
+        value = {'name': 'add', 'arguments': text}
+        result = call('sharegpt', turns(('human', 'q'), ('function_call', value))).messages
+        assert result[1]['tool_calls'][0]['function']['arguments'] == arguments
+
+
+def test_real_tool_calls_lose_nothing():
+    rows = rows_of('glaive_toolcall_en.json')
+    assert len(rows) == 12
+    names = {'human': 'user', 'gpt': 'assistant', 'function_call': 'assistant', 'observation': 'tool'}
+    for row in rows:
+        given = checked(call('sharegpt', row))
+        assert [m['role'] for m in given.messages] == [names[turn['from']] for turn in row['conversations']]
+        assert [tool['function'] for tool in given.tools or []] == json.loads(row['tools'])
+        for message, turn in zip(given.messages, row['conversations'], strict=True):
+            if turn['from'] == 'function_call':
+                assert [c['function'] for c in message['tool_calls']] == [json.loads(turn['value'])]
+            else:
+                assert message['content'] == turn['value'] and 'tool_calls' not in message
+    assert sum('tool_calls' in m for row in rows for m in call('sharegpt', row).messages) == 17
+
+
+def test_real_alpaca_rows():
+    rows = rows_of('alpaca_en.json')
+    for row in rows:
+        question, reply = checked(call('alpaca', row)).messages
+        assert question['content'] == row['instruction'] + ('\n' + row['input'] if row['input'] else '')
+        assert reply['content'] == row['output']
+    assert [bool(row['input']) for row in rows] == [False] * 3 + [True] * 2
+
+
+@pytest.mark.parametrize('reply', ['chosen', 'rejected'])
+def test_real_preferences_train_on_the_reply_asked_for_alone(reply):
+    rows = rows_of('dpo_en.json')
+    assert len(rows) == 5
+    for row in rows:
+        given = checked(call('preference', row, reply=reply)).messages
+        assert [m['content'] for m in given] == [t['value'] for t in [*row['conversations'], row[reply]]]
+        assert [m['content'] for m in given if m['role'] == 'assistant' and m.get('train', True)] == [
+            row[reply]['value']
+        ]
+    assert call('preference', rows[0]) == call('preference', rows[0], reply='chosen')
+
+
+def test_preferences_of_every_shape():
+    question, reply = {'role': 'user', 'content': 'Hi'}, {'role': 'assistant', 'content': 'Hello!'}
+    for row in (
+        {'prompt': 'Hi', 'chosen': 'Hello!'},
+        {'question': 'Hi', 'chosen': reply},
+        {'prompt': 'Hi', 'chosen': [reply]},
+        {'prompt': [question], 'chosen': [reply]},
+        {'prompt': [question], 'chosen': 'Hello!'},
+        {'prompt': 'other', 'chosen': [question, reply]},
+        {'conversations': turns(HI[0])['conversations'], 'chosen': 'Hello!'},
+        {'conversations': turns(HI[0])['conversations'], 'chosen': [{'from': 'gpt', 'value': 'Hello!'}]},
+        {'conversations': [question], 'chosen': reply},
+    ):
+        row |= {'rejected': 'x', 'tools': [{'name': 'add'}]}
+        for name in ('preference', 'orpo_dpo_mix_40k'):
+            assert mapped(name, row) == HI and call(name, row).tools
+            assert mapped(name, row, system='coder') == [('system', SYSTEM_PROMPTS['coder']), *HI]
+            assert mapped(name, row | {'system': 'sql'}, system='coder') == [('system', 'sql'), *HI]
+    before = [question, reply, {'role': 'user', 'content': 'more'}]
+    for row in ({'prompt': before, 'chosen': [reply]}, {'prompt': 'x', 'chosen': [*before, reply]}):
+        trained = [m.get('train', True) for m in messages('orpo_dpo_mix_40k', row) if m['role'] == 'assistant']
+        assert trained == [False, True]
+
+
+@pytest.mark.parametrize(
+    ('row', 'message'),
+    [
+        ({'prompt': 'Hi'}, 'no column `chosen`'),
+        ({'chosen': 'Hello!'}, 'no column `prompt`: the columns are chosen'),
+        ({'prompt': 'Hi', 'chosen': [{'role': 'user', 'content': 'x'}]}, 'reply missing'),
+        ({'prompt': 'Hi', 'chosen': [1]}, 'message without role or content'),
+        ({'prompt': 'Hi', 'chosen': None}, 'empty reply'),
+        ({'prompt': 'Hi', 'chosen': []}, 'column `chosen` is not text'),
+        ({'prompt': {'x': 1}, 'chosen': 'x'}, 'column `prompt` is not text'),
+        ({'conversations': 'x', 'chosen': 'x'}, 'column `conversations` is not a list'),
+    ],
+)
+def test_preference_faults(row, message):
+    with pytest.raises(RowError, match=message):
+        checked(call('preference', row))
+
+
+def test_a_reply_that_is_neither_chosen_nor_rejected_is_a_fault_of_the_config():
+    with pytest.raises(ConfigError, match="reply='best' .* is none of chosen, rejected"):
+        call('preference', {'prompt': 'Hi', 'chosen': 'x'}, reply='best')

@@ -1,0 +1,194 @@
+"""Conversations with tools: the exact text where a template has a form for them, a refusal where it has none.
+
+`files/tools/` holds the text of one conversation; what is trained stands between ⟦ and ⟧.
+"""
+
+from pathlib import Path
+
+import jinja2
+import pytest
+from transformers.utils.chat_template_utils import render_jinja_template
+
+from xtune.templates import FOLDER, NAMES
+
+FILES = Path(__file__).parent / 'files' / 'tools'
+WITH_TOOLS = sorted(path.stem for path in FILES.glob('*.txt'))
+PARAMETERS = {'type': 'object', 'properties': {'city': {'type': 'string'}}, 'required': ['city']}
+WEATHER = {'name': 'weather', 'description': 'Weather of a <city>.', 'parameters': PARAMETERS}
+TOOLS = [{'type': 'function', 'function': WEATHER}]
+
+
+def call(**arguments):
+    return {'type': 'function', 'function': {'name': 'weather', 'arguments': arguments}}
+
+
+ASKED = [
+    {'role': 'system', 'content': 'Be brief.'},
+    {'role': 'user', 'content': 'Is it warm in Zürich?'},
+    {'role': 'assistant', 'content': '', 'tool_calls': [call(city='Zürich', days=2, now=True)]},
+    {'role': 'tool', 'content': '{"celsius": 28}'},
+    {'role': 'assistant', 'content': 'Yes, 28 °C.'},
+    {'role': 'user', 'content': 'Thanks'},
+    {'role': 'assistant', 'content': 'Welcome.'},
+]
+TWO_CALLS = [
+    {'role': 'user', 'content': 'Rome or Oslo?'},
+    {'role': 'assistant', 'content': 'Let me see.', 'tool_calls': [call(city='Rome'), call(city='Oslo')]},
+    {'role': 'tool', 'content': '1'},
+    {'role': 'tool', 'content': '2'},
+    {'role': 'assistant', 'content': 'Oslo.'},
+]
+PLAIN = [ASKED[1], ASKED[4]]
+HERMES_CALLS = (
+    'Let me see.\n<tool_call>\n{"name": "weather", "arguments": {"city": "Rome"}}\n</tool_call>\n'
+    '<tool_call>\n{"name": "weather", "arguments": {"city": "Oslo"}}\n</tool_call><|im_end|>'
+)
+HERMES_RESULTS = (
+    '\n<|im_start|>user\n<tool_response>\n1\n</tool_response>\n<tool_response>\n2\n</tool_response><|im_end|>\n'
+    '<|im_start|>assistant\n'
+)
+
+
+def render(name, messages, tools=None, **options):
+    """Return the text and the trained spans."""
+    [text], [spans] = render_jinja_template(
+        [messages],
+        tools,
+        chat_template=(FOLDER / f'{name}.jinja').read_text('utf-8'),
+        return_assistant_tokens_mask=True,
+        bos_token='<bos>',
+        eos_token='<eos>',
+        **options,
+    )
+    return text, spans
+
+
+def prompt(name, messages, tools=None):
+    return render(name, messages, tools, add_generation_prompt=True)[0]
+
+
+def marked(text, spans):
+    for start, end in reversed(spans):
+        text = f'{text[:start]}⟦{text[start:end]}⟧{text[end:]}'
+    return text
+
+
+@pytest.mark.parametrize('name', WITH_TOOLS)
+def test_tools_calls_and_results(name):
+    text, spans = render(name, ASKED, TOOLS)
+    assert marked(text, spans).removesuffix('\n') == (FILES / f'{name}.txt').read_text('utf-8').removesuffix('\n')
+    assert [prompt(name, ASKED[:i], TOOLS) for i in (2, 4, 6)] == [text[:start] for start, _ in spans]
+
+
+@pytest.mark.parametrize(
+    ('name', 'reply', 'results'),
+    [
+        ('chatml', HERMES_CALLS, HERMES_RESULTS),
+        ('qwen_chat', HERMES_CALLS, HERMES_RESULTS),
+        (
+            'internlm2_chat',
+            'Let me see.<|action_start|><|plugin|>\n{"name": "weather", "parameters": {"city": "Rome"}}<|action_end|>'
+            '<|action_start|><|plugin|>\n{"name": "weather", "parameters": {"city": "Oslo"}}<|action_end|><|im_end|>',
+            '\n<|im_start|>environment name=<|plugin|>\n1<|im_end|>\n<|im_start|>environment name=<|plugin|>\n'
+            '2<|im_end|>\n<|im_start|>assistant\n',
+        ),
+        (
+            'mistral_v3',
+            ' Let me see.[TOOL_CALLS] [{"name": "weather", "arguments": {"city": "Rome"}}, '
+            '{"name": "weather", "arguments": {"city": "Oslo"}}]<eos>',
+            '[TOOL_RESULTS] {"content": 1}[/TOOL_RESULTS][TOOL_RESULTS] {"content": 2}[/TOOL_RESULTS]',
+        ),
+    ],
+)
+def test_text_with_two_calls_and_two_results(name, reply, results):
+    text, [(start, end), (answer, _)] = render(name, TWO_CALLS)
+    assert text[start:end] == reply
+    assert text[end:answer] == results
+
+
+def test_a_tool_needs_no_system_message():
+    """Without one, chatml has the tools alone, Qwen its default text and ChatGLM3 the sentence of its documentation."""
+    heads = {name: render(name, ASKED[1:], TOOLS)[0].splitlines()[1] for name in ('chatml', 'qwen_chat', 'chatglm3')}
+    assert heads == {
+        'chatml': '# Tools',
+        'qwen_chat': 'You are a helpful assistant',
+        'chatglm3': ' Answer the following questions as best as you can. You have access to the following tools:',
+    }
+    assert render('internlm2_chat', ASKED[1:], TOOLS)[0].startswith('<bos><|im_start|>system name=<|plugin|>\n[{"name"')
+    assert '<|im_start|>system' not in render('chatml', ASKED[1:])[0]
+
+
+def test_mistral_writes_the_ids_of_calls():
+    asked = [{**m, 'tool_call_id': 'a1b2c3d4e'} if m['role'] == 'tool' else m for m in ASKED]
+    asked[2] = {**asked[2], 'tool_calls': [{**asked[2]['tool_calls'][0], 'id': 'a1b2c3d4e'}]}
+    text, _ = render('mistral_v3', asked, TOOLS)
+    assert '"now": true}, "id": "a1b2c3d4e"}]<eos>' in text
+    assert '{"content": {"celsius": 28}, "call_id": "a1b2c3d4e"}' in text
+
+
+def test_moss_commands_follow_the_user_text_and_results_come_before_the_answer():
+    commands = '<|Inner Thoughts|>: Look.<eot>\n<|Commands|>: Search("x")<eoc>'
+    messages = [
+        {'role': 'user', 'content': 'Who?'},
+        {'role': 'assistant', 'content': commands},
+        {'role': 'tool', 'content': 'Search("x") => y'},
+        {'role': 'assistant', 'content': 'He.'},
+    ]
+    searched = f'<bos><|Human|>: Who?<eoh>\n⟦{commands}<eos>⟧\n'
+    whole = f'{searched}<|Results|>: Search("x") => y<eor>\n<|MOSS|>:⟦ He.<eom><eos>⟧\n'
+    assert marked(*render('moss_sft', messages[:2])) == searched
+    assert marked(*render('moss_sft', messages)) == whole
+    assert prompt('moss_sft', messages[:3]) == whole[: whole.rindex('⟦')].replace('⟦', '').replace('⟧', '')
+    untagged = [messages[0], {'role': 'assistant', 'content': 'Search("x")'}, *messages[2:]]
+    assert marked(*render('moss_sft', untagged)) == whole.replace(commands, 'Search("x")')
+    with pytest.raises(jinja2.TemplateError, match='one reply with commands for each user message'):
+        render('moss_sft', [*messages[:3], messages[1]])
+    with pytest.raises(jinja2.TemplateError, match='no place for a message of role tool'):
+        render('moss_sft', [messages[0], messages[2]])
+    for refused, tools in ((messages, TOOLS), (ASKED, None)):
+        with pytest.raises(jinja2.TemplateError, match='takes tools as text in the system message'):
+            render('moss_sft', refused, tools)
+
+
+@pytest.mark.parametrize('name', sorted({*NAMES} - {*WITH_TOOLS, 'moss_sft'}))
+@pytest.mark.parametrize('what', ['tools', 'tool_calls', 'tool'])
+def test_a_template_without_a_form_for_tools_says_so(name, what):
+    messages = {'tools': PLAIN, 'tool_calls': ASKED[:3], 'tool': [*PLAIN, ASKED[3]]}[what]
+    reason = f'{name} has no form for tools; take chatml, qwen_chat or llama3_chat'
+    with pytest.raises(jinja2.TemplateError, match=reason):
+        render(name, messages, TOOLS if what == 'tools' else None)
+
+
+@pytest.mark.parametrize('name', ['chatglm3', 'llama3_chat'])
+def test_several_calls_in_one_reply_are_refused_where_there_is_no_form(name):
+    with pytest.raises(jinja2.TemplateError, match=f'{name} has no form for several tool calls.*take chatml'):
+        render(name, TWO_CALLS)
+
+
+def test_text_beside_one_call():
+    beside = [TWO_CALLS[0], {**TWO_CALLS[1], 'tool_calls': TWO_CALLS[1]['tool_calls'][:1]}]
+    text, [(start, end)] = render('chatglm3', beside)
+    assert text[start:end] == (
+        '\n Let me see.<|assistant|>weather\n ```python\ntool_call(city="Rome")\n```<|observation|>'
+    )
+    with pytest.raises(jinja2.TemplateError, match='llama3_chat has no form for .* text, in a reply with a call'):
+        render('llama3_chat', beside)
+
+
+@pytest.mark.parametrize('name', ['chatml', 'qwen_chat'])
+def test_two_calls_without_text(name):
+    text, [(start, end), _] = render(name, [TWO_CALLS[0], {**TWO_CALLS[1], 'content': ''}, *TWO_CALLS[2:]])
+    assert 'Let me see.\n' + text[start:end] == HERMES_CALLS
+
+
+def test_space_beside_a_call_is_not_text():
+    asked = [{**m, 'content': ' \n'} if 'tool_calls' in m else m for m in ASKED]
+    assert render('llama3_chat', asked, TOOLS) == render('llama3_chat', ASKED, TOOLS)
+
+
+def test_chatglm3_stops_for_results_also_where_the_call_is_text():
+    messages = [TWO_CALLS[0], {'role': 'assistant', 'content': 'Look: both'}, *TWO_CALLS[2:]]
+    assert marked(*render('chatglm3', messages)) == (
+        '[gMASK]sop<|user|>\n Rome or Oslo?<|assistant|>⟦\n Look: both<|observation|>⟧\n 1<|observation|>\n 2'
+        '<|assistant|>⟦\n Oslo.<|user|>⟧'
+    )

@@ -1,0 +1,99 @@
+"""Special-token text inside data, such as a user who writes about `<|im_end|>`, and how it stays text.
+
+A template writes control tokens as text, and so could a row: unguarded, the tokenizer cannot tell them apart, and data
+could end a turn or open a system message. So such text is wrapped in two private-use characters before the template
+renders it, and encoded apart from the rest, as the ordinary characters it is:
+
+    user content   what does <|im_end|> mean?
+    rendered       <|im_start|>user\nwhat does [<|im_end|>] mean?<|im_end|>\n...      [ ]: the two characters
+    tokens         control ......... text .... text ...... text  control
+"""
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from transformers import PreTrainedTokenizerBase
+
+from .conversation import Conversation, RowError
+
+BEGIN, END = '\ue0f0', '\ue0f1'
+_MARKS = re.compile(f'{BEGIN}([^{BEGIN}{END}]*){END}|[{BEGIN}{END}]')
+
+
+class ControlTokens:
+    """Finds and marks the text of a tokenizer's special tokens.
+
+    Tokens that are added but not special (`<think>`, `<tool_call>` of many models) are left alone: data writes them on
+    purpose.
+
+    Args:
+        tokenizer: Its special tokens are looked for.
+        mode: 'text' marks them; 'parse' lets them become control tokens; 'error' refuses the row.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, mode: str) -> None:
+        self.mode = mode
+        specials = {t.content for t in tokenizer.added_tokens_decoder.values() if t.special} | set(
+            tokenizer.all_special_tokens
+        )
+        texts = sorted(filter(None, specials), key=len, reverse=True)
+        self._special = re.compile('|'.join(map(re.escape, texts)) or '(?!)')
+
+    def guarded(self, conversation: Conversation) -> Conversation:
+        """Return `conversation` with special-token text marked; itself if there is none.
+
+        Raises:
+            RowError: There is some, and `mode` is 'error'.
+        """
+        if self.mode == 'parse' or not self._found(conversation.messages) and not self._found(conversation.tools):
+            return conversation
+        if self.mode == 'error':
+            raise RowError('special token in the text', self._first(conversation))
+        return Conversation(self._marked(conversation.messages), self._marked(conversation.tools))
+
+    def _found(self, value: Any) -> bool:
+        return any(self._special.search(text) or BEGIN in text or END in text for text in _texts(value))
+
+    def _first(self, conversation: Conversation) -> str:
+        for text in _texts([conversation.messages, conversation.tools]):
+            if found := self._special.search(text):
+                return f'{found.group()!r} in {text[max(found.start() - 20, 0) : found.end() + 20]!r}'
+        return 'a private-use character that xtune marks them with'
+
+    def _marked(self, value: Any) -> Any:
+        if isinstance(value, str):
+            clean = value.replace(BEGIN, '').replace(END, '')  # or data could forge a mark
+            return self._special.sub(lambda found: f'{BEGIN}{found.group()}{END}', clean)
+        if isinstance(value, dict):
+            return {key: item if key == 'role' else self._marked(item) for key, item in value.items()}
+        return [self._marked(item) for item in value] if isinstance(value, (list, tuple)) else value
+
+
+def pieces(text: str, start: int, end: int) -> Iterator[tuple[str, bool]]:
+    """Yield the pieces of `text[start:end]` and whether each is special-token text to encode as ordinary text."""
+    at = start
+    for mark in _MARKS.finditer(text, start, end):
+        if mark.start() > at:
+            yield text[at : mark.start()], False
+        if mark.group(1):
+            yield mark.group(1), True
+        at = mark.end()
+    if at < end:
+        yield text[at:end], False
+
+
+def is_marked(text: str) -> bool:
+    """Tell whether `text` holds marks."""
+    return BEGIN in text or END in text
+
+
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        for item in value.values():
+            yield from _texts(item)
+    elif isinstance(value, (list, tuple)):
+        for item in value:
+            yield from _texts(item)

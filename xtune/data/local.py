@@ -1,0 +1,85 @@
+"""From the `path` of a source to local files: a bundled set, a file, a folder, a glob."""
+
+import glob
+import re
+from pathlib import Path
+
+from ..errors import DataError, did_you_mean
+from .readers import READERS, reader_suffix
+
+BUNDLED = {'self_cognition': Path(__file__).parent / 'files' / 'self_cognition.jsonl'}
+# Words that file and folder names tell splits by, and the split they mean.
+_SPLITS = dict(train='train', test='test', validation='validation', valid='validation', val='validation')
+_SPLITS |= dict(dev='validation', eval='validation')
+
+
+def local_files(path: str, split: str = 'train') -> list[Path]:
+    """Return the local files `path` means, sorted; an empty list if it can only be a hub data set.
+
+    Of a folder or glob whose names tell splits (`train-00000.parquet`, `test/part.jsonl`) only those of `split` are
+    taken.
+
+    Raises:
+        DataError: `path` looks local, but nothing readable is there.
+    """
+    if path in BUNDLED and not Path(path).exists():
+        return [BUNDLED[path]]
+    here = Path(path).expanduser()
+    if here.is_dir():
+        files = sorted(p for p in here.rglob('*') if _is_data(p.relative_to(here)) and p.is_file())
+        if not files:
+            raise DataError(f'the folder {path} holds no {", ".join(READERS)} file')
+        return of_split(files, split, here)
+    if here.is_file():
+        if reader_suffix(here) is None:
+            raise DataError(
+                f'{path}: files of type `{"".join(here.suffixes[-2:])}` are not read; known: {", ".join(READERS)}; the text '
+                'formats also with .gz'
+            )
+        return [here]
+    if any(sign in path for sign in '*?['):
+        found = (Path(p) for p in glob.glob(str(here), recursive=True))
+        files = sorted(p for p in found if reader_suffix(p) is not None and p.is_file())
+        if not files:
+            raise DataError(f'no file matches {path}')
+        return files
+    if _looks_local(path):
+        names = [p.name for p in here.parent.iterdir()] if here.parent.is_dir() else []
+        hint = did_you_mean(here.name, names) or f' (looked in {here.parent.resolve()})'
+        raise DataError(f'data file {path} does not exist{hint}')
+    return []
+
+
+def of_split(files: list[Path], split: str, folder: Path) -> list[Path]:
+    """Return those of `files` below `folder` that belong to `split`; all of them if no name tells a split.
+
+    Raises:
+        DataError: The names tell splits, and none is `split`.
+    """
+    told = {file: _told(file.relative_to(folder)) for file in files}
+    if not any(told.values()):
+        return files
+    wanted = _SPLITS.get(split, split)
+    # A file whose name tells no split stands beside those of others as training data.
+    chosen = [file for file in files if (told[file] or 'train') == wanted]
+    if not chosen:
+        known = sorted({name for name in told.values() if name})
+        raise DataError(f'{folder} has no files of split `{split}`; by their names there are: {", ".join(known)}')
+    return chosen
+
+
+def _told(path: Path) -> str | None:
+    """Return the split that the nearest part of `path` names."""
+    for part in reversed(path.parts):
+        for word in re.split(r'[^a-z]+', part.lower()):
+            if word in _SPLITS:
+                return _SPLITS[word]
+    return None
+
+
+def _is_data(path: Path) -> bool:
+    return reader_suffix(path) is not None and not any(part.startswith('.') for part in path.parts)
+
+
+def _looks_local(path: str) -> bool:
+    return path.startswith(('.', '/', '~')) or reader_suffix(Path(path)) is not None or path.count('/') > 1

@@ -1,0 +1,95 @@
+"""Data sets of one question column and one reply column that need no system text of their own."""
+
+from ...registry import map_fn
+from ...templates.system import system_text
+from ..conversation import Message, column, exchange
+from .columns import question_and_reply
+
+
+@map_fn('default')
+def default_map_fn(row: dict, system: str | None = None) -> list[Message]:
+    r"""Columns `input` and `output`.
+
+    Row:
+        {"input": "Which gas do plants take in?", "output": "Carbon dioxide."}
+    Result:
+        user: "Which gas do plants take in?"
+        assistant: "Carbon dioxide."
+
+    `system` is a name or a text.
+    """
+    return question_and_reply(row, ('input',), 'output', system)
+
+
+@map_fn('medqa')
+def medqa_map_fn(
+    row: dict, question: str = 'Question', answer: str = 'Answer', system: str | None = None
+) -> list[Message]:
+    r"""Questions and answers in two columns of any name, as in the MEDINFO 2019 medication spreadsheet.
+
+    Row:
+        {"Question": "how does rivastigmine interact with otc sleep medicine", "Focus (Drug)": "rivastigmine",
+         "Answer": "tell your doctor what other medicines you take."}
+    Result:
+        user: "how does rivastigmine interact with otc sleep medicine"
+        assistant: "tell your doctor what other medicines you take."
+
+    `question` and `answer` name the columns; where there is none of that name, one that differs only in upper and
+    lower case is taken. `system` is a name or a text.
+    """
+    texts = [column(row, _name(row, wanted)).strip() for wanted in (question, answer)]
+    return exchange(*texts, system and system_text(system))
+
+
+@map_fn('openorca')
+def openorca_map_fn(row: dict, system: str | None = None) -> list[Message]:
+    r"""Questions with a system text each, as in OpenOrca.
+
+    Row:
+        {"id": "niv.242684", "system_prompt": "You are an AI assistant.", "question": "What is 2 + 3?",
+         "response": "5"}
+    Result:
+        system: "You are an AI assistant."
+        user: "What is 2 + 3?"
+        assistant: "5"
+
+    `system`, a name or a text, is for rows whose `system_prompt` is empty.
+    """
+    return question_and_reply(row, ('question',), 'response', system, column(row, 'system_prompt'))
+
+
+@map_fn('prompt_response')
+def prompt_response_map_fn(row: dict, system: str | None = None) -> list[Message]:
+    r"""Columns `prompt` and `response`, or `completion`.
+
+    Row:
+        {"prompt": "Name a prime number.", "response": "7"}
+    Result:
+        user: "Name a prime number."
+        assistant: "7"
+
+    `system` is a name or a text.
+    """
+    return question_and_reply(row, ('prompt',), 'response' if 'response' in row else 'completion', system)
+
+
+@map_fn('stack_exchange')
+def stack_exchange_map_fn(row: dict, system: str | None = None) -> list[Message]:
+    r"""Questions and responses, as in stack-exchange-instruction.
+
+    Row:
+        {"qid": 4, "question": "How do I add two lists?", "response": "Use the + operator.", "date": "2008/07/31",
+         "metadata": ["https://stackoverflow.com/questions/4"]}
+    Result:
+        user: "How do I add two lists?"
+        assistant: "Use the + operator."
+
+    `system` is a name or a text.
+    """
+    return question_and_reply(row, ('question',), 'response', system)
+
+
+def _name(row: dict, wanted: str) -> str:
+    if wanted in row:
+        return wanted
+    return next((name for name in row if str(name).lower() == wanted.lower()), wanted)

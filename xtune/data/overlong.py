@@ -1,0 +1,98 @@
+"""What becomes of a sample of more than `max_length` tokens."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..errors import DataError
+from .conversation import Conversation, RowError, Tokens
+
+if TYPE_CHECKING:
+    from .encode import Encoder, Sample
+
+
+def fitted(encoder: 'Encoder', given: Conversation | Tokens, sample: 'Sample') -> list['Sample']:
+    """Return samples of at most `encoder.max_length` tokens, and count in `encoder.notes` what was done.
+
+    Raises:
+        RowError: Not even a shortened reply fits.
+        DataError: `encoder.overlong` is 'error'.
+    """
+    length, notes = encoder.max_length, encoder.notes
+    if encoder.overlong == 'drop':
+        notes['row dropped: longer than max_length'] += 1
+        return []
+    if encoder.overlong == 'error':
+        raise DataError(
+            f'a sample has {len(sample.ids)} tokens, more than max_length={length}; raise max_length or '
+            "set overlong to 'truncate', 'split' or 'drop'"
+        )
+    # Text and given tokens have no turns to keep whole.
+    is_text = isinstance(given, Tokens) or given.messages[0]['role'] == 'text'
+    if encoder.overlong == 'truncate':
+        if isinstance(given, Tokens):
+            notes['row shortened: its end cut'] += 1
+            return list(_cut(sample, length))[:1]
+        return [_truncated(sample, encoder)]
+    pieces = list(_cut(sample, length)) if is_text else list(_split(given, encoder))
+    if not pieces:
+        raise RowError('prompt longer than max_length', 'in every exchange')
+    if len(pieces) > 1:
+        notes['row split'] += 1
+    return pieces
+
+
+def _truncated(sample: 'Sample', encoder: 'Encoder') -> 'Sample':
+    """Keep the whole turns that fit; if the first trained reply does not, shorten it and keep its end of turn."""
+    length, make = encoder.max_length, type(sample)
+    fitting = [i for i, (_, end) in enumerate(sample.turns) if end <= length and any(sample.trained[: i + 1])]
+    if fitting:
+        encoder.notes['row shortened: later turns cut'] += 1
+        keep = fitting[-1] + 1
+        return make(sample.ids[: sample.turns[keep - 1][1]], sample.turns[:keep], sample.trained[:keep])
+    first = sample.trained.index(True)
+    start, end = sample.turns[first]
+    if start > length - 2:
+        raise RowError('prompt longer than max_length', f'{start} tokens before the first trained reply')
+    encoder.notes['row shortened: a reply cut'] += 1
+    ids = np.concatenate([sample.ids[: length - 1], sample.ids[end - 1 : end]])
+    return make(ids, [*sample.turns[:first], (start, length)], sample.trained[: first + 1])
+
+
+def _cut(sample: 'Sample', length: int) -> Iterator['Sample']:
+    """Yield `sample` in pieces of `length` tokens; pieces without a loss are left out."""
+    for at in range(0, len(sample.ids), length):
+        ids = sample.ids[at : at + length]
+        inside = [(max(start - at, 0), min(end - at, len(ids))) for start, end in sample.spans]
+        turns = [(start, end) for start, end in inside if end > max(start, 1) or (at and end > start)]
+        if turns:
+            yield type(sample)(ids, turns, [True] * len(turns))
+
+
+def _split(given: Conversation, encoder: 'Encoder') -> Iterator['Sample']:
+    """Yield samples of whole exchanges, each with the system message again."""
+    messages = given.messages
+    if encoder.train_on == 'last_reply':  # of the whole conversation, not of each part
+        last = len(messages) - 1
+        messages = [
+            m if i == last or m['role'] != 'assistant' else {**m, 'train': False} for i, m in enumerate(messages)
+        ]
+    head = messages[:1] if messages[0]['role'] == 'system' else []
+    ends = [i + 1 for i, m in enumerate(messages) if m['role'] == 'assistant']
+    starts = [i for i, m in enumerate(messages) if m['role'] == 'user'] + [len(messages)]
+    ends = [end for end in ends if end in starts]  # a tool call and its answer stay together
+    begin = len(head)
+    while begin < len(messages):
+        fitting = None
+        for end in (e for e in ends if e > begin):
+            piece = encoder.encode(Conversation(head + messages[begin:end], given.tools))
+            if fitting is not None and len(piece.ids) > encoder.max_length:
+                break
+            fitting = (end, piece)
+        begin, piece = fitting
+        if any(piece.trained):
+            try:
+                yield piece if len(piece.ids) <= encoder.max_length else _truncated(piece, encoder)
+            except RowError as error:
+                encoder.notes['exchange left out: ' + error.reason] += 1

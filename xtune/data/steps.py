@@ -1,0 +1,144 @@
+"""Optimizer steps as a data set: item i is the micro-batches of step i, from a plan or from a stream."""
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import replace
+
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from .batches import MicroBatch, Store, collate
+from .plan import Plan
+from .stream import Cursor, RowStream
+
+
+class Step(list[MicroBatch]):
+    """The micro-batches of one optimizer step. `cursor` is where a stream stands after it."""
+
+    cursor: Cursor | None = None
+
+
+class PlannedSteps(Dataset):
+    """The steps of a plan over tokenised samples; any step can be asked for at any time.
+
+    Args:
+        store: The samples.
+        content: A hash of their tokens.
+        plan: The order.
+        steps: Optimizer steps of the run.
+        pad_id: Fills rows up.
+    """
+
+    def __init__(self, store: Store, content: str, plan: Plan, steps: int, pad_id: int) -> None:
+        self.store, self.content, self.plan, self.steps, self.pad_id = store, content, plan, steps, pad_id
+
+    def __len__(self) -> int:
+        return self.steps
+
+    def __getitem__(self, index: int) -> Step:
+        joined = self.plan.sequences.joined
+        return Step(collate(self.store, sequences, self.pad_id, joined) for sequences in self.plan.step(index))
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Optimizer steps in one pass over the data."""
+        return self.plan.steps_per_epoch
+
+    @property
+    def batch_size(self) -> int:
+        """Sequences in one forward pass."""
+        return self.plan.batch_size
+
+    def identity(self) -> str:
+        """Return a hash of the tokens and their order: what must be the same for a resumed run to go on."""
+        plan, sequences = self.plan, self.plan.sequences
+        settings = (self.content, sequences.joined, plan.batch_size, plan.accumulate, plan.seed, plan.longest_first)
+        digest = hashlib.blake2b(repr(settings).encode(), digest_size=16)
+        digest.update(sequences.pieces.tobytes() + sequences.starts.tobytes())
+        return digest.hexdigest()
+
+    def start(self, cursor: Cursor | None) -> None:
+        """Do nothing: a plan has no state."""
+
+
+class StreamedSteps(Dataset):
+    """The steps of a stream, in order, from where `start` puts it.
+
+    Args:
+        stream: Windows of sequences.
+        steps: Optimizer steps of the run.
+        batch_size: Sequences in one forward pass.
+        pad_id: Fills rows up.
+        identity: A hash of sources and settings.
+    """
+
+    def __init__(self, stream: RowStream, steps: int, batch_size: int, pad_id: int, identity: str) -> None:
+        self.stream, self.steps, self.batch_size, self.pad_id = stream, steps, batch_size, pad_id
+        self._identity = identity
+        self.start(None)
+
+    def __len__(self) -> int:
+        return self.steps
+
+    def __getitem__(self, index: int) -> Step:
+        if self._steps is None:
+            self._steps = self._from(self._cursor)
+        return next(self._steps)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Optimizer steps of the run: a stream has no epochs."""
+        return self.steps
+
+    def identity(self) -> str:
+        """Return a hash of sources and settings: what must be the same for a resumed run to go on."""
+        return self._identity
+
+    def start(self, cursor: Cursor | None) -> None:
+        """Stand where `cursor` says; None is the begin."""
+        self._cursor = cursor or Cursor(0, [0] * len(self.stream.sources))
+        self._steps: Iterator[Step] | None = None
+
+    def _from(self, cursor: Cursor) -> Iterator[Step]:
+        per_step, first = self.stream.per_step, cursor.step
+        for window in self.stream.windows(replace(cursor, step=0)):
+            for number in range(first, window.steps):
+                chosen = [window.sequences[i] for i in range(number * per_step, (number + 1) * per_step)]
+                groups = (chosen[i : i + self.batch_size] for i in range(0, per_step, self.batch_size))
+                step = Step(collate(window.store, group, self.pad_id, window.sequences.joined) for group in groups)
+                ends = number + 1 == window.steps
+                step.cursor = window.next if ends else replace(window.begin, step=number + 1)
+                yield step
+            first = 0
+
+
+class StepSampler:
+    """Optimizer steps in order, from `start` on: a batch sampler whose batches are one step each.
+
+    `batch_size` is the number of sequences per device in one forward pass; mmengine's strategies ask for it.
+    """
+
+    def __init__(self, steps: int, batch_size: int) -> None:
+        self.steps, self.batch_size, self.start = steps, batch_size, 0
+
+    def __iter__(self) -> Iterator[list[int]]:
+        return ([step] for step in range(self.start, self.steps))
+
+    def __len__(self) -> int:
+        return self.steps
+
+
+def step_loader(dataset: PlannedSteps | StreamedSteps, num_workers: int) -> DataLoader:
+    """Return a loader of the steps of `dataset`, in order. A stream is read by one process at most."""
+    return DataLoader(
+        dataset,
+        batch_sampler=StepSampler(len(dataset), dataset.batch_size),
+        num_workers=min(num_workers, 1) if isinstance(dataset, StreamedSteps) else num_workers,
+        collate_fn=_single,
+        # Its own generator: the loader draws a seed at its start, which would shift the dropout of a resumed run.
+        generator=torch.Generator(),
+    )
+
+
+def _single(steps: list[Step]) -> Step:
+    return steps[0]

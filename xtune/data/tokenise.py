@@ -1,0 +1,138 @@
+r"""Rendered conversations -> token ids and the token spans of replies, many at a time.
+
+    text    <|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\nHello!<|im_end|>\n
+    tokens  [.....................................................][.................][.]
+    turns                                                            the reply + its end of turn
+
+Tokens come from the rendered text without special tokens added a second time. Spans are decided by position, never by
+token value, so pad == eos cannot mask an end of turn.
+"""
+
+import json
+from bisect import bisect_left
+from dataclasses import dataclass
+
+from transformers import PreTrainedTokenizerBase
+
+from ..errors import TemplateError
+from ..templates.template import ChatTemplate, Span
+from .control import ControlTokens, is_marked, pieces
+from .conversation import Conversation, Message, RowError
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """Text of a conversation, special-token text of the data marked in it, and the characters of each reply."""
+
+    text: str
+    spans: list[Span]
+
+
+Tokenised = tuple[list[int], list[Span]]
+
+
+class Tokeniser:
+    """Renders and tokenises conversations for training, and prompts for inference, the same way.
+
+    Args:
+        tokenizer: Its special tokens are not added to what the template writes.
+        template: Renders a conversation and says which characters are replies.
+        control_tokens: What special-token text in data becomes: 'text', 'parse' or 'error'.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, template: ChatTemplate, control_tokens: str = 'text'):
+        self.tokenizer, self.template = tokenizer, template
+        self.control = ControlTokens(tokenizer, control_tokens)
+        # Tokenizers that put a space before any text would put it before every piece of one, too.
+        self._newline = self._ids('\n')
+        self._prefixes = self._ids('a') != self._ids('\na')[len(self._newline) :]
+
+    def identity(self) -> tuple:
+        """Return everything that decides the tokens of a conversation."""
+        backend = getattr(self.tokenizer, 'backend_tokenizer', None)
+        vocabulary = backend.to_str() if backend is not None else json.dumps(self.tokenizer.get_vocab(), sort_keys=True)
+        return self.template.source, sorted(self.template.variables.items()), self.control.mode, vocabulary
+
+    def render(self, conversation: Conversation) -> Rendered:
+        """Return `conversation` as text.
+
+        Raises:
+            RowError: The template refuses it.
+        """
+        guarded = self.control.guarded(conversation)
+        try:
+            return Rendered(*self.template.render(guarded.messages, guarded.tools))
+        except TemplateError as error:
+            raise RowError('the template refuses it', str(error)) from error
+
+    def tokenise(self, texts: list[Rendered]) -> list[Tokenised]:
+        """Return token ids and the token span of each reply, for each of `texts`."""
+        results: list[Tokenised | None] = [None] * len(texts)
+        plain = [i for i, rendered in enumerate(texts) if not is_marked(rendered.text)]
+        if self.tokenizer.is_fast and plain:
+            encoded = self.tokenizer.backend_tokenizer.encode_batch(
+                [texts[i].text for i in plain], add_special_tokens=False
+            )
+            for i, encoding in zip(plain, encoded, strict=True):
+                offsets = encoding.offsets
+                turns = [_token_span(offsets, span, texts[i].text) for span in texts[i].spans]
+                if None not in turns:
+                    results[i] = encoding.ids, turns
+        # What is left: marks, no offsets, or a token that reaches over the border of a reply. Inference tokenises the
+        # prompt alone, so there the pieces are encoded alone too.
+        return [
+            self._in_pieces(rendered) if done is None else done for rendered, done in zip(texts, results, strict=True)
+        ]
+
+    def prompt_ids(self, messages: list[Message], tools: list[dict] | None = None) -> list[int]:
+        """Return the token ids that a model continues with its reply to `messages`.
+
+        Raises:
+            TemplateError: The template refuses the conversation.
+            RowError: There is special-token text, and `control_tokens` is 'error'.
+        """
+        guarded = self.control.guarded(Conversation(messages, tools))
+        text = self.template.prompt(guarded.messages, guarded.tools)
+        return self._piece_ids(text, 0, len(text), [])
+
+    def _in_pieces(self, rendered: Rendered) -> Tokenised:
+        ids: list[int] = []
+        turns, at = [], 0
+        for start, end in rendered.spans:
+            ids = self._piece_ids(rendered.text, at, start, ids)
+            before = len(ids)
+            ids = self._piece_ids(rendered.text, start, end, ids)
+            turns.append((before, len(ids)))
+            at = end
+        return self._piece_ids(rendered.text, at, len(rendered.text), ids), turns
+
+    def _piece_ids(self, text: str, start: int, end: int, before: list[int]) -> list[int]:
+        """Return `before` and the ids of `text[start:end]` that follow it."""
+        ids = list(before)
+        for piece, as_text in pieces(text, start, end):
+            ids += self._following_ids(piece, as_text) if ids and self._prefixes else self._ids(piece, as_text)
+        return ids
+
+    def _following_ids(self, piece: str, as_text: bool) -> list[int]:
+        """Return the ids of a piece in the middle of a text, without the space a tokenizer puts before a first one."""
+        ids, newline = self._ids('\n' + piece, as_text), self._newline
+        return ids[len(newline) :] if ids[: len(newline)] == newline else self._ids(piece, as_text)
+
+    def _ids(self, text: str, as_text: bool = False) -> list[int]:
+        # Asked for in both cases: a fast tokenizer keeps the setting of the last call.
+        return self.tokenizer(text, add_special_tokens=False, split_special_tokens=as_text, verbose=False)['input_ids']
+
+
+def _token_span(offsets: list[Span], span: Span, text: str) -> Span | None:
+    """Return the tokens that make up the characters `span`, or None if a token reaches over its border."""
+    start, end = span
+    # Space on both sides of the border (or before a word) may be one token, and offsets may leave space out.
+    if text[start - 1 : start] == ' ' or (text[start - 1 : start].isspace() and text[start].isspace()):
+        return None
+    first, stop = bisect_left(offsets, (start,)), bisect_left(offsets, (end,))
+    if first and offsets[first - 1][1] > start and text[start : offsets[first - 1][1]].strip():
+        return None
+    # A special token may swallow the space after it (rstrip): the overhang is then only space.
+    if stop and offsets[stop - 1][1] > end and text[end : offsets[stop - 1][1]].strip():
+        return None
+    return (first, stop) if stop > first else None
