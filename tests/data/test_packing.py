@@ -10,7 +10,7 @@ import pytest
 from xtune.config.sections import Source
 from xtune.data.batches import IGNORE, collate
 from xtune.data.encode import Encoder
-from xtune.data.packing import Sequences, pack, pack_fit
+from xtune.data.packing import pack, pack_fit
 from xtune.data.plan import Plan
 from xtune.data.prepare import prepare
 from xtune.data.steps import PlannedSteps, step_loader

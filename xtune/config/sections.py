@@ -61,8 +61,8 @@ class Source:
     """Where rows come from and how one row becomes a conversation."""
 
     path: str = knob(
-        'Local file (json, jsonl, csv, tsv, parquet, xlsx, txt), folder or glob; a hub data set id; modelscope:<id>; or '
-        "the name of a bundled set ('self_cognition')."
+        'Local file (json, jsonl, csv, tsv, parquet, xlsx, txt; text formats also as .gz), folder or glob; a hub data '
+        "set id; modelscope:<id>; or the name of a bundled set ('self_cognition')."
     )
     map_fn: Any = knob(
         "Function or registered name that maps a row to a conversation; 'auto' goes by the columns.", 'auto'
@@ -99,8 +99,8 @@ class Data:
         'The first step trains on the longest sequences, so that too little memory shows at once.', False
     )
     streaming: bool = knob(
-        'Read, tokenise and pack rows while training, for data larger than the disk; needs schedule.max_steps. Rows are '
-        'shuffled within windows.',
+        'Read, tokenise and pack rows while training, for data larger than the disk; needs schedule.max_steps. Rows '
+        'are shuffled within windows.',
         False,
     )
     window: int = knob('Rows in one window of streaming.', 10_000, low=1)

@@ -32,7 +32,7 @@ from .tokenise import Tokeniser
 
 @dataclass
 class TrainingData:
-    """Everything the model will see, and how to talk to it afterwards. Of streamed data, `train` is the first window."""
+    """Everything the model will see, and how to talk to it afterwards. `train` of a stream is its first window."""
 
     tokeniser: Tokeniser
     stop_ids: list[int]

@@ -42,7 +42,7 @@ class RowError(ValueError):
 
 
 def column(row: dict, name: str) -> str:
-    """Return the text in column `name`; empty cells (also NaN, which tables write for them) give '', numbers their text.
+    """Return the text in column `name`; empty cells (also NaN, as tables write them) give '', numbers their text.
 
     Raises:
         RowError: There is no such column, or it holds a list or an object.

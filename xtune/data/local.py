@@ -33,8 +33,8 @@ def local_files(path: str, split: str = 'train') -> list[Path]:
     if here.is_file():
         if reader_suffix(here) is None:
             raise DataError(
-                f'{path}: files of type `{"".join(here.suffixes[-2:])}` are not read; known: {", ".join(READERS)}; the text '
-                'formats also with .gz'
+                f'{path}: files of type `{"".join(here.suffixes[-2:])}` are not read; known: {", ".join(READERS)}; '
+                'text formats also with .gz'
             )
         return [here]
     if any(sign in path for sign in '*?['):

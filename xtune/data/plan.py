@@ -40,7 +40,7 @@ class Plan:
         return -(-len(self.sequences) // self.per_step)
 
     def step(self, index: int) -> list[list[np.ndarray]]:
-        """Return the micro-batches of optimizer step `index`, counted from 0 over all epochs: lists of pieces [n, 3]."""
+        """Return the micro-batches of optimizer step `index`, from 0 over all epochs: lists of pieces [n, 3]."""
         epoch, within = divmod(index, self.steps_per_epoch)
         if self._order is None or self._order[0] != epoch:
             self._order = epoch, self._shuffled(epoch)

@@ -4,7 +4,6 @@ import hashlib
 import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 from ..config.sections import Source
 from ..errors import DataError

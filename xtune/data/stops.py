@@ -8,7 +8,7 @@ _PROBES = ('Fine 7', 'Good 8')
 
 
 def stop_ids(tokeniser: Tokeniser) -> list[int]:
-    """Return the ids at which generation must stop: those that end a last reply, an earlier one and a tool call; the eos.
+    """Return the ids at which generation must stop: what ends a last reply, an earlier one, a tool call; the eos.
 
     Raises:
         TemplateError: An end of turn is several tokens, so a model trained with it would not stop.

@@ -13,7 +13,9 @@ from ..data.report import Report, counted
 def data_lines(job: Job, data: TrainingData) -> Iterator[tuple[str, str]]:
     """Yield (label, text) about rows, packing and template."""
     train = data.train
-    for source, report, used in zip(job.train_sources, train.reports, train.used, strict=True):
+    if job.data.streaming:
+        yield 'streaming', f'windows of {job.data.window:,} rows from {len(job.train_sources)} sources; the first one:'
+    for source, report, used in zip(job.train_sources, train.reports, train.used, strict=not job.data.streaming):
         yield from _source_lines(source, report, used)
     if len(train.reports) > 1 or data.val is not None:
         yield 'training', f'{counted(train.samples, "sample")}, {train.tokens:,} tokens an epoch'
@@ -33,12 +35,13 @@ def data_lines(job: Job, data: TrainingData) -> Iterator[tuple[str, str]]:
 
 
 def _source_lines(source: Source, report: Report, used: float) -> Iterator[tuple[str, str]]:
+    share = report.trained_tokens / max(report.tokens, 1)
     skipped = f', {counted(report.bad_rows, "row")} skipped' if report.bad_rows else ''
     times = f', used {used:.2f} times an epoch' if used != 1 else ''
     yield (
         'data',
         f'{source.path} as {report.format}: {counted(report.rows, "row")} -> {counted(report.samples, "sample")}, '
-        f'{report.tokens:,} tokens, {report.trained_tokens / max(report.tokens, 1):.0%} of them trained{skipped}{times}',
+        f'{report.tokens:,} tokens, {share:.0%} of them trained{skipped}{times}',
     )
     for line in report.lines():
         yield '', line
