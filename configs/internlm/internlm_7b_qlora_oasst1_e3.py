@@ -1,8 +1,8 @@
-"""InternLM-7B, QLoRA, OpenAssistant oasst1, 3 epochs. Made for one 24 GB GPU."""
+"""InternLM-7B, QLoRA, OpenAssistant oasst1, 3 epochs."""
 from mmengine.config import read_base
 
 with read_base():
-    from .._base_.datasets.oasst1 import train_dataset
+    from .._base_.datasets.oasst1 import chat_samples, max_length, pack, train_dataset
     from .._base_.methods.qlora import lora, optimizer, quantization
     from .._base_.models.internlm_7b import base_model, llm, template, tokenizer
     from .._base_.runtime import *

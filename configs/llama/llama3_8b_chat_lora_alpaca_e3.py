@@ -1,8 +1,8 @@
-"""Llama-3-8B-Instruct, LoRA, Alpaca, 3 epochs. Made for one 40 GB GPU."""
+"""Llama-3-8B-Instruct, LoRA, Alpaca, 3 epochs."""
 from mmengine.config import read_base
 
 with read_base():
-    from .._base_.datasets.alpaca import train_dataset
+    from .._base_.datasets.alpaca import chat_samples, max_length, pack, train_dataset
     from .._base_.methods.lora import lora, optimizer, quantization
     from .._base_.models.llama3_8b_chat import base_model, llm, template, tokenizer
     from .._base_.runtime import *

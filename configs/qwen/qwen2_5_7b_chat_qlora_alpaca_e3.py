@@ -1,8 +1,8 @@
-"""Qwen2.5-7B-Instruct, QLoRA, Alpaca, 3 epochs. Made for one 24 GB GPU."""
+"""Qwen2.5-7B-Instruct, QLoRA, Alpaca, 3 epochs."""
 from mmengine.config import read_base
 
 with read_base():
-    from .._base_.datasets.alpaca import train_dataset
+    from .._base_.datasets.alpaca import chat_samples, max_length, pack, train_dataset
     from .._base_.methods.qlora import lora, optimizer, quantization
     from .._base_.models.qwen2_5_7b_chat import base_model, llm, template, tokenizer
     from .._base_.runtime import *

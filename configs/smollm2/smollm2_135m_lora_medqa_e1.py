@@ -1,8 +1,8 @@
-"""SmolLM2-135M-Instruct, LoRA, medication questions from an .xlsx, 1 epoch."""
+"""SmolLM2-135M-Instruct, LoRA, Medication questions, 1 epoch."""
 from mmengine.config import read_base
 
 with read_base():
-    from .._base_.datasets.medqa import train_dataset
+    from .._base_.datasets.medqa import chat_samples, max_length, pack, train_dataset
     from .._base_.methods.lora import lora, optimizer, quantization
     from .._base_.models.smollm2_135m import base_model, llm, template, tokenizer
     from .._base_.runtime import *

@@ -1,8 +1,11 @@
-"""SmolLM2-135M-Instruct, LoRA, the bundled self-cognition set, 2 epochs. Minutes on two CPU cores."""
+"""SmolLM2-135M-Instruct, LoRA, Self-cognition, 2 epochs.
+
+Minutes on two CPU cores.
+"""
 from mmengine.config import read_base
 
 with read_base():
-    from .._base_.datasets.selfcog import train_dataset
+    from .._base_.datasets.selfcog import chat_samples, max_length, pack, train_dataset
     from .._base_.methods.lora import lora, optimizer, quantization
     from .._base_.models.smollm2_135m import base_model, llm, template, tokenizer
     from .._base_.runtime import *
@@ -11,7 +14,5 @@ with read_base():
 schedule.update(max_epochs=2, batch_size=1, accumulate=1)
 optimizer.lr = 2e-3
 lora.update(r=16, lora_alpha=32, lora_dropout=0.0)
-max_length = 256
 checkpointing = 'none'
 log.every_steps = 5
-chat_samples.update(every_steps=20, prompts=['Who are you?'], max_new_tokens=40)

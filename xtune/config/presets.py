@@ -1,12 +1,15 @@
 """Find presets and strategies by name, in a checkout and in an installed package alike."""
 
+from difflib import get_close_matches
 from pathlib import Path
 
 from ..errors import ConfigError, did_you_mean
+from .compose import compose, parse
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 # setup.py maps the checkout's configs/ to xtune/configs/ in a wheel.
 ROOT = next((p for p in (_PACKAGE / 'configs', _PACKAGE.parent / 'configs') if p.is_dir()), _PACKAGE / 'configs')
+BASE = ROOT / '_base_'
 STRATEGY_PREFIX = 'deepspeed_'
 
 
@@ -18,14 +21,14 @@ def presets() -> dict[str, Path]:
 
 def strategies() -> dict[str, Path]:
     """Map each DeepSpeed name (`deepspeed_zero2`) to the part that defines it."""
-    return {STRATEGY_PREFIX + p.stem: p for p in sorted((ROOT / '_base_' / 'strategies').glob('zero*.py'))}
+    return {STRATEGY_PREFIX + p.stem: p for p in sorted((BASE / 'strategies').glob('zero*.py'))}
 
 
 def find(name: str) -> Path:
-    """Return the file of the preset `name`, or `name` itself if it is a file.
+    """Return the file of the preset `name`, which is composed of parts if there is none, or `name` itself if a file.
 
     Raises:
-        ConfigError: There is neither; the message names close presets.
+        ConfigError: There is neither; the message names close presets, and which pieces of the name are wrong.
     """
     path = Path(name)
     if path.is_file():
@@ -35,10 +38,22 @@ def find(name: str) -> Path:
         return known[name]
     if path.is_dir():
         raise ConfigError(f'{name} is a folder, not a config file')
-    if path.suffix == '.py' and path.stem in known:
-        hint = f'; the preset is called `{path.stem}`, without .py'
+    stem = path.stem if path.suffix == '.py' else name
+    try:
+        recipe = parse(stem, BASE)
+    except ConfigError as error:
+        reasons = str(error)
     else:
-        hint = did_you_mean(path.stem if path.suffix == '.py' else name, known) or '; see `xtune list-cfg`'
-    if name.startswith(STRATEGY_PREFIX):
-        hint = did_you_mean(name, strategies()) or hint
+        if stem == name:
+            return compose(recipe, BASE)
+        reasons = ''
+    if stem != name and (stem in known or not reasons):
+        hint = f'; the preset is called `{stem}`, without .py'
+    elif name.startswith(STRATEGY_PREFIX):
+        hint = did_you_mean(name, strategies()) or '; see `xtune list-cfg`'
+    else:
+        # Once the pieces are told apart, a whole name is only worth naming if a letter or two are wrong.
+        near = known if reasons.startswith('its form') else get_close_matches(stem, known, cutoff=0.9)
+        hint = did_you_mean(stem, near) or '; see `xtune list-cfg`'
+        hint += ''.join(f'\n  - {reason}' for reason in reasons.splitlines())
     raise ConfigError(f'no config file and no preset is called `{name}`{hint}')

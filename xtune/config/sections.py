@@ -172,6 +172,15 @@ class ChatSamples:
 
 
 @dataclass(frozen=True)
+class Evaluation:
+    """A benchmark to measure during training."""
+
+    metric: Literal['mmlu'] = knob('mmlu: accuracy on multiple-choice questions, by subject and on average.')
+    val: str | None = knob('Questions measured during training: rows with input, output and subject.', None)
+    test: str | None = knob('Questions measured after training: rows with input, output and subject.', None)
+
+
+@dataclass(frozen=True)
 class Section:
     """One top-level name: its meaning and what it holds.
 
@@ -217,6 +226,9 @@ SECTIONS: dict[str, Section | None] = {
     'log': Section('What the run reports.', Log, optional=True),
     'validation': Section('When the validation loss is measured.', Validation, optional=True),
     'chat_samples': Section('Prompts answered during training.', ChatSamples, optional=True, nullable=True),
+    'evaluation': Section(
+        'A benchmark to measure during training; not run by this version.', Evaluation, optional=True, nullable=True
+    ),
     'seed': None,
     'work_dir': None,
     'custom_imports': Section('Modules of your own to import first (registered map functions), a list.', optional=True),

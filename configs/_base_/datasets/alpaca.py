@@ -1,7 +1,24 @@
-"""Stanford Alpaca, English (52k rows)."""
+"""Alpaca: Stanford's instructions with answers, English, 52k rows."""
 from xtune.data.map_fns import alpaca_map_fn
 
 train_dataset = dict(
     path='tatsu-lab/alpaca',
     map_fn=alpaca_map_fn,
+)
+
+# Tokens per training sequence.
+max_length = 2048
+
+# Short samples share a sequence: 'fit' (or True), 'exact', 'stream'; False: one sample a sequence.
+pack = True
+
+# Prompts answered every `every_steps` optimizer steps, to watch the model learn.
+chat_samples = dict(
+    every_steps=500,
+    prompts=[
+        '请给我介绍五个上海的景点',
+        'Please tell me five scenic spots in Shanghai',
+    ],
+    system='alpaca',
+    max_new_tokens=128,
 )

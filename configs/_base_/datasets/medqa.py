@@ -1,4 +1,4 @@
-"""Consumer questions on medication with answers, an .xlsx of 690 rows (Ben Abacha et al., MEDINFO 2019).
+"""Medication questions: asked by consumers, with answers, an .xlsx of 690 rows (Ben Abacha et al., MEDINFO 2019).
 
 Put the file beside your config or set train_dataset.path.
 """
@@ -7,4 +7,21 @@ from xtune.data.map_fns import medqa_map_fn
 train_dataset = dict(
     path='MedInfo2019-QA-Medications.xlsx',
     map_fn=medqa_map_fn,
+)
+
+# Tokens per training sequence.
+max_length = 2048
+
+# Short samples share a sequence: 'fit' (or True), 'exact', 'stream'; False: one sample a sequence.
+pack = True
+
+# Prompts answered every `every_steps` optimizer steps, to watch the model learn.
+chat_samples = dict(
+    every_steps=500,
+    prompts=[
+        'What are the side effects of ibuprofen?',
+        'How should I take amoxicillin?',
+    ],
+    system=None,
+    max_new_tokens=128,
 )

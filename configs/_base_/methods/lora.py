@@ -1,4 +1,4 @@
-"""LoRA on every linear layer of a base in its own precision (arXiv 2106.09685)."""
+"""LoRA: adapters on every linear layer of a base in its own precision (arXiv 2106.09685)."""
 from peft import LoraConfig
 from torch.optim import AdamW
 

@@ -1,4 +1,7 @@
-"""QLoRA: 4-bit frozen base weights, LoRA on every linear layer (arXiv 2305.14314)."""
+"""QLoRA: 4-bit frozen base weights, LoRA on every linear layer (arXiv 2305.14314).
+
+AdamW as in v0.1.23 of the predecessor: the paged 32-bit one of v0.1.9 needs a GPU and saves little on adapters.
+"""
 from peft import LoraConfig
 from torch.optim import AdamW
 from transformers import BitsAndBytesConfig

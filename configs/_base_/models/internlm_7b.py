@@ -1,4 +1,4 @@
-"""InternLM-7B (base)."""
+"""InternLM-7B: 7.3 B parameters, trained on up to 2,048 tokens."""
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 # Hub name or local folder. The tokenizer is read from the same place.
@@ -15,4 +15,4 @@ tokenizer = dict(
     trust_remote_code=False,
 )
 
-template = 'internlm_chat'
+template = 'default'

@@ -1,4 +1,4 @@
-"""Qwen2.5-7B-Instruct."""
+"""Qwen2.5-7B-Instruct: 7.6 B parameters, trained on up to 32,768 tokens."""
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 # Hub name or local folder. The tokenizer is read from the same place.

@@ -1,4 +1,7 @@
-"""SmolLM2-135M-Instruct."""
+"""SmolLM2-135M-Instruct: 0.13 B parameters, trained on up to 8,192 tokens.
+
+The template of its own puts a system message that names SmolLM before every chat; `chatml` does not.
+"""
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 # Hub name or local folder. The tokenizer is read from the same place.
@@ -15,5 +18,4 @@ tokenizer = dict(
     trust_remote_code=False,
 )
 
-# The model's own template puts a system message that names SmolLM before every chat; chatml does not.
 template = 'chatml'

@@ -1,0 +1,34 @@
+"""Alpaca in English and Chinese with oasst1: 52k, 52k and 9.8k rows."""
+from xtune.data.map_fns import alpaca_map_fn, alpaca_zh_map_fn, oasst1_map_fn
+
+train_dataset = [
+    dict(
+        path='tatsu-lab/alpaca',
+        map_fn=alpaca_map_fn,
+    ),
+    dict(
+        path='silk-road/alpaca-data-gpt4-chinese',
+        map_fn=alpaca_zh_map_fn,
+    ),
+    dict(
+        path='timdettmers/openassistant-guanaco',
+        map_fn=oasst1_map_fn,
+    ),
+]
+
+# Tokens per training sequence.
+max_length = 2048
+
+# Short samples share a sequence: 'fit' (or True), 'exact', 'stream'; False: one sample a sequence.
+pack = True
+
+# Prompts answered every `every_steps` optimizer steps, to watch the model learn.
+chat_samples = dict(
+    every_steps=500,
+    prompts=[
+        '请给我介绍五个上海的景点',
+        'Please tell me five scenic spots in Shanghai',
+    ],
+    system='alpaca',
+    max_new_tokens=128,
+)

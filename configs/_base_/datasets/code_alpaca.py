@@ -1,0 +1,27 @@
+"""Code Alpaca: programming tasks with solutions, 20k rows."""
+from xtune.data.map_fns import code_alpaca_map_fn
+
+train_dataset = dict(
+    path='HuggingFaceH4/CodeAlpaca_20K',
+    map_fn=code_alpaca_map_fn,
+)
+
+# Tokens per training sequence.
+max_length = 2048
+
+# Short samples share a sequence: 'fit' (or True), 'exact', 'stream'; False: one sample a sequence.
+pack = True
+
+# Prompts answered every `every_steps` optimizer steps, to watch the model learn.
+chat_samples = dict(
+    every_steps=100,
+    prompts=[
+        '写一个Python函数，将十六进制颜色代码（如#0066ee）转换为对应的红、绿、蓝（RGB）三个颜色分量值，并以元组的形式返回。',
+        (
+            'Write a Python function that takes a hexadecimal color code (e.g., #0066ee) as input and '
+            'converts it into the corresponding red, green, and blue (RGB) color component values.'
+        ),
+    ],
+    system='coder',
+    max_new_tokens=128,
+)

@@ -1,0 +1,27 @@
+"""Own text to go on pretraining with: rows with a `text` column, or a .txt of one document a line.
+
+Set train_dataset.path to your file or folder.
+"""
+from xtune.data.map_fns import text_map_fn
+
+train_dataset = dict(
+    path='./data/pretrain.jsonl',
+    map_fn=text_map_fn,
+)
+
+# Tokens per training sequence.
+max_length = 2048
+
+# Short samples share a sequence: 'fit' (or True), 'exact', 'stream'; False: one sample a sequence.
+pack = True
+
+# Prompts answered every `every_steps` optimizer steps, to watch the model learn.
+chat_samples = dict(
+    every_steps=500,
+    prompts=[
+        '上海是',
+        'Shanghai is',
+    ],
+    system=None,
+    max_new_tokens=100,
+)

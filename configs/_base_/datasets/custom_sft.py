@@ -1,0 +1,27 @@
+"""Own conversations: OpenAI messages, {"messages": [{"role": "user", "content": ...}, ...]}.
+
+Set train_dataset.path to your file or folder; map_fn='auto' takes other formats by their columns.
+"""
+from xtune.data.map_fns import openai_map_fn
+
+train_dataset = dict(
+    path='./data/sft.jsonl',
+    map_fn=openai_map_fn,
+)
+
+# Tokens per training sequence.
+max_length = 2048
+
+# Short samples share a sequence: 'fit' (or True), 'exact', 'stream'; False: one sample a sequence.
+pack = True
+
+# Prompts answered every `every_steps` optimizer steps, to watch the model learn.
+chat_samples = dict(
+    every_steps=500,
+    prompts=[
+        '请给我介绍五个上海的景点',
+        'Please tell me five scenic spots in Shanghai',
+    ],
+    system=None,
+    max_new_tokens=128,
+)

@@ -1,0 +1,32 @@
+"""Stack Exchange: questions with answers, 20,000 rows.
+
+The predecessor drew them at random from the folder data/finetune; `limit` takes the first ones.
+"""
+from xtune.data.map_fns import stack_exchange_map_fn
+
+train_dataset = dict(
+    path='ArmelR/stack-exchange-instruction',
+    map_fn=stack_exchange_map_fn,
+    limit=20000,
+)
+
+# Tokens per training sequence.
+max_length = 2048
+
+# Short samples share a sequence: 'fit' (or True), 'exact', 'stream'; False: one sample a sequence.
+pack = True
+
+# Prompts answered every `every_steps` optimizer steps, to watch the model learn.
+chat_samples = dict(
+    every_steps=200,
+    prompts=[
+        (
+            'from typing import List def has_close_elements(numbers: List[float], threshold: float) -> '
+            'bool: """ Check if in given list of numbers, are any two numbers closer to each other than '
+            'given threshold. >>> has_close_elements([1.0, 2.0, 3.0], 0.5) False >>> '
+            'has_close_elements([1.0, 2.8, 3.0, 4.0, 5.0, 2.0], 0.3) True """'
+        ),
+    ],
+    system=None,
+    max_new_tokens=128,
+)

@@ -1,0 +1,24 @@
+"""WizardLM Evol-Instruct V2: instructions made harder step by step, 143k conversations."""
+from xtune.data.map_fns import wizardlm_map_fn
+
+train_dataset = dict(
+    path='WizardLM/WizardLM_evol_instruct_V2_196k',
+    map_fn=wizardlm_map_fn,
+)
+
+# Tokens per training sequence.
+max_length = 2048
+
+# Short samples share a sequence: 'fit' (or True), 'exact', 'stream'; False: one sample a sequence.
+pack = True
+
+# Prompts answered every `every_steps` optimizer steps, to watch the model learn.
+chat_samples = dict(
+    every_steps=200,
+    prompts=[
+        '请给我介绍五个上海的景点',
+        'Please tell me five scenic spots in Shanghai',
+    ],
+    system=None,
+    max_new_tokens=128,
+)

@@ -1,0 +1,22 @@
+"""DeepSeek-R1-Distill-Qwen-7B: 7.6 B parameters, trained on up to 131,072 tokens.
+
+Its own template cannot be proven and no named one writes its format: set template to a .jinja file.
+"""
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+# Hub name or local folder. The tokenizer is read from the same place.
+base_model = 'deepseek-ai/DeepSeek-R1-Distill-Qwen-7B'
+
+llm = dict(
+    type=AutoModelForCausalLM.from_pretrained,
+    attn_implementation='sdpa',
+    trust_remote_code=False,
+)
+
+tokenizer = dict(
+    type=AutoTokenizer.from_pretrained,
+    trust_remote_code=False,
+)
+
+# 'auto' is the model's own chat template.
+template = 'auto'

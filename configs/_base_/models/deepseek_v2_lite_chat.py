@@ -1,0 +1,21 @@
+"""DeepSeek-V2-Lite-Chat: 15.7 B parameters, trained on up to 32,768 tokens.
+
+Mixture of experts: LoRA adapts what lies outside the experts.
+"""
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+# Hub name or local folder. The tokenizer is read from the same place.
+base_model = 'deepseek-ai/DeepSeek-V2-Lite-Chat'
+
+llm = dict(
+    type=AutoModelForCausalLM.from_pretrained,
+    attn_implementation='sdpa',
+    trust_remote_code=False,
+)
+
+tokenizer = dict(
+    type=AutoTokenizer.from_pretrained,
+    trust_remote_code=False,
+)
+
+template = 'deepseek_v2'

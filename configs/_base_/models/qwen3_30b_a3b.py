@@ -1,0 +1,22 @@
+"""Qwen3-30B-A3B: 30.5 B parameters, trained on up to 32,768 tokens.
+
+Mixture of experts: LoRA adapts what lies outside the experts.
+Its own template opens a reply with an empty thought that the prompt lacks; `chatml` is its form without thinking.
+"""
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+# Hub name or local folder. The tokenizer is read from the same place.
+base_model = 'Qwen/Qwen3-30B-A3B'
+
+llm = dict(
+    type=AutoModelForCausalLM.from_pretrained,
+    attn_implementation='sdpa',
+    trust_remote_code=False,
+)
+
+tokenizer = dict(
+    type=AutoTokenizer.from_pretrained,
+    trust_remote_code=False,
+)
+
+template = 'chatml'

@@ -1,0 +1,11 @@
+"""Baichuan2-7B-Base, QLoRA, Open-Platypus, 3 epochs."""
+from mmengine.config import read_base
+
+with read_base():
+    from .._base_.datasets.open_platypus import chat_samples, max_length, pack, train_dataset
+    from .._base_.methods.qlora import lora, optimizer, quantization
+    from .._base_.models.baichuan2_7b_base import base_model, llm, template, tokenizer
+    from .._base_.runtime import *
+    from .._base_.strategies.one_device import strategy
+
+schedule.max_epochs = 3

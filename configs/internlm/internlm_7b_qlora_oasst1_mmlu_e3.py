@@ -1,0 +1,19 @@
+"""InternLM-7B, QLoRA, OpenAssistant oasst1, 3 epochs.
+
+Measures five-shot MMLU as it learns.
+"""
+from mmengine.config import read_base
+
+with read_base():
+    from .._base_.datasets.oasst1 import chat_samples, max_length, pack, train_dataset
+    from .._base_.methods.qlora import lora, optimizer, quantization
+    from .._base_.models.internlm_7b import base_model, llm, template, tokenizer
+    from .._base_.runtime import *
+    from .._base_.strategies.one_device import strategy
+
+schedule.max_epochs = 3
+evaluation = dict(
+    metric='mmlu',
+    val='./data/mmlu/five_shot_mmlu_val.json',
+    test='./data/mmlu/five_shot_mmlu_test.json',
+)
