@@ -1,0 +1,199 @@
+"""The tokenizer of a folder in an old layout, as one that transformers loads without the repository's code.
+
+It is made once and kept in the cache under the hash of its files; the folder itself is never written to.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from tokenizers import AddedToken, Tokenizer
+from tokenizers.processors import TemplateProcessing
+from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast, Qwen2Tokenizer
+
+from ...data.cache import cache_root
+from ...errors import ModelError
+from ...templates import FOLDER
+from ..quiet import quiet
+from .bpe import byte_level, compare_with_ranks, from_sentencepiece, let_start_with, read_ranks
+from .recognise import read_config, variant_of
+from .sentencepiece_file import SentencePieceFile, read_sentencepiece
+
+_VERSION = 1  # counted up when the conversion changes, so that what was cached before is made again
+_READ = ('tokenizer_config.json', 'special_tokens_map.json', 'generation_config.json', 'config.json')
+_GLM_HIDDEN = ('[MASK]', '[gMASK]', '[sMASK]', 'sop', 'eop')
+_GLM_ROLES = ('<|system|>', '<|user|>', '<|assistant|>', '<|observation|>')
+_TEMPLATES = {
+    'internlm': 'internlm_chat',
+    'baichuan_7b': 'baichuan_chat',
+    'baichuan_13b': 'baichuan_chat',
+    'baichuan2_7b': 'baichuan2_chat',
+    'baichuan2_13b': 'baichuan2_chat',
+    'qwen': 'qwen_chat',
+    'chatglm2': 'chatglm2',
+    'chatglm3': 'chatglm3',
+}
+
+
+def legacy_tokenizer(folder: Path, variant: str | None = None) -> PreTrainedTokenizerBase:
+    """Return the tokenizer of `folder`, from the cache if it was made before.
+
+    Raises:
+        ModelError: Its file is missing or damaged, or cannot be converted exactly.
+    """
+    values = read_config(folder)
+    variant = variant_of(folder, values, variant)
+    source = folder / ('qwen.tiktoken' if variant == 'qwen' else 'tokenizer.model')
+    if not source.is_file():
+        found = ', '.join(sorted(p.name for p in folder.iterdir())[:8])
+        raise ModelError(f'{folder} has no {source.name}, the tokenizer of {variant}; it holds {found}')
+    cached = cache_root() / 'tokenizers' / _key(folder, source, variant, is_chat(folder, variant))
+    if not (cached / 'tokenizer.json').is_file():
+        made = (_qwen if variant == 'qwen' else _sentencepiece)(folder, source, variant)
+        made.chat_template = chat_template(folder, variant)
+        _keep(made, cached)
+    with quiet():
+        return AutoTokenizer.from_pretrained(cached, trust_remote_code=False)
+
+
+def chat_template(folder: Path, variant: str) -> str | None:
+    """Return the chat template of a chat model; None for a base model."""
+    if not is_chat(folder, variant):
+        return None
+    return (FOLDER / f'{_TEMPLATES[variant]}.jinja').read_text(encoding='utf-8')
+
+
+def is_chat(folder: Path, variant: str) -> bool:
+    """Tell whether the folder's name, its config or its generation settings say that it is a chat model."""
+    generation = _json(folder / 'generation_config.json')
+    names = [folder.resolve().name, str(read_config(folder).get('_name_or_path') or '')]
+    parent = folder.resolve().parent.parent.name  # a hub snapshot is models--OWNER--NAME/snapshots/HASH
+    text = ' '.join([*names, parent if parent.startswith('models--') else '']).lower()
+    if variant.startswith('chatglm'):
+        return 'base' not in text.replace('-', ' ').replace('_', ' ').split()
+    return 'chat' in text or 'user_token_id' in generation or generation.get('chat_format') == 'chatml'
+
+
+def _sentencepiece(folder: Path, source: Path, variant: str) -> PreTrainedTokenizerBase:
+    file = read_sentencepiece(source)
+    tokenizer = from_sentencepiece(source, file)
+    settings = _json(folder / 'special_tokens_map.json') | _json(folder / 'tokenizer_config.json')
+    if variant.startswith('chatglm'):
+        return _chatglm(tokenizer, file, variant, settings)
+    names = _special_names(folder, source, file, settings, pad='</s>' if variant == 'internlm' else '<unk>')
+    _add_ends(tokenizer, names, bool(settings.get('add_bos_token', True)), bool(settings.get('add_eos_token', False)))
+    generation = _json(folder / 'generation_config.json')
+    marks = [generation[key] for key in ('user_token_id', 'assistant_token_id') if isinstance(generation.get(key), int)]
+    if any(not 0 <= mark < len(file.pieces) for mark in marks):
+        raise ModelError(f'{folder}/generation_config.json names the chat tokens {marks}, {source} has fewer pieces')
+    # Named by id in the repository: text of a template reaches them only as added tokens.
+    tokenizer.add_special_tokens([AddedToken(file.pieces[mark].text, special=True) for mark in marks])
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **names, **_limits(settings))
+
+
+def _special_names(
+    folder: Path, source: Path, file: SentencePieceFile, settings: dict[str, Any], pad: str
+) -> dict[str, str]:
+    names = dict(unk_token=file.unknown, bos_token='<s>', eos_token='</s>', pad_token=pad)
+    known = {piece.text for piece in file.pieces}
+    for key in names:
+        given = settings.get(key)
+        names[key] = (given.get('content') if isinstance(given, dict) else given) or names[key]
+        if names[key] not in known:
+            raise ModelError(f'{folder}: its {key} {names[key]!r} is no piece of {source.name}')
+    return names
+
+
+def _add_ends(tokenizer: Tokenizer, names: dict[str, str], bos: bool, eos: bool) -> None:
+    first, last = [names['bos_token']] * bos, [names['eos_token']] * eos
+    used = {name: tokenizer.token_to_id(name) for name in (*first, *last)}
+    if used:
+        tokenizer.post_processor = TemplateProcessing(
+            single=[*first, '$A', *last],
+            pair=[*first, '$A', *last, *(f'{n}:1' for n in first), '$B:1', *(f'{n}:1' for n in last)],
+            special_tokens=list(used.items()),
+        )
+
+
+def _chatglm(
+    tokenizer: Tokenizer, file: SentencePieceFile, variant: str, settings: dict[str, Any]
+) -> PreTrainedTokenizerBase:
+    """Number the tokens that follow the file's, and let every sequence start with [gMASK] sop."""
+    content = json.loads(tokenizer.to_str())
+    vocab = content['model']['vocab']
+    taken = [name for name in _GLM_HIDDEN if name in vocab]
+    if taken:
+        raise ModelError(f'tokenizer.model holds {taken} itself, where ChatGLM numbers them after its pieces')
+    vocab.update({name: len(file.pieces) + i for i, name in enumerate(_GLM_HIDDEN)})
+    tokenizer = Tokenizer.from_str(json.dumps(content))
+    let_start_with(tokenizer, ('[gMASK]', 'sop'))
+    if variant == 'chatglm3':
+        tokenizer.add_special_tokens([AddedToken(name, normalized=False, special=True) for name in _GLM_ROLES])
+    tokenizer.post_processor = TemplateProcessing(
+        single=['[gMASK]', 'sop', '$A'],
+        pair=['[gMASK]', 'sop', '$A', '$B:1'],
+        special_tokens=[(name, vocab[name]) for name in ('[gMASK]', 'sop')],
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        unk_token=file.unknown,
+        pad_token=file.unknown,
+        eos_token='</s>',
+        padding_side='left',
+        **_limits(settings),
+    )
+
+
+def _qwen(folder: Path, source: Path, variant: str) -> PreTrainedTokenizerBase:
+    ranks = read_ranks(source)
+    vocab, merges = byte_level(ranks)
+    names = ['<|endoftext|>', '<|im_start|>', '<|im_end|>', *(f'<|extra_{i}|>' for i in range(205))]
+    vocab |= {name: len(ranks) + i for i, name in enumerate(names)}
+    made = Qwen2Tokenizer(vocab=vocab, merges=merges, **_limits(_json(folder / 'tokenizer_config.json')))
+    pattern = json.loads(made.backend_tokenizer.to_str())['pre_tokenizer']['pretokenizers'][0]['pattern']['Regex']
+    compare_with_ranks(source, made.backend_tokenizer, ranks, pattern)
+    made.add_tokens([AddedToken(name, normalized=False, special=True) for name in names], special_tokens=True)
+    return made
+
+
+def _limits(settings: dict[str, Any]) -> dict[str, Any]:
+    length = settings.get('model_max_length')
+    return dict(model_max_length=int(length)) if isinstance(length, (int, float)) else {}
+
+
+def _json(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        return {}
+    try:
+        return dict(json.loads(path.read_text(encoding='utf-8')))
+    except (json.JSONDecodeError, UnicodeDecodeError, TypeError, ValueError) as error:
+        raise ModelError(f'{path} is damaged: {error}') from error
+
+
+def _key(folder: Path, source: Path, *more: Any) -> str:
+    """Return a hash of everything that decides the tokenizer."""
+    digest = hashlib.sha256(repr((_VERSION, more)).encode())
+    for path in (source, *(folder / name for name in _READ)):
+        content = path.read_bytes() if path.is_file() else b''
+        digest.update(f'{path.name} {len(content)}\n'.encode() + content)
+    for path in sorted(FOLDER.glob('*.jinja')):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:32]
+
+
+def _keep(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    """Write `tokenizer` to `folder`; another process may be doing the same, and whoever is first stays."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    aside = Path(tempfile.mkdtemp(dir=folder.parent, prefix='.making-'))
+    try:
+        tokenizer.save_pretrained(aside)
+        os.replace(aside, folder)
+    except OSError:
+        if not (folder / 'tokenizer.json').is_file():
+            raise
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
