@@ -2,13 +2,19 @@
 
 import argparse
 import json
+import textwrap
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from ..atomic import write_text
 from .options import add_cfg_options
 
+_QUANTISED = {'load_in_4bit': (4, '4-bit'), 'load_in_8bit': (8, 'int8')}
+
 
 def _add_list(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument('name', nargs='?', help='show what this preset (or strategy, or config file) is made of')
     parser.add_argument('-p', '--pattern', help='show only names that contain this, or match it as a glob')
 
 
@@ -18,6 +24,10 @@ def _list(args: argparse.Namespace) -> int:
     from ..config.presets import presets, strategies
     from ..errors import ConfigError, did_you_mean
 
+    if args.name is not None:
+        if args.pattern is not None:
+            raise ConfigError(f'list-cfg shows either `{args.name}` or what fits --pattern {args.pattern}, not both')
+        return _show(args.name)
     families: dict[str, list[str]] = {}
     for name, path in presets().items():
         families.setdefault(path.parent.name, []).append(name)
@@ -34,7 +44,89 @@ def _list(args: argparse.Namespace) -> int:
         raise ConfigError(
             f'no preset matches `{pattern}`{did_you_mean(pattern, everything) or "; `xtune list-cfg` shows all"}'
         )
+    if args.pattern is None:
+        _show_pieces()
     return 0
+
+
+def _show_pieces() -> None:
+    """Print what names can be composed of."""
+    from ..config.compose import FORM, pieces
+    from ..config.presets import BASE
+
+    print(f'any other {FORM}, composed of these parts')
+    for kind in ('models', 'methods', 'datasets'):
+        text = f'{kind}: {", ".join(pieces(BASE, kind))}'
+        print(textwrap.fill(text, 118, initial_indent='- ', subsequent_indent='- '))
+
+
+def _show(name: str) -> int:
+    """Print what the preset, composed preset, strategy or config file `name` does."""
+    from ..config.lazy import to_plain
+    from ..config.load import load
+    from ..config.presets import find, strategies
+
+    if name in strategies():
+        print(_strategy_json(strategies()[name]), end='')
+        return 0
+    path = find(name)
+    for label, text in _summary(path, to_plain(load(path))):
+        print(f'{label:<11}{text}')
+    return 0
+
+
+def _summary(path: Path, values: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield (label, text) lines about the config in `path`; `values` are its sections."""
+    from ..config.compose import docstring
+    from ..config.presets import presets
+
+    schedule = values['schedule']
+    batch, accumulate = schedule.get('batch_size', 1), schedule.get('accumulate', 16)
+    yield path.stem, ''
+    yield '', docstring(path).split('\n\n')[0]
+    yield 'file', str(path) if path.stem in presets() else f'{path} (not one of the presets that are files)'
+    yield 'model', values['base_model']
+    for source in values['train_dataset'] if isinstance(values['train_dataset'], list) else [values['train_dataset']]:
+        limit = f', {source["limit"]:,} rows at most' if source.get('limit') else ''
+        yield 'data', f'{source["path"]} as {source.get("map_fn", "auto")}{limit}'
+    yield 'method', _method(values)
+    yield 'template', values['template']
+    pack = values.get('pack', True)
+    yield 'length', f'{values.get("max_length", 2048):,} tokens, ' + (f'packed: {pack}' if pack else 'not packed')
+    yield 'batch', f'{batch} x {accumulate} sequences a step and device, epochs: {schedule.get("max_epochs", 1)}'
+    yield 'optimizer', f'{values["optimizer"]["type"]}, lr {values["optimizer"].get("lr")}'
+    yield 'memory', _memory(values, batch)
+
+
+def _method(values: dict[str, Any]) -> str:
+    lora, quantization = values.get('lora'), values.get('quantization') or {}
+    if lora is None:
+        return 'all weights'
+    bits = next((words for key, (_, words) in _QUANTISED.items() if quantization.get(key)), 'unquantised')
+    options = ', '.join(f'{k} {lora[k]}' for k in ('r', 'lora_alpha', 'lora_dropout', 'target_modules') if k in lora)
+    return f'LoRA on a base that is {bits}: {options}'
+
+
+def _memory(values: dict[str, Any], batch: int) -> str:
+    """Return a rough figure for one device, from the parameters that the model's part names."""
+    from ..config.compose import billions
+    from ..config.memory import estimate
+    from ..config.presets import BASE
+
+    size = billions(values['base_model'], BASE)
+    if size is None:
+        return f'unknown: no part tells the parameters of {values["base_model"]}'
+    lora, quantization = values.get('lora'), values.get('quantization') or {}
+    bits = next((bits for key, (bits, _) in _QUANTISED.items() if quantization.get(key)), 16)
+    tokens = batch * values.get('max_length', 2048)
+    recomputed = values.get('checkpointing', 'all') == 'all'
+    need = estimate(size, bits, lora and lora.get('r', 8), tokens, recomputed)
+    trained = 'weights, gradients and optimizer' if lora is None else 'adapter, gradients and optimizer'
+    frozen = '' if lora is None else f'frozen weights {need.weights:,.1f}, '
+    return (
+        f'roughly {need.total:,.0f} GB on one device: {size} B parameters; {frozen}{trained} {need.trained:,.1f}, '
+        f'activations {need.activations:,.1f}'
+    )
 
 
 def _add_copy(parser: argparse.ArgumentParser) -> None:
@@ -77,7 +169,12 @@ def _strategy_json(path: Path) -> str:
 
 
 COMMANDS = {
-    'list-cfg': ('list presets and DeepSpeed strategies', 'xtune list-cfg -p qlora', _add_list, _list),
+    'list-cfg': (
+        'list presets and DeepSpeed strategies, or show one',
+        'xtune list-cfg -p qlora',
+        _add_list,
+        _list,
+    ),
     'copy-cfg': (
         'write a preset as one file to edit',
         'xtune copy-cfg internlm_7b_qlora_oasst1_e3 .',

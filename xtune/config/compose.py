@@ -75,6 +75,15 @@ def docstring(path: Path) -> str:
     return ast.get_docstring(ast.parse(path.read_text(encoding='utf-8'))) or path.stem
 
 
+def billions(base_model: str, base: Path) -> float | None:
+    """Return the parameters of the model of that hub name, in 1e9, as the docstring of its part has them."""
+    for path in pieces(base, 'models').values():
+        if f'base_model = {base_model!r}' in path.read_text(encoding='utf-8'):
+            size = re.search(r'([\d.]+) B parameters', docstring(path))
+            return float(size[1]) if size else None
+    return None
+
+
 def parse(name: str, base: Path) -> Recipe:
     """Return the pieces that `name` is made of.
 
