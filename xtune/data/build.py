@@ -6,12 +6,13 @@ Nothing here loads the model, so a broken data file is reported within seconds.
 from dataclasses import dataclass
 
 import numpy as np
-from transformers import PreTrainedTokenizerBase
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from ..config.sections import Source
 from ..config.wire import Job
 from ..errors import ConfigError, DataError, ModelError
-from ..models.folder import check_model_folder
+from ..models.folder import check_model_folder, check_vocabulary
+from ..models.legacy.hub import legacy_folder
 from ..models.quiet import quiet
 from ..templates.resolve import resolve
 from ..templates.system import system_text
@@ -68,16 +69,31 @@ def load_tokenizer(job: Job) -> PreTrainedTokenizerBase:
     Raises:
         ModelError: It cannot be loaded.
     """
-    check_model_folder(job.values.base_model, weights=False)
+    name = job.values.base_model
+    check_model_folder(name, weights=False)
     try:
         with quiet():
-            return job.load_tokenizer()
+            tokenizer = _load_tokenizer(job, name)
+    except ModelError:
+        raise
     except (OSError, ValueError) as error:
         first = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ModelError(
-            f'the tokenizer of `{job.values.base_model}` cannot be loaded: {first}\n'
+            f'the tokenizer of `{name}` cannot be loaded: {first}\n'
             'Without a connection, set base_model to a local folder.'
         ) from error
+    check_vocabulary(name, max(tokenizer.get_vocab().values(), default=0))
+    return tokenizer
+
+
+def _load_tokenizer(job: Job, name: str) -> PreTrainedTokenizerBase:
+    given = job.load_tokenizer.keywords
+    folder = legacy_folder(name, weights=False, revision=given.get('revision'))
+    if folder is None or job.load_tokenizer.func != AutoTokenizer.from_pretrained:
+        return job.load_tokenizer()
+    from ..models.legacy.tokenizers import legacy_tokenizer
+
+    return legacy_tokenizer(folder, job.load_llm.keywords.get('variant'), **given)
 
 
 def build_data(job: Job) -> TrainingData:

@@ -117,6 +117,12 @@ def _stored_dtype(job: Job, llm: torch.nn.Module) -> str:
     """Return the type in which the base's weights are stored, which merged and exported weights keep."""
     from transformers import AutoConfig
 
+    from ..models.legacy.hub import legacy_folder
+    from ..models.legacy.load import legacy_dtype
+
+    folder = legacy_folder(job.values.base_model, revision=job.load_llm.keywords.get('revision'))
+    if folder is not None:
+        return str(legacy_dtype(folder, job.load_llm.keywords.get('variant'))).removeprefix('torch.')
     wanted = {k: v for k, v in job.load_llm.keywords.items() if k in ('trust_remote_code', 'revision')}
     config = AutoConfig.from_pretrained(job.values.base_model, **{'trust_remote_code': False, **wanted})
     return str(getattr(config, 'dtype', None) or llm.dtype).removeprefix('torch.')

@@ -3,13 +3,15 @@
 import torch
 from peft import PeftModel, get_peft_model
 from safetensors import SafetensorError
-from transformers import PreTrainedModel
+from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from ..config.wire import Job
 from ..errors import ModelError
 from .device import compute_dtype, require_bitsandbytes
 from .folder import check_model_folder
+from .legacy.hub import legacy_folder
 from .quiet import quiet
+from .whole import checked
 
 
 def build_llm(job: Job, device: torch.device) -> tuple[PreTrainedModel | PeftModel, torch.dtype]:
@@ -66,9 +68,25 @@ def load_model(job: Job, device: torch.device, dtype: torch.dtype, **arguments) 
     check_model_folder(name)
     try:
         with quiet():
-            return job.load_llm(dtype=dtype, device_map={'': str(device)}, **arguments)
+            return _load(job, dtype=dtype, device_map={'': str(device)}, **arguments)
+    except ModelError:
+        raise
     except (OSError, ValueError, ImportError, KeyError, RuntimeError, SafetensorError) as error:
         raise ModelError(f'the model `{name}` cannot be loaded: {_first_lines(error)}') from error
+
+
+def _load(job: Job, **arguments) -> PreTrainedModel:
+    name, given = job.values.base_model, job.load_llm.keywords
+    if job.load_llm.func != AutoModelForCausalLM.from_pretrained:
+        return job.load_llm(**arguments)
+    folder = legacy_folder(name, revision=given.get('revision'))
+    if folder is None:
+        return checked(name, *job.load_llm(output_loading_info=True, **arguments))
+    from .legacy.load import load_legacy, remarks
+
+    for remark in remarks(folder, given.get('variant'), job.values.max_length, job.lora is None):
+        print(f'note: {remark}')
+    return load_legacy(folder, **{**given, **arguments})
 
 
 def _add_adapter(model: PreTrainedModel, job: Job) -> PeftModel:

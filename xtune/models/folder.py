@@ -2,17 +2,21 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 from ..errors import ModelError, did_you_mean
+from .legacy.recognise import VARIANTS, read_config
 
 _WEIGHTS = ('*.safetensors', '*.bin', '*.safetensors.index.json')
+_COUNTS = ('num_hidden_layers', 'num_layers', 'hidden_size', 'num_attention_heads', 'vocab_size', 'padded_vocab_size')
 
 
 def check_model_folder(name: str, weights: bool = True) -> None:
     """Refuse a local model folder that cannot be loaded; a hub name passes.
 
     Raises:
-        ModelError: The folder does not exist, has no config.json, or (with `weights`) holds no weights.
+        ModelError: The folder does not exist, its config.json is missing, damaged or of an unknown kind, or (with
+            `weights`) it holds no weights, or not all that its index names.
     """
     path = Path(name).expanduser()
     if not path.is_dir():
@@ -29,9 +33,51 @@ def check_model_folder(name: str, weights: bool = True) -> None:
         )
     if not (path / 'config.json').is_file():
         raise ModelError(f'{name} has no config.json, so it is no model folder')
+    _check_config(name, read_config(path))
     if weights and not any(list(path.glob(pattern)) for pattern in _WEIGHTS):
         found = ', '.join(sorted(p.name for p in path.iterdir())[:6])
         raise ModelError(f'{name} has a config.json but no weights (*.safetensors or *.bin); it holds {found}')
+    if weights:
+        from .weights import WeightFiles, has_weights
+
+        if has_weights(path):
+            WeightFiles(path)
+
+
+def check_vocabulary(name: str, largest: int) -> None:
+    """Refuse a tokenizer whose `largest` id has no row in the embedding of the local folder `name`.
+
+    Raises:
+        ModelError: It has none.
+    """
+    path = Path(name).expanduser()
+    values = read_config(path) if path.is_dir() else {}
+    rows = values.get('padded_vocab_size', values.get('vocab_size'))
+    if isinstance(rows, int) and largest >= rows:
+        raise ModelError(
+            f'the tokenizer of {name} has ids up to {largest}, its embedding (vocab_size in config.json) {rows} rows: '
+            'they do not belong together, or the embedding was not resized when tokens were added'
+        )
+
+
+def _check_config(name: str, values: dict[str, Any]) -> None:
+    for key in _COUNTS:
+        value = values.get(key, 1)
+        if not isinstance(value, (list, type(None))) and (not isinstance(value, int) or value < 1):
+            raise ModelError(f'{name}/config.json: `{key}` must be a positive whole number, got {value!r}')
+    kind = values.get('model_type')
+    if kind in VARIANTS or 'auto_map' in values:
+        return
+    from transformers import CONFIG_MAPPING
+
+    if kind is None:
+        raise ModelError(f'{name}/config.json has no `model_type`, which says what kind of model it is')
+    if kind not in CONFIG_MAPPING:
+        known = [*CONFIG_MAPPING.keys(), *VARIANTS]
+        raise ModelError(
+            f'{name}/config.json has the model type `{kind}`, which transformers does not know'
+            + did_you_mean(kind, known)
+        )
 
 
 def check_adapter_folder(name: str) -> dict:

@@ -1,19 +1,34 @@
 """Load a model for talking or merging: a folder or hub name, with an adapter, in 4 or 8 bits."""
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, PreTrainedTokenizerBase
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    BitsAndBytesConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
 from ..errors import ModelError
 from .device import require_bitsandbytes
 from .folder import check_adapter_folder, check_model_folder
+from .legacy.hub import legacy_folder
 from .quiet import quiet
+from .whole import checked
 
 
 def load_for_inference(
-    model: str, adapter: str | None, device: torch.device, dtype: torch.dtype | None, bits: int | None = None
+    model: str,
+    adapter: str | None,
+    device: torch.device,
+    dtype: torch.dtype | None,
+    bits: int | None = None,
+    variant: str | None = None,
 ) -> torch.nn.Module:
     """Return a causal language model in evaluation mode.
 
@@ -23,6 +38,7 @@ def load_for_inference(
         device: Where it goes.
         dtype: Type of the weights; None: as they are stored.
         bits: 4 (NF4) or 8 (int8) quantises the weights while loading.
+        variant: Which of the layouts of 2023 it has, where its config.json does not tell.
 
     Raises:
         ModelError: A folder is missing or empty, bitsandbytes is missing, or loading fails.
@@ -44,13 +60,13 @@ def load_for_inference(
         )
     try:
         with quiet():
-            llm = AutoModelForCausalLM.from_pretrained(
-                model, dtype=dtype or 'auto', device_map={'': str(device)}, trust_remote_code=False, **arguments
-            )
+            llm = _load(model, variant, dtype=dtype or 'auto', device_map={'': str(device)}, **arguments)
             if adapter:
                 from peft import PeftModel
 
                 llm = PeftModel.from_pretrained(llm, adapter)
+    except ModelError:
+        raise
     except (OSError, ValueError, RuntimeError, KeyError, ImportError, SafetensorError) as error:
         lines = [line for line in str(error).strip().splitlines() if line.strip()]
         what = f'{model} with adapter {adapter}' if adapter else model
@@ -58,13 +74,28 @@ def load_for_inference(
     return llm.eval()
 
 
-def load_tokenizer_of(*folders: str | None) -> PreTrainedTokenizerBase:
+def _load(model: str, variant: str | None, **arguments: Any) -> PreTrainedModel:
+    folder = legacy_folder(model)
+    if folder is not None:
+        from .legacy.load import load_legacy
+
+        return load_legacy(folder, variant, **arguments)
+    loaded = AutoModelForCausalLM.from_pretrained(model, trust_remote_code=False, output_loading_info=True, **arguments)
+    return checked(model, *loaded)
+
+
+def load_tokenizer_of(*folders: str | None, variant: str | None = None) -> PreTrainedTokenizerBase:
     """Return the tokenizer of the first folder that has one: the adapter's, then the model's.
 
     Raises:
         ModelError: None has one.
     """
     for name in folders:
+        folder = None if name is None else legacy_folder(name, weights=False)
+        if folder is not None:
+            from .legacy.tokenizers import legacy_tokenizer
+
+            return legacy_tokenizer(folder, variant)
         if name is None or (Path(name).is_dir() and not (Path(name) / 'tokenizer_config.json').is_file()):
             continue
         try:
@@ -74,12 +105,17 @@ def load_tokenizer_of(*folders: str | None) -> PreTrainedTokenizerBase:
     raise ModelError(f'there is no tokenizer in {" or ".join(str(f) for f in folders if f)}')
 
 
-def stored_dtype(model: str) -> torch.dtype:
+def stored_dtype(model: str, variant: str | None = None) -> torch.dtype:
     """Return the type in which a model's weights are stored, as its config.json says.
 
     Raises:
         ModelError: There is no such model, or its config.json cannot be read.
     """
+    folder = legacy_folder(model)
+    if folder is not None:
+        from .legacy.load import legacy_dtype
+
+        return legacy_dtype(folder, variant)
     try:
         with quiet():
             dtype = getattr(AutoConfig.from_pretrained(model, trust_remote_code=False), 'dtype', None)

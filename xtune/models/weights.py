@@ -66,7 +66,7 @@ def listed(names: list[str], most: int = 4) -> str:
     return ', '.join(names[:most]) + (f' and {len(names) - most} more' if len(names) > most else '')
 
 
-def refuse_non_finite(folder: Path, name: str, tensor: torch.Tensor) -> None:
+def refuse_non_finite(folder: Path | str, name: str, tensor: torch.Tensor) -> None:
     """Refuse NaN and infinity; a sum carries them, and is much cheaper than a test of each number.
 
     Raises:

@@ -11,6 +11,6 @@
 | chatglm2        | ChatGLM2 6B                             | GlmForCausalLM         |
 | chatglm3        | ChatGLM3 6B                             | GlmForCausalLM         |
 
-`recognise` decides the variant from config.json alone, `families` writes the native config, `tensors` holds the names in
-both directions, `load` builds the model, `tokenizers` the tokenizer, `save` writes either layout.
+`recognise` decides the variant from config.json alone, `families` makes the native config, `tensors` holds the names
+in both directions, `load` builds the model, `tokenizers` the tokenizer, `save` writes either layout.
 """

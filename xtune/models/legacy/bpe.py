@@ -22,8 +22,9 @@ PROBES = (
     '', 'a', ' ', '  two  spaces ', '\n', 'a\n\nb', '\t\ttabs\r\n', 'Hello, world! How are you today?',
     "It's 3.14159 and 1,000,000 -- isn't it?", 'philosophy people soap [MASK] [gMASK] sop eop', '你好，世界！',
     '今天天气很好，我们去公园散步吧。', '「日本語」のテキスト、한국어 문장', 'Ünïcödé ñandú Ελληνικά русский العربية',
-    'def add(a, b):\n    return a + b  # sum\n', '{"key": [1, 2.5e-3, null]}', '🙂👍🏽 é e\u0301 \u200b\ufeff', '𠮷野家 ｆｕｌｌ　ｗｉｄｔｈ',
-    'https://example.org/a?b=c&d=%20', '▁ ▁▁ marks', '<s> </s> <unk> <pad>', 'ABC' * 20, '啊' * 30, '\x01\x7f\u0378',
+    'def add(a, b):\n    return a + b  # sum\n', '{"key": [1, 2.5e-3, null]}', '🙂👍🏽 é e\u0301 \u200b\ufeff',
+    '𠮷野家 ｆｕｌｌ　ｗｉｄｔｈ',    'https://example.org/a?b=c&d=%20', '▁ ▁▁ marks', '<s> </s> <unk> <pad>',
+    'ABC' * 20, '啊' * 30, '\x01\x7f\u0378',
 )  # fmt: skip
 
 

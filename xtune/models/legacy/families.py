@@ -145,8 +145,8 @@ def _qwen(read: _Reader, variant: str) -> Legacy:
     old = sorted({'n_embd', 'n_layer', 'n_head', 'ffn_hidden_size', 'padded_vocab_size'} & set(read.values))
     if old and 'hidden_size' not in read.values:
         raise ModelError(
-            f'{read.folder}/config.json is of the first revision of Qwen, August 2023 (keys {", ".join(old)}), which is '
-            'not supported; take a later revision of the repository'
+            f'{read.folder}/config.json is of the first revision of Qwen, August 2023 (keys {", ".join(old)}), which '
+            'is not supported; take a later revision of the repository'
         )
     read.values.setdefault('scale_attn_weights', True)
     read.values.setdefault('rotary_pct', 1.0)
@@ -170,7 +170,7 @@ def _qwen(read: _Reader, variant: str) -> Legacy:
         use_sliding_window=False,
         **read.common(),
     )
-    note = 'in use the original code scales positions and queries beyond it (dynamic NTK, log n), in training it does not'
+    note = 'in use, not in training, the original code scales positions and queries beyond it (dynamic NTK, log n)'
     return Legacy(read.folder, variant, read.values, config, QWEN, _rows(config), note=note)
 
 

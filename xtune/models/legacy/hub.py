@@ -1,4 +1,4 @@
-"""From a model's name to a local folder in an old layout: as it lies there, or fetched from the hub without its code."""
+"""From a model's name to a local folder in an old layout: as it is, or fetched from the hub without its code."""
 
 from functools import lru_cache
 from pathlib import Path

@@ -12,6 +12,7 @@ from ...errors import ModelError
 from ..weights import WeightFiles, listed, refuse_non_finite
 from .families import Legacy, open_legacy
 from .tensors import EMBEDDING, HEAD, is_buffer, joined_names, native_names, normalised, split
+from .tokenizers import chat_stops
 
 # What from_pretrained takes for reading a repository; here it is read already.
 _OF_REPOSITORIES = ('trust_remote_code', 'revision', 'token', 'cache_dir', 'local_files_only', 'force_download')
@@ -31,16 +32,15 @@ def load_legacy(folder: Path, variant: str | None = None, dtype: Any = None, **a
     """
     legacy = open_legacy(folder, variant)
     weights = WeightFiles(folder)
-    check_tensors(legacy, weights)
+    cls = check_tensors(legacy, weights)
     state = {}
     for name, tensor in native_tensors(legacy, weights):
         refuse_non_finite(folder, name, tensor)
         state[name] = tensor
     if dtype in (None, 'auto'):
-        dtype = stored_dtype_of(legacy, next(iter(state.values())).dtype)
+        dtype = _stored(legacy, next(iter(state.values())).dtype)
     for key in _OF_REPOSITORIES:
         arguments.pop(key, None)
-    cls = model_class(legacy)
     model, info = cls.from_pretrained(
         None, config=legacy.config, state_dict=state, dtype=dtype, output_loading_info=True, **arguments
     )
@@ -50,14 +50,30 @@ def load_legacy(folder: Path, variant: str | None = None, dtype: Any = None, **a
     return model
 
 
-def model_class(legacy: Legacy) -> type[PreTrainedModel]:
-    """Return the class of transformers, or ours, that holds the model."""
-    with torch.device('meta'):
-        return type(AutoModelForCausalLM.from_config(legacy.config))
+def legacy_dtype(folder: Path, variant: str | None = None) -> torch.dtype:
+    """Return the type in which the weights of `folder` are stored.
+
+    Raises:
+        ModelError: The folder is damaged, ambiguous or not supported.
+    """
+    return _stored(open_legacy(folder, variant), next(WeightFiles(folder).tensors())[1].dtype)
 
 
-def stored_dtype_of(legacy: Legacy, first: torch.dtype) -> torch.dtype:
-    """Return the type that config.json names, else `first`."""
+def remarks(folder: Path, variant: str | None, max_length: int, trains_all: bool) -> Iterator[str]:
+    """Yield what a user should know before training: where the native class departs from the original code."""
+    legacy = open_legacy(folder, variant)
+    if variant is None and legacy.variant == 'baichuan_13b' and legacy.config.vocab_size != 64000:
+        yield f'{folder} is taken for Baichuan 13B of the first generation; if it is not, set llm.variant=baichuan2_13b'
+    if legacy.note and max_length > legacy.trained_length:
+        yield f'max_length {max_length} is above the {legacy.trained_length} tokens {folder} is made for; {legacy.note}'
+    if legacy.norm_head and trains_all:
+        yield (
+            'the rows of the head start at length 1, as the original code keeps them in every step; '
+            'here they train freely, and the exported model has them as trained'
+        )
+
+
+def _stored(legacy: Legacy, first: torch.dtype) -> torch.dtype:
     return legacy.config.dtype if isinstance(legacy.config.dtype, torch.dtype) else first
 
 
@@ -67,12 +83,16 @@ def native_tensors(legacy: Legacy, weights: WeightFiles) -> Iterator[tuple[str, 
         if is_buffer(old):
             continue
         names = native_names(legacy.table, old)
-        if names == (HEAD,) and (legacy.config.tie_word_embeddings or (legacy.norm_head and legacy.head_from_embedding)):
+        if names == (HEAD,) and _is_tied(legacy):
             continue  # the original code ties it to the embedding, whatever the file holds
         for name, part in split(names, tensor, legacy.rows):
             yield name, normalised(part) if name == HEAD and legacy.norm_head else part
             if name == EMBEDDING and _makes_head(legacy, weights):
                 yield HEAD, normalised(part) if legacy.norm_head else part.clone()
+
+
+def _is_tied(legacy: Legacy) -> bool:
+    return legacy.config.tie_word_embeddings or (legacy.norm_head and legacy.head_from_embedding)
 
 
 def _makes_head(legacy: Legacy, weights: WeightFiles) -> bool:
@@ -81,8 +101,11 @@ def _makes_head(legacy: Legacy, weights: WeightFiles) -> bool:
     return legacy.head_from_embedding and (legacy.norm_head or f'{head}.weight' not in weights.shapes)
 
 
-def check_tensors(legacy: Legacy, weights: WeightFiles) -> None:
+def check_tensors(legacy: Legacy, weights: WeightFiles) -> type[PreTrainedModel]:
     """Compare names and shapes of the files with what config.json promises, in the names of the files.
+
+    Returns:
+        The class that holds the model.
 
     Raises:
         ModelError: A tensor is missing, of another shape, or unknown.
@@ -110,7 +133,10 @@ def check_tensors(legacy: Legacy, weights: WeightFiles) -> None:
         )
     unknown = sorted(set(found) - set(wanted) - spare)
     if unknown:
-        raise ModelError(f'{legacy.folder} holds {listed(unknown)}, of which config.json ({legacy.variant}) says nothing')
+        raise ModelError(
+            f'{legacy.folder} holds {listed(unknown)}, of which config.json ({legacy.variant}) says nothing'
+        )
+    return type(model)
 
 
 def generation_config(legacy: Legacy) -> GenerationConfig:
@@ -123,6 +149,7 @@ def generation_config(legacy: Legacy) -> GenerationConfig:
         except (json.JSONDecodeError, UnicodeDecodeError, TypeError, ValueError) as error:
             raise ModelError(f'{path} is damaged: {error}') from error
     stops = [ids[0] for ids in values.pop('stop_words_ids', None) or () if len(ids) == 1]
+    stops += chat_stops(legacy.folder, legacy.variant)
     eos = values.get('eos_token_id', legacy.config.eos_token_id)
     eos = [eos] if isinstance(eos, int) else list(eos or ())
     values['eos_token_id'] = list(dict.fromkeys([*eos, *stops])) or None

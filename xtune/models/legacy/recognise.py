@@ -114,8 +114,8 @@ def _baichuan(folder: Path, values: dict[str, Any]) -> str:
 def _chatglm(folder: Path, values: dict[str, Any]) -> str:
     if values.get('rope_ratio', 1) != 1:
         raise ModelError(
-            f'{folder} has rope_ratio={values["rope_ratio"]}: chatglm3 multiplies the rotary base by it, chatglm2 divides '
-            f'the positions by it, and config.json does not tell which it is; {HOW}'
+            f'{folder} has rope_ratio={values["rope_ratio"]}: chatglm3 multiplies the rotary base by it, chatglm2 '
+            f'divides the positions by it, and config.json does not tell which it is; {HOW}'
         )
     code = folder / 'tokenization_chatglm.py'
     if code.is_file():

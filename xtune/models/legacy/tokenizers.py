@@ -25,29 +25,37 @@ from .sentencepiece_file import SentencePieceFile, read_sentencepiece
 
 _VERSION = 1  # counted up when the conversion changes, so that what was cached before is made again
 _READ = ('tokenizer_config.json', 'special_tokens_map.json', 'generation_config.json', 'config.json')
+# What from_pretrained takes for reading a repository; here it is read already.
+_OF_REPOSITORIES = ('trust_remote_code', 'revision', 'token', 'cache_dir', 'local_files_only', 'force_download')
 _GLM_HIDDEN = ('[MASK]', '[gMASK]', '[sMASK]', 'sop', 'eop')
 _GLM_ROLES = ('<|system|>', '<|user|>', '<|assistant|>', '<|observation|>')
-_TEMPLATES = {
-    'internlm': 'internlm_chat',
-    'baichuan_7b': 'baichuan_chat',
-    'baichuan_13b': 'baichuan_chat',
-    'baichuan2_7b': 'baichuan2_chat',
-    'baichuan2_13b': 'baichuan2_chat',
-    'qwen': 'qwen_chat',
-    'chatglm2': 'chatglm2',
-    'chatglm3': 'chatglm3',
+# variant -> template of its chat models, and the tokens besides eos that end a reply there.
+_CHAT = {
+    'internlm': ('internlm_chat', ('<eoa>',)),
+    'baichuan_7b': ('baichuan_chat', ('<reserved_102>',)),
+    'baichuan_13b': ('baichuan_chat', ('<reserved_102>',)),
+    'baichuan2_7b': ('baichuan2_chat', ('<reserved_106>',)),
+    'baichuan2_13b': ('baichuan2_chat', ('<reserved_106>',)),
+    'qwen': ('qwen_chat', ('<|im_end|>',)),
+    'chatglm2': ('chatglm2', ()),
+    'chatglm3': ('chatglm3', ('<|user|>', '<|observation|>')),
 }
 
 
-def legacy_tokenizer(folder: Path, variant: str | None = None) -> PreTrainedTokenizerBase:
+def legacy_tokenizer(folder: Path, variant: str | None = None, **arguments: Any) -> PreTrainedTokenizerBase:
     """Return the tokenizer of `folder`, from the cache if it was made before.
+
+    Args:
+        folder: A local folder in an old layout.
+        variant: Which one, where config.json does not tell.
+        arguments: What AutoTokenizer.from_pretrained takes, such as eos_token.
 
     Raises:
         ModelError: Its file is missing or damaged, or cannot be converted exactly.
     """
     values = read_config(folder)
     variant = variant_of(folder, values, variant)
-    source = folder / ('qwen.tiktoken' if variant == 'qwen' else 'tokenizer.model')
+    source = tokenizer_file(folder, variant)
     if not source.is_file():
         found = ', '.join(sorted(p.name for p in folder.iterdir())[:8])
         raise ModelError(f'{folder} has no {source.name}, the tokenizer of {variant}; it holds {found}')
@@ -57,14 +65,28 @@ def legacy_tokenizer(folder: Path, variant: str | None = None) -> PreTrainedToke
         made.chat_template = chat_template(folder, variant)
         _keep(made, cached)
     with quiet():
-        return AutoTokenizer.from_pretrained(cached, trust_remote_code=False)
+        wanted = {key: value for key, value in arguments.items() if key not in _OF_REPOSITORIES}
+        return AutoTokenizer.from_pretrained(cached, trust_remote_code=False, **wanted)
+
+
+def tokenizer_file(folder: Path, variant: str) -> Path:
+    """Return where the vocabulary of a variant lies, whether it is there or not."""
+    return folder / ('qwen.tiktoken' if variant == 'qwen' else 'tokenizer.model')
+
+
+def chat_stops(folder: Path, variant: str) -> list[int]:
+    """Return the ids that end a reply of a chat model, besides eos; none for a base model, or without a tokenizer."""
+    if not is_chat(folder, variant) or not tokenizer_file(folder, variant).is_file():
+        return []
+    vocab = legacy_tokenizer(folder, variant).get_vocab()
+    return [vocab[token] for token in _CHAT[variant][1] if token in vocab]
 
 
 def chat_template(folder: Path, variant: str) -> str | None:
     """Return the chat template of a chat model; None for a base model."""
     if not is_chat(folder, variant):
         return None
-    return (FOLDER / f'{_TEMPLATES[variant]}.jinja').read_text(encoding='utf-8')
+    return (FOLDER / f'{_CHAT[variant][0]}.jinja').read_text(encoding='utf-8')
 
 
 def is_chat(folder: Path, variant: str) -> bool:
