@@ -21,8 +21,6 @@ TYPES = {
     'deepseek_v2': 'deepseek_v2',
     'gemma2_': 'gemma2',
     'gemma3_': 'gemma3_text',
-    'glm4_9b_0414': 'glm4',
-    'glm4_32b_0414': 'glm4',
     'glm4_9b': 'glm',
     'gpt_oss': 'gpt_oss',
     'internlm3': 'internlm3',
