@@ -1,4 +1,4 @@
-"""`xtune convert pth_to_hf | merge | split`."""
+"""`xtune convert pth_to_hf | merge | split | legacy`."""
 
 import argparse
 from pathlib import Path
@@ -44,6 +44,27 @@ def _add(parser: argparse.ArgumentParser) -> None:
         help="type of the merged weights; auto: the base's (default)",
     )
 
+    merge.add_argument(
+        '--layout',
+        choices=('native', 'original'),
+        default='native',
+        help='native: as transformers loads it (default); original: as a base of 2023 came',
+    )
+    variant = dict(
+        metavar='NAME', help='which layout of 2023 it has, such as baichuan2_7b, if config.json does not tell'
+    )
+    merge.add_argument('--variant', **variant)
+
+    legacy = action(
+        'legacy',
+        'turn a model of 2023 (InternLM, Baichuan, Qwen, ChatGLM2 and 3) into a folder that transformers loads',
+        'xtune convert legacy internlm/internlm-7b ./internlm-7b-hf',
+    )
+    legacy.add_argument('source', help='model folder or hub name')
+    legacy.add_argument('target', help='new folder')
+    legacy.add_argument('--max-shard-size', default='5GB', **size)
+    legacy.add_argument('--variant', **variant)
+
     split = action(
         'split',
         'write a model again with smaller weight files',
@@ -55,7 +76,7 @@ def _add(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(args: argparse.Namespace) -> int:
-    return {'pth_to_hf': _pth_to_hf, 'merge': _merge, 'split': _split}[args.action](args)
+    return {'pth_to_hf': _pth_to_hf, 'merge': _merge, 'split': _split, 'legacy': _legacy}[args.action](args)
 
 
 def _pth_to_hf(args: argparse.Namespace) -> int:
@@ -75,12 +96,24 @@ def _merge(args: argparse.Namespace) -> int:
     from ..convert.split import parse_size
 
     parse_size(args.max_shard_size)
-    report = merge(args.base, args.adapter, Path(args.target), args.max_shard_size, args.device, args.dtype)
+    where = args.base, args.adapter, Path(args.target)
+    report = merge(*where, args.max_shard_size, args.device, args.dtype, args.layout, args.variant)
     print(
         f'wrote the merged model to {args.target} ({report["dtype"]}). Against adapter on base: largest logit '
         f'difference {report["max_abs_diff"]:.2e}, mean KL {report["mean_kl"]:.2e} nats, same first choice at '
         f'{report["same_first_choice"]:.1%} of positions (merge_report.json)'
     )
+    return 0
+
+
+def _legacy(args: argparse.Namespace) -> int:
+    from ..convert.legacy import convert_legacy
+
+    made = convert_legacy(args.source, Path(args.target), args.max_shard_size, args.variant)
+    files = f'{made.files} weight file{"s" * (made.files != 1)}'
+    print(f'wrote {args.target}: {made.variant} as {made.model_class}, {files}')
+    for note in made.notes:
+        print(f'note: {note}')
     return 0
 
 

@@ -10,7 +10,10 @@ from transformers import GenerationConfig, PreTrainedTokenizerBase
 from ..errors import ModelError
 from ..models.folder import check_adapter_folder, check_model_folder
 from ..models.inference import load_for_inference, load_tokenizer_of, stored_dtype
+from ..models.legacy.hub import legacy_folder
+from ..models.legacy.save import open_for_original, write_original
 from ..models.quiet import quiet
+from .split import parse_size
 from .target import new_folder
 
 # Mean KL divergence (nats per token) above which a merge is refused. Rounding to bf16 stays below 0.01.
@@ -19,7 +22,14 @@ PROMPTS = ('Who are you?', 'Explain in one sentence why the sky is blue.', 'è¯·ç
 
 
 def merge(
-    base: str, adapter: str, target: Path, max_shard_size: str = '5GB', device: str = 'cpu', dtype: str = 'auto'
+    base: str,
+    adapter: str,
+    target: Path,
+    max_shard_size: str = '5GB',
+    device: str = 'cpu',
+    dtype: str = 'auto',
+    layout: str = 'native',
+    variant: str | None = None,
 ) -> dict:
     """Write the merged model as safetensors with tokenizer, template and stop tokens; return the comparison.
 
@@ -30,6 +40,8 @@ def merge(
         max_shard_size: Size of a weights file at most, such as '2GB'.
         device: 'cpu' or 'cuda'.
         dtype: Type of the written weights: 'auto' keeps the base's, or 'bfloat16', 'float16', 'float32'.
+        layout: 'native' writes what transformers loads; 'original' the layout of 2023 that the base has.
+        variant: Which of these layouts it is, where the base's config.json does not tell.
 
     Raises:
         ModelError: The base or the adapter cannot be used, or the merged model answers differently.
@@ -38,10 +50,11 @@ def merge(
         raise ModelError('--device cuda: torch sees no GPU here; use --device cpu')
     check_model_folder(base)
     check_adapter_folder(adapter)
-    kind = stored_dtype(base) if dtype == 'auto' else getattr(torch, dtype)
+    legacy = open_for_original(legacy_folder(base), base, variant) if layout == 'original' else None
+    kind = stored_dtype(base, variant) if dtype == 'auto' else getattr(torch, dtype)
     with new_folder(target) as folder:
-        tokenizer = load_tokenizer_of(adapter, base)
-        llm = load_for_inference(base, adapter, torch.device(device), kind)
+        tokenizer = load_tokenizer_of(adapter, base, variant=variant)
+        llm = load_for_inference(base, adapter, torch.device(device), kind, variant=variant)
         rows = llm.get_input_embeddings().weight.shape[0]
         if len(tokenizer) > rows:
             raise ModelError(
@@ -58,12 +71,15 @@ def merge(
                 f'the merged model does not answer like adapter and base: mean KL {report["mean_kl"]:.3f} nats per '
                 f'token (allowed {MAX_KL}), largest logit difference {report["max_abs_diff"]:.3f}. Try --dtype float32.'
             )
-        stops = Path(adapter) / 'generation_config.json'
-        if stops.is_file():
+        if (Path(adapter) / 'generation_config.json').is_file():
             llm.generation_config = GenerationConfig.from_pretrained(adapter)
-        with quiet():
-            llm.save_pretrained(folder, max_shard_size=max_shard_size)
-        tokenizer.save_pretrained(folder)
+        if legacy is not None:
+            stops = llm.generation_config.eos_token_id
+            write_original(legacy, llm.state_dict(), folder, parse_size(max_shard_size), stops)
+        else:
+            with quiet():
+                llm.save_pretrained(folder, max_shard_size=max_shard_size)
+            tokenizer.save_pretrained(folder)
         (folder / 'merge_report.json').write_text(
             json.dumps(report, indent=2, ensure_ascii=False) + '\n', encoding='utf-8'
         )

@@ -12,7 +12,7 @@ from ...errors import ModelError
 from ..weights import WeightFiles, listed, refuse_non_finite
 from .families import Legacy, open_legacy
 from .tensors import EMBEDDING, HEAD, is_buffer, joined_names, native_names, normalised, split
-from .tokenizers import chat_stops
+from .tokenizers import stop_ids
 
 # What from_pretrained takes for reading a repository; here it is read already.
 _OF_REPOSITORIES = ('trust_remote_code', 'revision', 'token', 'cache_dir', 'local_files_only', 'force_download')
@@ -149,7 +149,7 @@ def generation_config(legacy: Legacy) -> GenerationConfig:
         except (json.JSONDecodeError, UnicodeDecodeError, TypeError, ValueError) as error:
             raise ModelError(f'{path} is damaged: {error}') from error
     stops = [ids[0] for ids in values.pop('stop_words_ids', None) or () if len(ids) == 1]
-    stops += chat_stops(legacy.folder, legacy.variant)
+    stops += stop_ids(legacy.folder, legacy.variant)
     eos = values.get('eos_token_id', legacy.config.eos_token_id)
     eos = [eos] if isinstance(eos, int) else list(eos or ())
     values['eos_token_id'] = list(dict.fromkeys([*eos, *stops])) or None

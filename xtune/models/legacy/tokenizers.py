@@ -74,12 +74,13 @@ def tokenizer_file(folder: Path, variant: str) -> Path:
     return folder / ('qwen.tiktoken' if variant == 'qwen' else 'tokenizer.model')
 
 
-def chat_stops(folder: Path, variant: str) -> list[int]:
-    """Return the ids that end a reply of a chat model, besides eos; none for a base model, or without a tokenizer."""
-    if not is_chat(folder, variant) or not tokenizer_file(folder, variant).is_file():
+def stop_ids(folder: Path, variant: str) -> list[int]:
+    """Return the eos and, of a chat model, what else ends a reply; nothing if `folder` has no tokenizer."""
+    if not tokenizer_file(folder, variant).is_file():
         return []
-    vocab = legacy_tokenizer(folder, variant).get_vocab()
-    return [vocab[token] for token in _CHAT[variant][1] if token in vocab]
+    tokenizer = legacy_tokenizer(folder, variant)
+    vocab, ends = tokenizer.get_vocab(), _CHAT[variant][1] if is_chat(folder, variant) else ()
+    return [tokenizer.eos_token_id, *(vocab[token] for token in ends if token in vocab)]
 
 
 def chat_template(folder: Path, variant: str) -> str | None:
