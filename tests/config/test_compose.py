@@ -6,7 +6,6 @@ from xtune.config import compose
 from xtune.config.flatten import flatten
 from xtune.config.lazy import comparable, root, to_plain
 from xtune.config.load import load
-from xtune.config.memory import estimate
 from xtune.config.presets import BASE, ROOT, find, presets
 from xtune.config.wire import wire
 from xtune.data import map_fns
@@ -213,17 +212,3 @@ def test_list_cfg_shows_a_strategy_a_file_and_how_to_compose(xtune, tmp_path):
     assert 'all weights' in out and 'no part tells the parameters of my/model' in out
     assert compose.FORM in xtune('list-cfg')[1] and compose.FORM not in xtune('list-cfg', '-p', 'qwen')[1]
     assert xtune('list-cfg', 'deepspeed_zero2', '-p', 'zero')[0] == 2
-
-
-@pytest.mark.parametrize(
-    ('billions', 'bits', 'recomputed', 'measured'),
-    # GB at 4 x 2048 tokens with adapters of rank 16, measured on an H100
-    [(8.0, 16, True, 21.6), (8.0, 4, True, 10.2), (1.54, 16, True, 5.6), (1.54, 4, True, 3.1)]
-    + [(8.0, 16, False, 55.5), (8.0, 4, False, 45.2), (1.54, 16, False, 21.0), (1.54, 4, False, 19.1)],
-)
-def test_the_memory_figure_is_roughly_what_was_measured(billions, bits, recomputed, measured):
-    assert estimate(billions, bits, 16, 4 * 2048, recomputed).total == pytest.approx(measured, rel=0.2)
-
-
-def test_all_weights_take_weight_gradient_and_two_moments():
-    assert estimate(7.0, 16, None, 1, True).total == pytest.approx(7 * 16 * 1.1, rel=0.01)
