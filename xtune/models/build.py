@@ -1,6 +1,7 @@
 """Load the base model, quantised or not, and put the adapter on it."""
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from peft import PeftModel, get_peft_model
 from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, PreTrainedModel
@@ -71,7 +72,7 @@ def load_model(job: Job, device: torch.device, dtype: torch.dtype, **arguments) 
             return _load(job, dtype=dtype, device_map={'': str(device)}, **arguments)
     except ModelError:
         raise
-    except (OSError, ValueError, ImportError, KeyError, RuntimeError, SafetensorError) as error:
+    except (OSError, ValueError, ImportError, KeyError, RuntimeError, SafetensorError, StrictDataclassError) as error:
         raise ModelError(f'the model `{name}` cannot be loaded: {_first_lines(error)}') from error
 
 

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
@@ -20,6 +21,8 @@ from .folder import check_adapter_folder, check_model_folder
 from .legacy.hub import legacy_folder
 from .quiet import quiet
 from .whole import checked
+
+_FAILURES = (OSError, ValueError, RuntimeError, KeyError, ImportError, SafetensorError, StrictDataclassError)
 
 
 def load_for_inference(
@@ -67,7 +70,7 @@ def load_for_inference(
                 llm = PeftModel.from_pretrained(llm, adapter)
     except ModelError:
         raise
-    except (OSError, ValueError, RuntimeError, KeyError, ImportError, SafetensorError) as error:
+    except _FAILURES as error:
         lines = [line for line in str(error).strip().splitlines() if line.strip()]
         what = f'{model} with adapter {adapter}' if adapter else model
         raise ModelError(f'{what} cannot be loaded: {" ".join(lines[:3])}') from error
@@ -119,6 +122,6 @@ def stored_dtype(model: str, variant: str | None = None) -> torch.dtype:
     try:
         with quiet():
             dtype = getattr(AutoConfig.from_pretrained(model, trust_remote_code=False), 'dtype', None)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, StrictDataclassError) as error:
         raise ModelError(f'the model {model} cannot be loaded: {str(error).splitlines()[0]}') from error
     return dtype if isinstance(dtype, torch.dtype) else torch.float32

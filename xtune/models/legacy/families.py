@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from huggingface_hub.errors import StrictDataclassError
 from transformers import GlmConfig, LlamaConfig, PreTrainedConfig, Qwen2Config
 
 from ...errors import ModelError
@@ -57,7 +58,7 @@ def open_legacy(folder: Path, variant: str | None = None) -> Legacy:
         return build(read, variant)
     except ModelError:
         raise
-    except (ValueError, TypeError) as error:  # the native config checks types and shapes itself
+    except (ValueError, TypeError, StrictDataclassError) as error:  # the native config checks types and shapes itself
         raise ModelError(f'{folder}/config.json is refused: {" ".join(str(error).split())}') from error
 
 

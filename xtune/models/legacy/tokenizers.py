@@ -24,9 +24,16 @@ from .recognise import read_config, variant_of
 from .sentencepiece_file import SentencePieceFile, read_sentencepiece
 
 _VERSION = 1  # counted up when the conversion changes, so that what was cached before is made again
-_READ = ('tokenizer_config.json', 'special_tokens_map.json', 'generation_config.json', 'config.json')
+_READ = (
+    'tokenizer_config.json',
+    'special_tokens_map.json',
+    'added_tokens.json',
+    'generation_config.json',
+    'config.json',
+)
 # What from_pretrained takes for reading a repository; here it is read already.
 _OF_REPOSITORIES = ('trust_remote_code', 'revision', 'token', 'cache_dir', 'local_files_only', 'force_download')
+_BAICHUAN_MARKS = {f'<reserved_{number}>' for number in (102, 103, 106, 107)}
 _GLM_HIDDEN = ('[MASK]', '[gMASK]', '[sMASK]', 'sop', 'eop')
 _GLM_ROLES = ('<|system|>', '<|user|>', '<|assistant|>', '<|observation|>')
 # variant -> template of its chat models, and the tokens besides eos that end a reply there.
@@ -106,28 +113,41 @@ def _sentencepiece(folder: Path, source: Path, variant: str) -> PreTrainedTokeni
     tokenizer = from_sentencepiece(source, file)
     settings = _json(folder / 'special_tokens_map.json') | _json(folder / 'tokenizer_config.json')
     if variant.startswith('chatglm'):
-        return _chatglm(tokenizer, file, variant, settings)
-    names = _special_names(folder, source, file, settings, pad='</s>' if variant == 'internlm' else '<unk>')
+        return _chatglm(folder, tokenizer, file, variant, settings)
+    _add_listed(folder, tokenizer, settings)
+    names = _special_names(folder, tokenizer, settings, '</s>' if variant == 'internlm' else '<unk>')
     _add_ends(tokenizer, names, bool(settings.get('add_bos_token', True)), bool(settings.get('add_eos_token', False)))
     generation = _json(folder / 'generation_config.json')
     marks = [generation[key] for key in ('user_token_id', 'assistant_token_id') if isinstance(generation.get(key), int)]
     if any(not 0 <= mark < len(file.pieces) for mark in marks):
         raise ModelError(f'{folder}/generation_config.json names the chat tokens {marks}, {source} has fewer pieces')
-    # Named by id in the repository: text of a template reaches them only as added tokens.
-    tokenizer.add_special_tokens([AddedToken(file.pieces[mark].text, special=True) for mark in marks])
+    texts = {file.pieces[mark].text for mark in marks} | ({p.text for p in file.pieces} & _BAICHUAN_MARKS)
+    # The repository puts in their ids; text of a template reaches them only as added tokens.
+    tokenizer.add_special_tokens([AddedToken(t, normalized=False, special=True) for t in sorted(texts)])
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **names, **_limits(settings))
 
 
-def _special_names(
-    folder: Path, source: Path, file: SentencePieceFile, settings: dict[str, Any], pad: str
-) -> dict[str, str]:
-    names = dict(unk_token=file.unknown, bos_token='<s>', eos_token='</s>', pad_token=pad)
-    known = {piece.text for piece in file.pieces}
+def _add_listed(folder: Path, tokenizer: Tokenizer, settings: dict[str, Any]) -> None:
+    """Add the tokens that somebody added to the original tokenizer, under the ids that they have there."""
+    listed = {text: (int(number), False) for text, number in _json(folder / 'added_tokens.json').items()}
+    for number, token in (settings.get('added_tokens_decoder') or {}).items():
+        listed[token['content']] = int(number), bool(token.get('special', False))
+    for text, (number, special) in sorted(listed.items(), key=lambda item: item[1]):
+        if tokenizer.token_to_id(text) is None:
+            tokenizer.add_tokens([AddedToken(text, normalized=False, special=special)])
+        if tokenizer.token_to_id(text) != number:
+            raise ModelError(
+                f'{folder}: the added token {text!r} has id {number}, which would be {tokenizer.token_to_id(text)} here'
+            )
+
+
+def _special_names(folder: Path, tokenizer: Tokenizer, settings: dict[str, Any], pad: str) -> dict[str, str]:
+    names = dict(unk_token='<unk>', bos_token='<s>', eos_token='</s>', pad_token=pad)
     for key in names:
         given = settings.get(key)
         names[key] = (given.get('content') if isinstance(given, dict) else given) or names[key]
-        if names[key] not in known:
-            raise ModelError(f'{folder}: its {key} {names[key]!r} is no piece of {source.name}')
+        if tokenizer.token_to_id(names[key]) is None:
+            raise ModelError(f'{folder}: its {key} {names[key]!r} is no token of its tokenizer')
     return names
 
 
@@ -143,7 +163,7 @@ def _add_ends(tokenizer: Tokenizer, names: dict[str, str], bos: bool, eos: bool)
 
 
 def _chatglm(
-    tokenizer: Tokenizer, file: SentencePieceFile, variant: str, settings: dict[str, Any]
+    folder: Path, tokenizer: Tokenizer, file: SentencePieceFile, variant: str, settings: dict[str, Any]
 ) -> PreTrainedTokenizerBase:
     """Number the tokens that follow the file's, and let every sequence start with [gMASK] sop."""
     content = json.loads(tokenizer.to_str())
@@ -156,6 +176,7 @@ def _chatglm(
     let_start_with(tokenizer, ('[gMASK]', 'sop'))
     if variant == 'chatglm3':
         tokenizer.add_special_tokens([AddedToken(name, normalized=False, special=True) for name in _GLM_ROLES])
+    _add_listed(folder, tokenizer, settings)
     tokenizer.post_processor = TemplateProcessing(
         single=['[gMASK]', 'sop', '$A'],
         pair=['[gMASK]', 'sop', '$A', '$B:1'],
