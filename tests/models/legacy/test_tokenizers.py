@@ -1,7 +1,6 @@
 """Converted tokenizers give the ids of the originals, and what cannot be converted exactly is refused."""
 
 import json
-import shutil
 from pathlib import Path
 
 import pytest
@@ -113,7 +112,7 @@ def test_tokens_that_somebody_added_keep_their_ids(with_tokenizer):
         legacy_tokenizer(folder)
 
 
-def test_conversion_is_kept_in_the_cache_and_made_again_for_other_files(with_tokenizer, tmp_path, monkeypatch):
+def test_conversion_is_kept_in_the_cache_and_made_again_for_other_files(with_tokenizer, tmp_path):
     folder = with_tokenizer('internlm_7b')
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
     legacy_tokenizer(folder)
@@ -144,24 +143,45 @@ def test_missing_and_damaged_files_are_named(with_tokenizer):
             legacy_tokenizer(folder)
 
 
-def test_a_difference_from_sentencepiece_is_refused(with_tokenizer, monkeypatch):
-    folder = with_tokenizer('internlm_7b')
-    real = bpe._merges
-    monkeypatch.setattr(bpe, '_merges', lambda file: real(file)[::-1])
-    with pytest.raises(ModelError, match='cannot be converted exactly: .* the original gives'):
-        legacy_tokenizer(folder)
-
-
-def test_other_kinds_of_sentencepiece_models_are_refused(tmp_path):
+def sentencepiece_model(path, **options):
     import sentencepiece
 
-    text = tmp_path / 'text.txt'
-    text.write_text('\n'.join(f'some words about number {i} and letter {chr(97 + i % 26)}' for i in range(300)))
-    for kind, norm, says in (('unigram', 'identity', 'model type is not BPE'), ('bpe', 'nmt_nfkc', 'normalisation is')):
-        sentencepiece.SentencePieceTrainer.train(
-            input=str(text), model_prefix=str(tmp_path / kind), vocab_size=120, model_type=kind,
-            normalization_rule_name=norm, remove_extra_whitespaces=False, hard_vocab_limit=False,
-        )  # fmt: skip
-        with pytest.raises(ModelError, match=says):
-            read_sentencepiece(tmp_path / f'{kind}.model')
-    shutil.rmtree(tmp_path)
+    text = path.with_suffix('.txt')
+    lines = [f'some words about  number {i} and   letter {chr(97 + i % 26)}' for i in range(300)]
+    text.write_text('\n'.join(lines))
+    given = dict(model_type='bpe', normalization_rule_name='identity', remove_extra_whitespaces=False) | options
+    sentencepiece.SentencePieceTrainer.train(
+        input=str(text), model_prefix=str(path), vocab_size=400, hard_vocab_limit=False, byte_fallback=True, **given
+    )
+    return path.with_suffix('.model')
+
+
+@pytest.mark.parametrize('symbols', (['▁▁▁', '▁▁'], ['\t', '▁a'], ['  '], ['<eoh>', '<eoa>']))
+def test_symbols_of_users_are_found_where_sentencepiece_finds_them(symbols, tmp_path):
+    import sentencepiece
+
+    path = sentencepiece_model(tmp_path / 'own', user_defined_symbols=symbols, add_dummy_prefix=False)
+    made = bpe.from_sentencepiece(path, read_sentencepiece(path))
+    original = sentencepiece.SentencePieceProcessor(model_file=str(path))
+    for text in ('a  b   c    d', '\t\ta\t b', '<eoh>a<eoa> <eoh', '  ', ' a a  a'):
+        assert made.encode(text, add_special_tokens=False).ids == original.encode(text), text
+
+
+def test_a_difference_from_sentencepiece_is_refused(tmp_path):
+    path = sentencepiece_model(tmp_path / 'tabs', user_defined_symbols=['\t'], add_dummy_prefix=True)
+    with pytest.raises(ModelError, match='cannot be converted exactly: .* the original gives'):
+        bpe.from_sentencepiece(path, read_sentencepiece(path))
+
+
+OTHER_KINDS = [
+    (dict(model_type='unigram'), 'model type is not BPE'),
+    (dict(normalization_rule_name='nmt_nfkc'), 'normalisation is `nmt_nfkc`'),
+    (dict(remove_extra_whitespaces=True), 'removes spaces'),
+    (dict(treat_whitespace_as_suffix=True), 'mark of a space after words'),
+]
+
+
+@pytest.mark.parametrize('options, says', OTHER_KINDS)
+def test_other_kinds_of_sentencepiece_models_are_refused(options, says, tmp_path):
+    with pytest.raises(ModelError, match=says):
+        read_sentencepiece(sentencepiece_model(tmp_path / 'other', **options))

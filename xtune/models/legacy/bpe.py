@@ -45,8 +45,10 @@ def from_sentencepiece(path: Path, file: SentencePieceFile) -> Tokenizer:
     tokenizer.decoder = decoders.Sequence(
         [decoders.Replace(SPACE, ' '), decoders.ByteFallback(), decoders.Fuse(), *strip]
     )
-    own = [piece.text for piece in file.pieces if piece.kind == USER_DEFINED]
-    tokenizer.add_tokens([AddedToken(text, normalized=False, special=False) for text in own])
+    # sentencepiece looks for these symbols in normalised text, where no space is left.
+    own = [piece.text for piece in file.pieces if piece.kind == USER_DEFINED and ' ' not in piece.text]
+    in_normalised = not file.add_dummy_prefix
+    tokenizer.add_tokens([AddedToken(text, normalized=in_normalised, special=False) for text in own])
     _compare_with_sentencepiece(path, tokenizer)
     return tokenizer
 

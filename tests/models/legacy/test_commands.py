@@ -1,0 +1,186 @@
+"""Train, chat, merge and convert with folders in the layouts of 2023, through the command line."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from xtune.models.inference import load_for_inference, load_tokenizer_of
+
+FILES = Path(__file__).parent / 'files'
+TEMPLATES = dict(
+    internlm_7b='internlm_chat', baichuan2_7b='default', baichuan_13b='default', qwen_7b='qwen_chat',
+    chatglm3_6b='chatglm3',
+)  # fmt: skip
+CPU = torch.device('cpu')
+
+
+def logits(model, ids):
+    with torch.no_grad():
+        return model(input_ids=ids).logits
+
+
+@pytest.fixture
+def train(make_config, xtune, tmp_path):
+    """Return a function that trains on a folder and returns what was printed and the adapter's folder."""
+
+    def run(folder, method='lora', **options):
+        small = {'base_model': str(folder), 'schedule.max_steps': 2, 'schedule.max_epochs': 1, 'log.plot': False}
+        config = make_config(method, **{**small, 'optimizer.lr': 1e-2, **options})
+        code, out, err = xtune('train', config)
+        assert code == 0, err
+        code, _, err = xtune('convert', 'pth_to_hf', config, config.with_suffix('') / 'iter_2.pth', tmp_path / 'made')
+        assert code == 0, err
+        return out, tmp_path / 'made'
+
+    return run
+
+
+@pytest.mark.parametrize('name', TEMPLATES)
+def test_train_merge_in_both_layouts_and_chat(name, with_tokenizer, train, xtune, tmp_path):
+    longer = (lambda c: c.update(seq_length=512)) if name == 'qwen_7b' else None
+    base = with_tokenizer(name, change_config=longer)
+    _, adapter = train(base, template=TEMPLATES[name])
+    assert json.loads((adapter / 'adapter_config.json').read_text())['base_model_name_or_path'] == str(base)
+    assert not any('embed' in key or 'lm_head' in key for key in load_file(adapter / 'adapter_model.safetensors'))
+
+    merges = [('native', ()), ('original', ('--layout', 'original', '--max-shard-size', '400KB'))]
+    for kind, options in merges:
+        run = xtune('convert', 'merge', base, adapter, tmp_path / kind, '--dtype', 'float32', *options)
+        assert run[0] == 0, run[2]
+    ids = torch.arange(3, 40)[None]
+    trained = logits(load_for_inference(str(base), str(adapter), CPU, torch.float32), ids)
+    assert (trained - logits(load_for_inference(str(base), None, CPU, torch.float32), ids)).abs().max() > 1e-2
+    for kind, _ in merges:
+        merged = load_for_inference(str(tmp_path / kind), None, CPU, torch.float32)
+        torch.testing.assert_close(logits(merged, ids), trained, rtol=0, atol=1e-4)
+    assert len(list((tmp_path / 'original').glob('model-*.safetensors'))) > 1
+
+    replies = []
+    for options in ((tmp_path / 'native',), (base, '--adapter', adapter)):
+        code, out, err = xtune('chat', *options, '--prompt', 'hello', '--max-new-tokens', 5)
+        assert code == 0, err
+        replies.append(out)
+    assert replies[0] == replies[1]
+
+
+@pytest.mark.parametrize('name', TEMPLATES)
+def test_original_layout_returns_every_tensor_as_it_came(name, with_tokenizer, tmp_path):
+    from xtune.models.legacy.save import open_for_original, write_original
+
+    base = with_tokenizer(name)
+    model = load_for_inference(str(base), None, CPU, torch.float32)
+    (tmp_path / 'back').mkdir()
+    write_original(open_for_original(base, 'base', None), model.state_dict(), tmp_path / 'back', 10**9)
+    before = {k: v for k, v in load_file(base / 'model.safetensors').items() if not k.endswith('inv_freq')}
+    after = load_file(tmp_path / 'back' / 'model.safetensors')
+    assert before.keys() == after.keys() and all(torch.equal(before[key], after[key]) for key in before)
+    config = json.loads((base / 'config.json').read_text()) | dict(torch_dtype='float32')
+    assert json.loads((tmp_path / 'back' / 'config.json').read_text()) == config
+    assert {path.name for path in base.iterdir()} == {path.name for path in (tmp_path / 'back').iterdir()}
+
+
+def test_a_trained_head_does_not_go_back_to_where_it_is_normalised(with_tokenizer, train, xtune, tmp_path):
+    base = with_tokenizer('baichuan2_7b')
+    _, adapter = train(base, template='default', **{'lora.modules_to_save': ['lm_head'], 'optimizer.lr': 0.1})
+    code, _, err = xtune('convert', 'merge', base, adapter, tmp_path / 'merged', '--layout', 'original')
+    assert code == 2 and 'the adapter trained the head' in err
+    assert xtune('convert', 'merge', base, adapter, tmp_path / 'merged')[0] == 0
+
+
+@pytest.mark.parametrize('method', ('qlora', 'full'))
+def test_quantised_and_full_training(method, with_tokenizer, train, tmp_path):
+    base = with_tokenizer('baichuan2_7b')
+    out, made = train(base, method, template='default')
+    assert ('rows of the head' in out) == (method == 'full')
+    if method == 'full':
+        from transformers import AutoModelForCausalLM
+
+        assert type(AutoModelForCausalLM.from_pretrained(made)).__name__ == 'LlamaForCausalLM'
+
+
+def test_full_training_of_the_alibi_family_exports_its_own_model_type(with_tokenizer, train):
+    _, made = train(with_tokenizer('baichuan_13b'), 'full', template='default')
+    assert json.loads((made / 'config.json').read_text())['model_type'] == 'xtune_baichuan_alibi'
+    assert load_for_inference(str(made), None, CPU, torch.float32).config._attn_implementation == 'xtune_alibi'
+
+
+def test_variant_is_an_option_of_training_and_conversion(with_tokenizer, make_config, xtune, train, tmp_path):
+    def hide(values):
+        values.pop('tokenizer_class')
+
+    base = with_tokenizer('baichuan2_7b', change_config=hide)
+    config = make_config(base_model=str(base), template='default')
+    code, _, err = xtune('train', config)
+    assert code == 2 and 'llm.variant=NAME' in err and 'Traceback' not in err
+    _, adapter = train(base, template='default', **{'llm.variant': 'baichuan2_7b'})
+    for action in (('legacy', base), ('merge', base, adapter)):
+        code, _, err = xtune('convert', *action, tmp_path / 'no')
+        assert code == 2 and '--variant NAME' in err
+        target = tmp_path / action[0]
+        code, _, err = xtune('convert', *action, target, '--variant', 'baichuan2_7b')
+        assert code == 0, err
+    assert not (tmp_path / 'no').exists()
+
+
+@pytest.mark.parametrize('name', ('internlm_7b', 'baichuan2_7b', 'qwen_7b', 'chatglm3_6b'))
+def test_converted_folder_needs_no_xtune(name, checkpoint, reference, xtune, tmp_path):
+    code, out, err = xtune('convert', 'legacy', checkpoint(name), tmp_path / 'native', '--max-shard-size', '200KB')
+    assert code == 0 and 'weight files' in out and 'has no tokenizer' in out, err
+    assert max(path.stat().st_size for path in (tmp_path / 'native').glob('*.safetensors')) < 210_000
+    code = (
+        'import sys, torch\n'
+        'from transformers import AutoModelForCausalLM\n'
+        'llm = AutoModelForCausalLM.from_pretrained(sys.argv[1], dtype=torch.float32)\n'
+        'with torch.no_grad():\n'
+        '    torch.save(llm(input_ids=torch.load(sys.argv[2])).logits, sys.argv[3])\n'
+        'assert "xtune" not in sys.modules\n'
+    )
+    figures, given, result = reference(name), tmp_path / 'ids.pt', tmp_path / 'logits.pt'
+    torch.save(figures['input_ids'], given)
+    subprocess.run([sys.executable, '-c', code, tmp_path / 'native', given, result], check=True)
+    torch.testing.assert_close(torch.load(result)[..., ::7], figures['logits'], rtol=0, atol=1e-4)
+
+
+def test_conversion_says_when_the_result_needs_xtune(checkpoint, xtune, tmp_path):
+    _, out, _ = xtune('convert', 'legacy', checkpoint('baichuan_13b'), tmp_path / 'native')
+    assert 'import xtune' in out
+
+
+def test_folders_of_other_layouts_are_not_converted(tiny_model, xtune, tmp_path):
+    code, _, err = xtune('convert', 'legacy', tiny_model, tmp_path / 'x')
+    assert code == 2 and 'none of the layouts of 2023' in err
+    code, _, err = xtune('convert', 'legacy', tmp_path / 'nothing', tmp_path / 'x')
+    assert code == 2 and 'does not exist' in err
+
+
+def test_damaged_weights_leave_no_folder_behind(checkpoint, xtune, tmp_path):
+    def spoil(state):
+        state['lm_head.weight'][5, 5] = float('nan')
+
+    code, _, err = xtune('convert', 'legacy', checkpoint('internlm_7b', change_weights=spoil), tmp_path / 'native')
+    assert code == 2 and 'lm_head.weight holds 1 numbers that are NaN' in err
+    assert not list(tmp_path.glob('*native*'))
+
+
+def test_hub_names_are_read_from_the_cache_without_their_code(with_tokenizer, tmp_path, monkeypatch):
+    from huggingface_hub import constants
+
+    from xtune.models.legacy import hub
+
+    home = tmp_path / 'hub' / 'models--internlm--internlm-chat-7b'
+    with_tokenizer('internlm_7b', 'hub/models--internlm--internlm-chat-7b/snapshots/0123456789abcdef')
+    (home / 'refs').mkdir()
+    (home / 'refs' / 'main').write_text('0123456789abcdef')
+    monkeypatch.setattr(constants, 'HF_HUB_CACHE', str(tmp_path / 'hub'))
+    hub._from_hub.cache_clear()
+    name = 'internlm/internlm-chat-7b'
+    assert hub.legacy_folder(name).parent == home / 'snapshots'
+    assert load_for_inference(name, None, CPU, torch.float32).config.model_type == 'llama'
+    assert '<eoa>' in load_tokenizer_of(name).chat_template  # a chat model by its hub name
+    assert hub.legacy_folder('internlm/internlm-7b') is None
+    hub._from_hub.cache_clear()
