@@ -65,6 +65,15 @@ def _check_config(name: str, values: dict[str, Any]) -> None:
         value = values.get(key, 1)
         if not isinstance(value, (list, type(None))) and (not isinstance(value, int) or value < 1):
             raise ModelError(f'{name}/config.json: `{key}` must be a positive whole number, got {value!r}')
+    method = (values.get('quantization_config') or {}).get('quant_method')
+    if method is not None:
+        from transformers.quantizers.auto import AUTO_QUANTIZATION_CONFIG_MAPPING as METHODS
+
+        if method not in METHODS:  # transformers would load the packed weights as if they were not quantised
+            raise ModelError(
+                f'{name}/config.json has the quantization method `{method}`, which transformers does not know'
+                f'{did_you_mean(method, METHODS)}'
+            )
     kind = values.get('model_type')
     if kind in VARIANTS or 'auto_map' in values:
         return

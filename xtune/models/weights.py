@@ -127,4 +127,4 @@ def _readable(path: Path) -> Iterator[None]:
         if isinstance(error, ModelError):
             raise
         first = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise ModelError(f'{path} cannot be read: {first}; copy it again') from error
+        raise ModelError(f'{path} cannot be loaded: {first}; copy it again') from error

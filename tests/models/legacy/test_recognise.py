@@ -143,7 +143,7 @@ def test_missing_and_cut_off_files_are_named(checkpoint):
     index.write_text(json.dumps(dict(weight_map=place)))
     second = folder / 'model-00002-of-00002.safetensors'
     second.write_bytes(second.read_bytes()[:5000])
-    with pytest.raises(ModelError, match='model-00002-of-00002.safetensors cannot be read'):
+    with pytest.raises(ModelError, match='model-00002-of-00002.safetensors cannot be loaded'):
         check_model_folder(str(folder))
     second.unlink()
     with pytest.raises(ModelError, match='holds 1 of its 2 weight files; missing: model-00002-of-00002.safetensors'):

@@ -1,0 +1,83 @@
+"""Model folders that are not whole are refused by name, before or right after they are read."""
+
+import json
+import shutil
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from xtune.errors import ModelError
+from xtune.models.folder import check_model_folder, check_vocabulary
+from xtune.models.inference import load_for_inference
+
+CPU = torch.device('cpu')
+
+
+@pytest.fixture
+def model(tiny_model, tmp_path):
+    """A copy of the tiny model."""
+    return shutil.copytree(tiny_model, tmp_path / 'model')
+
+
+def change(folder, config=None, weights=None):
+    path = folder / 'config.json'
+    path.write_text(json.dumps(json.loads(path.read_text()) | (config or {})))
+    if weights:
+        state = load_file(folder / 'model.safetensors')
+        weights(state)
+        save_file(state, folder / 'model.safetensors', metadata={'format': 'pt'})
+
+
+CONFIGS = [
+    (dict(model_type='lama'), 'does not know; did you mean `llama`'),
+    (dict(model_type='intrnlm'), 'did you mean `internlm`'),
+    (dict(model_type=None), 'has no `model_type`'),
+    (dict(num_hidden_layers=-1), '`num_hidden_layers` must be a positive whole number, got -1'),
+    (dict(hidden_size='32'), "`hidden_size` must be a positive whole number, got '32'"),
+]
+
+
+@pytest.mark.parametrize('values, says', CONFIGS)
+def test_damaged_configs_are_named(values, says, model, xtune):
+    change(model, values)
+    with pytest.raises(ModelError, match=says):
+        check_model_folder(str(model))
+    code, _, err = xtune('chat', model, '--prompt', 'x')
+    assert code == 2 and 'Traceback' not in err
+
+
+@pytest.mark.parametrize('tied', (True, False))
+def test_missing_weights_are_not_drawn_at_random(tied, model):
+    change(model, dict(tie_word_embeddings=tied), lambda state: state.pop('model.layers.1.mlp.up_proj.weight'))
+    with pytest.raises(ModelError, match=r'lack .*model.layers.1.mlp.up_proj.weight'):
+        load_for_inference(str(model), None, CPU, None)
+
+
+def test_a_head_that_is_nowhere_is_named(model, make_config, xtune):
+    load_for_inference(str(model), None, CPU, None)
+    change(model, dict(tie_word_embeddings=False))
+    with pytest.raises(ModelError, match='lack lm_head.weight, and its config.json does not tie it'):
+        load_for_inference(str(model), None, CPU, None)
+    code, _, err = xtune('train', make_config(base_model=str(model)))
+    assert code == 2 and 'lack lm_head.weight' in err
+
+
+def test_nan_weights_are_named(model):
+    change(model, weights=lambda state: state['model.norm.weight'].__setitem__(0, float('nan')))
+    with pytest.raises(ModelError, match='model.norm.weight holds 1 numbers that are NaN'):
+        load_for_inference(str(model), None, CPU, None)
+
+
+def test_an_unknown_quantisation_is_named(model):
+    change(model, dict(quantization_config=dict(quant_method='gptk')))
+    with pytest.raises(ModelError, match='method `gptk`, which transformers does not know; did you mean `gptq`'):
+        load_for_inference(str(model), None, CPU, None)
+
+
+def test_a_tokenizer_larger_than_the_embedding_is_refused_before_the_model_loads(model, make_config, xtune, tokenizer):
+    change(model, dict(vocab_size=len(tokenizer) - 1))
+    with pytest.raises(ModelError, match=f'ids up to {len(tokenizer) - 1}, its embedding'):
+        check_vocabulary(str(model), len(tokenizer) - 1)
+    code, _, err = xtune('train', make_config(base_model=str(model)))
+    assert code == 2 and 'they do not belong together' in err
