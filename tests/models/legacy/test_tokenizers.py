@@ -10,8 +10,9 @@ from xtune.data.conversation import Conversation, exchange
 from xtune.data.tokenise import Tokeniser
 from xtune.errors import ModelError
 from xtune.models.legacy import bpe
+from xtune.models.legacy.chat import is_chat
 from xtune.models.legacy.sentencepiece_file import read_sentencepiece
-from xtune.models.legacy.tokenizers import is_chat, legacy_tokenizer, stop_ids
+from xtune.models.legacy.tokenizers import legacy_tokenizer, stop_ids
 from xtune.templates.resolve import resolve
 
 FILES = Path(__file__).parent / 'files' / 'tokenizers'

@@ -13,6 +13,7 @@ from transformers import GlmConfig, LlamaConfig, PreTrainedConfig, Qwen2Config
 
 from ...errors import ModelError
 from .alibi_config import BaichuanAlibiConfig
+from .reader import Reader
 from .recognise import read_config, variant_of
 from .tensors import BAICHUAN, CHATGLM, LLAMA, QWEN, Table
 
@@ -52,7 +53,7 @@ def open_legacy(folder: Path, variant: str | None = None) -> Legacy:
     """
     values = read_config(folder)
     variant = variant_of(folder, values, variant)
-    read = _Reader(folder, values)
+    read = Reader(folder, values)
     build = {'internlm': _internlm, 'qwen': _qwen, 'chatglm2': _chatglm, 'chatglm3': _chatglm}.get(variant, _baichuan)
     try:
         return build(read, variant)
@@ -62,44 +63,7 @@ def open_legacy(folder: Path, variant: str | None = None) -> Legacy:
         raise ModelError(f'{folder}/config.json is refused: {" ".join(str(error).split())}') from error
 
 
-class _Reader:
-    """Reads keys of a config.json and says what is wrong with them."""
-
-    def __init__(self, folder: Path, values: dict[str, Any]) -> None:
-        self.folder, self.values = folder, values
-
-    def count(self, key: str, default: int | None = None) -> int:
-        value = self.values.get(key, default)
-        if value is None:
-            raise ModelError(f'{self.folder}/config.json has no `{key}`, so the model cannot be built')
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            raise ModelError(f'{self.folder}/config.json: `{key}` must be a positive whole number, got {value!r}')
-        return value
-
-    def number(self, key: str, default: float, values: dict[str, Any] | None = None) -> float:
-        value = (self.values if values is None else values).get(key, default)
-        if not isinstance(value, (int, float)) or isinstance(value, bool) or not value > 0:
-            raise ModelError(f'{self.folder}/config.json: `{key}` must be a positive number, got {value!r}')
-        return float(value)
-
-    def demand(self, reason: str, **wanted: Any) -> None:
-        for key, value in wanted.items():
-            if self.values.get(key) != value:
-                raise ModelError(
-                    f'{self.folder}/config.json: `{key}` is {self.values.get(key)!r}, and only {value!r} {reason}'
-                )
-
-    def common(self, **defaults: Any) -> dict[str, Any]:
-        """Return what every config takes: token ids, initialisation, stored type, shared embeddings."""
-        kept = dict(initializer_range=self.number('initializer_range', 0.02))
-        for key in ('bos_token_id', 'eos_token_id', 'pad_token_id'):
-            kept[key] = self.values.get(key, defaults.get(key))
-        kept['dtype'] = self.values.get('torch_dtype') or self.values.get('dtype')
-        kept['tie_word_embeddings'] = bool(self.values.get('tie_word_embeddings', False))
-        return kept
-
-
-def _internlm(read: _Reader, variant: str) -> Legacy:
+def _internlm(read: Reader, variant: str) -> Legacy:
     rotary = read.values.get('rotary') or {}
     kind = rotary.get('type', 'origin')
     if kind not in ('origin', 'dynamic'):
@@ -120,7 +84,7 @@ def _internlm(read: _Reader, variant: str) -> Legacy:
     return Legacy(read.folder, variant, read.values, config, LLAMA, _rows(config), note=note)
 
 
-def _baichuan(read: _Reader, variant: str) -> Legacy:
+def _baichuan(read: Reader, variant: str) -> Legacy:
     alibi, second = variant.endswith('13b'), variant.startswith('baichuan2')
     common = read.common(bos_token_id=1, eos_token_id=2, pad_token_id=0)
     tied = common['tie_word_embeddings']
@@ -135,14 +99,14 @@ def _baichuan(read: _Reader, variant: str) -> Legacy:
     return Legacy(read.folder, variant, read.values, config, BAICHUAN, _rows(config), second, tied and second)
 
 
-def _llama_sizes(read: _Reader) -> dict[str, Any]:
+def _llama_sizes(read: Reader) -> dict[str, Any]:
     sizes = ('vocab_size', 'hidden_size', 'intermediate_size', 'num_hidden_layers', 'num_attention_heads')
     return {key: read.count(key) for key in sizes} | dict(
         rms_norm_eps=read.number('rms_norm_eps', 1e-6), hidden_act=read.values.get('hidden_act', 'silu')
     )
 
 
-def _qwen(read: _Reader, variant: str) -> Legacy:
+def _qwen(read: Reader, variant: str) -> Legacy:
     old = sorted({'n_embd', 'n_layer', 'n_head', 'ffn_hidden_size', 'padded_vocab_size'} & set(read.values))
     if old and 'hidden_size' not in read.values:
         raise ModelError(
@@ -175,7 +139,7 @@ def _qwen(read: _Reader, variant: str) -> Legacy:
     return Legacy(read.folder, variant, read.values, config, QWEN, _rows(config), note=note)
 
 
-def _chatglm(read: _Reader, variant: str) -> Legacy:
+def _chatglm(read: Reader, variant: str) -> Legacy:
     for key, value in dict(rmsnorm=True, post_layer_norm=True, add_bias_linear=False).items():
         read.values.setdefault(key, value)
     read.values.setdefault('apply_residual_connection_post_layernorm', False)

@@ -1,6 +1,5 @@
 """Build the model of a folder in an old layout: names changed and tensors split while they are read."""
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from transformers import AutoModelForCausalLM, GenerationConfig, PreTrainedModel
 from ...errors import ModelError
 from ..weights import WeightFiles, listed, refuse_non_finite
 from .families import Legacy, open_legacy
+from .recognise import read_json
 from .tensors import EMBEDDING, HEAD, is_buffer, joined_names, native_names, normalised, split
 from .tokenizers import stop_ids
 
@@ -141,13 +141,7 @@ def check_tensors(legacy: Legacy, weights: WeightFiles) -> type[PreTrainedModel]
 
 def generation_config(legacy: Legacy) -> GenerationConfig:
     """Return the folder's generation settings, with its stop tokens under the name that transformers reads."""
-    path = legacy.folder / 'generation_config.json'
-    values = {}
-    if path.is_file():
-        try:
-            values = dict(json.loads(path.read_text(encoding='utf-8')))
-        except (json.JSONDecodeError, UnicodeDecodeError, TypeError, ValueError) as error:
-            raise ModelError(f'{path} is damaged: {error}') from error
+    values = read_json(legacy.folder / 'generation_config.json')
     stops = [ids[0] for ids in values.pop('stop_words_ids', None) or () if len(ids) == 1]
     stops += stop_ids(legacy.folder, legacy.variant)
     eos = values.get('eos_token_id', legacy.config.eos_token_id)

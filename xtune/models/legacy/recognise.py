@@ -18,13 +18,12 @@ NAMES = tuple(name for names in VARIANTS.values() for name in names)
 HOW = 'say which with llm.variant=NAME in the config or --cfg-options, or with --variant NAME of `xtune convert`'
 
 
-def read_config(folder: Path) -> dict[str, Any]:
-    """Return config.json of `folder`; empty if there is none.
+def read_json(path: Path) -> dict[str, Any]:
+    """Return the JSON object in `path`; empty if there is no such file.
 
     Raises:
         ModelError: It is no JSON object.
     """
-    path = folder / 'config.json'
     if not path.is_file():
         return {}
     try:
@@ -34,6 +33,15 @@ def read_config(folder: Path) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise ModelError(f'{path} holds a {type(values).__name__} where a JSON object is expected')
     return values
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """Return config.json of `folder`; empty if there is none.
+
+    Raises:
+        ModelError: It is no JSON object.
+    """
+    return read_json(folder / 'config.json')
 
 
 def is_legacy(name: str | Path) -> bool:
@@ -120,8 +128,7 @@ def _chatglm(folder: Path, values: dict[str, Any]) -> str:
     code = folder / 'tokenization_chatglm.py'
     if code.is_file():
         return 'chatglm3' if '<|observation|>' in code.read_text(encoding='utf-8') else 'chatglm2'
-    other = folder / 'tokenizer_config.json'
-    named = json.loads(other.read_text(encoding='utf-8')).get('name_or_path') if other.is_file() else None
+    named = read_json(folder / 'tokenizer_config.json').get('name_or_path')
     for text in (values.get('_name_or_path'), named, folder.resolve().name):
         found = re.search(r'chatglm([23])', str(text or '').lower().replace('_', '').replace('-', ''))
         if found:

@@ -20,7 +20,8 @@ from ...errors import ModelError
 from ...templates import FOLDER
 from ..quiet import quiet
 from .bpe import byte_level, compare_with_ranks, from_sentencepiece, let_start_with, read_ranks
-from .recognise import read_config, variant_of
+from .chat import CHAT, chat_template, is_chat
+from .recognise import read_config, read_json, variant_of
 from .sentencepiece_file import SentencePieceFile, read_sentencepiece
 
 _VERSION = 1  # counted up when the conversion changes, so that what was cached before is made again
@@ -36,17 +37,6 @@ _OF_REPOSITORIES = ('trust_remote_code', 'revision', 'token', 'cache_dir', 'loca
 _BAICHUAN_MARKS = {f'<reserved_{number}>' for number in (102, 103, 106, 107)}
 _GLM_HIDDEN = ('[MASK]', '[gMASK]', '[sMASK]', 'sop', 'eop')
 _GLM_ROLES = ('<|system|>', '<|user|>', '<|assistant|>', '<|observation|>')
-# variant -> template of its chat models, and the tokens besides eos that end a reply there.
-_CHAT = {
-    'internlm': ('internlm_chat', ('<eoa>',)),
-    'baichuan_7b': ('baichuan_chat', ('<reserved_102>',)),
-    'baichuan_13b': ('baichuan_chat', ('<reserved_102>',)),
-    'baichuan2_7b': ('baichuan2_chat', ('<reserved_106>',)),
-    'baichuan2_13b': ('baichuan2_chat', ('<reserved_106>',)),
-    'qwen': ('qwen_chat', ('<|im_end|>',)),
-    'chatglm2': ('chatglm2', ()),
-    'chatglm3': ('chatglm3', ('<|user|>', '<|observation|>')),
-}
 
 
 def legacy_tokenizer(folder: Path, variant: str | None = None, **arguments: Any) -> PreTrainedTokenizerBase:
@@ -86,38 +76,20 @@ def stop_ids(folder: Path, variant: str) -> list[int]:
     if not tokenizer_file(folder, variant).is_file():
         return []
     tokenizer = legacy_tokenizer(folder, variant)
-    vocab, ends = tokenizer.get_vocab(), _CHAT[variant][1] if is_chat(folder, variant) else ()
+    vocab, ends = tokenizer.get_vocab(), CHAT[variant][1] if is_chat(folder, variant) else ()
     return [tokenizer.eos_token_id, *(vocab[token] for token in ends if token in vocab)]
-
-
-def chat_template(folder: Path, variant: str) -> str | None:
-    """Return the chat template of a chat model; None for a base model."""
-    if not is_chat(folder, variant):
-        return None
-    return (FOLDER / f'{_CHAT[variant][0]}.jinja').read_text(encoding='utf-8')
-
-
-def is_chat(folder: Path, variant: str) -> bool:
-    """Tell whether the folder's name, its config or its generation settings say that it is a chat model."""
-    generation = _json(folder / 'generation_config.json')
-    names = [folder.resolve().name, str(read_config(folder).get('_name_or_path') or '')]
-    parent = folder.resolve().parent.parent.name  # a hub snapshot is models--OWNER--NAME/snapshots/HASH
-    text = ' '.join([*names, parent if parent.startswith('models--') else '']).lower()
-    if variant.startswith('chatglm'):
-        return 'base' not in text.replace('-', ' ').replace('_', ' ').split()
-    return 'chat' in text or 'user_token_id' in generation or generation.get('chat_format') == 'chatml'
 
 
 def _sentencepiece(folder: Path, source: Path, variant: str) -> PreTrainedTokenizerBase:
     file = read_sentencepiece(source)
     tokenizer = from_sentencepiece(source, file)
-    settings = _json(folder / 'special_tokens_map.json') | _json(folder / 'tokenizer_config.json')
+    settings = read_json(folder / 'special_tokens_map.json') | read_json(folder / 'tokenizer_config.json')
     if variant.startswith('chatglm'):
         return _chatglm(folder, tokenizer, file, variant, settings)
     _add_listed(folder, tokenizer, settings)
     names = _special_names(folder, tokenizer, settings, '</s>' if variant == 'internlm' else '<unk>')
     _add_ends(tokenizer, names, bool(settings.get('add_bos_token', True)), bool(settings.get('add_eos_token', False)))
-    generation = _json(folder / 'generation_config.json')
+    generation = read_json(folder / 'generation_config.json')
     marks = [generation[key] for key in ('user_token_id', 'assistant_token_id') if isinstance(generation.get(key), int)]
     if any(not 0 <= mark < len(file.pieces) for mark in marks):
         raise ModelError(f'{folder}/generation_config.json names the chat tokens {marks}, {source} has fewer pieces')
@@ -129,7 +101,7 @@ def _sentencepiece(folder: Path, source: Path, variant: str) -> PreTrainedTokeni
 
 def _add_listed(folder: Path, tokenizer: Tokenizer, settings: dict[str, Any]) -> None:
     """Add the tokens that somebody added to the original tokenizer, under the ids that they have there."""
-    listed = {text: (int(number), False) for text, number in _json(folder / 'added_tokens.json').items()}
+    listed = {text: (int(number), False) for text, number in read_json(folder / 'added_tokens.json').items()}
     for number, token in (settings.get('added_tokens_decoder') or {}).items():
         listed[token['content']] = int(number), bool(token.get('special', False))
     for text, (number, special) in sorted(listed.items(), key=lambda item: item[1]):
@@ -197,7 +169,7 @@ def _qwen(folder: Path, source: Path, variant: str) -> PreTrainedTokenizerBase:
     vocab, merges = byte_level(ranks)
     names = ['<|endoftext|>', '<|im_start|>', '<|im_end|>', *(f'<|extra_{i}|>' for i in range(205))]
     vocab |= {name: len(ranks) + i for i, name in enumerate(names)}
-    made = Qwen2Tokenizer(vocab=vocab, merges=merges, **_limits(_json(folder / 'tokenizer_config.json')))
+    made = Qwen2Tokenizer(vocab=vocab, merges=merges, **_limits(read_json(folder / 'tokenizer_config.json')))
     pattern = json.loads(made.backend_tokenizer.to_str())['pre_tokenizer']['pretokenizers'][0]['pattern']['Regex']
     compare_with_ranks(source, made.backend_tokenizer, ranks, pattern)
     made.add_tokens([AddedToken(name, normalized=False, special=True) for name in names], special_tokens=True)
@@ -207,15 +179,6 @@ def _qwen(folder: Path, source: Path, variant: str) -> PreTrainedTokenizerBase:
 def _limits(settings: dict[str, Any]) -> dict[str, Any]:
     length = settings.get('model_max_length')
     return dict(model_max_length=int(length)) if isinstance(length, (int, float)) else {}
-
-
-def _json(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        return {}
-    try:
-        return dict(json.loads(path.read_text(encoding='utf-8')))
-    except (json.JSONDecodeError, UnicodeDecodeError, TypeError, ValueError) as error:
-        raise ModelError(f'{path} is damaged: {error}') from error
 
 
 def _key(folder: Path, source: Path, *more: Any) -> str:
