@@ -74,6 +74,10 @@ class _Section:
         if comparable(old) == comparable(new):
             return
         start, stop = self._at(node.lineno, node.col_offset), self._at(node.end_lineno, node.end_col_offset)
+        if isinstance(node, ast.List) and isinstance(new, list) and len(node.elts) == len(old) == len(new):
+            for item in zip(node.elts, old, new, strict=True):
+                yield from self._edits(*item)
+            return
         both_dicts = isinstance(old, dict) and isinstance(new, dict)
         if not (both_dicts and set(old) <= set(new) and self._is_block(node) and _are_names(new)):
             line = self.lines[node.lineno - 1]

@@ -50,7 +50,8 @@ class ControlTokens:
             return conversation
         if self.mode == 'error':
             raise RowError('special token in the text', self._first(conversation))
-        return Conversation(self._marked(conversation.messages), self._marked(conversation.tools))
+        messages = [{**self._marked(message), 'role': message['role']} for message in conversation.messages]
+        return Conversation(messages, self._marked(conversation.tools))
 
     def _found(self, value: Any) -> bool:
         return any(self._special.search(text) or BEGIN in text or END in text for text in _texts(value))
@@ -66,7 +67,7 @@ class ControlTokens:
             clean = value.replace(BEGIN, '').replace(END, '')  # or data could forge a mark
             return self._special.sub(lambda found: f'{BEGIN}{found.group()}{END}', clean)
         if isinstance(value, dict):
-            return {key: item if key == 'role' else self._marked(item) for key, item in value.items()}
+            return {self._marked(key): self._marked(item) for key, item in value.items()}
         return [self._marked(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
@@ -92,7 +93,8 @@ def _texts(value: Any) -> Iterator[str]:
     if isinstance(value, str):
         yield value
     elif isinstance(value, dict):
-        for item in value.values():
+        for key, item in value.items():  # the model also reads the names of a tool's arguments
+            yield from _texts(key)
             yield from _texts(item)
     elif isinstance(value, (list, tuple)):
         for item in value:
