@@ -80,7 +80,7 @@ class Encoder:
     def _rendered(self, conversation: Conversation):
         name = self.tokeniser.template.name
         if conversation.messages[0]['role'] == 'text' and name != 'plain':
-            raise RowError("text rows need template='plain'", f'template is `{name}`')
+            raise RowError("plain text needs template='plain', as the pretraining presets set it", f'it is `{name}`')
         return self.tokeniser.render(conversation)
 
     def _sample(self, messages: list[Message], tokenised: Tokenised) -> Sample:

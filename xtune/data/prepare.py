@@ -81,7 +81,7 @@ def encode_rows(chunk: list[Row], mapper: RowMapper, encoder: Encoder) -> tuple[
     report.notes.update(encoder.notes)
     report.samples = len(samples)
     report.tokens = sum(len(s.ids) for s in samples)
-    report.trained_tokens = sum(end - start for s in samples for start, end in s.spans)
+    report.trained_tokens = sum(end - max(start, 1) for s in samples for start, end in s.spans)  # nothing predicts token 0
     return samples, origins, report
 
 

@@ -45,6 +45,8 @@ class Tokeniser:
         self.control = ControlTokens(tokenizer, control_tokens)
         # Tokenizers that put a space before any text would put it before every piece of one, too.
         self._prefixes = self._ids('a') != self._ids('\na')[len(self._ids('\n')) :]
+        special = {i for i, token in tokenizer.added_tokens_decoder.items() if token.special}
+        self._control = special.union(tokenizer.all_special_ids)
         self._added = tuple(sorted(tokenizer.get_added_vocab(), key=len, reverse=True))
         self._settled: dict[tuple[str, str], bool] = {}
 
@@ -135,7 +137,11 @@ class Tokeniser:
         """Return `before` and the ids of `text[start:end]` that follow it."""
         ids, head = list(before), text[:start]
         for piece, as_text in pieces(text, start, end):
-            ids += self._following_ids(piece, as_text, head) if ids and self._prefixes else self._ids(piece, as_text)
+            new = self._following_ids(piece, as_text, head) if ids and self._prefixes else self._ids(piece, as_text)
+            if as_text and not self._control.isdisjoint(new):
+                # Unigram models know their special tokens as words, too.
+                new = [i for character in piece for i in self._following_ids(character, True, '')]
+            ids += new
             head = '' if as_text else piece
         return ids
 

@@ -14,7 +14,7 @@ def data_lines(job: Job, data: TrainingData) -> Iterator[tuple[str, str]]:
     """Yield (label, text) about rows, packing and template."""
     train = data.train
     if job.data.streaming:
-        yield 'streaming', f'windows of {job.data.window:,} rows from {len(job.train_sources)} sources; the first one:'
+        yield 'streaming', f'windows of {job.data.window:,} rows from {counted(len(job.train_sources), "source")}; the first one:'
     for source, report, used in zip(job.train_sources, train.reports, train.used, strict=not job.data.streaming):
         yield from _source_lines(source, report, used)
     if len(train.reports) > 1 or data.val is not None:
