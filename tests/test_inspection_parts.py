@@ -13,7 +13,7 @@ from xtune.data.stream import MemoryStore
 from xtune.inspection.statistics import histogram, length_text, trained_share
 from xtune.inspection.terminal import coloured, histogram_lines
 from xtune.inspection.view import Viewer
-from xtune.inspection.visible import parts, visible
+from xtune.visible import parts, visible
 
 
 def viewer(tokenizer, samples, mode='none', max_length=64):
@@ -27,7 +27,7 @@ def viewer(tokenizer, samples, mode='none', max_length=64):
 def test_the_shares_of_held_out_data_are_counted_from_its_tokens(make_config):
     data = build_data(wire(load(make_config(val_dataset=4, pack=False)), 'run'))
     store, samples = data.val.store, data.val.sequences.pieces[:, 0].tolist()
-    trained = sum(int(end - start) for i in samples for start, end in store.spans(i))
+    trained = sum(int(end - max(start, 1)) for i in samples for start, end in store.spans(i))
     assert trained_share(data.val) == pytest.approx(trained / sum(len(store.ids(i)) for i in samples))
     assert trained_share(data.train) == pytest.approx(
         data.train.reports[0].trained_tokens / data.train.reports[0].tokens

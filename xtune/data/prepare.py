@@ -81,7 +81,8 @@ def encode_rows(chunk: list[Row], mapper: RowMapper, encoder: Encoder) -> tuple[
     report.notes.update(encoder.notes)
     report.samples = len(samples)
     report.tokens = sum(len(s.ids) for s in samples)
-    report.trained_tokens = sum(end - max(start, 1) for s in samples for start, end in s.spans)  # nothing predicts token 0
+    # Nothing predicts token 0.
+    report.trained_tokens = sum(end - max(start, 1) for s in samples for start, end in s.spans)
     return samples, origins, report
 
 

@@ -8,13 +8,15 @@ from ..config.sections import Source
 from ..config.wire import Job
 from ..data.build import TrainingData
 from ..data.report import Report, counted
+from ..visible import visible
 
 
 def data_lines(job: Job, data: TrainingData) -> Iterator[tuple[str, str]]:
     """Yield (label, text) about rows, packing and template."""
     train = data.train
     if job.data.streaming:
-        yield 'streaming', f'windows of {job.data.window:,} rows from {counted(len(job.train_sources), "source")}; the first one:'
+        sources = counted(len(job.train_sources), 'source')
+        yield 'streaming', f'windows of {job.data.window:,} rows from {sources}; the first one:'
     for source, report, used in zip(job.train_sources, train.reports, train.used, strict=not job.data.streaming):
         yield from _source_lines(source, report, used)
     if len(train.reports) > 1 or data.val is not None:
@@ -78,4 +80,4 @@ def schedule_lines(job: Job, data: TrainingData) -> Iterator[tuple[str, str]]:
 def show(lines: Iterator[tuple[str, str]]) -> None:
     """Print labelled lines."""
     for label, text in lines:
-        print(f'{label:<11}{text}', flush=True)
+        print(f'{label:<11}{visible(text)}', flush=True)

@@ -14,7 +14,7 @@ from ..data.split import Split
 from .statistics import efficiency, histogram, length_text, sample_lengths, trained_share
 from .survey import Uncut
 from .view import Piece, Viewer
-from .visible import parts, visible
+from ..visible import parts, visible
 
 MAX_SEQUENCES = 200
 MAX_TOKENS = 200_000  # about 10 MB

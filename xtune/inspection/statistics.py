@@ -58,7 +58,9 @@ def trained_share(split: Split) -> float:
         pairs = list(zip(split.reports, used, strict=False))
         return sum(r.trained_tokens * n for r, n in pairs) / sum(r.tokens * n for r, n in pairs)
     samples = np.unique(split.sequences.pieces[:, 0])[:LOOK].tolist()
-    trained = sum(int((stops - starts).sum()) for starts, stops in (split.store.spans(i).T for i in samples))
+    trained = sum(
+        int((stops - np.maximum(starts, 1)).sum()) for starts, stops in (split.store.spans(i).T for i in samples)
+    )
     return trained / int(split.store.lengths[samples].sum())
 
 

@@ -8,7 +8,7 @@ from rich.text import Text
 
 from .statistics import Bin
 from .view import Piece, Sequence, Token
-from .visible import visible
+from ..visible import visible
 
 LEGEND = (
     'green: trained; plain: context; bold: control tokens. Without colour, trained text stands between ⟦ and ⟧. '

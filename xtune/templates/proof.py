@@ -41,7 +41,8 @@ def proven(
             longer = template._run(messages, tools, prompt=True)
             tag = _end_tag(template.end_tokens, longer, end) if longer.startswith(text) else None
             text = longer
-            if tag and not _ends_a_turn(template.end_tokens, longer[end + tag :]):
+            opens = tag and prompt.rstrip().endswith(longer[end : end + tag].strip())
+            if opens or tag and not _ends_a_turn(template.end_tokens, longer[end + tag :]):
                 tag = None  # it begins the next turn
         if tag is None:
             raise _unproven(template, 'no token ends a reply, so the model could not learn to stop')
