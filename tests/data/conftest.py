@@ -1,4 +1,4 @@
-"""Tokenizers of each family that models use, made within seconds: what their ids say is nonsense, how they split is not.
+"""Tokenizers of each family that models use, made here within seconds.
 
 `kind` runs a test with each of them. A `family` is one of them with the special tokens of one template.
 """
@@ -82,7 +82,7 @@ def family(make):
 
 @pytest.fixture(scope='session')
 def written():
-    """Return a function: tokenizer -> function that says what ids stand for, with each space; `decode` leaves some out."""
+    """Return a function: tokenizer -> what says the text of ids; unlike `decode`, it leaves out no space."""
 
     def _written(tokenizer):
         if '<0x0A>' not in tokenizer.get_vocab():

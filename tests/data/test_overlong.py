@@ -143,12 +143,17 @@ def calls(question, answer):
 
 def test_split_keeps_tools_in_every_part_and_calls_with_their_answers(make):
     messages = [m for i in range(5) for m in calls(f'Town {i}?', f'Sunny in {i}.')]
-    encoder = make('split', 40, 'tools')
-    samples = one(encoder, Conversation([{'role': 'system', 'content': 'Brief.'}, *messages], TOOLS))
-    texts = [encoder.tokeniser.tokenizer.decode(sample.ids) for sample in samples]
-    assert len(samples) == 5 and all(text.startswith('TOOL weather\n<|im_start|>system\nBrief.') for text in texts)
-    assert trained(encoder, samples) == [[f'CALL weather {END}', f'Sunny in {i}.{END}'] for i in range(5)]
-    assert dict(encoder.notes) == {'row split': 1}
+    given = Conversation([{'role': 'system', 'content': 'Brief.'}, *messages], TOOLS)
+    pair = [[f'CALL weather {END}', f'Sunny in {i}.{END}'] for i in range(5)]
+    for max_length in range(40, 100, 3):
+        encoder = make('split', max_length, 'tools')
+        samples = one(encoder, given)
+        texts = [encoder.tokeniser.tokenizer.decode(sample.ids) for sample in samples]
+        assert all(text.startswith('TOOL weather\n<|im_start|>system\nBrief.') for text in texts)
+        parts = trained(encoder, samples)
+        assert sum(parts, []) == sum(pair, []) and all(len(part) % 2 == 0 for part in parts)
+        assert max_length > 40 or parts == pair
+        assert max(len(sample.ids) for sample in samples) <= max_length and dict(encoder.notes) == {'row split': 1}
 
 
 def test_split_leaves_out_what_cannot_fit_and_counts_it(make):

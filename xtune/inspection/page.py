@@ -11,10 +11,10 @@ from ..atomic import write_text
 from ..config.wire import Job
 from ..data.build import TrainingData
 from ..data.split import Split
+from ..visible import parts, visible
 from .statistics import efficiency, histogram, length_text, sample_lengths, trained_share
 from .survey import Uncut
 from .view import Piece, Viewer
-from ..visible import parts, visible
 
 MAX_SEQUENCES = 200
 MAX_TOKENS = 200_000  # about 10 MB

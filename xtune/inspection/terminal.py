@@ -6,9 +6,9 @@ from itertools import groupby
 from rich.console import Console
 from rich.text import Text
 
+from ..visible import visible
 from .statistics import Bin
 from .view import Piece, Sequence, Token
-from ..visible import visible
 
 LEGEND = (
     'green: trained; plain: context; bold: control tokens. Without colour, trained text stands between ⟦ and ⟧. '
