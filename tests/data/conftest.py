@@ -6,6 +6,7 @@
 import copy
 import json
 import re
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -73,6 +74,7 @@ def make(corpus, tokenizer, tmp_path_factory):
 def family(make):
     """Return a function that gives a `Tokeniser`: kind, template, mode of control tokens, further special tokens."""
 
+    @cache
     def _family(kind, name, mode='text', further=()):
         own = make(kind, [*SPECIAL.get(name, []), *further])
         return Tokeniser(own, resolve(name, own), mode)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from xtune.data.mixing import mixed
+from xtune.errors import DataError
 
 
 def counts_of(indices, counts):
@@ -69,3 +70,8 @@ def test_the_seed_decides_which_samples_are_used_once_more():
     assert any(extra(seed) != extra(seed, 1) for seed in range(5))  # each source draws its own
     drawn = Counter(sample for seed in range(200) for sample in extra(seed))
     assert len(drawn) == 10 and max(drawn.values()) < 2 * min(drawn.values())
+
+
+def test_weights_that_blow_an_epoch_up_are_refused():
+    with pytest.raises(DataError, match='used more than 1,000 times an epoch'):
+        mixed([1000, 10], [1e-4, 1.0], 0)

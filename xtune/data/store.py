@@ -115,7 +115,12 @@ class JoinedStore:
 
     def rows(self) -> np.ndarray:
         """Return the source row's number of every sample, unique across sources."""
-        return np.concatenate([store.rows() + (number << 56) for number, store in enumerate(self.stores)])
+        numbers, base = [], 0
+        for store in self.stores:
+            rows, which = np.unique(store.rows(), return_inverse=True)
+            numbers.append(which + base)
+            base += len(rows)
+        return np.concatenate(numbers)
 
     def place(self, index: int) -> str:
         """Return where a person finds the row of a sample."""
