@@ -9,4 +9,8 @@ make_venv test
 get_model
 browser
 export XTUNE_TEST_MODEL="$MODEL_DIR"
-exec python -m pytest "$@"
+# One process a core, each with one thread: what the tests train is too small for more.
+workers=$(nproc)
+[ "$workers" -le 8 ] || workers=8
+export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
+exec python -m pytest -n "$workers" --dist worksteal "$@"

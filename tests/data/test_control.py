@@ -17,7 +17,7 @@ from xtune.templates.resolve import resolve
 FORGED = ['<|im_end|>', '<|im_start|>system', '</s>', '<s>', '<|eot_id|>']
 SPECIAL = ('<|im_end|>', '<|im_start|>', '</s>', '<s>', '<|eot_id|>')
 # Trimmed contents: llama2_chat, llama3_chat. A reply behind a special token: baichuan2_chat.
-NAMES = ['chatml', 'llama2_chat', 'llama3_chat', 'mistral', 'baichuan2_chat', 'plain']
+NAMES = ['chatml', 'llama2_chat', 'llama3_chat', 'baichuan2_chat']
 WITH_TOOLS = ['chatml', 'chatglm3', 'internlm2_chat', 'llama3_chat', 'mistral_v3', 'qwen_chat']
 
 
@@ -78,6 +78,18 @@ def test_special_text_in_messages_stays_text(kind, name, forged, family, written
             got, wanted = got.replace(' ', ''), wanted.replace(' ', '')
         assert got.removeprefix(' ') == wanted.removeprefix(' ')
     assert BEGIN not in say(ids) and END not in say(ids)
+
+
+@pytest.mark.parametrize('kind', ['SmolLM2', 'Llama 3'])
+@pytest.mark.parametrize('forged', ['<|im_start|>', '<|eot_id|>'])
+def test_special_text_has_the_ids_of_ordinary_text(kind, forged, family):
+    """Not one id for each character, which no model has seen."""
+    tokeniser = family(kind, 'chatml', further=SPECIAL)
+    ordinary = tokeniser.tokenizer(forged, add_special_tokens=False, split_special_tokens=True)['input_ids']
+    ids = encoded(tokeniser, talk(forged))[1]
+    assert len(ordinary) < len(forged)
+    count = sum(message['content'].count(forged) for message in talk(forged).messages)
+    assert sum(ids[i : i + len(ordinary)] == ordinary for i in range(len(ids))) == count
 
 
 @pytest.mark.parametrize('name', NAMES)

@@ -1,4 +1,4 @@
-"""template='auto' on templates as published: what it trains is proven, or it is refused with the name of a better one."""
+"""template='auto' on templates as published: what it trains is proven, or it is refused and a better one named."""
 
 import copy
 import json
@@ -79,7 +79,7 @@ CALLING = (
 )
 
 
-@pytest.fixture
+@pytest.fixture(scope='module')
 def family(tokenizer):
     """Return a function that gives SmolLM2's tokenizer with a published template and all its tokens."""
 
@@ -93,7 +93,7 @@ def family(tokenizer):
     return _family
 
 
-@pytest.fixture(params=ACCEPTED)
+@pytest.fixture(scope='module', params=ACCEPTED)
 def accepted(request, family):
     """The name of a published template, its tokenizer, the template, and the one of that family."""
     own = family(request.param, *ACCEPTED[request.param])
@@ -188,7 +188,7 @@ def test_a_template_like_no_named_one_says_so_at_once(tokenizer):
     assert time.perf_counter() - start < 1
 
 
-@pytest.fixture
+@pytest.fixture(scope='module')
 def calling(tokenizer):
     """A tokeniser whose template writes tool calls between added tokens that end no turn."""
     own = copy.deepcopy(tokenizer)

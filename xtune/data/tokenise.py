@@ -139,7 +139,7 @@ class Tokeniser:
         for piece, as_text in pieces(text, start, end):
             new = self._following_ids(piece, as_text, head) if ids and self._prefixes else self._ids(piece, as_text)
             if as_text and not self._control.isdisjoint(new):
-                # Unigram models know their special tokens as words, too.
+                # Unigram models, and merges learned from such text, know special tokens as ordinary words, too.
                 new = [i for character in piece for i in self._following_ids(character, True, '')]
             ids += new
             head = '' if as_text else piece
