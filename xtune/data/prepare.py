@@ -5,6 +5,7 @@ number of processes changes nothing but the time. The cache's key is the content
 tokenizer, length.
 """
 
+import gc
 import hashlib
 import itertools
 import json
@@ -160,7 +161,8 @@ def _forked(work: Callable, num_proc: int) -> Iterator:
     before = os.environ.get('TOKENIZERS_PARALLELISM')
     os.environ['TOKENIZERS_PARALLELISM'] = 'false'
     try:
-        with multiprocessing.get_context('fork').Pool(num_proc) as pool:
+        # Without the cyclic collector: tokens and their places come by the million and hold no cycles.
+        with multiprocessing.get_context('fork').Pool(num_proc, gc.disable) as pool:
             yield pool
     finally:
         _work = None

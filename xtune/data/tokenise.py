@@ -9,9 +9,9 @@ token value, so pad == eos cannot mask an end of turn.
 """
 
 import json
-from bisect import bisect_left
 from dataclasses import dataclass
 
+from tokenizers import Encoding
 from transformers import PreTrainedTokenizerBase
 
 from ..errors import TemplateError
@@ -78,8 +78,8 @@ class Tokeniser:
                 [texts[i].text for i in plain], add_special_tokens=False
             )
             for i, encoding in zip(plain, encoded, strict=True):
-                text, offsets = texts[i].text, encoding.offsets
-                turns = [self._is_settled(text, s[0]) and _token_span(offsets, s, text) for s in texts[i].spans]
+                text = texts[i].text
+                turns = [self._is_settled(text, s[0]) and _token_span(encoding, s, text) for s in texts[i].spans]
                 if all(turns):
                     results[i] = encoding.ids, turns
         # What is left: marks, no offsets, or a token that reaches over the border of a reply. Inference tokenises the
@@ -157,16 +157,21 @@ class Tokeniser:
         return self.tokenizer(text, add_special_tokens=False, split_special_tokens=as_text, verbose=False)['input_ids']
 
 
-def _token_span(offsets: list[Span], span: Span, text: str) -> Span | None:
-    """Return the tokens that make up the characters `span`, or None if a token reaches over its border."""
+def _token_span(encoding: Encoding, span: Span, text: str) -> Span | None:
+    """Return the tokens that make up the characters `span`, or None if a token reaches over its border.
+
+    Asked character by character: the list of all offsets costs more than the few that are needed.
+    """
     start, end = span
     # Space on both sides of the border (or before a word) may be one token, and offsets may leave space out.
     if text[start - 1 : start] == ' ' or (text[start - 1 : start].isspace() and text[start].isspace()):
         return None
-    first, stop = bisect_left(offsets, (start,)), bisect_left(offsets, (end,))
-    if first and offsets[first - 1][1] > start and text[start : offsets[first - 1][1]].strip():
+    first, last = encoding.char_to_token(start), encoding.char_to_token(end - 1)
+    if first is None or last is None or encoding.token_to_chars(first)[0] < start:
         return None
+    stop, count = last + 1, len(encoding)
+    while stop < count and (encoding.token_to_chars(stop) or span)[0] < end:  # bytes of one character
+        stop += 1
     # A special token may swallow the space after it (rstrip): the overhang is then only space.
-    if stop and offsets[stop - 1][1] > end and text[end : offsets[stop - 1][1]].strip():
-        return None
-    return (first, stop) if stop > first else None
+    reach = encoding.token_to_chars(stop - 1)[1]
+    return None if reach > end and text[end:reach].strip() else (first, stop)
