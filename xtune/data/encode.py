@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -20,7 +21,7 @@ class Sample:
     turns: list[Span]
     trained: list[bool]
 
-    @property
+    @cached_property
     def spans(self) -> list[Span]:
         """The spans that get a loss."""
         return [span for span, wanted in zip(self.turns, self.trained, strict=True) if wanted]

@@ -7,6 +7,7 @@ so themselves. For a template without marks the span is proven (see `proof.py`).
 import json
 import re
 from dataclasses import dataclass
+from functools import cached_property
 
 from transformers import PreTrainedTokenizerBase
 from transformers.utils.chat_template_utils import render_jinja_template
@@ -35,7 +36,7 @@ class ChatTemplate:
     end_tokens: tuple[str, ...]
     own: bool = False
 
-    @property
+    @cached_property
     def has_marks(self) -> bool:
         """Whether the template itself says what is trained."""
         return bool(_MARK.search(self.source))
