@@ -14,7 +14,7 @@ overlong = 'truncate'
 # 'all_replies' or 'last_reply'.
 train_on = 'all_replies'
 
-# Special-token text inside data, such as <|im_end|>: 'text' stays text, 'parse' becomes the token, 'error' refuses the row.
+# Special-token text inside data, such as <|im_end|>: 'text' stays text, 'parse' becomes the token, 'error' is refused.
 control_tokens = 'text'
 
 data = dict(
