@@ -97,8 +97,8 @@ def test_unknown_keys_and_wrong_types_come_together(train, make_config, xtune):
 
 
 def test_unknown_preset(xtune):
-    code, _, err = xtune('train', 'smollm2_135m_lora_selfcog_e9')
-    assert code == 2 and 'smollm2_135m_lora_selfcog_e2' in err
+    code, _, err = xtune('train', 'smollm2_135m_lora_selfcogg_e2')
+    assert code == 2 and 'selfcog' in err
 
 
 def test_model_folder_without_weights(train, tiny_model, tmp_path):

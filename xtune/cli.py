@@ -13,6 +13,7 @@ from pathlib import Path
 from .commands import COMMANDS
 from .errors import XtuneError
 from .version import __version__
+from .visible import visible
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -51,7 +52,7 @@ def _guarded(run: Callable[[argparse.Namespace], int | None], parsed: argparse.N
     except XtuneError as error:
         if parsed.debug:
             raise
-        print(f'error: {error}', file=sys.stderr)
+        print('error: ' + visible(str(error), keep='\n'), file=sys.stderr)
         return 2
     except OSError as error:
         if isinstance(error, BrokenPipeError):  # `xtune list-cfg | head`

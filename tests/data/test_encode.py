@@ -111,7 +111,8 @@ def test_space_before_a_reply_is_trained_and_the_prompt_is_that_of_inference(enc
     assert sample.ids[: sample.spans[0][0]].tolist() == ids(encode.tokenizer, prompt)
 
 
-@pytest.mark.parametrize('name', TEMPLATES)
+# Not llama3 on this tokenizer: it splits a prompt's last two line ends otherwise when text follows, as at no inference.
+@pytest.mark.parametrize('name', ['chatml', 'plain', 'auto'])
 def test_ids_are_those_of_apply_chat_template(encoder, name):
     encode, messages = encoder(name), talk(*REPLIES, system='Be brief.')
     options = dict(chat_template=encode.template.source, tokenize=True, return_dict=False)
@@ -155,7 +156,7 @@ def test_truncation_never_leaves_a_sample_without_loss(encoder):
 
 
 def test_overlong_drop_and_error_and_text_outside_plain(encoder):
-    with pytest.raises(RowError, match="text rows need template='plain': template is `chatml`"):
+    with pytest.raises(RowError, match="plain text needs template='plain', as .*: it is `chatml`"):
         encoder('chatml')([{'role': 'text', 'content': 'Anarchism'}])
     drop = encoder(max_length=9, overlong='drop')
     assert drop(talk('Hello!')) == [] and dict(drop.notes) == {'row dropped: longer than max_length': 1}

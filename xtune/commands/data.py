@@ -1,13 +1,26 @@
 """`xtune log-dataset`, `xtune check-custom-dataset` and `xtune list-dataset-format`."""
 
 import argparse
+from pathlib import Path
 
 from .options import add_config, wired
+
+MAX_ROWS = 1_000_000
 
 
 def _add_log(parser: argparse.ArgumentParser) -> None:
     add_config(parser)
-    parser.add_argument('--rows', type=int, default=3, help='training sequences to show (default: 3)')
+    parser.add_argument('--rows', type=_rows, help='sequences to show; 0: only figures (default: 3)')
+    parser.add_argument('--ids', action='store_true', help="show each token's id behind it")
+    parser.add_argument('--html', type=Path, metavar='FILE', help='write the sequences to a page for a browser instead')
+    parser.add_argument('--val', action='store_true', help='show validation instead of training data')
+
+
+def _rows(text: str) -> int:
+    rows = int(text) if text.isdecimal() and len(text) < 20 else -1
+    if not 0 <= rows <= MAX_ROWS:
+        raise argparse.ArgumentTypeError(f'{text!r} is not a whole number from 0 to {MAX_ROWS:,}')
+    return rows
 
 
 def _log(args: argparse.Namespace) -> int:
@@ -15,7 +28,7 @@ def _log(args: argparse.Namespace) -> int:
 
     from ..inspection import log_dataset
 
-    log_dataset(job, args.rows)
+    log_dataset(job, args.rows, args.ids, args.html, args.val)
     return 0
 
 

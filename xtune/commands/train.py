@@ -43,7 +43,9 @@ def _run(args: argparse.Namespace) -> int:
     if args.launcher != 'none':
         raise ConfigError(f'--launcher {args.launcher}: this version trains on one device; leave --launcher away')
     config = find(args.config)
-    load(config, options)  # structure first: a misspelt section is reported before torch is imported
+    # Structure first: a misspelt section is reported before torch is imported.
+    if load(config, options).get('evaluation'):
+        print('note: the section `evaluation` is not run by this version')
 
     from ..engine.train import train
 

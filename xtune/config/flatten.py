@@ -9,6 +9,7 @@ import ast
 import math
 import re
 from collections.abc import Iterable
+from functools import lru_cache
 from keyword import iskeyword
 from pathlib import Path
 from typing import Any
@@ -74,6 +75,10 @@ class _Section:
         if comparable(old) == comparable(new):
             return
         start, stop = self._at(node.lineno, node.col_offset), self._at(node.end_lineno, node.end_col_offset)
+        if isinstance(node, ast.List) and isinstance(new, list) and len(node.elts) == len(old) == len(new):
+            for item in zip(node.elts, old, new, strict=True):
+                yield from self._edits(*item)
+            return
         both_dicts = isinstance(old, dict) and isinstance(new, dict)
         if not (both_dicts and set(old) <= set(new) and self._is_block(node) and _are_names(new)):
             line = self.lines[node.lineno - 1]
@@ -109,9 +114,15 @@ def _quotable_sections(preset: Path) -> dict[str, _Section]:
         for base in block.body:
             path = preset.parents[base.level - 1].joinpath(*base.module.split('.')).with_suffix('.py')
             wanted = {alias.name for alias in base.names}
-            sections = _own_sections(path)
+            sections = _part_sections(path, path.stat().st_mtime_ns)
             found |= {name: section for name, section in sections.items() if name in wanted or '*' in wanted}
     return _own_sections(preset) | found  # a part's text has the comments
+
+
+@lru_cache(maxsize=512)
+def _part_sections(path: Path, changed: int) -> dict[str, _Section]:
+    """Return the sections of a part, which hundreds of presets share; `changed` is when the file was (ns)."""
+    return _own_sections(path)
 
 
 def _own_sections(path: Path) -> dict[str, _Section]:
@@ -123,6 +134,8 @@ def _own_sections(path: Path) -> dict[str, _Section]:
         for node in tree.body
         if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name)
     }
+    if not assignments:
+        return {}
     imports = [
         node for node in tree.body if isinstance(node, (ast.Import, ast.ImportFrom)) and not getattr(node, 'level', 0)
     ]

@@ -1,10 +1,12 @@
 """Check a config against the table of sections and report every error at once."""
 
 import inspect
+import math
 import types
 import typing
 from collections.abc import Callable, Iterator
 from dataclasses import MISSING, fields
+from functools import lru_cache
 from typing import Any
 
 from ..errors import did_you_mean
@@ -41,8 +43,8 @@ def _section_problems(name: str, value: Any) -> Iterator[str]:
         if not isinstance(value, (list, tuple)) or not all(isinstance(v, str) for v in value):
             yield f'`custom_imports` is a list of module names, got {value!r}'
         return
-    if section.keys is Source and isinstance(value, (list, tuple)):
-        yield from _list_problems(name, value)
+    if section.keys is Source:
+        yield from _source_problems(name, value)
     elif not isinstance(value, dict):
         yield f'`{name}` must be a dict, got {_show(value)}'
     elif section.keys is not None:
@@ -51,17 +53,24 @@ def _section_problems(name: str, value: Any) -> Iterator[str]:
         yield f'`{name}` names no `type`, so there is nothing its keys {list(value)} could belong to'
 
 
-def _list_problems(name: str, sources: list) -> Iterator[str]:
+def _source_problems(name: str, value: Any) -> Iterator[str]:
+    in_list = isinstance(value, (list, tuple))
+    sources = value if in_list else [value]
     if not sources:
         yield f'`{name}` is an empty list; it needs at least one data set'
     for index, source in enumerate(sources):
+        path = f'{name}.{index}' if in_list else name
         if isinstance(source, dict):
-            yield from _key_problems(f'{name}.{index}', source, Source)
+            yield from _key_problems(path, source, Source)
         else:
-            yield f'`{name}.{index}` must be a dict, got {_show(source)}'
+            yield f'`{path}` must be a dict, got {_show(source)}'
     weights = [source.get('weight') for source in sources if isinstance(source, dict)]
-    if None in weights and any(weights):
+    if name == 'val_dataset' and any(weights):
+        yield '`val_dataset`: a weight has no effect, as validation uses every sample once; leave it away'
+    elif None in weights and any(weights):
         yield f'`{name}`: {weights.count(None)} of {len(weights)} data sets have no weight; give one to all or to none'
+    elif math.inf in weights:
+        yield f'`{name}`: a weight is infinite; give the shares as numbers such as 3 and 1'
 
 
 def _key_problems(name: str, value: dict, table: type) -> Iterator[str]:
@@ -85,6 +94,8 @@ def _value_problems(path: str, value: Any, declared: Any, hints: dict) -> Iterat
     limits = declared.metadata
     if not isinstance(value, (int, float)) or isinstance(value, bool):
         return
+    if value != value:
+        yield f'`{path}` must be {spell(wanted)}, got {value!r}'
     if 'low' in limits and value < limits['low']:
         yield f'`{path}` must be at least {limits["low"]}, got {value!r}'
     if 'above' in limits and value <= limits['above']:
@@ -139,6 +150,7 @@ def argument_problems(name: str, target: Callable, arguments: dict) -> Iterator[
             yield f'`{name}.{key}` is no argument of {label}{did_you_mean(key, known)}'
 
 
+@lru_cache
 def _hints(table: type) -> dict:
     return typing.get_type_hints(table)
 

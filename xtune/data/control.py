@@ -39,6 +39,7 @@ class ControlTokens:
         )
         texts = sorted(filter(None, specials), key=len, reverse=True)
         self._special = re.compile('|'.join(map(re.escape, texts)) or '(?!)')
+        self._risky = re.compile('|'.join([*map(re.escape, texts), BEGIN, END]))
 
     def guarded(self, conversation: Conversation) -> Conversation:
         """Return `conversation` with special-token text marked; itself if there is none.
@@ -46,14 +47,15 @@ class ControlTokens:
         Raises:
             RowError: There is some, and `mode` is 'error'.
         """
-        if self.mode == 'parse' or not self._found(conversation.messages) and not self._found(conversation.tools):
+        if self.mode == 'parse':
+            return conversation
+        # No token has a NUL in it, so none is found across two texts.
+        if not self._risky.search('\0'.join(_texts([conversation.messages, conversation.tools]))):
             return conversation
         if self.mode == 'error':
             raise RowError('special token in the text', self._first(conversation))
-        return Conversation(self._marked(conversation.messages), self._marked(conversation.tools))
-
-    def _found(self, value: Any) -> bool:
-        return any(self._special.search(text) or BEGIN in text or END in text for text in _texts(value))
+        messages = [{**self._marked(message), 'role': message['role']} for message in conversation.messages]
+        return Conversation(messages, self._marked(conversation.tools))
 
     def _first(self, conversation: Conversation) -> str:
         for text in _texts([conversation.messages, conversation.tools]):
@@ -66,7 +68,7 @@ class ControlTokens:
             clean = value.replace(BEGIN, '').replace(END, '')  # or data could forge a mark
             return self._special.sub(lambda found: f'{BEGIN}{found.group()}{END}', clean)
         if isinstance(value, dict):
-            return {key: item if key == 'role' else self._marked(item) for key, item in value.items()}
+            return {self._marked(key): self._marked(item) for key, item in value.items()}
         return [self._marked(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
@@ -88,12 +90,15 @@ def is_marked(text: str) -> bool:
     return BEGIN in text or END in text
 
 
-def _texts(value: Any) -> Iterator[str]:
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, dict):
-        for item in value.values():
-            yield from _texts(item)
-    elif isinstance(value, (list, tuple)):
-        for item in value:
-            yield from _texts(item)
+def _texts(value: Any) -> list[str]:
+    """Return every string in `value`, names too: the model also reads those of a tool's arguments."""
+    found, left = [], [value]
+    while left:
+        item = left.pop()
+        if isinstance(item, str):
+            found.append(item)
+        elif isinstance(item, dict):
+            left += [*reversed(item.values()), *reversed(item)]
+        elif isinstance(item, (list, tuple)):
+            left += reversed(item)
+    return found

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -20,7 +21,7 @@ class Sample:
     turns: list[Span]
     trained: list[bool]
 
-    @property
+    @cached_property
     def spans(self) -> list[Span]:
         """The spans that get a loss."""
         return [span for span, wanted in zip(self.turns, self.trained, strict=True) if wanted]
@@ -80,7 +81,7 @@ class Encoder:
     def _rendered(self, conversation: Conversation):
         name = self.tokeniser.template.name
         if conversation.messages[0]['role'] == 'text' and name != 'plain':
-            raise RowError("text rows need template='plain'", f'template is `{name}`')
+            raise RowError("plain text needs template='plain', as the pretraining presets set it", f'it is `{name}`')
         return self.tokeniser.render(conversation)
 
     def _sample(self, messages: list[Message], tokenised: Tokenised) -> Sample:

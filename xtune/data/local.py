@@ -1,6 +1,7 @@
 """From the `path` of a source to local files: a bundled set, a file, a folder, a glob."""
 
 import glob
+import itertools
 import re
 from pathlib import Path
 
@@ -16,12 +17,14 @@ _SPLITS |= dict(dev='validation', eval='validation')
 def local_files(path: str, split: str = 'train') -> list[Path]:
     """Return the local files `path` means, sorted; an empty list if it can only be a hub data set.
 
-    Of a folder or glob whose names tell splits (`train-00000.parquet`, `test/part.jsonl`) only those of `split` are
-    taken.
+    Of a folder whose names tell splits (`train-00000.parquet`, `test/part.jsonl`) only those of `split` are taken. A
+    file and what a glob matches are meant by their names, unless another split than 'train' is asked for.
 
     Raises:
         DataError: `path` looks local, but nothing readable is there.
     """
+    if not path.strip():
+        raise DataError('a data set has an empty path; name a file, a folder, a glob or a hub data set')
     if path in BUNDLED and not Path(path).exists():
         return [BUNDLED[path]]
     here = Path(path).expanduser()
@@ -36,13 +39,14 @@ def local_files(path: str, split: str = 'train') -> list[Path]:
                 f'{path}: files of type `{"".join(here.suffixes[-2:])}` are not read; known: {", ".join(READERS)}; '
                 'text formats also with .gz'
             )
-        return [here]
+        return [here] if split == 'train' else of_split([here], split, here.parent)
     if any(sign in path for sign in '*?['):
         found = (Path(p) for p in glob.glob(str(here), recursive=True))
         files = sorted(p for p in found if reader_suffix(p) is not None and p.is_file())
         if not files:
             raise DataError(f'no file matches {path}')
-        return files
+        fixed = itertools.takewhile(lambda part: not set(part) & set('*?['), here.parts)
+        return files if split == 'train' else of_split(files, split, Path(*fixed))
     if _looks_local(path):
         names = [p.name for p in here.parent.iterdir()] if here.parent.is_dir() else []
         hint = did_you_mean(here.name, names) or f' (looked in {here.parent.resolve()})'
@@ -51,20 +55,21 @@ def local_files(path: str, split: str = 'train') -> list[Path]:
 
 
 def of_split(files: list[Path], split: str, folder: Path) -> list[Path]:
-    """Return those of `files` below `folder` that belong to `split`; all of them if no name tells a split.
+    """Return those of `files` that belong to `split`, by their names below `folder`; if these tell none, by `folder`.
 
     Raises:
-        DataError: The names tell splits, and none is `split`.
+        DataError: There are none.
     """
     told = {file: _told(file.relative_to(folder)) for file in files}
-    if not any(told.values()):
-        return files
     wanted = _SPLITS.get(split, split)
+    if not any(told.values()) and wanted in ('train', _told(folder)):
+        return files
     # A file whose name tells no split stands beside those of others as training data.
     chosen = [file for file in files if (told[file] or 'train') == wanted]
     if not chosen:
-        known = sorted({name for name in told.values() if name})
-        raise DataError(f'{folder} has no files of split `{split}`; by their names there are: {", ".join(known)}')
+        known = ', '.join(sorted({name or 'train' for name in told.values()}))
+        what = files[0] if len(files) == 1 else folder
+        raise DataError(f'{what} has no files of split `{split}`; by their names there are: {known}')
     return chosen
 
 

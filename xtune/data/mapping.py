@@ -15,6 +15,7 @@ from ..templates.system import system_text
 from . import conversation, map_fns
 from .conversation import Conversation, RowError, Tokens, checked
 from .detect import fitting, require
+from .local import BUNDLED
 from .sources import Row
 
 
@@ -62,7 +63,9 @@ def row_mapper(source: Source, head: list[Row]) -> RowMapper:
     """
     name = source.map_fn
     if name == 'auto':
-        name = require(head[0].values, source.path)
+        # Its columns are those of `openai`, its texts hold placeholders.
+        bundled = source.path in BUNDLED and head[0].origin == str(BUNDLED[source.path])
+        name = source.path if bundled else require(head[0].values, source.path)
     is_registered = isinstance(name, str) and '.' not in name
     function = lookup(MAP_FNS, name.removesuffix('_map_fn')) if is_registered else named(name)
     arguments, signature = dict(source.map_args or {}), inspect.signature(function)

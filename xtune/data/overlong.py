@@ -11,6 +11,8 @@ from .conversation import Conversation, RowError, Tokens
 if TYPE_CHECKING:
     from .encode import Encoder, Sample
 
+UNTRAINED = 'part left out: nothing of it is trained'
+
 
 def fitted(encoder: 'Encoder', given: Conversation | Tokens, sample: 'Sample') -> list['Sample']:
     """Return samples of at most `encoder.max_length` tokens, and count in `encoder.notes` what was done.
@@ -32,12 +34,16 @@ def fitted(encoder: 'Encoder', given: Conversation | Tokens, sample: 'Sample') -
     is_text = isinstance(given, Tokens) or given.messages[0]['role'] == 'text'
     if encoder.overlong == 'truncate':
         if isinstance(given, Tokens):
-            notes['row shortened: its end cut'] += 1
-            return list(_cut(sample, length))[:1]
+            return [_beginning(sample, encoder)]
         return [_truncated(sample, encoder)]
-    pieces = list(_cut(sample, length)) if is_text else list(_split(given, encoder))
-    if not pieces:
-        raise RowError('prompt longer than max_length', 'in every exchange')
+    before = notes.copy()
+    try:
+        pieces = list(_cut(sample, encoder) if is_text else _split(given, encoder))
+        if not pieces:
+            raise RowError('prompt longer than max_length', 'in every exchange')
+    except RowError:
+        encoder.notes = before  # a row that is not used leaves no notes
+        raise
     if len(pieces) > 1:
         notes['row split'] += 1
     return pieces
@@ -60,14 +66,26 @@ def _truncated(sample: 'Sample', encoder: 'Encoder') -> 'Sample':
     return make(ids, [*sample.turns[:first], (start, length)], sample.trained[: first + 1])
 
 
-def _cut(sample: 'Sample', length: int) -> Iterator['Sample']:
-    """Yield `sample` in pieces of `length` tokens; pieces without a loss are left out."""
-    for at in range(0, len(sample.ids), length):
-        ids = sample.ids[at : at + length]
+def _beginning(sample: 'Sample', encoder: 'Encoder') -> 'Sample':
+    """Keep the first `max_length` tokens."""
+    length = encoder.max_length
+    turns = [(start, min(end, length)) for start, end in sample.spans if start < length]
+    if not any(end > max(start, 1) for start, end in turns):
+        raise RowError('prompt longer than max_length', f'{sample.spans[0][0]} tokens before the first trained one')
+    encoder.notes['row shortened: its end cut'] += 1
+    return type(sample)(sample.ids[:length], turns, [True] * len(turns))
+
+
+def _cut(sample: 'Sample', encoder: 'Encoder') -> Iterator['Sample']:
+    """Yield `sample` in pieces of `max_length` tokens; pieces without a loss are left out."""
+    for at in range(0, len(sample.ids), encoder.max_length):
+        ids = sample.ids[at : at + encoder.max_length]
         inside = [(max(start - at, 0), min(end - at, len(ids))) for start, end in sample.spans]
-        turns = [(start, end) for start, end in inside if end > max(start, 1) or (at and end > start)]
+        turns = [(start, end) for start, end in inside if end > start]
         if turns:
             yield type(sample)(ids, turns, [True] * len(turns))
+        else:
+            encoder.notes[UNTRAINED] += 1
 
 
 def _split(given: Conversation, encoder: 'Encoder') -> Iterator['Sample']:
@@ -96,3 +114,5 @@ def _split(given: Conversation, encoder: 'Encoder') -> Iterator['Sample']:
                 yield piece if len(piece.ids) <= encoder.max_length else _truncated(piece, encoder)
             except RowError as error:
                 encoder.notes['exchange left out: ' + error.reason] += 1
+        else:
+            encoder.notes[UNTRAINED] += 1

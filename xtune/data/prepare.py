@@ -5,6 +5,7 @@ number of processes changes nothing but the time. The cache's key is the content
 tokenizer, length.
 """
 
+import gc
 import hashlib
 import itertools
 import json
@@ -81,7 +82,8 @@ def encode_rows(chunk: list[Row], mapper: RowMapper, encoder: Encoder) -> tuple[
     report.notes.update(encoder.notes)
     report.samples = len(samples)
     report.tokens = sum(len(s.ids) for s in samples)
-    report.trained_tokens = sum(end - start for s in samples for start, end in s.spans)
+    # Nothing predicts token 0.
+    report.trained_tokens = sum(end - max(start, 1) for s in samples for start, end in s.spans)
     return samples, origins, report
 
 
@@ -159,7 +161,8 @@ def _forked(work: Callable, num_proc: int) -> Iterator:
     before = os.environ.get('TOKENIZERS_PARALLELISM')
     os.environ['TOKENIZERS_PARALLELISM'] = 'false'
     try:
-        with multiprocessing.get_context('fork').Pool(num_proc) as pool:
+        # Without the cyclic collector: tokens and their places come by the million and hold no cycles.
+        with multiprocessing.get_context('fork').Pool(num_proc, gc.disable) as pool:
             yield pool
     finally:
         _work = None

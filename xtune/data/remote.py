@@ -15,6 +15,8 @@ from ..models.quiet import quiet
 T = TypeVar('T')
 # Seconds to wait before each further attempt.
 WAITS = (1.0, 5.0, 20.0)
+# Seconds after which no further attempt begins: the hub's client tries for 20 s and more before it fails once.
+PATIENCE = 30.0
 
 
 def load_hub(source: Source, streaming: bool = False) -> Any:
@@ -31,7 +33,7 @@ def load_hub(source: Source, streaming: bool = False) -> Any:
 
     try:
         return with_retries(load, source.path, () if datasets.config.HF_HUB_OFFLINE else None)
-    except (OSError, ValueError, RuntimeError) as error:
+    except Exception as error:  # of `datasets` and of its clients, which share no base class
         raise DataError(
             f'`{source.path}` is no local file, and as a hub data set it cannot be loaded: {_first_line(error)}\n'
             'Without a connection, download it and set train_dataset.path to the files.'
@@ -54,22 +56,23 @@ def load_modelscope(name: str, split: str) -> list[Path]:
         ) from error
     try:
         folder = with_retries(lambda: dataset_snapshot_download(name), f'modelscope:{name}')
-    except (OSError, ValueError, RuntimeError) as error:
+    except Exception as error:  # its own errors share no base class
         raise DataError(f'modelscope:{name} cannot be downloaded: {_first_line(error)}') from error
     return local_files(str(folder), split)
 
 
 def with_retries(load: Callable[[], T], what: str, waits: tuple[float, ...] | None = None) -> T:
-    """Return `load()`, tried again after `waits` (seconds) while the connection fails.
+    """Return `load()`, tried again after `waits` (seconds) while the connection fails, for `PATIENCE` at most.
 
     Raises:
         Exception: What the last attempt raised.
     """
+    began = time.monotonic()
     for wait in WAITS if waits is None else waits:
         try:
             return load()
         except Exception as error:
-            if not is_transient(error):
+            if not is_transient(error) or time.monotonic() - began > PATIENCE:
                 raise
             tqdm.write(f'note: {what}: {_first_line(error)}; trying again in {wait:.0f} s')
             time.sleep(wait)
@@ -82,16 +85,17 @@ def is_transient(error: BaseException | None) -> bool:
         status = getattr(getattr(error, 'response', None), 'status_code', None)
         if status is not None:
             return status >= 500 or status == 429
-        if isinstance(error, (ConnectionError, TimeoutError)) or type(error).__name__ in _TRANSIENT:
-            return not type(error).__name__.startswith('Offline')
+        names = {base.__name__ for base in type(error).__mro__}
+        if isinstance(error, TimeoutError) or names & _TRANSIENT:
+            return 'OfflineModeIsEnabled' not in names
         error = error.__cause__ or error.__context__
     return False
 
 
 # Of httpx, requests, aiohttp and urllib3: they share no base class, and none of them is a dependency of its own.
 _TRANSIENT = frozenset(
-    'ConnectError ConnectTimeout ReadTimeout ReadError RemoteProtocolError ChunkedEncodingError ClientConnectorError '
-    'ServerDisconnectedError ClientPayloadError ProtocolError'.split()
+    'ConnectionError NetworkError TimeoutException RemoteProtocolError Timeout ChunkedEncodingError '
+    'ClientConnectionError ClientPayloadError ProtocolError'.split()
 )
 
 
@@ -99,7 +103,7 @@ def patiently(rows: Any, start: int, what: str) -> Iterator[dict]:
     """Yield the rows of a `datasets` data set from the `start`-th on; a broken connection is opened again where it was.
 
     Raises:
-        DataError: The connection fails again and again without a row between.
+        DataError: The connection fails again and again without a row between, or a row cannot be read.
     """
     at, failures = start, 0
     while True:
@@ -110,7 +114,7 @@ def patiently(rows: Any, start: int, what: str) -> Iterator[dict]:
             return
         except Exception as error:
             if not is_transient(error):
-                raise
+                raise DataError(f'{what}, row {at + 1} cannot be read: {_first_line(error)}') from error
             if failures == len(WAITS):
                 raise DataError(f'{what}: the connection fails after row {at}: {_first_line(error)}') from error
             tqdm.write(f'note: {what}, row {at + 1}: {_first_line(error)}; trying again in {WAITS[failures]:.0f} s')

@@ -110,6 +110,7 @@ class StreamedSteps(Dataset):
                 step.cursor = window.next if ends else replace(window.begin, step=number + 1)
                 yield step
             first = 0
+            del window  # before the next one is made
 
 
 class StepSampler:

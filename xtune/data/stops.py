@@ -2,7 +2,7 @@
 
 from ..errors import TemplateError
 from .conversation import Conversation, RowError, exchange
-from .tokenise import Tokeniser
+from .tokenise import Rendered, Tokeniser
 
 _PROBES = ('Fine 7', 'Good 8')
 
@@ -11,11 +11,12 @@ def stop_ids(tokeniser: Tokeniser) -> list[int]:
     """Return the ids at which generation must stop: what ends a last reply, an earlier one, a tool call; the eos.
 
     Raises:
-        TemplateError: An end of turn is several tokens, so a model trained with it would not stop.
+        TemplateError: An end of turn is several tokens, so a model trained with it would not stop; or the template
+            refuses a conversation of two exchanges.
     """
     tokenizer, template = tokeniser.tokenizer, tokeniser.template
     messages = exchange('How are you?', _PROBES[0]) + exchange('And you?', _PROBES[1])
-    rendered = tokeniser.render(Conversation(messages))
+    rendered = Rendered(*template.render(messages))
     [(ids, turns)] = tokeniser.tokenise([rendered])
     stops = []
     for probe, span, (_, end) in zip(_PROBES, rendered.spans, turns, strict=True):

@@ -15,12 +15,13 @@ SCHEMA = pa.schema(
 
 def to_batch(samples: list[Sample], rows: list[int], origins: list[int]) -> pa.RecordBatch:
     """Return samples as one record batch of `SCHEMA`."""
-    spans = [[x for span in s.spans for x in span] for s in samples]
+    counts = np.cumsum([0, *(2 * len(s.spans) for s in samples)], dtype=np.int32)
+    spans = np.array([border for s in samples for span in s.spans for border in span], dtype=np.int32)
     lengths = np.cumsum([0, *(len(s.ids) for s in samples)], dtype=np.int64)
     ids = np.concatenate([s.ids for s in samples]) if samples else np.zeros(0, np.int32)
     columns = [
         pa.LargeListArray.from_arrays(lengths, ids),
-        pa.array(spans, SCHEMA.field('spans').type),
+        pa.ListArray.from_arrays(counts, spans),
         pa.array(rows, pa.int64()),
         pa.array(origins, pa.int32()),
     ]
@@ -115,7 +116,12 @@ class JoinedStore:
 
     def rows(self) -> np.ndarray:
         """Return the source row's number of every sample, unique across sources."""
-        return np.concatenate([store.rows() + (number << 56) for number, store in enumerate(self.stores)])
+        numbers, base = [], 0
+        for store in self.stores:
+            rows, which = np.unique(store.rows(), return_inverse=True)
+            numbers.append(which + base)
+            base += len(rows)
+        return np.concatenate(numbers)
 
     def place(self, index: int) -> str:
         """Return where a person finds the row of a sample."""

@@ -68,14 +68,17 @@ class Cursor:
 
 @dataclass
 class Window:
-    """The sequences of one window in training order, and the cursor at its begin and at the begin of the next."""
+    """The sequences of one window in training order, and the cursor at its begin and at the begin of the next.
+
+    `reports` counts the rows of each source.
+    """
 
     store: MemoryStore
     sequences: Sequences
     steps: int
     begin: Cursor
     next: Cursor
-    report: Report
+    reports: list[Report]
 
 
 class RowStream:
@@ -114,13 +117,14 @@ class RowStream:
         """Yield windows without end, from the one in which `cursor` stands."""
         while True:
             made = self._window(cursor)
-            yield made
             cursor = made.next
+            yield made
+            del made  # before the next one is made
 
     def _window(self, begin: Cursor) -> Window:
         rng = np.random.default_rng((self.seed, begin.number))
         rows, counts = self._read(begin, rng)
-        report = Report(format=self.sources[0][1].name)
+        reports = [Report(format=mapper.name) for _, mapper in self.sources]
         samples = [
             Sample(np.array(ids, np.int32), [tuple(s) for s in spans], [True] * len(spans))
             for ids, spans, _ in begin.samples
@@ -130,10 +134,10 @@ class RowStream:
             mine = [row for source, row in rows if source == number]
             for at in range(0, len(mine), CHUNK):
                 made, origins, counted = encode_rows(mine[at : at + CHUNK], mapper, self.encoder)
-                report.add(counted)
+                reports[number].add(counted)
                 samples += made
                 places += [row.place for row in origins]
-        report.require_usable(f'{self.sources[0][0].source.path}, window {begin.number + 1}', self.max_bad_rows)
+        self._require_usable(reports, begin.number)
         store = MemoryStore(samples, places)
         packed = pack(
             self.mode,
@@ -146,9 +150,15 @@ class RowStream:
         sequences = [np.array(pieces, np.int64) for pieces in begin.sequences] + [packed[i] for i in order]
         steps = len(sequences) // self.per_step
         rest = _rest(store, sequences[steps * self.per_step :])
-        return Window(
-            store, _flat(sequences, packed.joined), steps, begin, Cursor(begin.number + 1, counts, 0, *rest), report
-        )
+        following = Cursor(begin.number + 1, counts, 0, *rest)
+        return Window(store, _flat(sequences, packed.joined), steps, begin, following, reports)
+
+    def _require_usable(self, reports: list[Report], number: int) -> None:
+        total = Report()
+        for report in reports:
+            total.add(report)
+        paths = ' and '.join(source.source.path for source, _ in self.sources)
+        total.require_usable(f'{paths}, window {number + 1},', self.max_bad_rows)
 
     def _read(self, begin: Cursor, rng: np.random.Generator) -> tuple[list[tuple[int, Row]], list[int]]:
         """Return the rows of a window with the number of their source, and the row each source stands at after it."""

@@ -43,7 +43,7 @@ def streamed(job: Job, encoder: Encoder, pad_id: int) -> tuple[Split, StreamedSt
     )
     digest = hashlib.blake2b(repr(identity).encode(), digest_size=16).hexdigest()
     steps = StreamedSteps(stream, schedule.max_steps, schedule.batch_size, pad_id, digest)
-    return Split(first.store, first.sequences, [first.report], [1.0]), steps
+    return Split(first.store, first.sequences, first.reports, [1.0] * len(pairs)), steps
 
 
 def _check(job: Job) -> None:

@@ -9,9 +9,9 @@ token value, so pad == eos cannot mask an end of turn.
 """
 
 import json
-from bisect import bisect_left
 from dataclasses import dataclass
 
+from tokenizers import Encoding
 from transformers import PreTrainedTokenizerBase
 
 from ..errors import TemplateError
@@ -44,8 +44,11 @@ class Tokeniser:
         self.tokenizer, self.template = tokenizer, template
         self.control = ControlTokens(tokenizer, control_tokens)
         # Tokenizers that put a space before any text would put it before every piece of one, too.
-        self._newline = self._ids('\n')
-        self._prefixes = self._ids('a') != self._ids('\na')[len(self._newline) :]
+        self._prefixes = self._ids('a') != self._ids('\na')[len(self._ids('\n')) :]
+        special = {i for i, token in tokenizer.added_tokens_decoder.items() if token.special}
+        self._control = special.union(tokenizer.all_special_ids)
+        self._added = tuple(sorted(tokenizer.get_added_vocab(), key=len, reverse=True))
+        self._settled: dict[tuple[str, str], bool] = {}
 
     def identity(self) -> tuple:
         """Return everything that decides the tokens of a conversation."""
@@ -70,13 +73,14 @@ class Tokeniser:
         results: list[Tokenised | None] = [None] * len(texts)
         plain = [i for i, rendered in enumerate(texts) if not is_marked(rendered.text)]
         if self.tokenizer.is_fast and plain:
+            self.tokenizer.backend_tokenizer.encode_special_tokens = False  # it keeps the setting of the last call
             encoded = self.tokenizer.backend_tokenizer.encode_batch(
                 [texts[i].text for i in plain], add_special_tokens=False
             )
             for i, encoding in zip(plain, encoded, strict=True):
-                offsets = encoding.offsets
-                turns = [_token_span(offsets, span, texts[i].text) for span in texts[i].spans]
-                if None not in turns:
+                text = texts[i].text
+                turns = [self._is_settled(text, s[0]) and _token_span(encoding, s, text) for s in texts[i].spans]
+                if all(turns):
                     results[i] = encoding.ids, turns
         # What is left: marks, no offsets, or a token that reaches over the border of a reply. Inference tokenises the
         # prompt alone, so there the pieces are encoded alone too.
@@ -91,9 +95,32 @@ class Tokeniser:
             TemplateError: The template refuses the conversation.
             RowError: There is special-token text, and `control_tokens` is 'error'.
         """
-        guarded = self.control.guarded(Conversation(messages, tools))
-        text = self.template.prompt(guarded.messages, guarded.tools)
-        return self._piece_ids(text, 0, len(text), [])
+        given = self.control.guarded(Conversation(messages, tools))
+        text = self.template.prompt(given.messages, given.tools)
+        [(ids, _)] = self.tokenise([Rendered(text, self._earlier_replies(given, text))])
+        return ids
+
+    def _earlier_replies(self, given: Conversation, prompt: str) -> list[Span]:
+        """Return the characters of `prompt` that are replies: their borders are token borders, as in training."""
+        if not any(m['role'] == 'assistant' for m in given.messages):
+            return []
+        try:
+            text, spans = self.template.render([*given.messages, {'role': 'assistant', 'content': '.'}], given.tools)
+        except TemplateError:  # a template to chat with need not be one to train with
+            return []
+        return spans[:-1] if text.startswith(prompt) else []
+
+    def _is_settled(self, text: str, start: int) -> bool:
+        """Tell whether the space before a reply, if it is long, is split as it is at the end of a prompt."""
+        head = text[max(start - 16, 0) : start]
+        width = len(head) - len(head.rstrip())
+        if width < 2:
+            return True
+        key = head[-width - 1 :], text[start]
+        if key not in self._settled:
+            alone = self._ids(key[0])
+            self._settled[key] = self._ids(''.join(key))[: len(alone)] == alone
+        return self._settled[key]
 
     def _in_pieces(self, rendered: Rendered) -> Tokenised:
         ids: list[int] = []
@@ -108,31 +135,43 @@ class Tokeniser:
 
     def _piece_ids(self, text: str, start: int, end: int, before: list[int]) -> list[int]:
         """Return `before` and the ids of `text[start:end]` that follow it."""
-        ids = list(before)
+        ids, head = list(before), text[:start]
         for piece, as_text in pieces(text, start, end):
-            ids += self._following_ids(piece, as_text) if ids and self._prefixes else self._ids(piece, as_text)
+            new = self._following_ids(piece, as_text, head) if ids and self._prefixes else self._ids(piece, as_text)
+            if as_text and not self._control.isdisjoint(new):
+                # Unigram models, and merges learned from such text, know special tokens as ordinary words, too.
+                new = [i for character in piece for i in self._following_ids(character, True, '')]
+            ids += new
+            head = '' if as_text else piece
         return ids
 
-    def _following_ids(self, piece: str, as_text: bool) -> list[int]:
-        """Return the ids of a piece in the middle of a text, without the space a tokenizer puts before a first one."""
-        ids, newline = self._ids('\n' + piece, as_text), self._newline
-        return ids[len(newline) :] if ids[: len(newline)] == newline else self._ids(piece, as_text)
+    def _following_ids(self, piece: str, as_text: bool, head: str) -> list[int]:
+        """Return the ids of a piece behind `head`, with a space before it only if the tokenizer puts one there."""
+        # Some put it behind each added token, and none behind a line end.
+        lead = '\n' if as_text else next((token for token in self._added if head.endswith(token)), '\n')
+        ids, before = self._ids(lead + piece, as_text), self._ids(lead, as_text)
+        return ids[len(before) :] if ids[: len(before)] == before else self._ids(piece, as_text)
 
     def _ids(self, text: str, as_text: bool = False) -> list[int]:
         # Asked for in both cases: a fast tokenizer keeps the setting of the last call.
         return self.tokenizer(text, add_special_tokens=False, split_special_tokens=as_text, verbose=False)['input_ids']
 
 
-def _token_span(offsets: list[Span], span: Span, text: str) -> Span | None:
-    """Return the tokens that make up the characters `span`, or None if a token reaches over its border."""
+def _token_span(encoding: Encoding, span: Span, text: str) -> Span | None:
+    """Return the tokens that make up the characters `span`, or None if a token reaches over its border.
+
+    Asked character by character: the list of all offsets costs more than the few that are needed.
+    """
     start, end = span
     # Space on both sides of the border (or before a word) may be one token, and offsets may leave space out.
     if text[start - 1 : start] == ' ' or (text[start - 1 : start].isspace() and text[start].isspace()):
         return None
-    first, stop = bisect_left(offsets, (start,)), bisect_left(offsets, (end,))
-    if first and offsets[first - 1][1] > start and text[start : offsets[first - 1][1]].strip():
+    first, last = encoding.char_to_token(start), encoding.char_to_token(end - 1)
+    if first is None or last is None or encoding.token_to_chars(first)[0] < start:
         return None
+    stop, count = last + 1, len(encoding)
+    while stop < count and (encoding.token_to_chars(stop) or span)[0] < end:  # bytes of one character
+        stop += 1
     # A special token may swallow the space after it (rstrip): the overhang is then only space.
-    if stop and offsets[stop - 1][1] > end and text[end : offsets[stop - 1][1]].strip():
-        return None
-    return (first, stop) if stop > first else None
+    reach = encoding.token_to_chars(stop - 1)[1]
+    return None if reach > end and text[end:reach].strip() else (first, stop)

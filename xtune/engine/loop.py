@@ -10,7 +10,7 @@ from mmengine.runner import BaseLoop
 
 from ..data.steps import Step
 from ..data.stream import Cursor
-from ..errors import NonFiniteError
+from ..errors import DataError, NonFiniteError
 from ..models.nonfinite import NonFiniteStep
 from ..registry import LOOPS
 
@@ -69,10 +69,13 @@ class StepLoop(BaseLoop):
         runner.call_hook('before_train')
         runner.model.train()
         with self._catching_signals():
-            for batches in self.dataloader:
-                self._step(batches)
-                if self.interrupted:
-                    break
+            try:
+                for batches in self.dataloader:
+                    self._step(batches)
+                    if self.interrupted:
+                        break
+            except DataError as error:  # torch puts the traceback of a loader process before the message
+                raise DataError(str(error).rpartition('errors.DataError: ')[2]) from error
         runner.call_hook('after_train')
         return runner.model
 

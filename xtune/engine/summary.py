@@ -8,16 +8,18 @@ from ..config.sections import Source
 from ..config.wire import Job
 from ..data.build import TrainingData
 from ..data.report import Report, counted
+from ..visible import visible
 
 
 def data_lines(job: Job, data: TrainingData) -> Iterator[tuple[str, str]]:
     """Yield (label, text) about rows, packing and template."""
     train = data.train
     if job.data.streaming:
-        yield 'streaming', f'windows of {job.data.window:,} rows from {len(job.train_sources)} sources; the first one:'
-    for source, report, used in zip(job.train_sources, train.reports, train.used, strict=not job.data.streaming):
+        sources = counted(len(job.train_sources), 'source')
+        yield 'streaming', f'windows of {job.data.window:,} rows from {sources}; the first one:'
+    for source, report, used in zip(job.train_sources, train.reports, train.used, strict=True):
         yield from _source_lines(source, report, used)
-    if len(train.reports) > 1 or data.val is not None:
+    if not job.data.streaming and (len(train.reports) > 1 or data.val is not None):
         yield 'training', f'{counted(train.samples, "sample")}, {train.tokens:,} tokens an epoch'
     count, full = len(train.sequences), f'{data.efficiency:.1%} full'
     if job.values.pack:
@@ -63,10 +65,11 @@ def model_lines(job: Job, llm: torch.nn.Module, dtype: torch.dtype, device: torc
 def schedule_lines(job: Job, data: TrainingData) -> Iterator[tuple[str, str]]:
     """Yield (label, text) about optimizer steps and where the run writes."""
     schedule = job.schedule
+    per_epoch = f' ({data.steps.steps_per_epoch:,} per epoch, {counted(schedule.max_epochs, "epoch")})'
     yield (
         'steps',
-        f'{counted(len(data.steps), "optimizer step")} ({data.steps.steps_per_epoch:,} per epoch, '
-        f'{counted(schedule.max_epochs, "epoch")}) of {schedule.batch_size} x {schedule.accumulate} sequences',
+        f'{counted(len(data.steps), "optimizer step")}{"" if job.data.streaming else per_epoch} of '
+        f'{schedule.batch_size} x {schedule.accumulate} sequences',
     )
     yield (
         'optimizer',
@@ -78,4 +81,4 @@ def schedule_lines(job: Job, data: TrainingData) -> Iterator[tuple[str, str]]:
 def show(lines: Iterator[tuple[str, str]]) -> None:
     """Print labelled lines."""
     for label, text in lines:
-        print(f'{label:<11}{text}', flush=True)
+        print(f'{label:<11}{visible(text)}', flush=True)

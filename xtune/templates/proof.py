@@ -9,6 +9,7 @@ ends the turn must follow the reply. Anything else is refused: a model trained o
 another prompt when it is used.
 """
 
+from os.path import commonprefix
 from typing import TYPE_CHECKING
 
 from ..data.conversation import Message
@@ -33,14 +34,15 @@ def proven(
         prompt = template._run(messages[:index], tools, prompt=True)
         if not text.startswith(prompt):
             raise _unproven(template, 'it renders a conversation differently from the prompt that inference uses')
-        start, end = len(prompt), _end_of_reply(template, messages[index], text, len(prompt))
+        start, end = len(prompt), _end_of_reply(template, messages[: index + 1], tools, text, len(prompt))
         tag = _end_tag(template.end_tokens, text, end)
         if tag is None and index == replies[-1]:
             # Some templates close a last reply only when asked for the next prompt.
             longer = template._run(messages, tools, prompt=True)
             tag = _end_tag(template.end_tokens, longer, end) if longer.startswith(text) else None
             text = longer
-            if tag and not _ends_a_turn(template.end_tokens, longer[end + tag :]):
+            opens = tag and prompt.rstrip().endswith(longer[end : end + tag].strip())
+            if opens or tag and not _ends_a_turn(template.end_tokens, longer[end + tag :]):
                 tag = None  # it begins the next turn
         if tag is None:
             raise _unproven(template, 'no token ends a reply, so the model could not learn to stop')
@@ -48,16 +50,20 @@ def proven(
     return text[: spans[-1][1]] + _tail(template.end_tokens, text[spans[-1][1] :]), spans
 
 
-def _end_of_reply(template: 'ChatTemplate', message: Message, text: str, start: int) -> int:
-    """Return where the reply in `message`, which begins at `start`, ends in `text`."""
+def _end_of_reply(
+    template: 'ChatTemplate', messages: list[Message], tools: list[dict] | None, text: str, start: int
+) -> int:
+    """Return where the reply in the last of `messages`, which begins at `start`, ends in `text`."""
+    message = messages[-1]
     if message.get('tool_calls'):
-        ends = [at for at in (text.find(tag, start) for tag in template.end_tokens) if at >= 0]
-        last = message['tool_calls'][-1]['function']['name']
-        called = text.find(last, start)
-        after = [at for at in ends if at > called >= 0]
-        if not after:
+        # Tokens such as </tool_call>, and those in the data, stand before the one that ends the turn.
+        shared = commonprefix([template._run(messages, tools), text])
+        called = shared.find(message['tool_calls'][-1]['function']['name'], start)
+        found = [(shared.rfind(tag), tag) for tag in template.end_tokens]
+        ends = [(at + len(tag), at) for at, tag in found if at > called >= 0]
+        if not ends:
             raise _unproven(template, 'it has no form for tool calls')
-        return min(after)
+        return max(ends)[1]
     reply = message['content']
     if text.startswith(reply, start):
         return start + len(reply)

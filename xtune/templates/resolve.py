@@ -34,7 +34,8 @@ def _bound(name: str, source: str, tokenizer: PreTrainedTokenizerBase) -> ChatTe
             if needed == 'eos_token' and name != 'auto':
                 raise TemplateError(f'template `{name}` ends replies with the eos token, which this tokenizer lacks')
             variables[needed] = ''
-    return ChatTemplate(name, source, variables, tuple(sorted(tokenizer.get_added_vocab(), key=len, reverse=True)))
+    ends = tuple(sorted(tokenizer.get_added_vocab(), key=len, reverse=True))
+    return ChatTemplate(name, source, variables, ends, own=ALIASES.get(name, name) in NAMES)
 
 
 def _source(name: str, tokenizer: PreTrainedTokenizerBase) -> str:

@@ -45,7 +45,7 @@ def system_text(name_or_text: str) -> str:
         TemplateError: A single word that is nearly one of the names.
     """
     if name_or_text in SYSTEM_PROMPTS:
-        return SYSTEM_PROMPTS[name_or_text]
+        return SYSTEM_PROMPTS[name_or_text].replace('{bot_name}', 'MOSS')
     is_word = name_or_text.split() == [name_or_text]
     if is_word and (hint := did_you_mean(name_or_text, SYSTEM_PROMPTS)):
         raise TemplateError(

@@ -7,12 +7,14 @@ so themselves. For a template without marks the span is proven (see `proof.py`).
 import json
 import re
 from dataclasses import dataclass
+from functools import cached_property
 
 from transformers import PreTrainedTokenizerBase
 from transformers.utils.chat_template_utils import render_jinja_template
 
 from ..data.conversation import REPLIES, Message
 from ..errors import TemplateError
+from . import fast
 from .closest import advice
 from .proof import proven
 
@@ -24,15 +26,17 @@ Span = tuple[int, int]
 class ChatTemplate:
     """A template bound to a tokenizer's special tokens.
 
-    `end_tokens` are the texts that may close a turn in a template without marks.
+    `end_tokens` are the texts that may close a turn in a template without marks; `own` says that the source is one of
+    xtune's files.
     """
 
     name: str
     source: str
     variables: dict[str, str]
     end_tokens: tuple[str, ...]
+    own: bool = False
 
-    @property
+    @cached_property
     def has_marks(self) -> bool:
         """Whether the template itself says what is trained."""
         return bool(_MARK.search(self.source))
@@ -61,8 +65,11 @@ class ChatTemplate:
         return self._run(messages, tools, prompt=True)
 
     def _run(self, messages: list[Message], tools: list[dict] | None = None, prompt: bool = False, marks: bool = False):
-        plain = [{k: v for k, v in m.items() if k != 'train'} for m in messages]
         try:
+            if self.own and fast.fits(messages, tools):
+                text, spans = fast.without_marks(fast.render(self.source, messages, prompt, self.variables))
+                return (text, spans) if marks else text
+            plain = [{k: v for k, v in m.items() if k != 'train'} for m in messages]
             texts, spans = render_jinja_template(
                 conversations=[plain],
                 tools=tools,

@@ -1,0 +1,108 @@
+"""`check-custom-dataset` says in ten lines what there is to train on and what to look at first."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+
+from xtune.config.load import load
+from xtune.config.wire import wire
+from xtune.data.build import build_data
+
+
+@pytest.fixture
+def write(tmp_path):
+    """Return a function that writes rows and returns the option that names them."""
+
+    def written(rows, name='rows.json'):
+        (tmp_path / name).write_text(json.dumps(rows), encoding='utf-8')
+        return {'train_dataset.path': str(tmp_path / name)}
+
+    return written
+
+
+def verdict(out):
+    (last,) = out.splitlines()[-1:]
+    assert last.startswith('verdict    ready to train') and len(out.splitlines()) <= 10
+    return last.removeprefix('verdict    ready to train')
+
+
+def different(count, reply='The answer to this is {}, as one can see.'):
+    return [{'instruction': f'What is {i}?', 'output': reply.format(i)} for i in range(count)]
+
+
+def test_a_verdict_in_ten_lines(make_config, xtune, write, tmp_path):
+    code, out, _ = xtune('check-custom-dataset', make_config(pack=False, val_dataset=0.2, **write(different(40))))
+    assert code == 0 and verdict(out) == ''
+    assert [
+        line[:11].strip() for line in out.splitlines()
+    ] == 'data lengths packing validation template steps verdict'.split()
+    assert f'data       {tmp_path / "rows.json"} as alpaca: 40 rows -> 40 samples' in out
+    assert 'template   chatml; a reply ends at <|im_end|>\n' in out
+    assert 'steps      8 per epoch, 16 steps in all, of 2 x 2 sequences\n' in out
+
+
+@pytest.mark.parametrize(
+    ('rows', 'expected'),
+    [
+        (different(40, 'Yes, it is.'), ', but: all 40 replies are the same'),
+        (different(8), ', but: 8 rows to train on are few: a model needs at least dozens to learn from'),
+        (different(30) + different(12), ', but: 29% of the samples repeat another row: remove the duplicates'),
+        (different(60) + [{'instruction': 'a'}], ', but: 1.6% of the rows are skipped: mend them (see above)'),
+        (different(150) + [{'instruction': 'a'}], ''),
+        (
+            [{'instruction': f'{i} ' + 'word ' * 110, 'output': f'{i}'} for i in range(40)],
+            ', but: only 2.2% of the tokens are trained: `xtune log-dataset` shows which',
+        ),
+    ],
+)
+def test_the_verdict_names_what_to_look_at_first(make_config, xtune, write, rows, expected):
+    code, out, err = xtune('check-custom-dataset', make_config(**write(rows)))
+    assert code == 0 and verdict(out) == expected, err
+
+
+@pytest.mark.parametrize('overlong', ['truncate', 'drop', 'split'])
+def test_the_verdict_names_the_length_that_fits(make_config, xtune, write, overlong):
+    rows = different(80) + [{'instruction': f'Long {i}?', 'output': f'{i} ' + 'word ' * 150} for i in range(20)]
+    code, out, _ = xtune('check-custom-dataset', make_config(overlong=overlong, **write(rows)))
+    whole = build_data(wire(load(make_config(max_length=512, pack=False, **write(rows))), 'run')).train.store.lengths
+    longest = int(np.percentile(whole, 99, method='higher'))
+    assert code == 0 and re.search(
+        rf'20 rows (shortened|dropped|split).*; the first: .*rows.json, row 81 \({whole[80]} tokens', out
+    )
+    advice = f', but: 20% of the rows are shortened or dropped: raise max_length to {longest} (99 % of the rows fit)'
+    assert verdict(out) == advice
+    assert '\ntoo long   first ' in xtune('log-dataset', make_config(overlong=overlong, **write(rows)), '--rows', 0)[1]
+
+
+def test_skipped_rows_are_named_with_the_first_of_them(make_config, xtune, write, tmp_path):
+    rows = [*different(60), {'instruction': 'a', 'output': ''}, {'instruction': 'a'}, {'instruction': 'b'}]
+    code, out, _ = xtune('check-custom-dataset', make_config(**write(rows)))
+    first = f'{tmp_path / "rows.json"}, row 61: empty reply'
+    line = f'3 rows skipped: no column `output` (2), empty reply (1); the first: {first}'
+    assert code == 0 and f'           {line}\n' in out
+
+
+def test_data_that_cannot_be_trained_on_end_with_an_error(make_config, xtune, write):
+    code, out, err = xtune('check-custom-dataset', make_config(**write([{'instruction': 'a', 'output': ''}] * 3)))
+    assert code == 2 and 'verdict' not in out and 'empty reply' in err
+
+
+def test_of_a_stream_the_first_window_is_looked_at(make_config, xtune, write, tmp_path):
+    options = {**write(different(200)), 'data.streaming': True, 'data.window': 50, 'schedule.max_steps': 3}
+    code, out, err = xtune('check-custom-dataset', make_config(**options))
+    assert code == 0 and verdict(out) == '', err
+    assert 'data       first window only: ' in out and '50 rows -> 50 samples' in out
+    assert 'steps      3 steps in all, of 2 x 2 sequences' in out
+    # Of a source that comes later nothing is read yet.
+    write(different(5), 'later.json')
+    sources = [{'path': options['train_dataset.path'], 'map_fn': 'alpaca'}]
+    sources.append({**sources[0], 'path': str(tmp_path / 'later.json')})
+    both = make_config(**{'data.streaming': True, 'data.window': 50, 'schedule.max_steps': 3}, train_dataset=sources)
+    assert verdict(xtune('check-custom-dataset', both)[1]) == ''
+    code, out, err = xtune('log-dataset', both, '--html', tmp_path / 'page.html', '--rows', 1)
+    assert code == 0 and 'later.json' in (tmp_path / 'page.html').read_text(encoding='utf-8'), err
+    # A small source is read again and again; that makes no duplicates.
+    options |= {**write(different(30)), 'data.window': 100}
+    assert verdict(xtune('check-custom-dataset', make_config(**options))[1]) == ''

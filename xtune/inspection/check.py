@@ -1,0 +1,81 @@
+"""`xtune check-custom-dataset`: a verdict on the training data, in about ten lines."""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from ..config.wire import Job
+from ..data.build import TrainingData, build_data
+from ..data.report import Report, counted
+from ..engine.summary import data_lines
+from .statistics import length_text, sample_lengths, trained_share
+from .survey import Uncut, likeness, shortened_rows, surveyed
+from .terminal import say
+
+FEW_ROWS = 20
+
+
+def check_dataset(job: Job) -> None:
+    """Print what there is to train on and what to look at first.
+
+    Raises:
+        DataError, TemplateError, ModelError: The data cannot be trained on as it is.
+    """
+    data = build_data(job)
+    surveys = surveyed(job, data)
+    say(_lines(job, data, surveys))
+    worry = next(_worries(data, [survey for survey in surveys if survey]), None)
+    say([('verdict', f'ready to train, but: {worry}' if worry else 'ready to train')])
+
+
+def _lines(job: Job, data: TrainingData, surveys: list[Uncut | None]) -> Iterator[tuple[str, str]]:
+    losses = (_loss_lines(report, survey) for report, survey in zip(data.train.reports, surveys, strict=True))
+    for label, text in data_lines(job, data):
+        if label == 'data':
+            yield label, f'first window only: {text}' if job.data.streaming else text
+            yield from (('', line) for line in next(losses))
+        elif label == 'packing':
+            yield 'lengths', length_text(sample_lengths(data.train))
+            yield label, text
+        elif label in ('validation', 'template'):
+            yield label, text
+    schedule = job.schedule
+    each = f'of {schedule.batch_size} x {schedule.accumulate} sequences'
+    epochs = '' if job.data.streaming else f'{data.steps.steps_per_epoch:,} per epoch, '
+    yield 'steps', f'{epochs}{counted(len(data.steps), "step")} in all, {each}'
+
+
+def _loss_lines(report: Report, survey: Uncut | None) -> Iterator[str]:
+    """Yield a line about the rows that are skipped, and one about those that are too long, with the first of each."""
+    if report.bad:
+        example = f'; the first: {": ".join(report.examples[0])}' if report.examples else ''
+        yield f'{counted(report.bad_rows, "row")} skipped: {_reasons(report.bad.most_common())}{example}'
+    if survey:
+        example = f'; the first: {survey.first}' if survey.first else ''
+        parts = [counted(count, *note.split(' ', 1)) for note, count in report.notes.most_common() if count]
+        yield f'{", ".join(parts)}{example}'
+
+
+def _reasons(counts: list[tuple[str, int]]) -> str:
+    return ', '.join(f'{reason} ({count:,})' for reason, count in counts) if len(counts) > 1 else counts[0][0]
+
+
+def _worries(data: TrainingData, surveys: list[Uncut]) -> Iterator[str]:
+    """Yield what may spoil the training, the worst first."""
+    alike, share, reports = likeness(data.train), trained_share(data.train), data.train.reports
+    rows, skipped = (sum(getattr(report, name) for report in reports) for name in ('rows', 'bad_rows'))
+    if alike.replies == 1 and alike.samples > 1:
+        yield f'all {alike.samples:,} replies are the same'
+    if share < 0.05:
+        yield f'only {share:.1%} of the tokens are trained: `xtune log-dataset` shows which'
+    if (short := sum(map(shortened_rows, reports))) > 0.1 * rows:
+        lengths = np.concatenate([survey.lengths for survey in surveys])
+        fits = int(np.percentile(lengths, 99, method='higher')) if len(lengths) else 0
+        more = f'raise max_length to {fits:,} (99 % of the rows fit)' if fits > data.max_length else 'raise max_length'
+        yield f'{short / rows:.0%} of the rows are shortened or dropped: {more}'
+    if alike.repeated > 0.2:
+        yield f'{alike.repeated:.0%} of the samples repeat another row: remove the duplicates'
+    if alike.rows < FEW_ROWS:
+        yield f'{counted(alike.rows, "row")} to train on are few: a model needs at least dozens to learn from'
+    if skipped > 0.01 * rows:
+        yield f'{skipped / rows:.1%} of the rows are skipped: mend them (see above)'
