@@ -12,6 +12,7 @@ from pathlib import Path
 
 from .commands import COMMANDS
 from .errors import XtuneError
+from .parallel.launch import LAUNCHED
 from .version import __version__
 from .visible import visible
 
@@ -42,7 +43,9 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(arguments: list[str] | None = None) -> None:
     """Run one command and leave the process with its exit code."""
+    arguments = sys.argv[1:] if arguments is None else arguments
     parsed = build_parser().parse_args(arguments)
+    parsed.arguments = arguments
     sys.exit(_guarded(parsed.run, parsed))
 
 
@@ -52,7 +55,8 @@ def _guarded(run: Callable[[argparse.Namespace], int | None], parsed: argparse.N
     except XtuneError as error:
         if parsed.debug:
             raise
-        print('error: ' + visible(str(error), keep='\n'), file=sys.stderr)
+        if LAUNCHED not in os.environ:
+            print('error: ' + visible(str(error), keep='\n'), file=sys.stderr)
         return 2
     except OSError as error:
         if isinstance(error, BrokenPipeError):  # `xtune list-cfg | head`

@@ -31,7 +31,8 @@ def _add(parser: argparse.ArgumentParser) -> None:
 def _run(args: argparse.Namespace) -> int:
     from ..config.load import load, parse_options
     from ..config.presets import find
-    from ..errors import ConfigError
+    from ..parallel import launch
+    from ..parallel.world import from_environment, mute_others
 
     options: dict[str, Any] = parse_options(args.cfg_options)
     if args.work_dir is not None:
@@ -40,16 +41,23 @@ def _run(args: argparse.Namespace) -> int:
         options['seed'] = args.seed
     if args.deepspeed is not None:
         options['strategy'] = deepspeed_strategy(args.deepspeed)
-    if args.launcher != 'none':
-        raise ConfigError(f'--launcher {args.launcher}: this version trains on one device; leave --launcher away')
     config = find(args.config)
     # Structure first: a misspelt section is reported before torch is imported.
     if load(config, options).get('evaluation'):
         print('note: the section `evaluation` is not run by this version')
 
+    start = launch.wanted()
+    if start is not None:
+        return launch.run(start, args.arguments)
+    world = from_environment(args.launcher)
+    mute_others(world)
     from ..engine.train import train
 
-    return train(config, options, args.resume)
+    if world.size == 1:
+        return train(config, options, args.resume)
+    from torch.distributed.elastic.multiprocessing.errors import record
+
+    return record(train)(config, options, args.resume, world)
 
 
 def deepspeed_strategy(name: str) -> dict[str, Any]:

@@ -129,6 +129,12 @@ class Strategy:
         'offload is refused.'
     )
     deepspeed: dict | None = knob('DeepSpeed configuration (its JSON as a dict).', None)
+    timeout: float = knob(
+        'Seconds that processes wait for each other in an optimizer step, beyond which the run ends; after half of '
+        'them the stacks of all are written to the work_dir.',
+        1800.0,
+        above=0,
+    )
 
 
 @dataclass(frozen=True)

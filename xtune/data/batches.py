@@ -50,9 +50,12 @@ class MicroBatch:
 def collate(store: Store, sequences: list[np.ndarray], pad_id: int, joined: bool = False) -> MicroBatch:
     """Return the tensors of `sequences`, each pieces [n, 3] of (sample, first token, end token).
 
+    Without sequences it is a row of padding, for a device that has nothing to do while others have.
+
     `joined` sequences are one text each: positions run on and the first token of a sample is predicted too.
     """
-    width = max(int((pieces[:, 2] - pieces[:, 1]).sum()) for pieces in sequences)
+    sequences = sequences or [np.empty((0, 3), dtype=np.int64)]
+    width = max(int((pieces[:, 2] - pieces[:, 1]).sum()) for pieces in sequences) or 2
     shape = (len(sequences), width)
     input_ids = np.full(shape, pad_id, dtype=np.int64)
     positions = np.zeros(shape, dtype=np.int64)

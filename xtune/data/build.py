@@ -24,7 +24,7 @@ from .plan import Plan
 from .prepare import prepare
 from .report import Report
 from .split import Split
-from .steps import PlannedSteps, StreamedSteps
+from .steps import WHOLE, PlannedSteps, Share, StreamedSteps
 from .stops import stop_ids
 from .store import JoinedStore
 from .streaming import streamed
@@ -96,8 +96,8 @@ def _load_tokenizer(job: Job, name: str) -> PreTrainedTokenizerBase:
     return legacy_tokenizer(folder, job.load_llm.keywords.get('variant'), **given)
 
 
-def build_data(job: Job) -> TrainingData:
-    """Return the data of `job`.
+def build_data(job: Job, share: Share = WHOLE) -> TrainingData:
+    """Return the data of `job`, and of its steps the `share` of this device.
 
     Raises:
         DataError, TemplateError, ModelError: What the user must mend, before the model is loaded.
@@ -111,12 +111,13 @@ def build_data(job: Job) -> TrainingData:
     pad_id = next(i for i in (tokenizer.pad_token_id, tokenizer.eos_token_id, 0) if i is not None)
     if job.data.streaming:
         val = _validation(job, encoder)
-        train, steps = streamed(job, encoder, pad_id)
+        train, steps = streamed(job, encoder, pad_id, share)
         return TrainingData(tokeniser, stops, train, val, steps, values.max_length)
     train, val = _splits(job, encoder)
-    plan = Plan(train.sequences, schedule.batch_size, schedule.accumulate, values.seed, job.data.longest_first)
+    settings = (schedule.batch_size, schedule.accumulate, values.seed, job.data.longest_first, share.of)
+    plan = Plan(train.sequences, *settings)
     count = plan.steps_per_epoch * schedule.max_epochs
-    steps = PlannedSteps(train.store, train.store.content, plan, min(count, schedule.max_steps or count), pad_id)
+    steps = PlannedSteps(train.store, train.store.content, plan, min(count, schedule.max_steps or count), pad_id, share)
     return TrainingData(tokeniser, stops, train, val, steps, values.max_length)
 
 

@@ -13,11 +13,12 @@ class Plan:
 
     Args:
         sequences: What there is to train on.
-        batch_size: Sequences in one forward pass.
-        accumulate: Forward passes per optimizer step.
+        batch_size: Sequences in one forward pass of one device.
+        accumulate: Forward passes of a device per optimizer step.
         seed: Decides the order, together with the epoch.
         longest_first: The first step of all takes the longest sequences, so that one that does not fit into memory
             ends the run at its start.
+        devices: Devices that share each step. The order is the same for any number of them.
     """
 
     sequences: Sequences
@@ -25,14 +26,15 @@ class Plan:
     accumulate: int
     seed: int
     longest_first: bool = False
+    devices: int = 1
 
     def __post_init__(self) -> None:
         self._order: tuple[int, np.ndarray] | None = None
 
     @property
     def per_step(self) -> int:
-        """Sequences in one optimizer step."""
-        return self.batch_size * self.accumulate
+        """Sequences in one optimizer step, on all devices together."""
+        return self.batch_size * self.accumulate * self.devices
 
     @property
     def steps_per_epoch(self) -> int:
@@ -40,7 +42,10 @@ class Plan:
         return -(-len(self.sequences) // self.per_step)
 
     def step(self, index: int) -> list[list[np.ndarray]]:
-        """Return the micro-batches of optimizer step `index`, from 0 over all epochs: lists of pieces [n, 3]."""
+        """Return the micro-batches of optimizer step `index`, those of all devices: lists of pieces [n, 3].
+
+        Steps count from 0 over all epochs.
+        """
         epoch, within = divmod(index, self.steps_per_epoch)
         if self._order is None or self._order[0] != epoch:
             self._order = epoch, self._shuffled(epoch)

@@ -2,7 +2,8 @@
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import torch
 from torch.utils.data import DataLoader, Dataset
@@ -11,9 +12,27 @@ from .batches import MicroBatch, Store, collate
 from .plan import Plan
 from .stream import Cursor, RowStream
 
+Group = TypeVar('Group')
+
+
+@dataclass(frozen=True)
+class Share:
+    """Which micro-batches of a step are this device's: every `of`-th, from number `rank` on."""
+
+    rank: int = 0
+    of: int = 1
+
+    def pick(self, groups: list[Group], blank: Group) -> list[Group]:
+        """Return this device's part of `groups`; all devices get equally many, where there are too few a `blank`."""
+        rounds = -(-len(groups) // self.of)
+        return (groups + [blank] * (rounds * self.of - len(groups)))[self.rank :: self.of]
+
+
+WHOLE = Share()  # one device takes all
+
 
 class Step(list[MicroBatch]):
-    """The micro-batches of one optimizer step. `cursor` is where a stream stands after it."""
+    """The micro-batches of one device in one optimizer step. `cursor` is where a stream stands after it."""
 
     cursor: Cursor | None = None
 
@@ -27,17 +46,20 @@ class PlannedSteps(Dataset):
         plan: The order.
         steps: Optimizer steps of the run.
         pad_id: Fills rows up.
+        share: Which micro-batches this device takes.
     """
 
-    def __init__(self, store: Store, content: str, plan: Plan, steps: int, pad_id: int) -> None:
+    def __init__(self, store: Store, content: str, plan: Plan, steps: int, pad_id: int, share: Share = WHOLE) -> None:
         self.store, self.content, self.plan, self.steps, self.pad_id = store, content, plan, steps, pad_id
+        self.share = share
 
     def __len__(self) -> int:
         return self.steps
 
     def __getitem__(self, index: int) -> Step:
         joined = self.plan.sequences.joined
-        return Step(collate(self.store, sequences, self.pad_id, joined) for sequences in self.plan.step(index))
+        groups = self.share.pick(self.plan.step(index), [])
+        return Step(collate(self.store, sequences, self.pad_id, joined) for sequences in groups)
 
     @property
     def steps_per_epoch(self) -> int:
@@ -46,13 +68,18 @@ class PlannedSteps(Dataset):
 
     @property
     def batch_size(self) -> int:
-        """Sequences in one forward pass."""
+        """Sequences in one forward pass of a device."""
         return self.plan.batch_size
+
+    @property
+    def per_step(self) -> int:
+        """Sequences in one optimizer step, on all devices together."""
+        return self.plan.per_step
 
     def identity(self) -> str:
         """Return a hash of the tokens and their order: what must be the same for a resumed run to go on."""
         plan, sequences = self.plan, self.plan.sequences
-        settings = (self.content, sequences.joined, plan.batch_size, plan.accumulate, plan.seed, plan.longest_first)
+        settings = (self.content, sequences.joined, plan.per_step, plan.seed, plan.longest_first)
         digest = hashlib.blake2b(repr(settings).encode(), digest_size=16)
         digest.update(sequences.pieces.tobytes() + sequences.starts.tobytes())
         return digest.hexdigest()
@@ -67,12 +94,16 @@ class StreamedSteps(Dataset):
     Args:
         stream: Windows of sequences.
         steps: Optimizer steps of the run.
-        batch_size: Sequences in one forward pass.
+        batch_size: Sequences in one forward pass of a device.
         pad_id: Fills rows up.
         identity: A hash of sources and settings.
+        share: Which micro-batches this device takes. Each device reads the whole stream.
     """
 
-    def __init__(self, stream: RowStream, steps: int, batch_size: int, pad_id: int, identity: str) -> None:
+    def __init__(
+        self, stream: RowStream, steps: int, batch_size: int, pad_id: int, identity: str, share: Share = WHOLE
+    ) -> None:
+        self.share = share
         self.stream, self.steps, self.batch_size, self.pad_id = stream, steps, batch_size, pad_id
         self._identity = identity
         self.start(None)
@@ -90,6 +121,11 @@ class StreamedSteps(Dataset):
         """Optimizer steps of the run: a stream has no epochs."""
         return self.steps
 
+    @property
+    def per_step(self) -> int:
+        """Sequences in one optimizer step, on all devices together."""
+        return self.stream.per_step
+
     def identity(self) -> str:
         """Return a hash of sources and settings: what must be the same for a resumed run to go on."""
         return self._identity
@@ -104,8 +140,9 @@ class StreamedSteps(Dataset):
         for window in self.stream.windows(replace(cursor, step=0)):
             for number in range(first, window.steps):
                 chosen = [window.sequences[i] for i in range(number * per_step, (number + 1) * per_step)]
-                groups = (chosen[i : i + self.batch_size] for i in range(0, per_step, self.batch_size))
-                step = Step(collate(window.store, group, self.pad_id, window.sequences.joined) for group in groups)
+                groups = [chosen[i : i + self.batch_size] for i in range(0, per_step, self.batch_size)]
+                mine = self.share.pick(groups, [])
+                step = Step(collate(window.store, group, self.pad_id, window.sequences.joined) for group in mine)
                 ends = number + 1 == window.steps
                 step.cursor = window.next if ends else replace(window.begin, step=number + 1)
                 yield step

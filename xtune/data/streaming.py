@@ -8,11 +8,11 @@ from .encode import Encoder
 from .mapping import row_mapper
 from .sources import RowSource
 from .split import Split
-from .steps import StreamedSteps
+from .steps import Share, StreamedSteps
 from .stream import Cursor, RowStream
 
 
-def streamed(job: Job, encoder: Encoder, pad_id: int) -> tuple[Split, StreamedSteps]:
+def streamed(job: Job, encoder: Encoder, pad_id: int, share: Share) -> tuple[Split, StreamedSteps]:
     """Return the first window, to be looked at, and the steps of the run.
 
     Raises:
@@ -29,7 +29,7 @@ def streamed(job: Job, encoder: Encoder, pad_id: int) -> tuple[Split, StreamedSt
         encoder,
         weights=weights if any(weights) else None,
         window=job.data.window,
-        per_step=schedule.batch_size * schedule.accumulate,
+        per_step=schedule.batch_size * schedule.accumulate * share.of,
         mode=values.packing,
         seed=values.seed,
         max_bad_rows=job.data.max_bad_rows,
@@ -39,10 +39,10 @@ def streamed(job: Job, encoder: Encoder, pad_id: int) -> tuple[Split, StreamedSt
         [rows.identity() for rows, _ in pairs],
         [mapper.identity() for _, mapper in pairs],
         encoder.identity(),
-        (weights, job.data.window, schedule.batch_size, schedule.accumulate, values.packing, values.seed),
+        (weights, job.data.window, stream.per_step, values.packing, values.seed),
     )
     digest = hashlib.blake2b(repr(identity).encode(), digest_size=16).hexdigest()
-    steps = StreamedSteps(stream, schedule.max_steps, schedule.batch_size, pad_id, digest)
+    steps = StreamedSteps(stream, schedule.max_steps, schedule.batch_size, pad_id, digest, share)
     return Split(first.store, first.sequences, first.reports, [1.0] * len(pairs)), steps
 
 

@@ -12,6 +12,7 @@ from ..data.steps import Step
 from ..data.stream import Cursor
 from ..errors import DataError, NonFiniteError
 from ..models.nonfinite import NonFiniteStep
+from ..parallel.together import several
 from ..registry import LOOPS
 
 
@@ -30,7 +31,8 @@ class StepLoop(BaseLoop):
         self.steps_done = 0
         self.steps_per_epoch = dataloader.dataset.steps_per_epoch
         self.cursor: Cursor | None = None  # where a stream of rows stands after the steps done
-        self.interrupted: signal.Signals | None = None
+        self.interrupted = False  # some process of the run was asked to stop
+        self._signal: signal.Signals | None = None
 
     @property
     def iter(self) -> int:
@@ -85,10 +87,10 @@ class StepLoop(BaseLoop):
             runner.call_hook('before_train_epoch')
         runner.call_hook('before_train_iter', batch_idx=self._iter, data_batch=batches)
         try:
-            outputs = runner.model.train_step(batches, optim_wrapper=runner.optim_wrapper)
+            outputs = runner.model.train_step(batches, runner.optim_wrapper, stop=lambda: self._signal is not None)
         except NonFiniteStep as error:
             raise self._non_finite(error) from error
-        self.steps_done, self.cursor = self._iter + 1, batches.cursor
+        self.steps_done, self.cursor, self.interrupted = self._iter + 1, batches.cursor, outputs['stop']
         runner.call_hook('after_train_iter', batch_idx=self._iter, data_batch=batches, outputs=outputs)
         self._iter += 1
         if self._iter % self.steps_per_epoch == 0:
@@ -107,12 +109,15 @@ class StepLoop(BaseLoop):
 
     @contextmanager
     def _catching_signals(self) -> Iterator[None]:
-        """Let the first Ctrl-C or SIGTERM end the run after the current step, and the second at once."""
+        """Let the first Ctrl-C or SIGTERM end the run after the current step, and the second at once.
+
+        A launcher passes a Ctrl-C on as SIGTERM, which is then no second one.
+        """
 
         def stop(number: int, _frame: Any) -> None:
-            if self.interrupted:
+            if self._signal and not (several() and number == signal.SIGTERM):
                 raise KeyboardInterrupt
-            self.interrupted = signal.Signals(number)
+            self._signal = signal.Signals(number)
 
         kept = {}
         try:

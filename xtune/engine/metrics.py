@@ -4,21 +4,26 @@ import json
 from pathlib import Path
 
 from ..atomic import write_text
+from ..parallel.together import rank
 
 
 class MetricsFile:
-    """The figures of a run, in optimizer steps."""
+    """The figures of a run, in optimizer steps; those of the main process, as the figures are of all together."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
     def forget_after(self, step: int) -> None:
         """Drop what was written beyond `step`, where a resumed run goes on."""
+        if rank():
+            return
         kept = [row for row in self.rows() if row['step'] <= step]
         write_text(self.path, ''.join(json.dumps(row) + '\n' for row in kept))
 
     def add(self, step: int, **figures: float) -> None:
         """Append figures of one step."""
+        if rank():
+            return
         with self.path.open('a', encoding='utf-8') as file:
             file.write(json.dumps(dict(step=step, **figures)) + '\n')
 

@@ -8,6 +8,7 @@ from mmengine.optim import OptimWrapper
 from ..config.sections import Schedule
 from ..config.wire import Job
 from ..errors import ConfigError
+from ..parallel.together import sum_gradients
 
 
 class StepOptimizer(OptimWrapper):
@@ -21,7 +22,9 @@ class StepOptimizer(OptimWrapper):
         self.max_grad_norm = max_grad_norm
 
     def clip(self) -> torch.Tensor:
-        """Scale the gradients to `max_grad_norm` at most and return their global L2 norm before that, a scalar."""
+        """Sum the gradients over all processes, scale them to `max_grad_norm` at most, and return their global L2 norm
+        before that, a scalar."""
+        sum_gradients(p for group in self.param_groups for p in group['params'])
         parameters = [p for group in self.param_groups for p in group['params'] if p.grad is not None]
         norm = torch.nn.utils.get_total_norm([p.grad for p in parameters])
         # A norm that is not finite would make every gradient so, and hide which parameter's was.

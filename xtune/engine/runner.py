@@ -7,6 +7,7 @@ from mmengine.runner import FlexibleRunner
 
 from ..data.stream import Cursor
 from ..errors import CheckpointError
+from ..parallel.together import failing_together, rank
 from . import files
 
 
@@ -14,8 +15,8 @@ class TuneRunner(FlexibleRunner):
     """A FlexibleRunner that saves and resumes bit-exactly.
 
     Args:
-        run_meta: What each checkpoint says about its run: `plan` (a hash of data order and batch settings), `config`
-            (text), `export` (see models/export.py).
+        run_meta: What each checkpoint says about its run: `plan` (a hash of data order and batch settings),
+            `sequences_per_step` (on all devices), `config` (text), `export` (see models/export.py).
     """
 
     def __init__(self, *args: Any, run_meta: dict[str, Any], **kwargs: Any) -> None:
@@ -31,6 +32,8 @@ class TuneRunner(FlexibleRunner):
     def save_checkpoint(self, out_dir: str, filename: str, **_: Any) -> Path:
         """Write `filename` for the steps done so far and point `last_checkpoint` to it; return its path.
 
+        Every process of the run takes part; the main one writes.
+
         Raises:
             CheckpointError: It could not be written; earlier files are untouched.
         """
@@ -40,7 +43,9 @@ class TuneRunner(FlexibleRunner):
         if self.train_loop.cursor is not None:
             meta['cursor'] = self.train_loop.cursor.to_dict()
         self.strategy.save_checkpoint(str(path), extra_ckpt=dict(meta=meta))
-        files.point_to(path)
+        with failing_together():
+            if rank() == 0:
+                files.point_to(path)
         return path
 
     def resume(self, filename: str, *_: Any, **__: Any) -> None:
@@ -51,11 +56,17 @@ class TuneRunner(FlexibleRunner):
         """
         checkpoint = self.strategy.resume(filename)
         meta = checkpoint['meta']
+        now, then = self.run_meta['sequences_per_step'], meta.get('sequences_per_step')
+        if then not in (None, now):
+            raise CheckpointError(
+                f'{filename} was written with other batches: {then} sequences an optimizer step, this run has {now} '
+                f'(schedule.batch_size x schedule.accumulate x devices). Set schedule.accumulate so that it is {then}.'
+            )
         if meta['plan'] != self.run_meta['plan']:
             raise CheckpointError(
-                f'{filename} was written with other data or other batches (rows, template, max_length, pack, '
-                'batch_size, accumulate or seed), so the run cannot go on where it stood. Give it the same settings, '
-                f'or start anew. Its settings are in {Path(filename).parent}.'
+                f'{filename} was written with other data or other batches (rows, template, max_length, pack or seed), '
+                'so the run cannot go on where it stood. Give it the same settings, or start anew. Its settings are '
+                f'in {Path(filename).parent}.'
             )
         if meta['iter'] > self.train_loop.max_iters:
             raise CheckpointError(

@@ -1,4 +1,4 @@
-"""How a run is spread over devices. Here: not at all, one GPU or the CPU."""
+"""How a run is spread over devices. Here: each process has the whole model, on one GPU or the CPU."""
 
 import warnings
 from pathlib import Path
@@ -7,13 +7,17 @@ from typing import Any
 import torch
 from mmengine._strategy import SingleDeviceStrategy
 
+from ..parallel.together import everyones, failing_together, rank
 from ..registry import STRATEGIES
 from . import files
 
 
 @STRATEGIES.register_module()
-class OneDevice(SingleDeviceStrategy):
-    """Trains on the device the model is on, and saves only what is trained.
+class Replicated(SingleDeviceStrategy):
+    """Trains on the device the model is on, alone or with equal processes beside it, and saves only what is trained.
+
+    Gradients are summed after the last micro-batch of a step (see `together.sum_gradients`), so accumulation and
+    layers that some batch does not reach need no care.
 
     `state` reads and writes what is trained (see `TrainedState`).
     """
@@ -33,7 +37,7 @@ class OneDevice(SingleDeviceStrategy):
         return model  # on its device already; quantised weights must not be moved
 
     def save_checkpoint(self, filename: str, *, extra_ckpt: dict | None = None, **_: Any) -> None:
-        """Write what is trained, the optimizer and the RNG.
+        """Write what is trained, the optimizer and the RNG of every process. The main process writes.
 
         Raises:
             CheckpointError: The file could not be written.
@@ -41,10 +45,12 @@ class OneDevice(SingleDeviceStrategy):
         content = dict(
             state_dict=self.state.get(),
             optimizer=self.optim_state_dict(),
-            rng=files.rng_state(),
+            rng=everyones(files.rng_state()),
             **(extra_ckpt or {}),
         )
-        files.save(content, Path(filename))
+        with failing_together():
+            if rank() == 0:
+                files.save(content, Path(filename))
 
     def resume(self, filename: str, **_: Any) -> dict:
         """Load a checkpoint into the model, the optimizer and the RNG, and return it.
@@ -66,5 +72,12 @@ class OneDevice(SingleDeviceStrategy):
             for _ in range(checkpoint['meta']['iter']):
                 for scheduler in getattr(self, 'param_schedulers', ()):
                     scheduler.step()
-        files.set_rng_state(checkpoint['rng'])
+        self._resume_rng(checkpoint, Path(filename))
         return checkpoint
+
+    def _resume_rng(self, checkpoint: dict, origin: Path) -> None:
+        states = checkpoint['rng'] if isinstance(checkpoint['rng'], list) else [checkpoint['rng']]
+        if rank() < len(states):
+            files.set_rng_state(states[rank()])
+        else:  # more processes than wrote it: a new stream of numbers, the same each time
+            torch.manual_seed(hash((checkpoint['meta']['iter'], rank())) % 2**63)

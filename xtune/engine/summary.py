@@ -8,6 +8,7 @@ from ..config.sections import Source
 from ..config.wire import Job
 from ..data.build import TrainingData
 from ..data.report import Report, counted
+from ..parallel.world import World
 from ..visible import visible
 
 
@@ -62,15 +63,17 @@ def model_lines(job: Job, llm: torch.nn.Module, dtype: torch.dtype, device: torc
     yield 'device', f'{name}, computes in {short}, activations recomputed: {job.values.checkpointing}'
 
 
-def schedule_lines(job: Job, data: TrainingData) -> Iterator[tuple[str, str]]:
+def schedule_lines(job: Job, data: TrainingData, world: World) -> Iterator[tuple[str, str]]:
     """Yield (label, text) about optimizer steps and where the run writes."""
     schedule = job.schedule
     per_epoch = f' ({data.steps.steps_per_epoch:,} per epoch, {counted(schedule.max_epochs, "epoch")})'
     yield (
         'steps',
         f'{counted(len(data.steps), "optimizer step")}{"" if job.data.streaming else per_epoch} of '
-        f'{schedule.batch_size} x {schedule.accumulate} sequences',
+        f'{schedule.batch_size} x {schedule.accumulate}{f" x {world.size}" if world.size > 1 else ""} sequences',
     )
+    if world.size > 1:
+        yield 'devices', f'{world.size} processes, each with the whole model; gradients are summed'
     yield (
         'optimizer',
         f'{job.optimizer.func.__name__}, {schedule.lr_schedule} from lr {job.optimizer.keywords.get("lr")}',

@@ -1,6 +1,7 @@
 """A training run from a config to its checkpoints: the order of things, each built in its own module."""
 
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any
@@ -14,12 +15,16 @@ from ..config.flatten import flatten
 from ..config.load import load
 from ..config.wire import Job, wire
 from ..data.build import TrainingData, build_data
-from ..data.steps import step_loader
+from ..data.steps import Share, step_loader
 from ..errors import ConfigError
 from ..models.build import build_llm
 from ..models.device import best_device
 from ..models.export import ExportInfo, export_info, write_adapter
 from ..models.finetune import SupervisedFineTuning
+from ..parallel.meet import Meeting
+from ..parallel.together import rank
+from ..parallel.watch import Watch
+from ..parallel.world import ALONE, World
 from . import files, hooks, summary
 from .metrics import MetricsFile
 from .optimizer import build_optimizer, schedulers
@@ -27,13 +32,14 @@ from .runner import TuneRunner, newest_whole
 from .state import TrainedState
 
 
-def train(config: Path, options: dict[str, Any], resume: str | bool = False) -> int:
+def train(config: Path, options: dict[str, Any], resume: str | bool = False, world: World = ALONE) -> int:
     """Run `config` with `options`; return 0, or 130 if the run was interrupted and left a checkpoint.
 
     Args:
         config: The config's file.
         options: Dotted option names and values.
         resume: A checkpoint's path, True for the newest whole one in the work_dir, False to start anew.
+        world: The processes of the run; each calls this function.
 
     Raises:
         XtuneError: What the user must mend, as early as it can be known.
@@ -41,23 +47,37 @@ def train(config: Path, options: dict[str, Any], resume: str | bool = False) -> 
     job = wire(load(config, options, check_types=True), config.stem)
     _check_strategy(job)
     work_dir = _writable(job.work_dir)
-    start = _checkpoint_to_resume(work_dir, resume)
-    device = best_device()
-    data = build_data(job)
+    meeting = Meeting(world) if world.size > 1 else None
+    start = _checkpoint_to_resume(work_dir, resume, meeting)
+    device = best_device(world.local_rank)
+    data = build_data(job, Share(world.rank, world.size))
     summary.show(summary.data_lines(job, data))
+    if meeting:
+        meeting.wait_for_all('data are ready')
+    with meeting.group(device, job.strategy.timeout) if meeting else nullcontext():
+        set_random_seed(job.values.seed)  # adapters are initialised at random
+        llm, dtype = build_llm(job, device)
+        summary.show(summary.model_lines(job, llm, dtype, device))
+        summary.show(summary.schedule_lines(job, data, world))
 
-    set_random_seed(job.values.seed)  # adapters are initialised at random
-    llm, dtype = build_llm(job, device)
-    summary.show(summary.model_lines(job, llm, dtype, device))
-    summary.show(summary.schedule_lines(job, data))
+        text = flatten(config, options)
+        if world.is_main:
+            if start is None:
+                _put_aside(work_dir)
+            write_text(work_dir / f'{job.name}.py', text)
+        runner = build_runner(job, data, SupervisedFineTuning(llm, dtype), device, text, start)
+        _train(runner, job, world)
+    return _farewell(runner, job, world)
 
-    if start is None:
-        _put_aside(work_dir)
-    text = flatten(config, options)
-    write_text(work_dir / f'{job.name}.py', text)
-    runner = build_runner(job, data, SupervisedFineTuning(llm, dtype), device, text, start)
-    runner.train()
-    return _farewell(runner, job)
+
+def _train(runner: TuneRunner, job: Job, world: World) -> None:
+    if world.size == 1:
+        runner.train()
+        return
+    torch.manual_seed(job.values.seed + world.rank)  # dropout differs between devices
+    with Watch(job.work_dir, world.rank, hang=job.strategy.timeout / 2) as watch:
+        runner.register_hook(hooks.AliveHook(watch.alive))
+        runner.train()
 
 
 def build_runner(
@@ -70,7 +90,7 @@ def build_runner(
     state = TrainedState(task.llm)
     metrics = MetricsFile(job.work_dir / 'metrics.jsonl')
     extra = dict(job.runner)
-    backends = [dict(type='TensorboardVisBackend')] if job.log.tensorboard else []
+    backends = [dict(type='TensorboardVisBackend')] if job.log.tensorboard and rank() == 0 else []
     arguments = dict(
         model=task,
         work_dir=str(job.work_dir),
@@ -79,7 +99,7 @@ def build_runner(
         optim_wrapper=build_optimizer(job, task.trained_parameters().values(), device),
         param_scheduler=schedulers(job.schedule, len(data.steps)) or None,
         train_cfg=dict(type='xtune.StepLoop'),
-        strategy=dict(type='xtune.OneDevice', state=state),
+        strategy=dict(type='xtune.Replicated', state=state),
         default_hooks=dict(timer=None, sampler_seed=None, logger=None, checkpoint=None),
         custom_hooks=[*_hooks(job, data, metrics, state, info), *extra.pop('custom_hooks', ())],
         resume=str(start) if start else False,
@@ -87,15 +107,22 @@ def build_runner(
         log_level='WARNING',
         visualizer=dict(type='Visualizer', vis_backends=backends),
         randomness=dict(seed=job.values.seed),
-        run_meta=dict(plan=data.steps.identity(), config=text, export=info.to_dict()),
+        run_meta=dict(
+            plan=data.steps.identity(),
+            sequences_per_step=data.steps.per_step,
+            config=text,
+            export=info.to_dict(),
+        ),
     )
     return TuneRunner(**{**arguments, **extra})
 
 
 def _hooks(job: Job, data: TrainingData, metrics: MetricsFile, state: TrainedState, info: ExportInfo) -> list:
     def export(path: Path) -> None:
-        with files.folder_aside(path.with_name(f'{path.stem}_hf')) as folder:
-            write_adapter(folder, state.get(), info, data.tokenizer)
+        trained = state.get()
+        if rank() == 0:
+            with files.folder_aside(path.with_name(f'{path.stem}_hf')) as folder:
+                write_adapter(folder, trained, info, data.tokenizer)
 
     adapter = job.lora is not None and job.checkpoint.export_adapter
     made = [
@@ -130,11 +157,11 @@ def _stored_dtype(job: Job, llm: torch.nn.Module) -> str:
 
 def _check_strategy(job: Job) -> None:
     name = job.strategy.name
-    if name == 'one_device':
+    if name in ('one_device', 'ddp'):
         return
     if name not in ('zero1', 'zero2', 'zero3'):
         raise ConfigError(
-            f'strategy `{name}` is not run by this version, which trains on one device. Offload keeps states in host '
+            f'strategy `{name}` is not run by this version. Offload keeps states in host '
             'memory; on one device take a qlora preset instead, or leave --deepspeed away.'
         )
     print(
@@ -153,13 +180,19 @@ def _writable(work_dir: Path) -> Path:
     return work_dir
 
 
-def _checkpoint_to_resume(work_dir: Path, resume: str | bool) -> Path | None:
-    """Return the checkpoint to go on from, or None to start anew."""
+def _checkpoint_to_resume(work_dir: Path, resume: str | bool, meeting: Meeting | None) -> Path | None:
+    """Return the checkpoint to go on from, or None to start anew; the main process looks for it."""
     if not resume:
         return None
     if isinstance(resume, str):
         files.load(Path(resume))
         return Path(resume)
+    if meeting is None:
+        return _newest(work_dir)
+    return Path(meeting.said_by_main('resume', str(_newest(work_dir)) if meeting.world.is_main else None))
+
+
+def _newest(work_dir: Path) -> Path:
     path, refused = newest_whole(work_dir)
     for reason in refused:
         tqdm.write(f'warning: {reason}')
@@ -180,10 +213,13 @@ def _put_aside(work_dir: Path) -> None:
         print(f'note: {work_dir} held checkpoints of an earlier run; they are now in {folder}')
 
 
-def _farewell(runner: TuneRunner, job: Job) -> int:
-    last = job.work_dir / (job.work_dir / files.POINTER).read_text(encoding='utf-8').strip()
-    if runner.train_loop.interrupted and runner.train_loop.steps_done < runner.train_loop.max_iters:
-        print(f'interrupted after step {runner.train_loop.steps_done}; go on with --resume (from {last})')
-        return 130
-    print(f'done. Next: xtune convert pth_to_hf {job.work_dir / f"{job.name}.py"} {last} ./hf')
-    return 0
+def _farewell(runner: TuneRunner, job: Job, world: World) -> int:
+    loop = runner.train_loop
+    interrupted = loop.interrupted and loop.steps_done < loop.max_iters
+    if world.is_main:
+        last = job.work_dir / (job.work_dir / files.POINTER).read_text(encoding='utf-8').strip()
+        if interrupted:
+            print(f'interrupted after step {loop.steps_done}; go on with --resume (from {last})')
+        else:
+            print(f'done. Next: xtune convert pth_to_hf {job.work_dir / f"{job.name}.py"} {last} ./hf')
+    return 130 if interrupted else 0

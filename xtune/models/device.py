@@ -7,9 +7,20 @@ import torch
 from ..errors import ModelError
 
 
-def best_device() -> torch.device:
-    """Return the first GPU, else the CPU."""
-    return torch.device('cuda', 0) if torch.cuda.is_available() else torch.device('cpu')
+def best_device(local_rank: int = 0) -> torch.device:
+    """Return the GPU with that number, which becomes the current one, else the CPU.
+
+    Raises:
+        ModelError: There are GPUs, but fewer than processes on this host.
+    """
+    if not torch.cuda.is_available():
+        return torch.device('cpu')
+    count = torch.cuda.device_count()
+    if local_rank >= count:
+        raise ModelError(f'process {local_rank} of this host has no GPU of its own: there are {count}')
+    device = torch.device('cuda', local_rank)
+    torch.cuda.set_device(device)
+    return device
 
 
 def compute_dtype(precision: str, device: torch.device) -> torch.dtype:

@@ -4,6 +4,7 @@ One call of `train_step` is one optimizer step: all its micro-batches, one norma
 """
 
 import math
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -11,6 +12,7 @@ import torch
 from mmengine.model import BaseModel
 
 from ..data.batches import MicroBatch
+from ..parallel.together import sum_counts, sum_values
 from ..registry import TASKS
 from .loss import summed_loss
 from .nonfinite import explain
@@ -42,29 +44,39 @@ class SupervisedFineTuning(BaseModel):
         with self._autocast():
             return summed_loss(self.llm, batch.to(self.device))
 
-    def train_step(self, data: list[MicroBatch], optim_wrapper: Any) -> dict[str, Any]:
-        """Do one optimizer step on the micro-batches `data`.
+    def train_step(
+        self, data: list[MicroBatch], optim_wrapper: Any, stop: Callable[[], bool] = lambda: False
+    ) -> dict[str, Any]:
+        """Do one optimizer step on the micro-batches `data` of this process, together with the other processes.
+
+        Args:
+            data: Micro-batches, as many in every process.
+            optim_wrapper: The optimizer.
+            stop: Tells whether this process was asked to stop; asked at the end of the step.
 
         Returns:
-            `loss` (mean over the step's trained tokens), `grad_norm` (before clipping), `tokens` (of samples,
-            without padding), `trained_tokens`.
+            Of all processes: `loss` (mean over the step's trained tokens), `grad_norm` (before clipping), `tokens` (of
+            samples, without padding), `trained_tokens`, `stop` (some process was asked to).
 
         Raises:
             NonFiniteStep: The loss or a gradient is NaN or infinite; the weights are as before the step.
         """
-        trained = max(sum(batch.trained for batch in data), 1)
+        trained, tokens = sum_counts(sum(batch.trained for batch in data), sum(batch.tokens for batch in data))
+        trained = max(trained, 1)
         sums = []
         for batch in data:
             loss_sum = self(batch)
             optim_wrapper.backward(loss_sum / trained)
             sums.append(loss_sum.detach())
         grad_norm = optim_wrapper.clip()
-        loss, grad_norm = torch.stack([torch.stack(sums).sum() / trained, grad_norm.float()]).tolist()
+        loss_sum = torch.stack(sums).sum()
+        loss_sum, stops = sum_values(torch.stack([loss_sum, loss_sum.new_tensor(float(stop()))])).unbind()
+        loss, grad_norm, stops = torch.stack([loss_sum / trained, grad_norm.float(), stops]).tolist()
         if not (math.isfinite(loss) and math.isfinite(grad_norm)):
             raise explain(self, data, loss, grad_norm)
         optim_wrapper.step()
         optim_wrapper.zero_grad()
-        return dict(loss=loss, grad_norm=grad_norm, tokens=sum(b.tokens for b in data), trained_tokens=trained)
+        return dict(loss=loss, grad_norm=grad_norm, tokens=tokens, trained_tokens=trained, stop=stops > 0)
 
     @torch.no_grad()
     def val_step(self, data: list[MicroBatch]) -> tuple[float, int]:

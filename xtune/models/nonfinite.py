@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from ..data.batches import MicroBatch
+from ..parallel.together import everyones
 
 if TYPE_CHECKING:
     from .finetune import SupervisedFineTuning
@@ -25,16 +26,17 @@ class NonFiniteStep(ArithmeticError):
 
 def explain(task: 'SupervisedFineTuning', data: list[MicroBatch], loss: float, grad_norm: float) -> NonFiniteStep:
     """Return the error for a step on `data`; runs the forward pass again, with a check at every module."""
-    places = [place for batch in data for place in batch.places]
+    places = [place for one in everyones([place for batch in data for place in batch.places]) for place in one]
     if math.isfinite(loss):
         names = [n for n, p in task.trained_parameters().items() if p.grad is not None and not p.grad.isfinite().all()]
         where = f'the gradient of {names[0]}' if names else 'the gradient norm'
         more = f' and {len(names) - 1} more' if len(names) > 1 else ''
         return NonFiniteStep(loss, grad_norm, places, where + more)
-    for batch in data:
-        first = _first_module(task, batch)
+    # Every process runs all of its batches: a model that is spread needs the others in each forward pass.
+    firsts = [(_first_module(task, batch), batch.places) for batch in data]
+    for first, rows in (found for one in everyones(firsts) for found in one):
         if first:
-            return NonFiniteStep(loss, grad_norm, batch.places, f'the output of {first}')
+            return NonFiniteStep(loss, grad_norm, rows, f'the output of {first}')
     return NonFiniteStep(loss, grad_norm, places, 'the loss itself')
 
 

@@ -1,6 +1,7 @@
 """Answers to fixed prompts during training, to watch the model learn."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from tqdm import tqdm
 from ...config.sections import ChatSamples
 from ...data.tokenise import Tokeniser
 from ...models.generate import generate_ids
+from ...parallel.together import rank
 from ...registry import HOOKS
 from ...templates.system import system_text
 
@@ -38,8 +40,10 @@ class ChatSamplesHook(Hook):
     def _answer(self, runner: Any) -> None:
         step = runner.train_loop.steps_done
         runner.model.eval()
+        # Every process answers, as a model that is spread needs all; one writes.
         # Answers must not change the run: its random numbers go on as if nothing had happened.
-        with torch.random.fork_rng(), self.path.open('a', encoding='utf-8') as file:
+        path = Path(os.devnull) if rank() else self.path
+        with torch.random.fork_rng(), path.open('a', encoding='utf-8') as file:
             for prompt in self.settings.prompts:
                 answer = self._generate(runner.model, prompt)
                 file.write(json.dumps(dict(step=step, prompt=prompt, answer=answer), ensure_ascii=False) + '\n')

@@ -9,6 +9,7 @@ from mmengine.hooks import Hook
 from tqdm import tqdm
 
 from ...config.sections import Checkpoint
+from ...parallel.together import failing_together, rank
 from ...registry import HOOKS
 from .. import files
 
@@ -53,9 +54,10 @@ class CheckpointHook(Hook):
         path = runner.save_checkpoint(runner.work_dir, name)
         self._saved_at = runner.train_loop.steps_done
         if self.export is not None:
-            self.export(path)
+            with failing_together():
+                self.export(path)
         tqdm.write(f'saved {_short(path)}')
-        if self.settings.keep:
+        if self.settings.keep and rank() == 0:
             self._remove_old(path)
 
     def _remove_old(self, newest: Path) -> None:

@@ -5,6 +5,7 @@ from typing import Any
 
 from mmengine.hooks import Hook
 
+from ...parallel.together import rank
 from ...registry import HOOKS
 from ..metrics import MetricsFile
 
@@ -19,7 +20,7 @@ class LossCurveHook(Hook):
         self.metrics, self.path = metrics, path
 
     def after_run(self, runner: Any) -> None:
-        rows = self.metrics.rows()
+        rows = [] if rank() else self.metrics.rows()
         if not rows:
             return
         from matplotlib.backends.backend_agg import FigureCanvasAgg

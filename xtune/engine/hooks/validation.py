@@ -2,11 +2,14 @@
 
 from typing import Any
 
+import torch
 from mmengine.hooks import Hook
 from tqdm import tqdm
 
 from ...data.batches import collate
 from ...data.build import Split
+from ...data.steps import Share
+from ...parallel.together import rank, size, sum_counts, sum_values
 from ...registry import HOOKS
 from ..metrics import MetricsFile
 
@@ -47,14 +50,16 @@ class ValidationHook(Hook):
         runner.model.eval()
         total, trained = 0.0, 0
         sequences, store = self.split.sequences, self.split.store
-        starts = range(0, len(sequences), self.batch_size)
-        for start in tqdm(starts, desc='validation', disable=None, leave=False):
+        starts = list(range(0, len(sequences), self.batch_size))
+        mine = Share(rank(), size()).pick(starts, len(sequences))
+        for start in tqdm(mine, desc='validation', disable=None, leave=False):
             chosen = [sequences[i] for i in range(start, min(start + self.batch_size, len(sequences)))]
             batch = collate(store, chosen, self.pad_id, sequences.joined)
             loss_sum, count = runner.model.val_step([batch])
             total, trained = total + loss_sum, trained + count
         runner.model.train()
-        loss = total / max(trained, 1)
+        (trained,) = sum_counts(trained)
+        loss = sum_values(torch.tensor(total, dtype=torch.float64)).item() / max(trained, 1)
         self.metrics.add(step, val_loss=loss)
         runner.visualizer.add_scalars({'val/loss': loss}, step=step)
         tqdm.write(f'step {step}: validation loss {loss:.4f} over {trained:,} trained tokens')

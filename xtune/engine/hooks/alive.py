@@ -1,0 +1,21 @@
+"""A sign of life after every optimizer step."""
+
+from collections.abc import Callable
+from typing import Any
+
+from mmengine.hooks import Hook
+
+from ...registry import HOOKS
+
+
+@HOOKS.register_module()
+class AliveHook(Hook):
+    """Calls `say` after every optimizer step."""
+
+    priority = 'VERY_HIGH'
+
+    def __init__(self, say: Callable[[], None]) -> None:
+        self.say = say
+
+    def after_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
+        self.say()

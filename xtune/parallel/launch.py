@@ -1,0 +1,119 @@
+"""`NPROC_PER_NODE=8 xtune train ...`: start the processes of this host with torch's own launcher and report its end."""
+
+import logging
+import os
+import signal
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from ..errors import ConfigError
+from ..visible import visible
+from .world import DEFAULT_PORT
+
+# Set in processes whose errors the launcher prints.
+LAUNCHED = 'XTUNE_LAUNCHED'
+# Errors of a process that lost another one: the other one's is the cause.
+AFTERMATH = ('Connection closed by peer', 'Connection reset by peer', 'Broken pipe', 'ncclRemoteError', 'lost contact')
+# Seconds that processes have to finish their step and save when the run is interrupted.
+SHUTDOWN = 600
+
+
+@dataclass(frozen=True)
+class Launch:
+    """How many processes to start: `processes` on this host, which is number `node` of `nodes`."""
+
+    processes: int
+    nodes: int
+    node: int
+    address: str
+    port: int
+
+    def arguments(self) -> list[str]:
+        """Return what torchrun is called with."""
+        given = [f'--nproc-per-node={self.processes}', f'--shutdown-timeout={SHUTDOWN}']
+        if self.nodes == 1:
+            return [*given, '--standalone']
+        place = [f'--nnodes={self.nodes}', f'--node-rank={self.node}']
+        return [*given, *place, f'--master-addr={self.address}', f'--master-port={self.port}']
+
+
+def wanted(env: Mapping[str, str] = os.environ) -> Launch | None:
+    """Return what NPROC_PER_NODE, NNODES, NODE_RANK, ADDR and PORT ask for; None: nothing, or it runs already.
+
+    Raises:
+        ConfigError: A value is no number, out of range, or missing.
+    """
+    if 'RANK' in env and 'WORLD_SIZE' in env:
+        return None
+    processes, nodes = _number(env, 'NPROC_PER_NODE', 1, low=1), _number(env, 'NNODES', 1, low=1)
+    if processes * nodes == 1:
+        return None
+    node = _number(env, 'NODE_RANK', 0 if nodes == 1 else None, low=0)
+    if node >= nodes:
+        raise ConfigError(f'NODE_RANK={node}, but NNODES={nodes}: the hosts are numbered from 0 to {nodes - 1}')
+    address = env.get('ADDR') or env.get('MASTER_ADDR')
+    if nodes > 1 and not address:
+        raise ConfigError(f'NNODES={nodes} needs ADDR, the name or address of the host with NODE_RANK=0')
+    port = _number(env, 'PORT', int(env.get('MASTER_PORT') or DEFAULT_PORT), low=1)
+    return Launch(processes, nodes, node, address or '127.0.0.1', port)
+
+
+def run(launch: Launch, arguments: list[str]) -> int:
+    """Run `xtune` with `arguments` in every process of `launch`; return the exit code of the first that failed."""
+    import torch
+    from torch.distributed import run as torchrun
+    from torch.distributed.elastic.multiprocessing.api import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+
+    if torch.cuda.is_available() and launch.processes > torch.cuda.device_count():
+        raise ConfigError(f'NPROC_PER_NODE={launch.processes}, but this host has {torch.cuda.device_count()} GPUs')
+    # torchrun would take one and say so; a process of a CPU run wants its share of the cores.
+    os.environ.setdefault('OMP_NUM_THREADS', str(max(1, (os.cpu_count() or 1) // launch.processes)))
+    os.environ[LAUNCHED] = '1'
+    logging.getLogger('torch.distributed').setLevel(logging.CRITICAL)  # the failure is reported below
+    parsed = torchrun.parse_args([*launch.arguments(), '-m', 'xtune', *arguments])
+    try:
+        torchrun.run(parsed)
+    except ChildFailedError as error:
+        return _report(error.failures)
+    except (SignalException, KeyboardInterrupt):
+        return 130
+    return 0
+
+
+def _report(failures: dict) -> int:
+    """Print what ended the run: the error of the first process that failed of itself; return its exit code."""
+    rank, failure = min(failures.items(), key=lambda item: (_is_aftermath(item[1]), item[1].timestamp, item[0]))
+    code = failure.exitcode
+    if code == 130:
+        return code
+    found = failure.error_file_data.get('message')
+    found = found if isinstance(found, dict) else {}
+    if code == 2 and found:  # the user's to mend: every process says the same
+        print('error: ' + visible(found['message'].partition(': ')[2], keep='\n'), file=sys.stderr)
+        return code
+    if code < 0:
+        name = failure.signal_name()
+        hint = '; the system ends processes like this when memory runs out' if name == 'SIGKILL' else ''
+        print(f'error: rank {rank} (process {failure.pid}) was ended by {name}{hint}', file=sys.stderr)
+    elif found:
+        print(f'rank {rank}:\n{found["extraInfo"]["py_callstack"].rstrip()}', file=sys.stderr)
+    else:
+        print(f'error: rank {rank} (process {failure.pid}) ended with exit code {code}', file=sys.stderr)
+    print('the other processes were ended; go on from the last checkpoint with --resume', file=sys.stderr)
+    return 1
+
+
+def _is_aftermath(failure) -> bool:
+    ended = failure.exitcode in (-signal.SIGTERM, 128 + signal.SIGTERM)  # the launcher's doing
+    return ended or any(text in str(failure.message) for text in AFTERMATH)
+
+
+def _number(env: Mapping[str, str], name: str, default: int | None, low: int) -> int:
+    text = env.get(name) or (None if default is None else str(default))
+    if text is None:
+        raise ConfigError(f'NNODES={env.get("NNODES")} needs {name} on each host')
+    if not text.isdecimal() or int(text) < low:
+        raise ConfigError(f'{name} must be a whole number from {low} on, got {text!r}')
+    return int(text)

@@ -1,0 +1,152 @@
+"""How the processes of a run find each other: first through a key-value store, later as a torch process group.
+
+The group is made after the data are prepared: nothing that takes long may happen while others wait in a collective.
+"""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+
+import torch
+import torch.distributed as dist
+from tqdm import tqdm
+
+from ..errors import XtuneError
+from .world import World
+
+# Seconds for every process to start and import its libraries.
+ARRIVAL = 120
+# Seconds for the first all-reduce. It moves four bytes; what is longer does not come.
+FIRST_WORD = 60
+# Seconds between words to a person who waits.
+PATIENCE = 60
+
+
+class LostProcess(XtuneError):
+    """A process of the run did not answer."""
+
+
+class Meeting:
+    """The store through which the processes of `world` find each other.
+
+    Raises:
+        LostProcess: Some did not arrive within `arrival` seconds; they are named.
+    """
+
+    def __init__(self, world: World, arrival: float = ARRIVAL) -> None:
+        self.world = world
+        where = f'tcp://{world.address}:{world.port}?rank={world.rank}&world_size={world.size}'
+        try:
+            # Under torchrun the store is the launcher's, and outlives a process.
+            rendezvous = dist.rendezvous('env://' if _under_torchrun() else where, timeout=timedelta(seconds=arrival))
+            store, _, _ = next(rendezvous)
+        except (dist.DistError, RuntimeError, OSError) as error:
+            raise LostProcess(
+                f'rank {world.rank} on {world.host} cannot reach rank 0 at {world.address}:{world.port} '
+                f'({str(error).splitlines()[0]}); is it running, is ADDR its address, and is the port open?'
+            ) from error
+        self.store = dist.PrefixStore(f'xtune/{world.attempt}', store)
+        self.store.set(f'here/{world.rank}', world.host)
+        absent = self._absent('here', arrival)
+        if absent:
+            known = sorted({self.store.get(f'here/{r}').decode() for r in range(world.size) if r not in absent})
+            raise LostProcess(
+                f'{_ranks(absent)} of {world.size} did not arrive within {arrival:.0f} s; those that did run on '
+                f'{", ".join(known)}. Look at the output of the missing ones.'
+            )
+
+    def host_of(self, rank: int) -> str:
+        """Return the name of the host that `rank` runs on."""
+        return self.store.get(f'here/{rank}').decode()
+
+    def said_by_main(self, topic: str, text: str | None) -> str:
+        """Return what the main process passes as `text` under `topic`; the others wait for it."""
+        if self.world.is_main:
+            self.store.set(f'say/{topic}', text or '')
+        else:
+            self._wait(f'say/{topic}', 0)
+        return self.store.get(f'say/{topic}').decode()
+
+    def wait_for_all(self, topic: str) -> None:
+        """Return once every process has come here, however long the slowest takes; a person is told whom it is."""
+        self.store.set(f'{topic}/{self.world.rank}', '1')
+        for rank in range(self.world.size):
+            self._wait(f'{topic}/{rank}', rank)
+
+    def _wait(self, key: str, rank: int) -> None:
+        began = time.monotonic()
+        while True:
+            try:
+                self.store.wait([key], timedelta(seconds=PATIENCE))
+                return
+            except (dist.DistStoreError, RuntimeError) as error:
+                if 'imeout' not in str(error) and 'timed out' not in str(error):
+                    raise LostProcess(f'lost contact with the other processes: {str(error).splitlines()[0]}') from error
+            waited = time.monotonic() - began
+            tqdm.write(f'waiting for rank {rank} on {self.host_of(rank)} since {waited:.0f} s')
+
+    def _absent(self, topic: str, seconds: float) -> list[int]:
+        """Return the ranks that did not set `topic` within `seconds`."""
+        deadline, absent = time.monotonic() + seconds, []
+        for rank in range(self.world.size):
+            left = max(deadline - time.monotonic(), 0.01)
+            try:
+                self.store.wait([f'{topic}/{rank}'], timedelta(seconds=left))
+            except (dist.DistStoreError, RuntimeError):
+                absent.append(rank)
+        return absent
+
+    @contextmanager
+    def group(self, device: torch.device, timeout: float, first_word: float = FIRST_WORD) -> Iterator[None]:
+        """Have a process group of all processes: gloo between CPUs, nccl between GPUs.
+
+        Args:
+            device: The device of this process.
+            timeout: Seconds after which a collective that is not joined by all ends the run.
+            first_word: Seconds for the first all-reduce.
+
+        Raises:
+            LostProcess: The first all-reduce did not get through; the ranks and hosts that did not join are named.
+        """
+        backend = 'cpu:gloo,cuda:nccl' if device.type == 'cuda' else 'gloo'
+        dist.init_process_group(
+            backend,
+            store=dist.PrefixStore('group', self.store),
+            rank=self.world.rank,
+            world_size=self.world.size,
+            timeout=timedelta(seconds=timeout),
+            device_id=device if device.type == 'cuda' else None,
+        )
+        try:
+            self._first_word(device, first_word)
+            yield
+        finally:
+            dist.destroy_process_group()
+
+    def _first_word(self, device: torch.device, seconds: float) -> None:
+        self.store.set(f'calls/{self.world.rank}', '1')
+        try:
+            one = torch.ones(1, device=device)
+            dist.all_reduce(one, async_op=True).wait(timedelta(seconds=seconds))
+            total = int(one.item())
+        except RuntimeError as error:
+            absent = [f'rank {rank} on {self.host_of(rank)}' for rank in self._absent('calls', 1)]
+            cause = (
+                f'{", ".join(absent)} did not answer; look at the output there'
+                if absent
+                else 'all processes called, so it is the network between them; see NCCL_SOCKET_IFNAME, NCCL_IB_DISABLE'
+            )
+            raise LostProcess(
+                f'the first all-reduce did not get through within {seconds:.0f} s: {cause} '
+                f'({str(error).splitlines()[0]})'
+            ) from error
+        assert total == self.world.size, f'{total} of {self.world.size} answered'
+
+
+def _under_torchrun() -> bool:
+    return dist.is_torchelastic_launched()
+
+
+def _ranks(ranks: list[int]) -> str:
+    return ('rank ' if len(ranks) == 1 else 'ranks ') + ', '.join(map(str, ranks))
