@@ -4,10 +4,12 @@ from collections.abc import Iterable
 
 import torch
 from mmengine.optim import OptimWrapper
+from torch.distributed.tensor import DTensor
 
 from ..config.sections import Schedule
 from ..config.wire import Job
 from ..errors import ConfigError
+from ..parallel.fsdp import whole
 from ..parallel.together import sum_gradients
 
 
@@ -24,9 +26,11 @@ class StepOptimizer(OptimWrapper):
     def clip(self) -> torch.Tensor:
         """Sum the gradients over all processes, scale them to `max_grad_norm` at most, and return their global L2 norm
         before that, a scalar."""
-        sum_gradients(p for group in self.param_groups for p in group['params'])
-        parameters = [p for group in self.param_groups for p in group['params'] if p.grad is not None]
-        norm = torch.nn.utils.get_total_norm([p.grad for p in parameters])
+        every = [p for group in self.param_groups for p in group['params']]
+        if not any(isinstance(p, DTensor) for p in every):  # what is spread was summed in the backward pass
+            sum_gradients(every)
+        parameters = [p for p in every if p.grad is not None]
+        norm = whole(torch.nn.utils.get_total_norm([p.grad for p in parameters]))
         # A norm that is not finite would make every gradient so, and hide which parameter's was.
         if self.max_grad_norm and norm.isfinite():
             torch.nn.utils.clip_grads_with_norm_(parameters, self.max_grad_norm, norm)

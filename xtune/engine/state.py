@@ -3,9 +3,10 @@
 from pathlib import Path
 
 import torch
-from peft import PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
+from peft import PeftModel, get_peft_model_state_dict
 
 from ..errors import CheckpointError
+from ..parallel.fsdp import like, whole
 
 
 class TrainedState:
@@ -15,13 +16,18 @@ class TrainedState:
         self.llm = llm
 
     def get(self) -> dict[str, torch.Tensor]:
-        """Return the trained tensors on the CPU; those of an adapter are megabytes, the frozen base is not in it."""
+        """Return the trained tensors, whole and on the CPU; every process of the run must ask for them.
+
+        Those of an adapter are megabytes; the frozen base is not in it.
+        """
+        return {name: whole(tensor.detach()).cpu() for name, tensor in self._own().items()}
+
+    def _own(self) -> dict[str, torch.Tensor]:
+        """Return the trained tensors themselves, as they lie in this process."""
         if isinstance(self.llm, PeftModel):
             # Asking for embedding layers would make peft look the base model up on the hub.
-            state = get_peft_model_state_dict(self.llm, save_embedding_layers=False)
-        else:
-            state = dict(self.llm.named_parameters())
-        return {name: tensor.detach().cpu() for name, tensor in state.items()}
+            return get_peft_model_state_dict(self.llm, save_embedding_layers=False)
+        return dict(self.llm.named_parameters())
 
     def set(self, state: dict[str, torch.Tensor], origin: Path) -> None:
         """Load tensors that `get` returned.
@@ -43,10 +49,6 @@ class TrainedState:
                     f'{origin} does not fit this model: {name} is {tuple(state[name].shape)} there and '
                     f'{tuple(tensor.shape)} here. Was it written with another `lora.r` or another model?'
                 )
-        if isinstance(self.llm, PeftModel):
-            set_peft_model_state_dict(self.llm, state)
-            return
-        parameters = dict(self.llm.named_parameters())
         with torch.no_grad():
-            for name, tensor in state.items():
-                parameters[name].copy_(tensor)
+            for name, own in self._own().items():
+                own.copy_(like(state[name], own))

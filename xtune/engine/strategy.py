@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from mmengine._strategy import SingleDeviceStrategy
 
+from ..parallel.fsdp import spread_states, whole_states
 from ..parallel.together import everyones, failing_together, rank
 from ..registry import STRATEGIES
 from . import files
@@ -44,7 +45,7 @@ class Replicated(SingleDeviceStrategy):
         """
         content = dict(
             state_dict=self.state.get(),
-            optimizer=self.optim_state_dict(),
+            optimizer=whole_states(self.optim_state_dict()),
             rng=everyones(files.rng_state()),
             **(extra_ckpt or {}),
         )
@@ -64,7 +65,8 @@ class Replicated(SingleDeviceStrategy):
         checkpoint = files.load(Path(filename), verified=True)  # `train` did, before anything slow
         self.state.set(checkpoint['state_dict'], Path(filename))
         configured = [{k: v for k, v in g.items() if k != 'params'} for g in self.optim_wrapper.param_groups]
-        self.load_optim_state_dict(checkpoint['optimizer'])
+        parameters = [p for group in self.optim_wrapper.param_groups for p in group['params']]
+        self.load_optim_state_dict(spread_states(checkpoint['optimizer'], parameters))
         for group, settings in zip(self.optim_wrapper.param_groups, configured, strict=True):
             group.update(settings)
         with warnings.catch_warnings():

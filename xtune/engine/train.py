@@ -21,6 +21,7 @@ from ..models.build import build_llm
 from ..models.device import best_device
 from ..models.export import ExportInfo, export_info, write_adapter
 from ..models.finetune import SupervisedFineTuning
+from ..parallel.fsdp import shard
 from ..parallel.meet import Meeting
 from ..parallel.together import rank
 from ..parallel.watch import Watch
@@ -57,6 +58,8 @@ def train(config: Path, options: dict[str, Any], resume: str | bool = False, wor
     with meeting.group(device, job.strategy.timeout) if meeting else nullcontext():
         set_random_seed(job.values.seed)  # adapters are initialised at random
         llm, dtype = build_llm(job, device)
+        if world.size > 1 and job.strategy.name.startswith('fsdp2'):
+            llm = shard(llm, device, offload=job.strategy.name.endswith('offload'))
         summary.show(summary.model_lines(job, llm, dtype, device))
         summary.show(summary.schedule_lines(job, data, world))
 
@@ -157,7 +160,7 @@ def _stored_dtype(job: Job, llm: torch.nn.Module) -> str:
 
 def _check_strategy(job: Job) -> None:
     name = job.strategy.name
-    if name in ('one_device', 'ddp'):
+    if name in ('one_device', 'ddp', 'fsdp2', 'fsdp2_offload'):
         return
     if name not in ('zero1', 'zero2', 'zero3'):
         raise ConfigError(

@@ -1,0 +1,82 @@
+"""FSDP2: each process holds a slice of every weight, gradient and optimizer state, and one layer at a time is whole.
+
+Frozen weights keep their type, NF4 ones included; what is trained is in float32, as on one device. Gradients are summed,
+not averaged: the loss is divided by the trained tokens of all processes already.
+"""
+
+import torch
+import torch.distributed as dist
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import CPUOffloadPolicy, FSDPModule, OffloadPolicy, fully_shard
+from torch.distributed.tensor import DTensor, distribute_tensor
+
+from ..errors import ModelError
+
+
+def shard(llm: torch.nn.Module, device: torch.device, offload: bool = False) -> torch.nn.Module:
+    """Spread `llm`, layer by layer, over all processes, in place, and return it.
+
+    Args:
+        llm: The model, the same in every process, with its adapter if it has one.
+        device: Where slices are gathered and computed.
+        offload: Keep the slices in host memory.
+
+    Raises:
+        ModelError: No layers can be told apart in it.
+    """
+    mesh = init_device_mesh(device.type, (dist.get_world_size(),))
+    policy = CPUOffloadPolicy(pin_memory=device.type == 'cuda') if offload else OffloadPolicy()
+    for layer in layers_of(llm):
+        fully_shard(layer, mesh=mesh, offload_policy=policy)
+    fully_shard(llm, mesh=mesh, offload_policy=policy)
+    for module in llm.modules():
+        if isinstance(module, FSDPModule):
+            module.set_gradient_divide_factor(1.0)
+            # Not all backends reduce with a factor; summing needs none.
+            module.set_force_sum_reduction_for_comms(True)
+    return llm
+
+
+def layers_of(llm: torch.nn.Module) -> list[torch.nn.Module]:
+    """Return the decoder layers of `llm`, in order.
+
+    Raises:
+        ModelError: It has no list of layers.
+    """
+    for module in llm.modules():
+        if isinstance(module, torch.nn.ModuleList) and len(module) and any(True for _ in module.parameters()):
+            return list(module)
+    raise ModelError(f'{type(llm).__name__} has no list of layers that could be spread; use strategy ddp or zero2')
+
+
+def whole(tensor: torch.Tensor) -> torch.Tensor:
+    """Return `tensor` with the slices of all processes; every process must ask for it."""
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+def like(tensor: torch.Tensor, model: torch.Tensor) -> torch.Tensor:
+    """Return `tensor`, which is whole in every process, spread as `model` is."""
+    if not isinstance(model, DTensor):
+        return tensor
+    moved = tensor.to(model.device_mesh.device_type)
+    spread = distribute_tensor(moved, model.device_mesh, model.placements, src_data_rank=None)
+    return spread.to(model.device)
+
+
+def whole_states(optimizer_state: dict) -> dict:
+    """Return an optimizer's state dict whose tensors are whole and on the CPU; every process must ask for it."""
+    state = {
+        index: {name: whole(v).cpu() if torch.is_tensor(v) else v for name, v in values.items()}
+        for index, values in optimizer_state['state'].items()
+    }
+    return {**optimizer_state, 'state': state}
+
+
+def spread_states(optimizer_state: dict, parameters: list[torch.nn.Parameter]) -> dict:
+    """Return what `whole_states` returned, spread as the parameters are, which are in the optimizer's order."""
+    state = {}
+    for index, values in optimizer_state['state'].items():
+        parameter = parameters[index]
+        fits = {name for name, v in values.items() if torch.is_tensor(v) and v.shape == parameter.shape and v.dim()}
+        state[index] = {name: like(v, parameter) if name in fits else v for name, v in values.items()}
+    return {**optimizer_state, 'state': state}
