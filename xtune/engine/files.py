@@ -1,10 +1,11 @@
 """Checkpoint files: written aside and renamed, loaded without executing code, verified before use.
 
-A checkpoint is a .pth whose content is tensors and plain Python values:
+A checkpoint is a .pth whose content is tensors and plain Python values. After full fine-tuning in several processes it
+is a folder of that name, one part from each, and `load` joins them without reading the tensors:
 
     state_dict  what is trained: adapter tensors in peft's names, or all weights
     optimizer   the optimizer's state
-    rng         random number generators of this process
+    rng         random number generators of each process, in order of rank
     meta        iter, epoch, plan, config (text), export (what a Hugging Face folder needs, see models/export.py)
 """
 
@@ -24,8 +25,10 @@ from safetensors import SafetensorError
 
 from ..atomic import write_text
 from ..errors import CheckpointError
+from ..parallel.together import failing_together, rank, size
 
 POINTER = 'last_checkpoint'
+_PART = re.compile(r'part_(\d+)_of_(\d+)\.pth')
 _OWN_NAME = re.compile(r'(iter|epoch)_\d+\.pth')
 
 
@@ -46,6 +49,36 @@ def save(content: dict[str, Any], path: Path) -> None:
         raise write_error(path, error) from error
     finally:
         aside.unlink(missing_ok=True)
+
+
+def save_part(content: dict[str, Any], path: Path) -> None:
+    """Write this process' part of the checkpoint folder `path`, which appears once the parts of all are whole.
+
+    Raises:
+        CheckpointError: Some process could not write its part; nothing is left behind.
+    """
+    aside = path.with_name(f'.{path.name}.tmp')
+    try:
+        with failing_together():
+            if rank() == 0:
+                shutil.rmtree(aside, ignore_errors=True)
+                _make(aside)
+        with failing_together():
+            save(content, aside / part_name(rank(), size()))
+        with failing_together():
+            if rank() == 0:
+                shutil.rmtree(path, ignore_errors=True)
+                os.replace(aside, path)
+    except CheckpointError:
+        shutil.rmtree(aside, ignore_errors=True)
+        raise
+
+
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True)
+    except OSError as error:
+        raise write_error(folder, error) from error
 
 
 def write_error(path: Path, error: Exception) -> CheckpointError:
@@ -86,7 +119,7 @@ def load(path: Path, verified: bool = False) -> dict[str, Any]:
         near = sorted(p.name for p in path.parent.glob('*.pth')) if path.parent.is_dir() else []
         raise CheckpointError(f'checkpoint {path} does not exist' + (f'; there are {", ".join(near)}' if near else ''))
     if path.is_dir():
-        raise CheckpointError(f'{path} is a folder, not a .pth file')
+        return _joined(path, verified)
     try:
         with zipfile.ZipFile(path) as archive:
             broken = None if verified else archive.testzip()
@@ -95,7 +128,8 @@ def load(path: Path, verified: bool = False) -> dict[str, Any]:
     if broken:
         raise CheckpointError(f'checkpoint {path} is damaged: {broken} fails its checksum; use an earlier one')
     try:
-        content = torch.load(path, map_location='cpu', weights_only=True)
+        # Mapped: tensors are read when they are used, and by several processes of a host once.
+        content = torch.load(path, map_location='cpu', weights_only=True, mmap=True)
     except pickle.UnpicklingError as error:
         what = next((line.strip() for line in str(error).splitlines() if 'GLOBAL' in line or 'Unsupported' in line), '')
         raise CheckpointError(
@@ -109,6 +143,41 @@ def load(path: Path, verified: bool = False) -> dict[str, Any]:
             f'{path} is no checkpoint of xtune: it has no {", ".join(sorted(missing)) or "meta.export"}'
         )
     return content
+
+
+def part_name(rank: int, size: int) -> str:
+    """Return the file name of a process' part of a checkpoint folder."""
+    return f'part_{rank:05}_of_{size:05}.pth'
+
+
+def _joined(folder: Path, verified: bool) -> dict[str, Any]:
+    """Return the content of all parts in `folder` as one.
+
+    Raises:
+        CheckpointError: It holds no parts, or not all of them.
+    """
+    found = {int(match[1]): (path, int(match[2])) for path in folder.iterdir() if (match := _PART.fullmatch(path.name))}
+    sizes = {size for _, size in found.values()}
+    if not found:
+        raise CheckpointError(f'{folder} is a folder without parts of a checkpoint; name a .pth that xtune wrote')
+    missing = sorted(set(range(max(sizes))) - set(found))
+    if missing or len(sizes) > 1:
+        raise CheckpointError(f'{folder} lacks part {missing[:5]} of {max(sizes)}; use an earlier checkpoint')
+    parts = [load(found[rank][0], verified) for rank in sorted(found)]
+    content = parts[0]
+    for part in parts[1:]:
+        content['state_dict'] |= part['state_dict']
+        content['optimizer'] |= part['optimizer']
+    return content
+
+
+def remove(path: Path) -> None:
+    """Remove a checkpoint, file or folder, and the adapter beside it."""
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+    shutil.rmtree(path.with_name(f'{path.stem}_hf'), ignore_errors=True)
 
 
 def candidates(work_dir: Path) -> list[Path]:

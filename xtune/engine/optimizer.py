@@ -1,6 +1,7 @@
 """The optimizer and its schedule, counted in optimizer steps."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import torch
 from mmengine.optim import OptimWrapper
@@ -10,7 +11,8 @@ from ..config.sections import Schedule
 from ..config.wire import Job
 from ..errors import ConfigError
 from ..parallel.fsdp import whole
-from ..parallel.together import sum_gradients
+from ..parallel.together import sum_gradients, sum_values
+from ..parallel.zero import ZeroEngine
 
 
 class StepOptimizer(OptimWrapper):
@@ -22,6 +24,14 @@ class StepOptimizer(OptimWrapper):
     def __init__(self, optimizer: torch.optim.Optimizer, max_grad_norm: float | None) -> None:
         super().__init__(optimizer)
         self.max_grad_norm = max_grad_norm
+
+    def loss(self, task: Callable[[Any], torch.Tensor], batch: Any) -> torch.Tensor:
+        """Return the task's loss of `batch`, a scalar."""
+        return task(batch)
+
+    def backward(self, loss: torch.Tensor, last: bool = True, **_: Any) -> None:
+        """Add the gradients of `loss`; `last` says that no micro-batch of the step follows."""
+        loss.backward()
 
     def clip(self) -> torch.Tensor:
         """Sum the gradients over all processes, scale them to `max_grad_norm` at most, and return their global L2 norm
@@ -35,6 +45,36 @@ class StepOptimizer(OptimWrapper):
         if self.max_grad_norm and norm.isfinite():
             torch.nn.utils.clip_grads_with_norm_(parameters, self.max_grad_norm, norm)
         return norm
+
+
+class ZeroOptimizer(StepOptimizer):
+    """The same over DeepSpeed's engine, which clips and updates in one."""
+
+    def __init__(self, engine: ZeroEngine) -> None:
+        super().__init__(engine.client, None)
+        self.engine, self._losses = engine, []
+
+    def loss(self, task: Callable[[Any], torch.Tensor], batch: Any) -> torch.Tensor:
+        """Return the task's loss of `batch`, through the engine."""
+        return self.engine(batch)
+
+    def backward(self, loss: torch.Tensor, last: bool = True, **_: Any) -> None:
+        """Add the gradients of `loss`; on the `last` they are reduced."""
+        self._losses.append(loss.detach())
+        self.engine.backward(loss, last)
+
+    def clip(self) -> torch.Tensor:
+        """Clip and update, unless a loss is not finite; return the norm before clipping, a scalar."""
+        losses, self._losses = torch.stack(self._losses), []
+        if sum_values((~losses.isfinite()).sum().float()).item():
+            return losses.new_tensor(float('nan'))
+        return self.engine.step().to(losses.device)
+
+    def step(self, **_: Any) -> None:
+        """Do nothing: `clip` did."""
+
+    def zero_grad(self, **_: Any) -> None:
+        """Do nothing: the engine does after its update."""
 
 
 def build_optimizer(job: Job, parameters: Iterable[torch.nn.Parameter], device: torch.device) -> StepOptimizer:

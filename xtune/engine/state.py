@@ -1,33 +1,51 @@
 """What is trained, as a state dict: the adapter in peft's names, or all weights under the model's own."""
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from peft import PeftModel, get_peft_model_state_dict
 
 from ..errors import CheckpointError
-from ..parallel.fsdp import like, whole
+from .access import Access
 
 
 class TrainedState:
-    """Reads and writes the trained part of a model."""
+    """Reads and writes the trained part of a model and its optimizer's state.
 
-    def __init__(self, llm: torch.nn.Module) -> None:
-        self.llm = llm
+    Every process of a run calls each method; each may keep only some of what is gathered one by one.
 
-    def get(self) -> dict[str, torch.Tensor]:
-        """Return the trained tensors, whole and on the CPU; every process of the run must ask for them.
+    Args:
+        llm: The model.
+        access: Gathers and spreads single parameters.
+    """
 
-        Those of an adapter are megabytes; the frozen base is not in it.
-        """
-        return {name: whole(tensor.detach()).cpu() for name, tensor in self._own().items()}
+    def __init__(self, llm: torch.nn.Module, access: Access) -> None:
+        self.llm, self.access = llm, access
 
-    def _own(self) -> dict[str, torch.Tensor]:
-        """Return the trained tensors themselves, as they lie in this process."""
-        if isinstance(self.llm, PeftModel):
-            # Asking for embedding layers would make peft look the base model up on the hub.
-            return get_peft_model_state_dict(self.llm, save_embedding_layers=False)
-        return dict(self.llm.named_parameters())
+    @property
+    def is_adapter(self) -> bool:
+        """Whether an adapter is trained, which is megabytes, and not the whole model."""
+        return isinstance(self.llm, PeftModel)
+
+    def get(self, keep: Callable[[int], bool] = lambda _: True) -> dict[str, torch.Tensor]:
+        """Return the trained tensors, whole and on the CPU, those whose number `keep` wants."""
+        found = {}
+        for number, (name, parameter) in enumerate(self._own().items()):
+            tensor = self.access.weight(parameter)
+            if keep(number):
+                found[name] = tensor.detach().cpu()
+        return found
+
+    def optimizer_states(self, keep: Callable[[int], bool] = lambda _: True) -> dict[int, dict[str, Any]]:
+        """Return the optimizer's state of trained parameters by number, on the CPU, those whose number `keep` wants."""
+        found = {}
+        for number, parameter in enumerate(self._trained()):
+            states = self.access.states(parameter)
+            if keep(number) and states:
+                found[number] = {name: v.cpu() if torch.is_tensor(v) else v for name, v in states.items()}
+        return found
 
     def set(self, state: dict[str, torch.Tensor], origin: Path) -> None:
         """Load tensors that `get` returned.
@@ -35,20 +53,35 @@ class TrainedState:
         Raises:
             CheckpointError: Names or shapes are those of another model or adapter.
         """
-        mine = self.get()
-        missing, extra = sorted(set(mine) - set(state)), sorted(set(state) - set(mine))
+        own = self._own()
+        missing, extra = sorted(set(own) - set(state)), sorted(set(state) - set(own))
         if missing or extra:
             example = (missing or extra)[0]
             raise CheckpointError(
                 f'{origin} does not fit this model: {len(missing)} tensors are missing from it and {len(extra)} '
                 f'unknown, such as {example}. Was it written with another model or another `lora`?'
             )
-        for name, tensor in mine.items():
-            if tensor.shape != state[name].shape:
+        for name, parameter in own.items():
+            shape = getattr(parameter, 'ds_shape', parameter.shape)  # ZeRO-3 leaves an empty tensor in place
+            if shape != state[name].shape:
                 raise CheckpointError(
                     f'{origin} does not fit this model: {name} is {tuple(state[name].shape)} there and '
-                    f'{tuple(tensor.shape)} here. Was it written with another `lora.r` or another model?'
+                    f'{tuple(shape)} here. Was it written with another `lora.r` or another model?'
                 )
-        with torch.no_grad():
-            for name, own in self._own().items():
-                own.copy_(like(state[name], own))
+        for name, parameter in own.items():
+            self.access.set_weight(parameter, state[name])
+
+    def set_optimizer_states(self, states: dict[int, dict[str, Any]]) -> None:
+        """Load what `optimizer_states` returned."""
+        self.access.set_all_states(self._trained(), states)
+
+    def _trained(self) -> list[torch.nn.Parameter]:
+        return [p for p in self.llm.parameters() if p.requires_grad]
+
+    def _own(self) -> dict[str, torch.nn.Parameter]:
+        """Return the parameters that are saved, by the names they are saved under."""
+        parameters = dict(self.llm.named_parameters())
+        if self.is_adapter:
+            # Asking for embedding layers would make peft look the base model up on the hub.
+            return get_peft_model_state_dict(self.llm, state_dict=parameters, save_embedding_layers=False)
+        return parameters

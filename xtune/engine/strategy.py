@@ -7,8 +7,7 @@ from typing import Any
 import torch
 from mmengine._strategy import SingleDeviceStrategy
 
-from ..parallel.fsdp import spread_states, whole_states
-from ..parallel.together import everyones, failing_together, rank
+from ..parallel.together import everyones, failing_together, rank, size
 from ..registry import STRATEGIES
 from . import files
 
@@ -38,20 +37,31 @@ class Replicated(SingleDeviceStrategy):
         return model  # on its device already; quantised weights must not be moved
 
     def save_checkpoint(self, filename: str, *, extra_ckpt: dict | None = None, **_: Any) -> None:
-        """Write what is trained, the optimizer and the RNG of every process. The main process writes.
+        """Write what is trained, the optimizer and the RNG of every process.
+
+        An adapter is one file, written by the main process. All weights of a model are a folder to which every process
+        writes those whose number is its own, so that none holds the model.
 
         Raises:
             CheckpointError: The file could not be written.
         """
+        path, split = Path(filename), size() > 1 and not self.state.is_adapter
+
+        def mine(number: int) -> bool:
+            return (number % size() if split else 0) == rank()
+
         content = dict(
-            state_dict=self.state.get(),
-            optimizer=whole_states(self.optim_state_dict()),
+            state_dict=self.state.get(mine),
+            optimizer=self.state.optimizer_states(mine),
             rng=everyones(files.rng_state()),
             **(extra_ckpt or {}),
         )
+        if split:
+            files.save_part(content, path)
+            return
         with failing_together():
             if rank() == 0:
-                files.save(content, Path(filename))
+                files.save(content, path)
 
     def resume(self, filename: str, **_: Any) -> dict:
         """Load a checkpoint into the model, the optimizer and the RNG, and return it.
@@ -65,8 +75,8 @@ class Replicated(SingleDeviceStrategy):
         checkpoint = files.load(Path(filename), verified=True)  # `train` did, before anything slow
         self.state.set(checkpoint['state_dict'], Path(filename))
         configured = [{k: v for k, v in g.items() if k != 'params'} for g in self.optim_wrapper.param_groups]
-        parameters = [p for group in self.optim_wrapper.param_groups for p in group['params']]
-        self.load_optim_state_dict(spread_states(checkpoint['optimizer'], parameters))
+        states = checkpoint['optimizer']
+        self.state.set_optimizer_states(states.get('state', states))  # 'state': before it was saved by parameter
         for group, settings in zip(self.optim_wrapper.param_groups, configured, strict=True):
             group.update(settings)
         with warnings.catch_warnings():

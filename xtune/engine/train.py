@@ -21,16 +21,20 @@ from ..models.build import build_llm
 from ..models.device import best_device
 from ..models.export import ExportInfo, export_info, write_adapter
 from ..models.finetune import SupervisedFineTuning
+from ..parallel import compatibility
 from ..parallel.fsdp import shard
 from ..parallel.meet import Meeting
 from ..parallel.together import rank
 from ..parallel.watch import Watch
 from ..parallel.world import ALONE, World
+from ..parallel.zero import ZeroEngine
 from . import files, hooks, summary
+from .access import Access
 from .metrics import MetricsFile
-from .optimizer import build_optimizer, schedulers
+from .optimizer import StepOptimizer, ZeroOptimizer, build_optimizer, schedulers
 from .runner import TuneRunner, newest_whole
 from .state import TrainedState
+from .zero_config import zero_config
 
 
 def train(config: Path, options: dict[str, Any], resume: str | bool = False, world: World = ALONE) -> int:
@@ -46,7 +50,7 @@ def train(config: Path, options: dict[str, Any], resume: str | bool = False, wor
         XtuneError: What the user must mend, as early as it can be known.
     """
     job = wire(load(config, options, check_types=True), config.stem)
-    _check_strategy(job)
+    _check_strategy(job, world)
     work_dir = _writable(job.work_dir)
     meeting = Meeting(world) if world.size > 1 else None
     start = _checkpoint_to_resume(work_dir, resume, meeting)
@@ -59,7 +63,7 @@ def train(config: Path, options: dict[str, Any], resume: str | bool = False, wor
         set_random_seed(job.values.seed)  # adapters are initialised at random
         llm, dtype = build_llm(job, device)
         if world.size > 1 and job.strategy.name.startswith('fsdp2'):
-            llm = shard(llm, device, offload=job.strategy.name.endswith('offload'))
+            llm = shard(llm, device, dtype, offload=job.strategy.name.endswith('offload'))
         summary.show(summary.model_lines(job, llm, dtype, device))
         summary.show(summary.schedule_lines(job, data, world))
 
@@ -68,7 +72,7 @@ def train(config: Path, options: dict[str, Any], resume: str | bool = False, wor
             if start is None:
                 _put_aside(work_dir)
             write_text(work_dir / f'{job.name}.py', text)
-        runner = build_runner(job, data, SupervisedFineTuning(llm, dtype), device, text, start)
+        runner = build_runner(job, data, SupervisedFineTuning(llm, dtype), device, text, start, world)
         _train(runner, job, world)
     return _farewell(runner, job, world)
 
@@ -84,13 +88,14 @@ def _train(runner: TuneRunner, job: Job, world: World) -> None:
 
 
 def build_runner(
-    job: Job, data: TrainingData, task: SupervisedFineTuning, device, text: str, start: Path | None
+    job: Job, data: TrainingData, task: SupervisedFineTuning, device, text: str, start: Path | None, world: World
 ) -> TuneRunner:
     """Return the runner of `job`, ready to train."""
     info = export_info(
         task.llm, job.values.base_model, _stored_dtype(job, task.llm), data.template.source, data.stop_ids
     )
-    state = TrainedState(task.llm)
+    optimizer, access = _spread(job, task, device, world)
+    state = TrainedState(task.llm, access)
     metrics = MetricsFile(job.work_dir / 'metrics.jsonl')
     extra = dict(job.runner)
     backends = [dict(type='TensorboardVisBackend')] if job.log.tensorboard and rank() == 0 else []
@@ -99,7 +104,7 @@ def build_runner(
         work_dir=str(job.work_dir),
         experiment_name=f'{job.name}_{time.time_ns()}',
         train_dataloader=step_loader(data.steps, job.data.num_workers),
-        optim_wrapper=build_optimizer(job, task.trained_parameters().values(), device),
+        optim_wrapper=optimizer,
         param_scheduler=schedulers(job.schedule, len(data.steps)) or None,
         train_cfg=dict(type='xtune.StepLoop'),
         strategy=dict(type='xtune.Replicated', state=state),
@@ -158,18 +163,27 @@ def _stored_dtype(job: Job, llm: torch.nn.Module) -> str:
     return str(getattr(config, 'dtype', None) or llm.dtype).removeprefix('torch.')
 
 
-def _check_strategy(job: Job) -> None:
-    name = job.strategy.name
-    if name in ('one_device', 'ddp', 'fsdp2', 'fsdp2_offload'):
-        return
-    if name not in ('zero1', 'zero2', 'zero3'):
-        raise ConfigError(
-            f'strategy `{name}` is not run by this version. Offload keeps states in host '
-            'memory; on one device take a qlora preset instead, or leave --deepspeed away.'
+def _check_strategy(job: Job, world: World) -> None:
+    name, quantization = job.strategy.name, job.quantization
+    method = compatibility.method_of(job.lora is not None, quantization and dict(quantization.keywords))
+    compatibility.check(method, name, world.size)
+    if world.size == 1 and name not in ('one_device', 'ddp'):
+        print(
+            f'note: strategy {name} spreads the run over several devices; this run has one, so there is nothing to '
+            'spread'
         )
-    print(
-        f'note: strategy {name} spreads the run over several devices; this run has one, so there is nothing to spread'
-    )
+
+
+def _spread(
+    job: Job, task: SupervisedFineTuning, device: torch.device, world: World
+) -> tuple[StepOptimizer, Access | ZeroEngine]:
+    """Return the optimizer, spread as the strategy says, and the way to what it trains."""
+    optimizer = build_optimizer(job, task.trained_parameters().values(), device)
+    if world.size == 1 or not job.strategy.name.startswith('zero'):
+        return optimizer, Access(optimizer.optimizer)
+    bf16 = job.lora is None and task.dtype == torch.bfloat16
+    engine = ZeroEngine(task, optimizer.optimizer, zero_config(job, world.size, bf16))
+    return ZeroOptimizer(engine), engine
 
 
 def _writable(work_dir: Path) -> Path:
@@ -187,12 +201,12 @@ def _checkpoint_to_resume(work_dir: Path, resume: str | bool, meeting: Meeting |
     """Return the checkpoint to go on from, or None to start anew; the main process looks for it."""
     if not resume:
         return None
-    if isinstance(resume, str):
-        files.load(Path(resume))
-        return Path(resume)
-    if meeting is None:
-        return _newest(work_dir)
-    return Path(meeting.said_by_main('resume', str(_newest(work_dir)) if meeting.world.is_main else None))
+    path = None
+    if meeting is None or meeting.world.is_main:
+        path = Path(resume) if isinstance(resume, str) else _newest(work_dir)
+        if isinstance(resume, str):
+            files.load(path)
+    return path if meeting is None else Path(meeting.said_by_main('resume', str(path)))
 
 
 def _newest(work_dir: Path) -> Path:

@@ -64,9 +64,9 @@ class SupervisedFineTuning(BaseModel):
         trained, tokens = sum_counts(sum(batch.trained for batch in data), sum(batch.tokens for batch in data))
         trained = max(trained, 1)
         sums = []
-        for batch in data:
-            loss_sum = self(batch)
-            optim_wrapper.backward(loss_sum / trained)
+        for number, batch in enumerate(data, 1):
+            loss_sum = optim_wrapper.loss(self, batch)
+            optim_wrapper.backward(loss_sum / trained, last=number == len(data))
             sums.append(loss_sum.detach())
         grad_norm = optim_wrapper.clip()
         loss_sum = torch.stack(sums).sum()

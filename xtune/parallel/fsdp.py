@@ -7,18 +7,19 @@ not averaged: the loss is divided by the trained tokens of all processes already
 import torch
 import torch.distributed as dist
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import CPUOffloadPolicy, FSDPModule, OffloadPolicy, fully_shard
+from torch.distributed.fsdp import CPUOffloadPolicy, FSDPModule, MixedPrecisionPolicy, OffloadPolicy, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from ..errors import ModelError
 
 
-def shard(llm: torch.nn.Module, device: torch.device, offload: bool = False) -> torch.nn.Module:
+def shard(llm: torch.nn.Module, device: torch.device, dtype: torch.dtype, offload: bool = False) -> torch.nn.Module:
     """Spread `llm`, layer by layer, over all processes, in place, and return it.
 
     Args:
         llm: The model, the same in every process, with its adapter if it has one.
         device: Where slices are gathered and computed.
+        dtype: The compute type, in which float32 weights are gathered; gradients are summed in float32.
         offload: Keep the slices in host memory.
 
     Raises:
@@ -26,9 +27,9 @@ def shard(llm: torch.nn.Module, device: torch.device, offload: bool = False) -> 
     """
     mesh = init_device_mesh(device.type, (dist.get_world_size(),))
     policy = CPUOffloadPolicy(pin_memory=device.type == 'cuda') if offload else OffloadPolicy()
-    for layer in layers_of(llm):
-        fully_shard(layer, mesh=mesh, offload_policy=policy)
-    fully_shard(llm, mesh=mesh, offload_policy=policy)
+    precision = MixedPrecisionPolicy() if dtype == torch.float32 else MixedPrecisionPolicy(dtype, torch.float32)
+    for layer in [*layers_of(llm), llm]:
+        fully_shard(layer, mesh=mesh, offload_policy=policy, mp_policy=precision)
     for module in llm.modules():
         if isinstance(module, FSDPModule):
             module.set_gradient_divide_factor(1.0)
@@ -63,20 +64,6 @@ def like(tensor: torch.Tensor, model: torch.Tensor) -> torch.Tensor:
     return spread.to(model.device)
 
 
-def whole_states(optimizer_state: dict) -> dict:
-    """Return an optimizer's state dict whose tensors are whole and on the CPU; every process must ask for it."""
-    state = {
-        index: {name: whole(v).cpu() if torch.is_tensor(v) else v for name, v in values.items()}
-        for index, values in optimizer_state['state'].items()
-    }
-    return {**optimizer_state, 'state': state}
-
-
-def spread_states(optimizer_state: dict, parameters: list[torch.nn.Parameter]) -> dict:
-    """Return what `whole_states` returned, spread as the parameters are, which are in the optimizer's order."""
-    state = {}
-    for index, values in optimizer_state['state'].items():
-        parameter = parameters[index]
-        fits = {name for name, v in values.items() if torch.is_tensor(v) and v.shape == parameter.shape and v.dim()}
-        state[index] = {name: like(v, parameter) if name in fits else v for name, v in values.items()}
-    return {**optimizer_state, 'state': state}
+def whole_states(states: dict) -> dict:
+    """Return one parameter's optimizer state with whole tensors; every process must ask for it."""
+    return {name: whole(value) if torch.is_tensor(value) else value for name, value in states.items()}

@@ -81,10 +81,13 @@ class ZeroEngine:
         found = {}
         for name, value in flat.items():
             spread = torch.is_tensor(value) and value.dim()
-            found[name] = (
-                safe_get_full_optimizer_state(parameter, name).reshape(_shape(parameter)) if spread else value
-            )
+            found[name] = safe_get_full_optimizer_state(parameter, name).reshape(_shape(parameter)) if spread else value
         return found
+
+    def set_all_states(self, parameters: list[torch.nn.Parameter], states: dict[int, dict[str, Any]]) -> None:
+        """Replace the optimizer's state; `states` counts the parameters."""
+        for index, values in states.items():
+            self.set_states(parameters[index], values)
 
     def set_states(self, parameter: torch.nn.Parameter, values: dict[str, Any]) -> None:
         """Replace the optimizer's state of a trained parameter."""

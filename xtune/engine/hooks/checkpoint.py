@@ -1,6 +1,5 @@
 """When checkpoints are written, how many stay, and the adapter beside each."""
 
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -63,8 +62,7 @@ class CheckpointHook(Hook):
     def _remove_old(self, newest: Path) -> None:
         older = [path for path in files.candidates(newest.parent) if path != newest]
         for path in older[self.settings.keep - 1 :]:
-            path.unlink()
-            shutil.rmtree(path.with_name(f'{path.stem}_hf'), ignore_errors=True)
+            files.remove(path)
 
 
 def _short(path: Path) -> Path:

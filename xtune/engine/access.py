@@ -1,0 +1,44 @@
+"""Weights and optimizer states of what is trained, whole, whichever way a strategy spreads them.
+
+Every process of a run makes the same calls in the same order. `ZeroEngine` has the same methods.
+"""
+
+from typing import Any
+
+import torch
+
+from ..parallel.fsdp import like, whole, whole_states
+
+
+class Access:
+    """Reads and writes parameters that are tensors or DTensors, and the state of `optimizer` for them."""
+
+    def __init__(self, optimizer: torch.optim.Optimizer) -> None:
+        self.optimizer = optimizer
+
+    def weight(self, parameter: torch.nn.Parameter) -> torch.Tensor:
+        """Return the whole parameter."""
+        return whole(parameter.detach())
+
+    @torch.no_grad()
+    def set_weight(self, parameter: torch.nn.Parameter, value: torch.Tensor) -> None:
+        """Replace a parameter by `value`, which is whole."""
+        parameter.copy_(like(value, parameter))
+
+    def states(self, parameter: torch.nn.Parameter) -> dict[str, Any]:
+        """Return the optimizer's state of a parameter, empty before the first step."""
+        return whole_states(self.optimizer.state.get(parameter, {}))
+
+    def set_all_states(self, parameters: list[torch.nn.Parameter], states: dict[int, dict[str, Any]]) -> None:
+        """Replace the optimizer's state; `states` counts the parameters, which are all of the optimizer's."""
+        spread = {}
+        for index, values in states.items():
+            own = parameters[index]
+            fits = {name for name, v in values.items() if torch.is_tensor(v) and v.dim() and v.shape == own.shape}
+            spread[index] = {name: like(v, own) if name in fits else _own_copy(v) for name, v in values.items()}
+        groups = self.optimizer.state_dict()['param_groups']
+        self.optimizer.load_state_dict(dict(state=spread, param_groups=groups))
+
+
+def _own_copy(value: Any) -> Any:
+    return value.clone() if torch.is_tensor(value) else value  # not a place in a mapped file

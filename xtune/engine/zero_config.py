@@ -1,0 +1,63 @@
+"""DeepSpeed's configuration, from the strategy's and the run's: 'auto' is filled in, contradictions are refused."""
+
+import copy
+from typing import Any
+
+from ..config.wire import Job
+from ..errors import ConfigError
+
+
+def zero_config(job: Job, devices: int, bf16: bool) -> dict[str, Any]:
+    """Return what DeepSpeed is configured with.
+
+    Args:
+        job: The run.
+        devices: Processes of the run.
+        bf16: Whether weights are kept in bf16, with float32 masters in the optimizer.
+
+    Raises:
+        ConfigError: The configuration says something else than the run's own sections.
+    """
+    given = copy.deepcopy(job.strategy.deepspeed or {})
+    schedule, name = job.schedule, job.strategy.name
+    for key, instead in (('optimizer', 'optimizer'), ('scheduler', 'schedule')):
+        if given.get(key):
+            raise ConfigError(f'the DeepSpeed configuration has `{key}`; remove it and use the section `{instead}`')
+    if _enabled(given, 'fp16') is True:
+        raise ConfigError("the DeepSpeed configuration enables fp16; remove it: precision is 'bf16' or 'fp32'")
+    own = {
+        'train_micro_batch_size_per_gpu': ('schedule.batch_size', schedule.batch_size),
+        'gradient_accumulation_steps': ('schedule.accumulate', schedule.accumulate),
+        'gradient_clipping': ('schedule.max_grad_norm', schedule.max_grad_norm or 0.0),
+        'train_batch_size': (
+            'schedule.batch_size x schedule.accumulate x devices',
+            schedule.batch_size * schedule.accumulate * devices,
+        ),
+    }
+    for key, (section, value) in own.items():
+        if given.get(key, 'auto') not in ('auto', value):
+            raise ConfigError(
+                f"the DeepSpeed configuration has {key}={given[key]}, but {section} is {value}; write 'auto'"
+            )
+        given[key] = value
+    if _enabled(given, 'bf16') not in ('auto', bf16):
+        raise ConfigError(
+            f'the DeepSpeed configuration has bf16.enabled={_enabled(given, "bf16")}, but this run needs {bf16} '
+            "(bf16 weights are for full fine-tuning on GPUs; an adapter stays in float32); write 'auto'"
+        )
+    zero = given.setdefault('zero_optimization', {})
+    stage = int(name.removeprefix('zero')[0])
+    if zero.setdefault('stage', stage) != stage:
+        raise ConfigError(f'the DeepSpeed configuration has stage {zero["stage"]}, but the strategy is {name}')
+    given |= dict(fp16=dict(enabled=False), bf16=dict(enabled=bf16))
+    return _without_auto(dict(zero_allow_untested_optimizer=True, zero_force_ds_cpu_optimizer=False) | given)
+
+
+def _enabled(given: dict, key: str) -> Any:
+    section = given.get(key)
+    return section.get('enabled', 'auto') if isinstance(section, dict) else 'auto'
+
+
+def _without_auto(values: dict) -> dict:
+    """Leave out what is still 'auto': DeepSpeed has a default for it."""
+    return {k: _without_auto(v) if isinstance(v, dict) else v for k, v in values.items() if v != 'auto'}
