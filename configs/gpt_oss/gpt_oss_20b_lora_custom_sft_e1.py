@@ -1,4 +1,7 @@
-"""gpt-oss-20b, LoRA, Own conversations, 1 epoch."""
+"""gpt-oss-20b, LoRA, Own conversations, 1 epoch.
+
+Nothing is packed: in transformers, packed samples of this model attend to each other.
+"""
 from mmengine.config import read_base
 
 with read_base():
@@ -9,3 +12,4 @@ with read_base():
     from .._base_.strategies.one_device import strategy
 
 schedule.max_epochs = 1
+pack = False
