@@ -2,7 +2,7 @@
 
 Mixture of experts: LoRA adapts what lies outside the experts.
 Attention has sinks, which sdpa lacks.
-The files are in MXFP4, which cannot be trained; transformers unpacks them to bfloat16 where the package `kernels` is not installed.
+The files are in MXFP4, which transformers cannot train with; without the package `kernels` it unpacks them.
 For data with thoughts take `gpt_oss_thinking`.
 """
 from transformers import AutoModelForCausalLM, AutoTokenizer
