@@ -44,11 +44,26 @@ def build_llm(job: Job, device: torch.device) -> tuple[PreTrainedModel | PeftMod
             'flash attention keeps packed samples apart only in batches of one sequence: set schedule.batch_size=1 '
             "(and accumulate more), or llm.attn_implementation='sdpa'"
         )
+    _check_trainable(model, job, flash)
     if job.lora is not None:
         model = _add_adapter(model, job)
     if job.values.checkpointing == 'all':
         recompute_activations(model)
     return model, dtype
+
+
+def _check_trainable(model: PreTrainedModel, job: Job, flash: bool) -> None:
+    if model.config.model_type == 'gpt_oss' and job.values.pack and not flash:
+        raise ModelError(
+            'transformers lets packed samples of gpt-oss attend to each other: set pack=False in the config'
+        )
+    quantizer = getattr(model, 'hf_quantizer', None)
+    if quantizer is not None and not quantizer.is_trainable:
+        method = getattr(quantizer.quantization_config, 'quant_method', 'this quantisation')
+        raise ModelError(
+            f'transformers cannot train adapters on weights in {method}: take a base that is not quantised (for MXFP4: '
+            'uninstall the package `kernels`, then transformers unpacks the weights while loading)'
+        )
 
 
 def recompute_activations(model: PreTrainedModel | PeftModel) -> None:
