@@ -15,7 +15,7 @@ VARIANTS = {
     'chatglm': ('chatglm2', 'chatglm3'),
 }
 NAMES = tuple(name for names in VARIANTS.values() for name in names)
-HOW = 'say which with llm.variant=NAME in the config or --cfg-options, or with --variant NAME of `xtune convert`'
+HOW = 'say which with llm.variant=NAME in the config or --cfg-options, or with --variant NAME of `xtune chat` and `convert`'
 
 
 def read_json(path: Path) -> dict[str, Any]:
