@@ -9,6 +9,7 @@ from transformers import TextStreamer
 from ..data.conversation import Message
 from ..data.tokenise import Tokeniser
 from ..errors import DataError
+from ..models.folder import refuse_ids_beyond
 from ..models.generate import generate_ids
 from ..templates.system import system_text
 
@@ -38,6 +39,7 @@ class ChatSession:
 
         Raises:
             DataError: The conversation no longer fits the model.
+            ModelError: The tokenizer gives ids that the model has no rows for.
         """
         messages = [*self._head(), *self.history, {'role': 'user', 'content': question}]
         ids = torch.tensor([self.tokeniser.prompt_ids(messages)])
@@ -47,6 +49,8 @@ class ChatSession:
         streamer = (
             TextStreamer(self.tokeniser.tokenizer, skip_prompt=True, skip_special_tokens=True) if stream else None
         )
+        rows = self.llm.get_input_embeddings().weight.shape[0]
+        refuse_ids_beyond(self.llm.config._name_or_path or 'the model', int(ids.max()), rows)
         new = generate_ids(
             self.llm,
             ids.to(next(self.llm.parameters()).device),

@@ -48,7 +48,7 @@ def merge(
     """
     if device == 'cuda' and not torch.cuda.is_available():
         raise ModelError('--device cuda: torch sees no GPU here; use --device cpu')
-    check_model_folder(base)
+    check_model_folder(base, own_code=False)
     check_adapter_folder(adapter)
     legacy = open_for_original(legacy_folder(base), base, variant) if layout == 'original' else None
     kind = stored_dtype(base, variant) if dtype == 'auto' else getattr(torch, dtype)

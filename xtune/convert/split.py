@@ -50,7 +50,7 @@ def parse_size(text: str) -> int:
         ConfigError: It is none of these.
     """
     match = re.fullmatch(r'\s*(\d+(?:\.\d+)?)\s*([KMG]I?B)?\s*', text.upper())
-    if not match or float(match[1]) == 0:
+    if not match or float(match[1]) * _UNITS.get(match[2], 1) < 1:
         raise ConfigError(f'--max-shard-size takes a size such as 2GB or 500MB, got `{text}`')
     return int(float(match[1]) * _UNITS.get(match[2], 1))
 

@@ -8,7 +8,7 @@ import torch
 from transformers import AutoModelForCausalLM, GenerationConfig, PreTrainedModel
 
 from ...errors import ModelError
-from ..weights import WeightFiles, listed, refuse_non_finite
+from ..weights import WeightFiles, listed, refuse_non_finite, refuse_packed
 from .families import Legacy, open_legacy
 from .recognise import read_json
 from .tensors import EMBEDDING, HEAD, is_buffer, joined_names, native_names, normalised, split
@@ -32,6 +32,7 @@ def load_legacy(folder: Path, variant: str | None = None, dtype: Any = None, **a
     """
     legacy = open_legacy(folder, variant)
     weights = WeightFiles(folder)
+    refuse_packed(folder, weights)
     cls = check_tensors(legacy, weights)
     state = {}
     for name, tensor in native_tensors(legacy, weights):

@@ -10,6 +10,7 @@ from safetensors.torch import save_file
 
 from ...errors import ModelError
 from ..export import unshared
+from ..folder import refuse_ids_beyond
 from ..weights import WeightFiles, refuse_non_finite
 from .families import Legacy, open_legacy
 from .load import check_tensors, generation_config, native_tensors
@@ -39,7 +40,10 @@ def write_native(legacy: Legacy, folder: Path, limit: int) -> tuple[type, int, b
         tokenizer_file(legacy.folder, legacy.variant).is_file() or (legacy.folder / 'tokenizer_config.json').is_file()
     )
     if has_tokenizer:  # before the weights, which take long
-        legacy_tokenizer(legacy.folder, legacy.variant).save_pretrained(folder)
+        tokenizer = legacy_tokenizer(legacy.folder, legacy.variant)
+        largest = max(tokenizer.get_vocab().values(), default=0)
+        refuse_ids_beyond(str(legacy.folder), largest, legacy.config.vocab_size)
+        tokenizer.save_pretrained(folder)
     count = write_shards(folder, _finite(legacy, native_tensors(legacy, weights)), limit)
     legacy.config.architectures = [cls.__name__]
     legacy.config.save_pretrained(folder)

@@ -32,7 +32,6 @@ _READ = (
 _OF_REPOSITORIES = ('trust_remote_code', 'revision', 'token', 'cache_dir', 'local_files_only', 'force_download')
 
 
-
 def legacy_tokenizer(folder: Path, variant: str | None = None, **arguments: Any) -> PreTrainedTokenizerBase:
     """Return the tokenizer of `folder`, from the cache if it was made before.
 
