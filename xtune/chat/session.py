@@ -38,9 +38,13 @@ class ChatSession:
         """Return the reply to `question` and remember both; with `stream`, print it as it comes.
 
         Raises:
-            DataError: The conversation no longer fits the model.
+            DataError: The question is no valid text, or the conversation no longer fits the model.
             ModelError: The tokenizer gives ids that the model has no rows for.
         """
+        try:
+            question.encode('utf-8')
+        except UnicodeEncodeError as error:
+            raise DataError(f'character {error.start + 1} of the question is no valid UTF-8; type it again') from error
         messages = [*self._head(), *self.history, {'role': 'user', 'content': question}]
         ids = torch.tensor([self.tokeniser.prompt_ids(messages)])
         limit = getattr(self.llm.config, 'max_position_embeddings', None)

@@ -152,6 +152,11 @@ def _chatglm(read: Reader, variant: str) -> Legacy:
         rope['rope_theta'] *= ratio
     elif ratio != 1:
         rope |= dict(rope_type='linear', factor=ratio)
+    if read.count('kv_channels', 128) % 4:
+        width = read.count('kv_channels')
+        raise ModelError(
+            f'{read.folder}/config.json: half of `kv_channels` is turned in pairs, so 4 divides it, got {width}'
+        )
     common = read.common(eos_token_id=2, pad_token_id=0)
     tied = common.pop('tie_word_embeddings')
     config = GlmConfig(

@@ -14,7 +14,7 @@ from ..folder import refuse_ids_beyond
 from ..weights import WeightFiles, refuse_non_finite
 from .families import Legacy, open_legacy
 from .load import check_tensors, generation_config, native_tensors
-from .tensors import HEAD, joined_names
+from .tensors import EMBEDDING, HEAD, joined_names
 from .tokenizers import legacy_tokenizer, tokenizer_file
 
 _WEIGHTS = {'.safetensors', '.bin', '.pt', '.pth'}
@@ -101,10 +101,13 @@ def _original_head(legacy: Legacy, state: dict[str, torch.Tensor]) -> torch.Tens
     """
     before = {name: tensor for name, tensor in native_tensors(legacy, WeightFiles(legacy.folder)) if name == HEAD}
     head = state.get(HEAD)
+    [old] = joined_names(legacy.table, [HEAD])
+    shared = state[EMBEDDING] if old in WeightFiles(legacy.folder).shapes else None  # some files hold it twice
     if legacy.config.tie_word_embeddings:
-        return None
+        return shared
     if not legacy.norm_head:
-        return head
+        unchanged = legacy.head_from_embedding and torch.equal(head, state[EMBEDDING])
+        return shared if unchanged else head
     if not torch.equal(before[HEAD].to(head.dtype), head):
         lengths = head.float().norm(dim=1)
         if (lengths - 1).abs().max() > 0.01:
@@ -113,10 +116,9 @@ def _original_head(legacy: Legacy, state: dict[str, torch.Tensor]) -> torch.Tens
                 f'which are now {lengths.min():.3f} to {lengths.max():.3f}: its answers would change. '
                 'Merge without --layout original.'
             )
-        return None if legacy.head_from_embedding else head
+        return shared if legacy.head_from_embedding else head
     if legacy.head_from_embedding:
-        return None
-    [old] = joined_names(legacy.table, [HEAD])
+        return shared
     found = next(tensor for name, tensor in WeightFiles(legacy.folder).tensors() if name == old)
     return found.to(head.dtype)
 

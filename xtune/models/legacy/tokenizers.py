@@ -20,7 +20,7 @@ from .chat import CHAT, chat_template, is_chat
 from .recognise import read_config, variant_of
 from .vocabulary import build_tokenizer
 
-_VERSION = 1  # counted up when the conversion changes, so that what was cached before is made again
+_VERSION = 2  # counted up when the conversion changes, so that what was cached before is made again
 _READ = (
     'tokenizer_config.json',
     'special_tokens_map.json',

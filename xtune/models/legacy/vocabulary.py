@@ -34,7 +34,7 @@ def _sentencepiece(folder: Path, source: Path, variant: str) -> PreTrainedTokeni
     if variant.startswith('chatglm'):
         return _chatglm(folder, tokenizer, file, variant, settings)
     _add_listed(folder, tokenizer, settings)
-    names = _special_names(folder, tokenizer, settings, '</s>' if variant == 'internlm' else '<unk>')
+    names = _special_names(folder, tokenizer, settings, file, file.eos if variant == 'internlm' else file.unknown)
     _add_ends(tokenizer, names, bool(settings.get('add_bos_token', True)), bool(settings.get('add_eos_token', False)))
     generation = read_json(folder / 'generation_config.json')
     marks = [generation[key] for key in ('user_token_id', 'assistant_token_id') if isinstance(generation.get(key), int)]
@@ -60,8 +60,10 @@ def _add_listed(folder: Path, tokenizer: Tokenizer, settings: dict[str, Any]) ->
             )
 
 
-def _special_names(folder: Path, tokenizer: Tokenizer, settings: dict[str, Any], pad: str) -> dict[str, str]:
-    names = dict(unk_token='<unk>', bos_token='<s>', eos_token='</s>', pad_token=pad)
+def _special_names(
+    folder: Path, tokenizer: Tokenizer, settings: dict[str, Any], file: SentencePieceFile, pad: str
+) -> dict[str, str]:
+    names = dict(unk_token=file.unknown, bos_token=file.bos, eos_token=file.eos, pad_token=pad)
     for key in names:
         given = settings.get(key)
         names[key] = (given.get('content') if isinstance(given, dict) else given) or names[key]
@@ -105,7 +107,7 @@ def _chatglm(
         tokenizer_object=tokenizer,
         unk_token=file.unknown,
         pad_token=file.unknown,
-        eos_token='</s>',
+        eos_token=file.eos,
         padding_side='left',
         **_limits(settings),
     )
