@@ -69,49 +69,6 @@ def test_train_merge_in_both_layouts_and_chat(name, with_tokenizer, train, xtune
     assert replies[0] == replies[1]
 
 
-def tied(values):
-    values['tie_word_embeddings'] = True
-
-
-def without_head(state):
-    return {
-        key: tensor for key, tensor in state.items() if key not in ('lm_head.weight', 'transformer.output_layer.weight')
-    }
-
-
-def as_bfloat16(state):
-    return {key: tensor.bfloat16() for key, tensor in state.items()}
-
-
-def head_twice(state):
-    [embedding] = [key for key in state if key.split('.')[-2] in ('embed_tokens', 'wte', 'word_embeddings')]
-    [head] = [key for key in state if key.split('.')[-2] in ('lm_head', 'output_layer')]
-    state[head] = state[embedding].clone()
-
-
-CHANGES = [(None, None), (None, as_bfloat16), (tied, without_head), (tied, head_twice)]
-
-
-@pytest.mark.parametrize('change_config, change_weights', CHANGES)
-@pytest.mark.parametrize('name', TEMPLATES)
-def test_original_layout_returns_every_tensor_as_it_came(name, change_config, change_weights, with_tokenizer, tmp_path):
-    from xtune.models.legacy.load import file_dtype
-    from xtune.models.legacy.save import open_for_original, write_original
-
-    base = with_tokenizer(name, change_config=change_config, change_weights=change_weights)
-    model = load_for_inference(str(base), None, CPU, file_dtype(base))
-    (tmp_path / 'back').mkdir()
-    write_original(open_for_original(base, 'base', None), model.state_dict(), tmp_path / 'back', 10**9)
-    before = {k: v for k, v in load_file(base / 'model.safetensors').items() if not k.endswith('inv_freq')}
-    after = load_file(tmp_path / 'back' / 'model.safetensors')
-    assert before.keys() == after.keys() and all(torch.equal(before[key], after[key]) for key in before)
-    dtype = str(file_dtype(base)).removeprefix('torch.')
-    assert {tensor.dtype for tensor in after.values()} == {file_dtype(base)}
-    config = json.loads((base / 'config.json').read_text()) | dict(torch_dtype=dtype)
-    assert json.loads((tmp_path / 'back' / 'config.json').read_text()) == config
-    assert {path.name for path in base.iterdir()} == {path.name for path in (tmp_path / 'back').iterdir()}
-
-
 def test_a_trained_head_does_not_go_back_to_where_it_is_normalised(with_tokenizer, train, xtune, tmp_path):
     base = with_tokenizer('baichuan2_7b')
     _, adapter = train(base, template='default', **{'lora.modules_to_save': ['lm_head'], 'optimizer.lr': 0.1})
