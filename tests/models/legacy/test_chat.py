@@ -33,3 +33,8 @@ def test_variant_is_an_option_of_chat(with_tokenizer, xtune):
     assert code == 0, err
     code, _, err = xtune(*ask, '--variant', 'baichuan2-7b')
     assert code == 2 and 'did you mean `baichuan2_7b`' in err
+
+
+def test_a_question_that_is_no_text_is_refused(with_tokenizer, xtune):
+    code, _, err = xtune('chat', with_tokenizer('qwen_7b', 'Qwen-7B-Chat'), '--prompt', 'caf\udce9')
+    assert code == 2 and 'character 4 of the question is no valid UTF-8' in err
