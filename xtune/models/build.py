@@ -8,6 +8,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from ..config.wire import Job
 from ..errors import ModelError
+from .config_file import reason
 from .device import compute_dtype, require_bitsandbytes
 from .folder import check_model_folder
 from .legacy.hub import legacy_folder
@@ -88,7 +89,7 @@ def load_model(job: Job, device: torch.device, dtype: torch.dtype, **arguments) 
     except ModelError:
         raise
     except (OSError, ValueError, ImportError, KeyError, RuntimeError, SafetensorError, StrictDataclassError) as error:
-        raise ModelError(f'the model `{name}` cannot be loaded: {_first_lines(error)}') from error
+        raise ModelError(f'the model `{name}` cannot be loaded: {reason(error)}') from error
 
 
 def _load(job: Job, **arguments) -> PreTrainedModel:
@@ -97,7 +98,7 @@ def _load(job: Job, **arguments) -> PreTrainedModel:
         return job.load_llm(**arguments)
     folder = legacy_folder(name, revision=given.get('revision'))
     if folder is None:
-        return checked(name, *job.load_llm(output_loading_info=True, **arguments))
+        return checked(name, *job.load_llm(output_loading_info=True, ignore_mismatched_sizes=True, **arguments))
     from .legacy.load import load_legacy, remarks
 
     for remark in remarks(folder, given.get('variant'), job.values.max_length, job.lora is None):
@@ -121,9 +122,4 @@ def _add_adapter(model: PreTrainedModel, job: Job) -> PeftModel:
                     parameter.data = parameter.data.float()
             return model
     except (ValueError, TypeError, KeyError, ImportError) as error:
-        raise ModelError(f'the adapter of section `lora` does not fit the model: {_first_lines(error)}') from error
-
-
-def _first_lines(error: Exception) -> str:
-    lines = [line for line in str(error).strip().splitlines() if line.strip()]
-    return ' '.join(lines[:3]) or type(error).__name__
+        raise ModelError(f'the adapter of section `lora` does not fit the model: {reason(error)}') from error
