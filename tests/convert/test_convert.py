@@ -142,7 +142,7 @@ def test_split_takes_the_model_and_nothing_else_that_lies_there(xtune, tiny_mode
     assert len(AutoModelForCausalLM.from_pretrained(tmp_path / 'small').state_dict())
     (source / 'model.safetensors').write_bytes((source / 'model.safetensors').read_bytes()[:1000])
     code, _, err = xtune('convert', 'split', source, tmp_path / 'other')
-    assert code == 2 and 'model.safetensors cannot be read' in err and not (tmp_path / 'other').exists()
+    assert code == 2 and 'model.safetensors cannot be loaded' in err and not (tmp_path / 'other').exists()
 
 
 def test_merge_refuses_an_adapter_on_one_of_two_tied_embeddings(make_config, xtune, tiny_model, tmp_path):

@@ -164,7 +164,8 @@ def test_columns_of_medqa_can_be_named_and_differ_in_case():
 
 def test_system_texts():
     assert list(SYSTEM_PROMPTS) == 'moss_sft alpaca arxiv_gentile colorist coder lawyer medical sql'.split()
-    assert all(text == text.strip() and system_text(name) == text for name, text in SYSTEM_PROMPTS.items())
+    assert all(text == text.strip() for text in SYSTEM_PROMPTS.values())
+    assert all(system_text(n) == text.replace('{bot_name}', 'MOSS') for n, text in SYSTEM_PROMPTS.items())
     assert '{bot_name}' in SYSTEM_PROMPTS['moss_sft'] and SYSTEM_PROMPTS['moss_sft'].count('\n') == 8
     for text in ('Be brief.', 'code r', 'Hello', '你是一名律师。', 'sql '):
         assert system_text(text) == text

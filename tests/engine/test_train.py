@@ -230,7 +230,9 @@ def test_non_finite_loss_names_step_rows_and_module(make_config, xtune, tiny_mod
     shutil.copytree(tiny_model, broken)
     llm = AutoModelForCausalLM.from_pretrained(tiny_model)
     with torch.no_grad():
-        llm.model.layers[0].mlp.down_proj.weight.fill_(float('inf'))
+        # Finite weights, or the load would refuse them; the product of what they yield is not.
+        llm.model.layers[0].mlp.gate_proj.weight.fill_(1e25)
+        llm.model.layers[0].mlp.up_proj.weight.fill_(1e25)
     llm.save_pretrained(broken)
     code, _, err = xtune('train', make_config(base_model=str(broken)))
     assert code == 2

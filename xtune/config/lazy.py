@@ -1,16 +1,17 @@
 """The one place that touches mmengine's lazily imported config objects.
 
-`LazyObject._imported`, `_module` and `Config._to_lazy_dict` are internals of mmengine 0.10; the tests of this package
-fail if they move.
+`LazyObject._imported`, `_module`, `Config._to_lazy_dict`, `_imported_names` and `ConfigDict.lazy` are internals of
+mmengine 0.10; the tests of this package fail if they move.
 """
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from mmengine.config import Config
+from mmengine.config import Config, ConfigDict
 from mmengine.config.lazy import LazyAttr, LazyObject
 
 from ..errors import ConfigError, did_you_mean
@@ -29,6 +30,29 @@ def read_text(text: str) -> Config:
 def to_plain(cfg: Config) -> dict:
     """Return the sections of `cfg` as nested plain dicts whose imported names are still lazy."""
     return cfg._to_lazy_dict()
+
+
+def part_names(cfg: Config) -> tuple[dict, set[str]]:
+    """Return all names of `cfg` as plain values, imported ones too, and the set of those."""
+    return cfg._to_lazy_dict(keep_imported=True), set(cfg._imported_names)
+
+
+@contextmanager
+def kept_lazy() -> Iterator[None]:
+    """Let the values of a ConfigDict be read without importing what they name."""
+    before, ConfigDict.lazy = ConfigDict.lazy, True
+    try:
+        yield
+    finally:
+        ConfigDict.lazy = before
+
+
+def from_namespace(names: dict, imported: set[str], path: Path) -> Config:
+    """Return the config of the file `path`, which defines `names`; those in `imported` are no sections of it."""
+    values = {name: value for name, value in names.items() if not name.startswith('__')}
+    cfg = Config(ConfigDict(values), filename=str(path))
+    object.__setattr__(cfg, '_imported_names', imported)
+    return cfg
 
 
 def is_lazy(value: Any) -> bool:

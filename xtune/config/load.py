@@ -8,6 +8,7 @@ from typing import Any
 from mmengine.config import Config, ConfigDict
 
 from ..errors import ConfigError
+from . import parts
 from .lazy import is_lazy, named, resolve, to_plain
 from .sections import TYPED
 from .validate import argument_problems, problems
@@ -49,7 +50,7 @@ def _make_importable(config: Path) -> None:
 
 def _read(path: Path) -> Config:
     try:
-        return Config.fromfile(str(path), lazy_import=True)
+        return parts.read(path) or Config.fromfile(str(path), lazy_import=True)
     except SyntaxError as error:
         line = f', line {error.lineno}' if error.lineno else ''
         raise ConfigError(f'{path}{line}: {error.msg}: {(error.text or "").strip()}') from error
