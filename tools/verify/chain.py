@@ -9,6 +9,7 @@ import traceback
 from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from xtune.engine.files import POINTER
 from xtune.engine.files import load as load_checkpoint
 
 from .copies import make_copy
-from .results import NOT_RUN, Result
+from .results import NOT_RUN, SHORT, Result
 from .results import STAGES as NAMES
 from .rows import rows_file
 from .settings import CHANGED, LONGER
@@ -89,16 +90,26 @@ def map_fn_name(source: Source) -> str:
     return name.removesuffix('_map_fn')
 
 
-def run(preset: Preset, folder: Path) -> Result:
-    """Run the stages of a preset, in their order, until one fails; what it writes stays only then."""
+@cache
+def leading() -> frozenset[str]:
+    """Return the names that run all stages: the first preset of each model and method."""
+    first: dict[tuple[str, str], str] = {}
+    for name in presets():
+        parts = Preset(name).parts
+        first.setdefault((parts['models'], parts['methods']), name)
+    return frozenset(first.values())
+
+
+def run(preset: Preset, folder: Path, whole: bool = True) -> Result:
+    """Run all stages of a preset, or those up to training, until one fails; what it writes stays only then."""
     if preset.alias:
         return preset.result(alias=preset.alias)
     work = folder / 'runs' / preset.name
     shutil.rmtree(work, ignore_errors=True)
     passed, reason = [], ''
-    for name, stage in STAGES.items():
+    for name in NAMES if whole else SHORT:
         try:
-            stage(preset, work, folder)
+            STAGES[name](preset, work, folder)
         except StageFailed as error:
             reason = f'{name}: {error}'
             break

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from xtune.config.presets import ROOT
 
-from .results import Result, rows_of, versions
+from .results import SHORT, STAGES, Result, rows_of, versions
 from .settings import CHANGED, LONGER
 
 PAGE = ROOT.parent / 'docs' / 'en' / 'presets.md'
@@ -13,7 +13,7 @@ _HEAD = """# Presets, and what was run of each
 
 Written by `python tools/verify_presets.py`; do not edit. Run with {versions}.
 
-{passed} of {count} presets passed everything, {aliases} of them under another name.
+{passed} of {count} presets passed: {whole} all stages, {short} loading and training, {aliases} as another name of one of\nthese.
 
 ## What was run
 
@@ -28,7 +28,8 @@ Each preset was run on a CPU through the commands of `xtune`, on a small random 
 | merge | `xtune convert merge`, which compares the answers before and after; nothing to merge after `full` |
 | chat | `xtune chat` with the merged (`full`: saved) model: one prompt, 4 tokens, greedy |
 
-`all` means these six. Anything else is the stages that passed, then the one that did not and what it said.
+`all` means these six, which the first preset of each model and method runs. The others train on other data and stop
+after `train`. In bold stands the stage that failed, and what it said.
 
 The copy has the class that the real model has in transformers and the flags of its published config.json (tied
 embeddings, norms, biases, heads per key-value head, rotary parameters, caps, ranks, experts and how many are used), two
@@ -66,6 +67,8 @@ def render(results: list[Result], parts_without: list[str]) -> str:
         versions=versions(),
         passed=sum(one.passed for one in results),
         count=len(results),
+        whole=sum(one.stages == STAGES for one in results if one.passed),
+        short=sum(one.stages == SHORT for one in results if one.passed),
         aliases=sum(bool(one.alias) for one in results),
         changed='\n'.join(changed),
     )

@@ -8,6 +8,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 STAGES = ('load', 'train', 'resume', 'convert', 'merge', 'chat')
+SHORT = STAGES[:2]  # of presets that share model and method with one that ran all stages
 NOT_RUN = 'not run'
 _LIBRARIES = ('torch', 'transformers', 'peft', 'bitsandbytes', 'tokenizers')
 _LONGEST = 240  # characters of a reason in the page
@@ -29,8 +30,8 @@ class Result:
 
     @property
     def passed(self) -> bool:
-        """Whether every stage passed, or the preset equals one that has a row of its own."""
-        return bool(self.alias) or (self.stages == STAGES and not self.reason)
+        """Whether its stages passed, or it equals a preset that has a row of its own."""
+        return bool(self.alias) or (self.stages in (STAGES, SHORT) and not self.reason)
 
     @property
     def status(self) -> str:
@@ -38,7 +39,7 @@ class Result:
         if self.alias:
             return f'same as `{self.alias}`'
         if self.passed:
-            return 'all'
+            return 'all' if self.stages == STAGES else ', '.join(self.stages)
         reason = self.reason.replace('|', '\\|').replace('<', '&lt;')
         return f'{", ".join(self.stages) or "none"}; **{reason[:_LONGEST]}**'
 
