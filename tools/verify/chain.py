@@ -136,6 +136,8 @@ def command(*arguments: object) -> str:
         with redirect_stdout(out), redirect_stderr(err):
             main([str(argument) for argument in arguments])
     except SystemExit as stopped:
+        if stopped.code == 130:  # training takes a signal and leaves a checkpoint; the next preset is not to start
+            raise KeyboardInterrupt from None
         if stopped.code:
             text = err.getvalue()
             raise StageFailed(text[text.find('error: ') + 7 :] if 'error: ' in text else text) from None

@@ -13,7 +13,8 @@ _HEAD = """# Presets, and what was run of each
 
 Written by `python tools/verify_presets.py`; do not edit. Run with {versions}.
 
-{passed} of {count} presets passed: {whole} all stages, {short} loading and training, {aliases} as another name of one of\nthese.
+{passed} of {count} presets passed: {whole} all stages, {short} loading and training, {aliases} as another
+name of one of these.
 
 ## What was run
 
