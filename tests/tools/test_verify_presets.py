@@ -2,7 +2,6 @@
 
 import importlib
 import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -50,7 +49,7 @@ def test_a_preset_that_fails_says_where_and_why(verify, folder, monkeypatch):
     result = chain.run(chain.Preset('smollm2_135m_lora_alpaca_e1'), folder)
     assert result.stages == ('load',) and not result.passed
     assert result.reason.startswith('train: no template is called `chatlm`')
-    assert 'did you mean `chatml`' in result.reason
+    assert 'did you mean' in result.reason and 'chatml' in result.reason
 
 
 def test_an_alias_is_the_preset_that_it_equals(verify, folder):
@@ -142,6 +141,6 @@ def test_results_become_the_page_and_failures_the_exit_code(verify, tmp_path, mo
     target = tmp_path / 'page.md'
     assert tool.report(tmp_path, target) == 0 and '**' not in target.read_text(encoding='utf-8')
     bad = results.Result('zephyr_7b_beta_qlora_alpaca_e3', 'x', *'mdat', ('load',), 'train: it broke')
-    results.append(Path(tmp_path) / 'results-2-of-2.jsonl', bad)
+    results.append(tmp_path / 'results-2-of-2.jsonl', bad)
     assert tool.report(tmp_path, target) == 1 and 'load; **train: it broke**' in target.read_text(encoding='utf-8')
     assert 'zephyr_7b_beta_qlora_alpaca_e3: train: it broke' in capsys.readouterr().out
