@@ -85,6 +85,15 @@ def test_a_misspelt_key_of_a_config_is_found(verify, monkeypatch):
     assert table.unknown_keys('wrong') == ['rms_norm_epsilon', 'rope_theta']
 
 
+def test_a_key_without_a_default_reaches_the_layers(verify):
+    from transformers import AutoModelForCausalLM
+
+    undeclared = {kind: list(keys) for kind, keys in verify('table').UNDECLARED.items()}
+    assert undeclared == {'qwen3_moe': ['head_dim']}
+    config = verify('copies').native_config('qwen3_30b_a3b', verify('toy_tokenizers').toy_tokenizer('qwen3'))
+    assert AutoModelForCausalLM.from_config(config).model.layers[0].self_attn.head_dim == 128
+
+
 def test_models_without_a_preset_have_a_copy_that_learns(verify, folder):
     from transformers import AutoModelForCausalLM
 

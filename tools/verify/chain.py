@@ -36,6 +36,10 @@ class StageFailed(Exception):
     """A command ended with an error, or left behind what it should not."""
 
 
+# The folder of presets is walked once, not for each of them.
+_files = cache(presets)
+
+
 @dataclass
 class Preset:
     """A preset by its name: what it is made of, and its config."""
@@ -45,7 +49,7 @@ class Preset:
     parts: dict[str, str] = field(init=False)
 
     def __post_init__(self) -> None:
-        self.path = presets()[self.name]
+        self.path = _files()[self.name]
         self.parts = dict(_PART.findall(self.path.read_text(encoding='utf-8')))
 
     @property
@@ -56,7 +60,7 @@ class Preset:
     @property
     def alias(self) -> str:
         """The preset that this is another name of: without its last word, and equal in every value."""
-        known, name = presets(), self.name.removesuffix('_hf')
+        known, name = _files(), self.name.removesuffix('_hf')
         same = name != self.name and name in known and _values(known[name]) == _values(self.path)
         return name if same else ''
 
@@ -94,7 +98,7 @@ def map_fn_name(source: Source) -> str:
 def leading() -> frozenset[str]:
     """Return the names that run all stages: the first preset of each model and method."""
     first: dict[tuple[str, str], str] = {}
-    for name in presets():
+    for name in _files():
         parts = Preset(name).parts
         first.setdefault((parts['models'], parts['methods']), name)
     return frozenset(first.values())

@@ -85,4 +85,5 @@ def earlier() -> dict[str, Result]:
 
 def write(results: list[Result], parts_without: list[str], path: Path = PAGE) -> None:
     """Write the page."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(render(results, parts_without), encoding='utf-8')

@@ -16,9 +16,9 @@ CHATS = [
         'messages': [
             {'role': 'system', 'content': 'Answer briefly.'},
             {'role': 'user', 'content': '上海有哪些景点？'},
-            {'role': 'assistant', 'content': '外滩和豫园。'},
+            {'role': 'assistant', 'content': '豫园和黄浦江。'},
             {'role': 'user', 'content': 'In English?'},
-            {'role': 'assistant', 'content': 'The Bund and Yu Garden.'},
+            {'role': 'assistant', 'content': 'Yu Garden and the river.'},
         ]
     },
 ]

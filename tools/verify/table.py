@@ -13,6 +13,8 @@ from typing import Any
 
 HERE = Path(__file__).parent
 OURS = ('type', 'original', 'tokenizer', 'layers')
+# Keys that a class has no default for, and its layers read where config.json has them.
+UNDECLARED = {'qwen3_moe': ('head_dim',)}
 WIDTH, INNER, EXPERT, WINDOW = 64, 128, 32, 32
 # Sizes that only cost memory, and what they become; ranks of latent attention stay below the width.
 SMALL = {
@@ -52,8 +54,9 @@ def unknown_keys(part: str) -> list[str]:
     """Return the keys of a model part that its config class has no attribute for."""
     from transformers import CONFIG_MAPPING
 
-    default = CONFIG_MAPPING[entries()[part]['type']]()
-    return [key for key in published(part) if not hasattr(default, key)]
+    kind = entries()[part]['type']
+    default = CONFIG_MAPPING[kind]()
+    return [key for key in published(part) if not hasattr(default, key) and key not in UNDECLARED.get(kind, ())]
 
 
 def shrunken(part: str) -> dict[str, Any]:
