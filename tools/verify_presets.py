@@ -53,7 +53,7 @@ def chosen(pattern: str) -> list[str]:
 
 def shares(names: Iterable[str], count: int) -> list[list[str]]:
     """Return `names` in `count` parts of nearly the same size; those of one model stay together and share its copy."""
-    from verify.chain import Preset
+    from verify.preset import Preset
 
     groups: dict[str, list[str]] = {}
     for name in names:
@@ -66,7 +66,8 @@ def shares(names: Iterable[str], count: int) -> list[list[str]]:
 
 def run_here(names: list[str], out: Path, shard: str, whole: bool) -> None:
     """Run presets in this process; results go to a file of the shard as they come."""
-    from verify.chain import Preset, leading, run
+    from verify.chain import run
+    from verify.preset import Preset, leading
     from verify.results import append
 
     file = out / f'results-{shard.replace("/", "-of-")}.jsonl'
@@ -116,8 +117,8 @@ def clear(out: Path) -> None:
 
 def report(out: Path, page: Path | None = None) -> int:
     """Write the page from the results in `out` and what it showed before; return the exit code."""
-    from verify.chain import Preset
     from verify.page import earlier, write
+    from verify.preset import Preset
     from verify.results import read
 
     found = {**earlier(), **read(out)}

@@ -45,7 +45,7 @@ def test_a_preset_runs_from_its_name_to_an_answer(name, verify, folder):
 
 def test_a_preset_that_fails_says_where_and_why(verify, folder, monkeypatch):
     chain = verify('chain')
-    monkeypatch.setitem(chain.CHANGED, 'template', 'chatlm')
+    monkeypatch.setitem(verify('settings').CHANGED, 'template', 'chatlm')
     result = chain.run(chain.Preset('smollm2_135m_lora_alpaca_e1'), folder)
     assert result.stages == ('load',) and not result.passed
     assert result.reason.startswith('train: no template is called `chatlm`')
@@ -97,8 +97,8 @@ def test_a_key_without_a_default_reaches_the_layers(verify):
 def test_models_without_a_preset_have_a_copy_that_learns(verify, folder):
     from transformers import AutoModelForCausalLM
 
-    chain, copies = verify('chain'), verify('copies')
-    left = set(PARTS) - {chain.Preset(name).parts['models'] for name in presets()}
+    preset, copies = verify('preset'), verify('copies')
+    left = set(PARTS) - {preset.Preset(name).parts['models'] for name in presets()}
     for part in sorted(left):
         copy = copies.make_copy(part, f'owner/{part}', folder / 'left')
         llm = AutoModelForCausalLM.from_pretrained(copy, dtype=torch.float32)
@@ -130,7 +130,7 @@ def test_shares_keep_a_model_together_and_leave_nothing_out(verify):
     tool = verify('')
     shares = tool.shares(list(presets()), 3)
     assert sorted(sum(shares, [])) == sorted(presets()) and max(map(len, shares)) < 1.2 * len(presets()) / 3
-    models = [{verify('chain').Preset(name).parts['models'] for name in share} for share in shares]
+    models = [{verify('preset').Preset(name).parts['models'] for name in share} for share in shares]
     assert not models[0] & models[1] | models[1] & models[2] | models[0] & models[2]
 
 
