@@ -121,8 +121,12 @@ def report(out: Path, page: Path | None = None) -> int:
     from verify.preset import Preset
     from verify.results import read
 
-    found = {**earlier(), **read(out)}
-    results = [found.get(name) or Preset(name).result() for name in presets()]
+    now = [Preset(name).result() for name in presets()]
+    # A row of the page stands only while the preset is made of the same things.
+    shown = earlier()
+    before = {one.name: shown[one.name] for one in now if one.name in shown and shown[one.name].parts == one.parts}
+    found = {**before, **read(out)}
+    results = [found.get(one.name, one) for one in now]
     without = [part for part in pieces(BASE, 'models') if part not in {one.model for one in results}]
     write(results, without, **({'path': page} if page else {}))
     failed = [one for one in results if not one.passed]

@@ -29,6 +29,11 @@ class Result:
     alias: str = ''
 
     @property
+    def parts(self) -> tuple[str, ...]:
+        """What it is made of."""
+        return self.family, self.model, self.method, self.data, self.template
+
+    @property
     def passed(self) -> bool:
         """Whether its stages passed, or it equals a preset that has a row of its own."""
         return bool(self.alias) or (self.stages in (STAGES, SHORT) and not self.reason)
