@@ -153,3 +153,15 @@ def test_results_become_the_page_and_failures_the_exit_code(verify, tmp_path, mo
     results.append(tmp_path / 'results-2-of-2.jsonl', bad)
     assert tool.report(tmp_path, target) == 1 and 'load; **train: it broke**' in target.read_text(encoding='utf-8')
     assert 'zephyr_7b_beta_qlora_alpaca_e3: train: it broke' in capsys.readouterr().out
+
+
+def test_a_row_of_the_page_stands_while_its_preset_is_made_of_the_same(verify, tmp_path, monkeypatch):
+    tool, page, preset = verify(''), verify('page'), verify('preset')
+    name, other = list(presets())[:2]
+    now = {one: preset.Preset(one).result(stages=verify('results').STAGES) for one in (name, other)}
+    changed = verify('results').Result(other, *now[other].parts[:-1], 'another_template', now[other].stages)
+    monkeypatch.setattr(page, 'earlier', lambda: {name: now[name], other: changed})
+    tool.report(tmp_path, tmp_path / 'page.md')
+    rows = (tmp_path / 'page.md').read_text(encoding='utf-8').splitlines()
+    assert now[name].row() in rows and changed.row() not in rows
+    assert preset.Preset(other).result().row() in rows
