@@ -10,6 +10,7 @@ from ..config.wire import Job
 from ..errors import ModelError
 from .config_file import reason
 from .device import compute_dtype, require_bitsandbytes
+from .experts import spare_experts
 from .folder import check_model_folder
 from .legacy.hub import legacy_folder
 from .quiet import quiet
@@ -116,6 +117,7 @@ def _add_adapter(model: PreTrainedModel, job: Job) -> PeftModel:
                 raise ValueError(
                     f'{type(config).__name__} puts virtual tokens before the text, which the loss cannot place'
                 )
+            spare_experts(model, config)
             model = get_peft_model(model, config)
             for parameter in model.parameters():  # peft leaves modules_to_save in the base's type
                 if parameter.requires_grad:
