@@ -43,7 +43,10 @@ EXCEPTIONS: dict[str, tuple[str, str]] = {
     'starcoder_qlora_stack_exchange_example': ('starcoder_qlora_stack_exchange_e1', 'An example on 20,000 rows.'),
     'internlm_7b_qlora_oasst1_mmlu_e3': ('internlm_7b_qlora_oasst1_e3', 'Measures five-shot MMLU as it learns.'),
 }
-NOTES: dict[str, str] = {r'smollm2_135m_\w+_selfcog_e2': 'Minutes on two CPU cores.'}
+NOTES: dict[str, str] = {
+    r'smollm2_135m_\w+_selfcog_e2': 'Minutes on two CPU cores.',
+    r'gpt_oss_20b_\w+': 'Nothing is packed: in transformers, packed samples of this model attend to each other.',
+}
 for _alias in ('internlm_7b_qlora_oasst1_e3', *(f'llama2_70b_{m}_open_platypus_e1' for m in ('qlora', 'int8_lora'))):
     EXCEPTIONS[f'{_alias}_hf'] = (_alias, f'Alias of {_alias}: one engine runs both.')
 _TINY = ["checkpointing = 'none'", 'log.every_steps = 5']

@@ -20,6 +20,7 @@ TYPES = {
     'deepseek_v2': 'deepseek_v2',
     'gemma2_': 'gemma2',
     'gemma3_': 'gemma3_text',
+    'glm4_0414': 'glm4',
     'glm4_9b': 'glm',
     'gpt_oss': 'gpt_oss',
     'internlm3': 'internlm3',
@@ -100,7 +101,8 @@ def test_a_composed_preset_is_what_the_file_of_that_name_is(tmp_path):
 @pytest.mark.parametrize(
     ('name', 'sections'),
     [
-        ('qwen3_8b_qlora_medqa_e2', dict(template='chatml', overlong='truncate')),
+        ('qwen3_8b_qlora_medqa_e2', dict(template='qwen3', overlong='truncate')),
+        ('gpt_oss_20b_lora_medqa_e2', dict(template='gpt_oss', pack=False)),
         ('qwen3_8b_full_custom_pretrain_e1', dict(template='plain', overlong='split')),
         ('llama3_8b_chat_lora_moss_sft_all_e1', dict(template='moss_sft', pack=False)),
         ('yi_6b_lora_oasst1_512_e3', dict(template='default', max_length=512)),
@@ -194,7 +196,7 @@ def test_list_cfg_shows_what_one_name_is_made_of(xtune):
         'Qwen/Qwen3-8B',
         'as law_reference_map_fn',
         '4-bit: r 64',
-        'chatml',
+        'template   qwen3',
         '2,048 tokens',
         '1 x 16',
         '10 GB',

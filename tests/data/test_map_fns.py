@@ -53,6 +53,13 @@ def heads(*rows):
     return [Row('file.json', number, row) for number, row in enumerate(rows, 1)]
 
 
+@pytest.mark.parametrize('key', ['reasoning_content', 'thinking'])
+def test_the_thought_of_a_reply_is_kept(key):
+    reply = {'role': 'assistant', 'content': '4', key: 'Two and two.'}
+    given = call('openai', {'messages': [{'role': 'user', 'content': '2 + 2?'}, reply]})
+    assert given.messages[1] == {'role': 'assistant', 'content': '4', 'reasoning_content': 'Two and two.'}
+
+
 @pytest.mark.parametrize('name', OURS)
 def test_the_row_of_a_docstring_gives_exactly_its_result(name):
     shown = described(name, lookup(MAP_FNS, name))

@@ -13,7 +13,7 @@ import pytest
 from transformers.utils.chat_template_utils import render_jinja_template
 
 from xtune import templates
-from xtune.templates import ACCEPTED, ALIASES, FOLDER, NAMES
+from xtune.templates import ACCEPTED, ALIASES, FOLDER, NAMES, THINKING
 
 FILES = Path(__file__).parent / 'files'
 PAGE = (Path(__file__).parents[2] / 'docs' / 'en' / 'templates.md').read_text('utf-8')
@@ -79,7 +79,8 @@ def test_every_name_of_the_predecessor_is_a_file():
     assert len(DATA['predecessor_names']) == 26
     assert set(DATA['predecessor_names']) <= set(ACCEPTED)
     assert set(ALIASES.values()) <= set(NAMES) and not set(ALIASES) & set(NAMES)
-    assert set(ACCEPTED) == {*NAMES, *ALIASES} and set(OFFICIAL) <= set(ACCEPTED)
+    assert set(ACCEPTED) == {*NAMES, *ALIASES, *THINKING} and set(OFFICIAL) <= set(ACCEPTED)
+    assert set(THINKING.values()) <= set(NAMES) and not set(THINKING) & {*NAMES, *ALIASES}
     assert set(NAMES) <= {*OFFICIAL, *DIFFERENCES}
 
 
@@ -142,7 +143,7 @@ def test_a_reply_ends_in_a_stop_word(name, form):
 def test_bos_is_at_the_start_and_nowhere_else(name, form):
     bos = OFFICIAL.get(name, NO_RECORD)['bos']
     text, _ = render(name, FORMS[form])
-    if name in ('baichuan_chat', 'baichuan2_chat', 'chatml', 'phi3_chat', 'qwen_chat'):
+    if name in ('baichuan_chat', 'baichuan2_chat', 'chatml', 'gpt_oss', 'phi3_chat', 'qwen3', 'qwen_chat'):
         assert not bos or bos not in text
     else:  # Llama 2 has one before each user message
         assert text.startswith(bos) and text.count(bos) == (2 if ALIASES.get(name, name) == 'llama2_chat' else 1)

@@ -39,6 +39,9 @@ TWO_CALLS = [
     {'role': 'assistant', 'content': 'Oslo.'},
 ]
 PLAIN = [ASKED[1], ASKED[4]]
+# Of the templates without tools, `default` takes the results.
+REFUSED = {(name, what) for name in {*NAMES} - {*WITH_TOOLS, 'moss_sft'} for what in ('tools', 'tool_calls', 'tool')}
+REFUSED -= {('default', 'tool')}
 HERMES_CALLS = (
     'Let me see.\n<tool_call>\n{"name": "weather", "arguments": {"city": "Rome"}}\n</tool_call>\n'
     '<tool_call>\n{"name": "weather", "arguments": {"city": "Oslo"}}\n</tool_call><|im_end|>'
@@ -85,6 +88,7 @@ def test_tools_calls_and_results(name):
     [
         ('chatml', HERMES_CALLS, HERMES_RESULTS),
         ('qwen_chat', HERMES_CALLS, HERMES_RESULTS),
+        ('qwen3', HERMES_CALLS, HERMES_RESULTS + '<think>\n\n</think>\n\n'),
         (
             'internlm2_chat',
             'Let me see.<|action_start|><|plugin|>\n{"name": "weather", "parameters": {"city": "Rome"}}<|action_end|>'
@@ -98,6 +102,12 @@ def test_tools_calls_and_results(name):
             '{"name": "weather", "arguments": {"city": "Oslo"}}]<eos>',
             '[TOOL_RESULTS] {"content": 1}[/TOOL_RESULTS][TOOL_RESULTS] {"content": 2}[/TOOL_RESULTS]',
         ),
+        (
+            'mistral_nemo',
+            'Let me see.[TOOL_CALLS][{"name": "weather", "arguments": {"city": "Rome"}}, '
+            '{"name": "weather", "arguments": {"city": "Oslo"}}]<eos>',
+            '[TOOL_RESULTS]{"content": 1}[/TOOL_RESULTS][TOOL_RESULTS]{"content": 2}[/TOOL_RESULTS]',
+        ),
     ],
 )
 def test_text_with_two_calls_and_two_results(name, reply, results):
@@ -107,10 +117,13 @@ def test_text_with_two_calls_and_two_results(name, reply, results):
 
 
 def test_a_tool_needs_no_system_message():
-    """Without one, chatml has the tools alone, Qwen its default text and ChatGLM3 the sentence of its documentation."""
-    heads = {name: render(name, ASKED[1:], TOOLS)[0].splitlines()[1] for name in ('chatml', 'qwen_chat', 'chatglm3')}
+    """Without one, chatml and Qwen3 have the tools alone, Qwen its default text, ChatGLM3 a sentence of its pages."""
+    heads = {
+        name: render(name, ASKED[1:], TOOLS)[0].splitlines()[1] for name in ('chatml', 'qwen3', 'qwen_chat', 'chatglm3')
+    }
     assert heads == {
         'chatml': '# Tools',
+        'qwen3': '# Tools',
         'qwen_chat': 'You are a helpful assistant',
         'chatglm3': ' Answer the following questions as best as you can. You have access to the following tools:',
     }
@@ -118,12 +131,22 @@ def test_a_tool_needs_no_system_message():
     assert '<|im_start|>system' not in render('chatml', ASKED[1:])[0]
 
 
-def test_mistral_writes_the_ids_of_calls():
+@pytest.mark.parametrize('name, gap', [('mistral_v3', ' '), ('mistral_nemo', '')])
+def test_mistral_writes_the_ids_of_calls(name, gap):
     asked = [{**m, 'tool_call_id': 'a1b2c3d4e'} if m['role'] == 'tool' else m for m in ASKED]
     asked[2] = {**asked[2], 'tool_calls': [{**asked[2]['tool_calls'][0], 'id': 'a1b2c3d4e'}]}
-    text, _ = render('mistral_v3', asked, TOOLS)
+    text, _ = render(name, asked, TOOLS)
     assert '"now": true}, "id": "a1b2c3d4e"}]<eos>' in text
-    assert '{"content": {"celsius": 28}, "call_id": "a1b2c3d4e"}' in text
+    assert f'[TOOL_RESULTS]{gap}{{"content": {{"celsius": 28}}, "call_id": "a1b2c3d4e"}}' in text
+
+
+def test_default_writes_a_result_like_a_system_message():
+    messages = [*TWO_CALLS[:1], {'role': 'assistant', 'content': 'Action:look'}, *TWO_CALLS[2:]]
+    text, spans = render('default', messages)
+    assert marked(text, spans) == (
+        '<bos><|User|>:Rome or Oslo?\n<|Bot|>:⟦Action:look<eos>⟧\n<|System|>:1\n<|System|>:2\n<|Bot|>:⟦Oslo.<eos>⟧\n'
+    )
+    assert prompt('default', messages[:4]) == text[: spans[1][0]]
 
 
 def test_moss_commands_follow_the_user_text_and_results_come_before_the_answer():
@@ -150,8 +173,7 @@ def test_moss_commands_follow_the_user_text_and_results_come_before_the_answer()
             render('moss_sft', refused, tools)
 
 
-@pytest.mark.parametrize('name', sorted({*NAMES} - {*WITH_TOOLS, 'moss_sft'}))
-@pytest.mark.parametrize('what', ['tools', 'tool_calls', 'tool'])
+@pytest.mark.parametrize(('name', 'what'), sorted(REFUSED))
 def test_a_template_without_a_form_for_tools_says_so(name, what):
     messages = {'tools': PLAIN, 'tool_calls': ASKED[:3], 'tool': [*PLAIN, ASKED[3]]}[what]
     reason = f'{name} has no form for tools; take chatml, qwen_chat or llama3_chat'
@@ -159,7 +181,7 @@ def test_a_template_without_a_form_for_tools_says_so(name, what):
         render(name, messages, TOOLS if what == 'tools' else None)
 
 
-@pytest.mark.parametrize('name', ['chatglm3', 'llama3_chat'])
+@pytest.mark.parametrize('name', ['chatglm3', 'glm4', 'llama3_chat'])
 def test_several_calls_in_one_reply_are_refused_where_there_is_no_form(name):
     with pytest.raises(jinja2.TemplateError, match=f'{name} has no form for several tool calls.*take chatml'):
         render(name, TWO_CALLS)
@@ -171,11 +193,13 @@ def test_text_beside_one_call():
     assert text[start:end] == (
         '\n Let me see.<|assistant|>weather\n ```python\ntool_call(city="Rome")\n```<|observation|>'
     )
+    text, [(start, end)] = render('glm4', beside)
+    assert text[start:end] == '\nLet me see.<|assistant|>weather\n{"city": "Rome"}<|observation|>'
     with pytest.raises(jinja2.TemplateError, match='llama3_chat has no form for .* text, in a reply with a call'):
         render('llama3_chat', beside)
 
 
-@pytest.mark.parametrize('name', ['chatml', 'qwen_chat'])
+@pytest.mark.parametrize('name', ['chatml', 'qwen3', 'qwen_chat'])
 def test_two_calls_without_text(name):
     text, [(start, end), _] = render(name, [TWO_CALLS[0], {**TWO_CALLS[1], 'content': ''}, *TWO_CALLS[2:]])
     assert 'Let me see.\n' + text[start:end] == HERMES_CALLS

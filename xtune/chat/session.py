@@ -9,6 +9,7 @@ from transformers import TextStreamer
 from ..data.conversation import Message
 from ..data.tokenise import Tokeniser
 from ..errors import DataError
+from ..models.folder import refuse_ids_beyond
 from ..models.generate import generate_ids
 from ..templates.system import system_text
 
@@ -37,8 +38,13 @@ class ChatSession:
         """Return the reply to `question` and remember both; with `stream`, print it as it comes.
 
         Raises:
-            DataError: The conversation no longer fits the model.
+            DataError: The question is no valid text, or the conversation no longer fits the model.
+            ModelError: The tokenizer gives ids that the model has no rows for.
         """
+        try:
+            question.encode('utf-8')
+        except UnicodeEncodeError as error:
+            raise DataError(f'character {error.start + 1} of the question is no valid UTF-8; type it again') from error
         messages = [*self._head(), *self.history, {'role': 'user', 'content': question}]
         ids = torch.tensor([self.tokeniser.prompt_ids(messages)])
         limit = getattr(self.llm.config, 'max_position_embeddings', None)
@@ -47,6 +53,8 @@ class ChatSession:
         streamer = (
             TextStreamer(self.tokeniser.tokenizer, skip_prompt=True, skip_special_tokens=True) if stream else None
         )
+        rows = self.llm.get_input_embeddings().weight.shape[0]
+        refuse_ids_beyond(self.llm.config._name_or_path or 'the model', int(ids.max()), rows)
         new = generate_ids(
             self.llm,
             ids.to(next(self.llm.parameters()).device),

@@ -1,9 +1,10 @@
 """`xtune chat`: load a model and talk to it, once or until /exit."""
 
 import sys
+from pathlib import Path
 
 import torch
-from transformers import GenerationConfig, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from ..data.stops import stop_ids as template_stops
 from ..data.tokenise import Tokeniser
@@ -11,6 +12,7 @@ from ..errors import TemplateError, XtuneError
 from ..models.device import best_device, compute_dtype
 from ..models.folder import check_adapter_folder, check_model_folder
 from ..models.inference import load_for_inference, load_tokenizer_of
+from ..models.legacy.recognise import read_json
 from ..templates.resolve import resolve
 from .session import ChatSession, ChatSettings
 
@@ -30,41 +32,44 @@ def open_session(
     template: str = 'auto',
     settings: ChatSettings | None = None,
     seed: int | None = None,
+    variant: str | None = None,
 ) -> ChatSession:
     """Load a model, with its own template and stop tokens, for a conversation.
+
+    `variant` says which of the layouts of 2023 the model has, where its config.json does not tell.
 
     Raises:
         ModelError, TemplateError: The folder, the adapter or the template cannot be used.
     """
-    check_model_folder(model)
+    check_model_folder(model, own_code=False)
     if adapter:
         check_adapter_folder(adapter)
     device = best_device()
-    tokenizer = load_tokenizer_of(adapter, model)
+    tokenizer = load_tokenizer_of(adapter, model, variant=variant)
     if template == 'auto' and not tokenizer.chat_template:
         raise TemplateError(
             f'{adapter or model} has no chat template, so it is no chat model; name one with --template (chatml, ...)'
         )
     tokeniser = Tokeniser(tokenizer, resolve(template, tokenizer, for_training=False))
-    llm = load_for_inference(model, adapter, device, compute_dtype('auto', device), bits)
+    llm = load_for_inference(model, adapter, device, compute_dtype('auto', device), bits, variant)
     if seed is not None:
         torch.manual_seed(seed)
     own = template == 'auto'
-    stops = _stop_ids(adapter or model, llm, tokenizer) if own else template_stops(tokeniser)
+    stops = _stop_ids(model, adapter, llm, tokenizer) if own else template_stops(tokeniser)
     return ChatSession(llm, tokeniser, stops, settings or ChatSettings(), system)
 
 
-def _stop_ids(folder: str, llm: torch.nn.Module, tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """Return the stop tokens that the folder names; training wrote them there."""
-    try:
-        stops = GenerationConfig.from_pretrained(folder).eos_token_id
-    except OSError:
-        stops = llm.generation_config.eos_token_id
-    if stops is None:
-        stops = tokenizer.eos_token_id
+def _stop_ids(model: str, adapter: str | None, llm: torch.nn.Module, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """Return the stop tokens: the adapter's, which training wrote there, else those the model was loaded with."""
+    stops = read_json(Path(adapter).expanduser() / 'generation_config.json').get('eos_token_id') if adapter else None
+    for other in (llm.generation_config.eos_token_id, tokenizer.eos_token_id):
+        stops = other if stops is None else stops
     found = [stops] if isinstance(stops, int) else list(stops or ())
     if not found:
-        raise TemplateError(f'{folder} names no stop token: its generation_config.json has no eos_token_id')
+        raise TemplateError(
+            f'{adapter or model} names no stop token: its generation_config.json has no eos_token_id; '
+            'name a template with --template, whose stop tokens are taken then'
+        )
     return found
 
 

@@ -2,6 +2,8 @@
 
 import argparse
 
+from .options import add_variant
+
 
 def _positive(text: str) -> int:
     value = int(text)
@@ -35,6 +37,7 @@ def _add(parser: argparse.ArgumentParser) -> None:
         '--top-p', type=_between(0, 1), default=0.9, help='with a temperature: nucleus size (default: 0.9)'
     )
     parser.add_argument('--seed', type=int, help='with a temperature: makes replies repeatable')
+    add_variant(parser)
 
 
 def _run(args: argparse.Namespace) -> int:
@@ -42,7 +45,8 @@ def _run(args: argparse.Namespace) -> int:
     from ..chat.terminal import open_session, talk
 
     settings = ChatSettings(args.max_new_tokens, args.temperature, args.top_p)
-    session = open_session(args.model, args.adapter, args.bits, args.system, args.template, settings, args.seed)
+    how = args.bits, args.system, args.template, settings, args.seed, args.variant
+    session = open_session(args.model, args.adapter, *how)
     if args.prompt is not None:
         session.ask(args.prompt, stream=True)
     else:

@@ -3,6 +3,8 @@
 import argparse
 from pathlib import Path
 
+from .options import add_variant
+
 
 def _add(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(dest='action', metavar='ACTION', required=True)
@@ -50,10 +52,7 @@ def _add(parser: argparse.ArgumentParser) -> None:
         default='native',
         help='native: as transformers loads it (default); original: as a base of 2023 came',
     )
-    variant = dict(
-        metavar='NAME', help='which layout of 2023 it has, such as baichuan2_7b, if config.json does not tell'
-    )
-    merge.add_argument('--variant', **variant)
+    add_variant(merge)
 
     legacy = action(
         'legacy',
@@ -63,7 +62,7 @@ def _add(parser: argparse.ArgumentParser) -> None:
     legacy.add_argument('source', help='model folder or hub name')
     legacy.add_argument('target', help='new folder')
     legacy.add_argument('--max-shard-size', default='5GB', **size)
-    legacy.add_argument('--variant', **variant)
+    add_variant(legacy)
 
     split = action(
         'split',

@@ -22,6 +22,15 @@ def add_cfg_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_variant(parser: argparse.ArgumentParser) -> None:
+    """Add --variant."""
+    parser.add_argument(
+        '--variant',
+        metavar='NAME',
+        help='which layout of 2023 the model has, such as baichuan2_7b, if its config.json does not tell',
+    )
+
+
 def wired(args: argparse.Namespace, **more: Any):
     """Return the checked and wired job of `args.config`."""
     from ..config.load import load, parse_options

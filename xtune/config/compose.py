@@ -27,6 +27,8 @@ DEMANDS: dict[str, tuple[str, ...]] = {
     'moss_sft_map_fn': ("template = 'moss_sft'",),
     'msagent_react_map_fn': ("template = 'default'",),
 }
+# What a model demands, by the beginning of its name: transformers lets packed samples of gpt-oss attend to each other.
+MODEL_DEMANDS: dict[str, tuple[str, ...]] = {'gpt_oss': ('pack = False',)}
 FORM = '<model>_<method>_<dataset>_e<epochs>, or that with _gpu8 at its end'
 _ENDING = re.compile(rf'_e([1-9]\d*)(?:_({"|".join(filter(None, VARIANTS))}))?$')
 
@@ -53,6 +55,7 @@ class Recipe:
         first = f'schedule.update(max_epochs={self.epochs}{schedule})' if schedule else ''
         text = (base / 'datasets' / f'{self.dataset}.py').read_text(encoding='utf-8')
         demands = [line for map_fn, wanted in DEMANDS.items() if map_fn in text for line in wanted]
+        demands += [line for start, wanted in MODEL_DEMANDS.items() if self.model.startswith(start) for line in wanted]
         return [first or f'schedule.max_epochs = {self.epochs}', *lines, *demands]
 
     def title(self, base: Path) -> str:

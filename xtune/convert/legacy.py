@@ -6,6 +6,7 @@ from pathlib import Path
 from ..errors import ModelError
 from ..models.folder import check_model_folder
 from ..models.legacy.hub import legacy_folder
+from ..models.legacy.recognise import VARIANTS, read_config
 from .split import parse_size
 from .target import new_folder
 
@@ -34,10 +35,14 @@ def convert_legacy(source: str, target: Path, max_shard_size: str = '5GB', varia
         ConfigError: `target` is not empty, or the size cannot be read.
     """
     limit = parse_size(max_shard_size)
-    check_model_folder(source)
+    check_model_folder(source, own_code=False)
     path = legacy_folder(source)
     if path is None:
-        raise ModelError(f'{source} is in none of the layouts of 2023: transformers loads it as it is, if at all')
+        kind = read_config(Path(source).expanduser()).get('model_type', 'unknown to transformers')
+        raise ModelError(
+            f'{source} is in none of the layouts of 2023 (model_type {", ".join(VARIANTS)}; its is {kind}): '
+            'transformers loads it as it is, if at all'
+        )
     from ..models.legacy.alibi_config import MODEL_TYPE
     from ..models.legacy.families import open_legacy
     from ..models.legacy.save import write_native

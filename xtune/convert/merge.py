@@ -11,6 +11,7 @@ from ..errors import ModelError
 from ..models.folder import check_adapter_folder, check_model_folder
 from ..models.inference import load_for_inference, load_tokenizer_of, stored_dtype
 from ..models.legacy.hub import legacy_folder
+from ..models.legacy.load import file_dtype
 from ..models.legacy.save import open_for_original, write_original
 from ..models.quiet import quiet
 from .split import parse_size
@@ -48,10 +49,15 @@ def merge(
     """
     if device == 'cuda' and not torch.cuda.is_available():
         raise ModelError('--device cuda: torch sees no GPU here; use --device cpu')
-    check_model_folder(base)
+    check_model_folder(base, own_code=False)
     check_adapter_folder(adapter)
     legacy = open_for_original(legacy_folder(base), base, variant) if layout == 'original' else None
-    kind = stored_dtype(base, variant) if dtype == 'auto' else getattr(torch, dtype)
+    if dtype != 'auto':
+        kind = getattr(torch, dtype)
+    elif legacy is not None:
+        kind = file_dtype(legacy.folder)  # some config.json name another type than their files have
+    else:
+        kind = stored_dtype(base, variant)
     with new_folder(target) as folder:
         tokenizer = load_tokenizer_of(adapter, base, variant=variant)
         llm = load_for_inference(base, adapter, torch.device(device), kind, variant=variant)

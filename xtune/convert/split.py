@@ -1,20 +1,18 @@
 """`xtune convert split`: write a model folder again with smaller weight files. The model is not built."""
 
 import json
-import pickle
 import re
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from tqdm import tqdm
 
-from ..errors import ConfigError, ModelError
+from ..errors import ConfigError
 from ..models.export import unshared
 from ..models.folder import check_model_folder
+from ..models.weights import WeightFiles
 from .target import new_folder
 
 _UNITS = {'KB': 10**3, 'MB': 10**6, 'GB': 10**9, 'KIB': 2**10, 'MIB': 2**20, 'GIB': 2**30}
@@ -50,7 +48,7 @@ def parse_size(text: str) -> int:
         ConfigError: It is none of these.
     """
     match = re.fullmatch(r'\s*(\d+(?:\.\d+)?)\s*([KMG]I?B)?\s*', text.upper())
-    if not match or float(match[1]) == 0:
+    if not match or float(match[1]) * _UNITS.get(match[2], 1) < 1:
         raise ConfigError(f'--max-shard-size takes a size such as 2GB or 500MB, got `{text}`')
     return int(float(match[1]) * _UNITS.get(match[2], 1))
 
@@ -58,7 +56,9 @@ def parse_size(text: str) -> int:
 def _write_shards(source: Path, folder: Path, limit: int) -> list[tuple[str, list[str]]]:
     """Write shards as they fill; one tensor above the limit has a file of its own."""
     shards, pending, size = [], {}, 0
-    for name, tensor in tqdm(_tensors(source), desc='splitting', unit=' tensors', disable=None, leave=False):
+    for name, tensor in tqdm(
+        WeightFiles(source).tensors(), desc='splitting', unit=' tensors', disable=None, leave=False
+    ):
         if pending and size + tensor.nbytes > limit:
             shards.append(_write(folder, len(shards), pending))
             pending, size = {}, 0
@@ -70,7 +70,7 @@ def _write_shards(source: Path, folder: Path, limit: int) -> list[tuple[str, lis
 
 def _write(folder: Path, number: int, tensors: dict[str, torch.Tensor]) -> tuple[str, list[str]]:
     name = f'shard-{number}.safetensors'
-    save_file({n: t.contiguous() for n, t in tensors.items()}, folder / name, metadata={'format': 'pt'})
+    save_file(unshared(tensors), folder / name, metadata={'format': 'pt'})
     return name, list(tensors)
 
 
@@ -81,28 +81,3 @@ def _rename(folder: Path, shards: list) -> int:
         (folder / name).rename(folder / final)
         shards[i] = final, names
     return sum((folder / name).stat().st_size for name, _ in shards)
-
-
-def _tensors(source: Path) -> Iterator[tuple[str, torch.Tensor]]:
-    for path in _weight_files(source):
-        try:
-            if path.suffix == '.safetensors':
-                with safe_open(path, 'pt') as file:
-                    for name in file.keys():  # noqa: SIM118  a safetensors file is no dict
-                        yield name, file.get_tensor(name)
-            else:
-                yield from unshared(torch.load(path, map_location='cpu', weights_only=True)).items()
-        except (SafetensorError, OSError, RuntimeError, pickle.UnpicklingError) as error:
-            raise ModelError(f'{path} cannot be read: {str(error).splitlines()[0]}') from error
-
-
-def _weight_files(source: Path) -> list[Path]:
-    """Return the files that hold the model: those of the index, or the single one; nothing else that lies there."""
-    for stem in ('model.safetensors', 'pytorch_model.bin'):
-        index = source / f'{stem}.index.json'
-        if index.is_file():
-            names = set(json.loads(index.read_text(encoding='utf-8'))['weight_map'].values())
-            return [source / name for name in sorted(names)]
-        if (source / stem).is_file():
-            return [source / stem]
-    raise ModelError(f'{source} has neither model.safetensors nor pytorch_model.bin, nor an index of several files')

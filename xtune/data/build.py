@@ -11,6 +11,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from ..config.sections import Source
 from ..config.wire import Job
 from ..errors import ConfigError, DataError, ModelError
+from ..models.config_file import reason
 from ..models.folder import check_model_folder, check_vocabulary
 from ..models.legacy.hub import legacy_folder
 from ..models.quiet import quiet
@@ -70,17 +71,16 @@ def load_tokenizer(job: Job) -> PreTrainedTokenizerBase:
         ModelError: It cannot be loaded.
     """
     name = job.values.base_model
-    check_model_folder(name, weights=False)
+    check_model_folder(name, weights=False, own_code=bool(job.load_tokenizer.keywords.get('trust_remote_code')))
     try:
         with quiet():
             tokenizer = _load_tokenizer(job, name)
     except ModelError:
         raise
-    except (OSError, ValueError) as error:
-        first = (str(error).strip() or type(error).__name__).splitlines()[0]
+    except Exception as error:  # the tokenizers library raises nothing narrower
         raise ModelError(
-            f'the tokenizer of `{name}` cannot be loaded: {first}\n'
-            'Without a connection, set base_model to a local folder.'
+            f'the tokenizer of `{name}` cannot be loaded: {reason(error)[:200]}; it should be in tokenizer.json, '
+            'tokenizer.model, or vocab.json and merges.txt'
         ) from error
     check_vocabulary(name, max(tokenizer.get_vocab().values(), default=0))
     return tokenizer

@@ -8,7 +8,9 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from ..config.wire import Job
 from ..errors import ModelError
+from .config_file import reason
 from .device import compute_dtype, require_bitsandbytes
+from .experts import spare_experts
 from .folder import check_model_folder
 from .legacy.hub import legacy_folder
 from .quiet import quiet
@@ -44,11 +46,26 @@ def build_llm(job: Job, device: torch.device) -> tuple[PreTrainedModel | PeftMod
             'flash attention keeps packed samples apart only in batches of one sequence: set schedule.batch_size=1 '
             "(and accumulate more), or llm.attn_implementation='sdpa'"
         )
+    _check_trainable(model, job, flash)
     if job.lora is not None:
         model = _add_adapter(model, job)
     if job.values.checkpointing == 'all':
         recompute_activations(model)
     return model, dtype
+
+
+def _check_trainable(model: PreTrainedModel, job: Job, flash: bool) -> None:
+    if model.config.model_type == 'gpt_oss' and job.values.pack and not flash:
+        raise ModelError(
+            'transformers lets packed samples of gpt-oss attend to each other: set pack=False in the config'
+        )
+    quantizer = getattr(model, 'hf_quantizer', None)
+    if quantizer is not None and not quantizer.is_trainable:
+        method = getattr(quantizer.quantization_config, 'quant_method', 'this quantisation')
+        raise ModelError(
+            f'transformers cannot train adapters on weights in {method}: take a base that is not quantised (for MXFP4: '
+            'uninstall the package `kernels`, then transformers unpacks the weights while loading)'
+        )
 
 
 def recompute_activations(model: PreTrainedModel | PeftModel) -> None:
@@ -73,7 +90,7 @@ def load_model(job: Job, device: torch.device, dtype: torch.dtype, **arguments) 
     except ModelError:
         raise
     except (OSError, ValueError, ImportError, KeyError, RuntimeError, SafetensorError, StrictDataclassError) as error:
-        raise ModelError(f'the model `{name}` cannot be loaded: {_first_lines(error)}') from error
+        raise ModelError(f'the model `{name}` cannot be loaded: {reason(error)}') from error
 
 
 def _load(job: Job, **arguments) -> PreTrainedModel:
@@ -82,7 +99,7 @@ def _load(job: Job, **arguments) -> PreTrainedModel:
         return job.load_llm(**arguments)
     folder = legacy_folder(name, revision=given.get('revision'))
     if folder is None:
-        return checked(name, *job.load_llm(output_loading_info=True, **arguments))
+        return checked(name, *job.load_llm(output_loading_info=True, ignore_mismatched_sizes=True, **arguments))
     from .legacy.load import load_legacy, remarks
 
     for remark in remarks(folder, given.get('variant'), job.values.max_length, job.lora is None):
@@ -100,15 +117,11 @@ def _add_adapter(model: PreTrainedModel, job: Job) -> PeftModel:
                 raise ValueError(
                     f'{type(config).__name__} puts virtual tokens before the text, which the loss cannot place'
                 )
+            spare_experts(model, config)
             model = get_peft_model(model, config)
             for parameter in model.parameters():  # peft leaves modules_to_save in the base's type
                 if parameter.requires_grad:
                     parameter.data = parameter.data.float()
             return model
     except (ValueError, TypeError, KeyError, ImportError) as error:
-        raise ModelError(f'the adapter of section `lora` does not fit the model: {_first_lines(error)}') from error
-
-
-def _first_lines(error: Exception) -> str:
-    lines = [line for line in str(error).strip().splitlines() if line.strip()]
-    return ' '.join(lines[:3]) or type(error).__name__
+        raise ModelError(f'the adapter of section `lora` does not fit the model: {reason(error)}') from error

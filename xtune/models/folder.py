@@ -1,18 +1,21 @@
 """Check a model's folder before anything slow happens."""
 
-import json
 from pathlib import Path
-from typing import Any
 
 from ..errors import ModelError, did_you_mean
-from .legacy.recognise import VARIANTS, read_config
+from .config_file import check_config
+from .legacy.recognise import read_config, read_json
 
 _WEIGHTS = ('*.safetensors', '*.bin', '*.safetensors.index.json')
-_COUNTS = ('num_hidden_layers', 'num_layers', 'hidden_size', 'num_attention_heads', 'vocab_size', 'padded_vocab_size')
 
 
-def check_model_folder(name: str, weights: bool = True) -> None:
+def check_model_folder(name: str, weights: bool = True, own_code: bool = True) -> None:
     """Refuse a local model folder that cannot be loaded; a hub name passes.
+
+    Args:
+        name: Folder or hub name.
+        weights: Whether it must hold weights.
+        own_code: Whether a kind that only code in the folder knows passes; that code runs only if a config says so.
 
     Raises:
         ModelError: The folder does not exist, its config.json is missing, damaged or of an unknown kind, or (with
@@ -27,21 +30,30 @@ def check_model_folder(name: str, weights: bool = True) -> None:
             raise ModelError(f'model folder {name} does not exist{did_you_mean(path.name, names)}')
         return
     if (path / 'adapter_config.json').is_file() and not (path / 'config.json').is_file():
-        base = _read_json(path / 'adapter_config.json').get('base_model_name_or_path')
+        base = read_json(path / 'adapter_config.json').get('base_model_name_or_path')
         raise ModelError(
             f'{name} is an adapter, not a model; its base is {base}: give that as model and this as adapter'
         )
     if not (path / 'config.json').is_file():
-        raise ModelError(f'{name} has no config.json, so it is no model folder')
-    _check_config(name, read_config(path))
-    if weights and not any(list(path.glob(pattern)) for pattern in _WEIGHTS):
-        found = ', '.join(sorted(p.name for p in path.iterdir())[:6])
-        raise ModelError(f'{name} has a config.json but no weights (*.safetensors or *.bin); it holds {found}')
-    if weights:
-        from .weights import WeightFiles, has_weights
+        raise ModelError(f'{name} has no config.json, so it is no model folder; it {_content(path)}')
+    check_config(path, read_config(path), own_code)
+    if not weights:
+        return
+    if not any(list(path.glob(pattern)) for pattern in _WEIGHTS):
+        raise ModelError(f'{name} has a config.json but no weights (*.safetensors or *.bin); it {_content(path)}')
+    from .weights import WeightFiles, refuse_packed
 
-        if has_weights(path):
-            WeightFiles(path)
+    refuse_packed(path, WeightFiles(path))
+
+
+def _content(path: Path) -> str:
+    """Return what lies in a folder, and what it is good for if that is known."""
+    names = sorted(p.name for p in path.iterdir())
+    if not names:
+        return 'is empty'
+    if any(name.endswith('.gguf') for name in names):
+        return 'holds GGUF files, which are for llama.cpp: take the repository that has .safetensors files'
+    return f'holds {", ".join(names[:6])}' + (f' and {len(names) - 6} more' if len(names) > 6 else '')
 
 
 def check_vocabulary(name: str, largest: int) -> None:
@@ -53,39 +65,20 @@ def check_vocabulary(name: str, largest: int) -> None:
     path = Path(name).expanduser()
     values = read_config(path) if path.is_dir() else {}
     rows = values.get('padded_vocab_size', values.get('vocab_size'))
-    if isinstance(rows, int) and largest >= rows:
+    if isinstance(rows, int):
+        refuse_ids_beyond(name, largest, rows)
+
+
+def refuse_ids_beyond(name: str, largest: int, rows: int) -> None:
+    """Refuse the tokenizer of `name`, with ids up to `largest`, for an embedding of `rows` rows.
+
+    Raises:
+        ModelError: An id has no row.
+    """
+    if largest >= rows:
         raise ModelError(
             f'the tokenizer of {name} has ids up to {largest}, its embedding (vocab_size in config.json) {rows} rows: '
             'they do not belong together, or the embedding was not resized when tokens were added'
-        )
-
-
-def _check_config(name: str, values: dict[str, Any]) -> None:
-    for key in _COUNTS:
-        value = values.get(key, 1)
-        if not isinstance(value, (list, type(None))) and (not isinstance(value, int) or value < 1):
-            raise ModelError(f'{name}/config.json: `{key}` must be a positive whole number, got {value!r}')
-    method = (values.get('quantization_config') or {}).get('quant_method')
-    if method is not None:
-        from transformers.quantizers.auto import AUTO_QUANTIZATION_CONFIG_MAPPING as METHODS
-
-        if method not in METHODS:  # transformers would load the packed weights as if they were not quantised
-            raise ModelError(
-                f'{name}/config.json has the quantization method `{method}`, which transformers does not know'
-                f'{did_you_mean(method, METHODS)}'
-            )
-    kind = values.get('model_type')
-    if kind in VARIANTS or 'auto_map' in values:
-        return
-    from transformers import CONFIG_MAPPING
-
-    if kind is None:
-        raise ModelError(f'{name}/config.json has no `model_type`, which says what kind of model it is')
-    if kind not in CONFIG_MAPPING:
-        known = [*CONFIG_MAPPING.keys(), *VARIANTS]
-        raise ModelError(
-            f'{name}/config.json has the model type `{kind}`, which transformers does not know'
-            + did_you_mean(kind, known)
         )
 
 
@@ -105,11 +98,4 @@ def check_adapter_folder(name: str) -> dict:
         raise ModelError(f'{name} has no adapter_config.json, so it is no adapter folder{hint}')
     if not list(path.glob('adapter_model.*')):
         raise ModelError(f'{name} has an adapter_config.json but no adapter_model.safetensors')
-    return _read_json(path / 'adapter_config.json')
-
-
-def _read_json(path: Path) -> dict:
-    try:
-        return json.loads(path.read_text(encoding='utf-8'))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ModelError(f'{path} is damaged: {error}') from error
+    return read_json(path / 'adapter_config.json')

@@ -16,6 +16,8 @@ from transformers import (
 )
 
 from ..errors import ModelError
+from .adapter import with_adapter
+from .config_file import reason
 from .device import require_bitsandbytes
 from .folder import check_adapter_folder, check_model_folder
 from .legacy.hub import legacy_folder
@@ -46,7 +48,7 @@ def load_for_inference(
     Raises:
         ModelError: A folder is missing or empty, bitsandbytes is missing, or loading fails.
     """
-    check_model_folder(model)
+    check_model_folder(model, own_code=False)
     if adapter:
         check_adapter_folder(adapter)
     arguments = {}
@@ -65,15 +67,12 @@ def load_for_inference(
         with quiet():
             llm = _load(model, variant, dtype=dtype or 'auto', device_map={'': str(device)}, **arguments)
             if adapter:
-                from peft import PeftModel
-
-                llm = PeftModel.from_pretrained(llm, adapter)
+                llm = with_adapter(llm, adapter)
     except ModelError:
         raise
     except _FAILURES as error:
-        lines = [line for line in str(error).strip().splitlines() if line.strip()]
         what = f'{model} with adapter {adapter}' if adapter else model
-        raise ModelError(f'{what} cannot be loaded: {" ".join(lines[:3])}') from error
+        raise ModelError(f'{what} cannot be loaded: {reason(error)}') from error
     return llm.eval()
 
 
@@ -83,7 +82,8 @@ def _load(model: str, variant: str | None, **arguments: Any) -> PreTrainedModel:
         from .legacy.load import load_legacy
 
         return load_legacy(folder, variant, **arguments)
-    loaded = AutoModelForCausalLM.from_pretrained(model, trust_remote_code=False, output_loading_info=True, **arguments)
+    how = dict(trust_remote_code=False, output_loading_info=True, ignore_mismatched_sizes=True)
+    loaded = AutoModelForCausalLM.from_pretrained(model, **how, **arguments)
     return checked(model, *loaded)
 
 
@@ -102,9 +102,13 @@ def load_tokenizer_of(*folders: str | None, variant: str | None = None) -> PreTr
         if name is None or (Path(name).is_dir() and not (Path(name) / 'tokenizer_config.json').is_file()):
             continue
         try:
-            return AutoTokenizer.from_pretrained(name, trust_remote_code=False)
-        except (OSError, ValueError) as error:
-            raise ModelError(f'the tokenizer of {name} cannot be loaded: {str(error).splitlines()[0]}') from error
+            with quiet():
+                return AutoTokenizer.from_pretrained(name, trust_remote_code=False)
+        except Exception as error:  # the tokenizers library raises nothing narrower
+            raise ModelError(
+                f'the tokenizer of {name} cannot be loaded: {reason(error)[:200]}; it should be in tokenizer.json, '
+                'tokenizer.model, or vocab.json and merges.txt'
+            ) from error
     raise ModelError(f'there is no tokenizer in {" or ".join(str(f) for f in folders if f)}')
 
 

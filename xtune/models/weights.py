@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,6 +11,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from ..errors import ModelError
+from .legacy.recognise import read_json
 
 _STEMS = ('model.safetensors', 'pytorch_model.bin')
 
@@ -31,8 +33,12 @@ class WeightFiles:
         self.folder = folder
         self.files, index = _files(folder)
         self.shapes: dict[str, tuple[int, ...]] = {}
+        self.dtypes: dict[str, str] = {}
         for path in self.files:
-            self.shapes.update(_shapes(path))
+            for name, (shape, dtype) in _headers(path).items():
+                self.shapes[name], self.dtypes[name] = shape, dtype
+        if not self.shapes:
+            raise ModelError(f'{folder} holds weight files without a single tensor; copy them again')
         lost = sorted(set(index) - set(self.shapes))
         if lost:
             place = index[lost[0]]
@@ -56,23 +62,41 @@ class WeightFiles:
                     yield from _load_bin(path).items()
 
 
-def has_weights(folder: Path) -> bool:
-    """Tell whether `folder` holds weights under the names that transformers reads."""
-    return any((folder / name).is_file() for stem in _STEMS for name in (stem, f'{stem}.index.json'))
-
-
 def listed(names: list[str], most: int = 4) -> str:
     """Return the first names and how many more there are."""
     return ', '.join(names[:most]) + (f' and {len(names) - most} more' if len(names) > most else '')
 
 
+def refuse_packed(folder: Path, weights: WeightFiles) -> None:
+    """Refuse whole numbers in place of weights where config.json does not say how they are to be read.
+
+    Raises:
+        ModelError: There are some.
+    """
+    if read_json(folder / 'config.json').get('quantization_config'):
+        return
+    packed = sorted(
+        name
+        for name, dtype in weights.dtypes.items()
+        if name.endswith('.qweight') or (dtype in ('I8', 'U8') and name.endswith('.weight'))
+    )
+    if packed:
+        raise ModelError(
+            f'{folder} holds weights that are quantised already ({listed(packed)} as {weights.dtypes[packed[0]]}), and '
+            'its config.json has no quantization_config to read them by; take the unquantised repository'
+        )
+
+
 def refuse_non_finite(folder: Path | str, name: str, tensor: torch.Tensor) -> None:
-    """Refuse NaN and infinity; a sum carries them, and is much cheaper than a test of each number.
+    """Refuse NaN and infinity; the smallest and largest number show them, much cheaper than a test of each number.
 
     Raises:
         ModelError: `tensor` holds one.
     """
-    if not tensor.is_floating_point() or tensor.sum(dtype=torch.float32).isfinite():
+    if not tensor.is_floating_point() or not tensor.numel():
+        return
+    ends = torch.aminmax(tensor.float() if tensor.element_size() == 1 else tensor)  # 8 bits have no such kernel
+    if ends.min.isfinite() and ends.max.isfinite():
         return
     count = int((~tensor.isfinite()).sum())
     if count:
@@ -85,9 +109,11 @@ def _files(folder: Path) -> tuple[list[Path], dict[str, str]]:
         path = folder / f'{stem}.index.json'
         if path.is_file():
             try:
-                index = dict(json.loads(path.read_text(encoding='utf-8'))['weight_map'])
+                index = json.loads(path.read_text(encoding='utf-8'))['weight_map']
+                if not isinstance(index, dict) or not index or not all(isinstance(n, str) for n in index.values()):
+                    raise ValueError('its weight_map does not give a file for each tensor')
             except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, ValueError) as error:
-                raise ModelError(f'{path} is damaged: {error}') from error
+                raise ModelError(f'{path} is damaged: {error}; copy it again') from error
             names = sorted(set(index.values()))
             missing = [name for name in names if not (folder / name).is_file()]
             if missing:
@@ -98,15 +124,22 @@ def _files(folder: Path) -> tuple[list[Path], dict[str, str]]:
             return [folder / name for name in names], index
         if (folder / stem).is_file():
             return [folder / stem], {}
-    raise ModelError(f'{folder} has neither model.safetensors nor pytorch_model.bin, nor an index of several files')
+    found = listed(sorted(p.name for p in folder.iterdir() if p.suffix in ('.safetensors', '.bin')))
+    raise ModelError(
+        f'{folder} has neither model.safetensors nor pytorch_model.bin, nor an index of several files '
+        f'(model.safetensors.index.json); it holds {found or "no weights"}'
+    )
 
 
-def _shapes(path: Path) -> dict[str, tuple[int, ...]]:
+def _headers(path: Path) -> dict[str, tuple[tuple[int, ...], str]]:
+    """Return shape and type of each tensor of a file; types are named as in safetensors: F32, BF16, I8, ..."""
     with _readable(path):
         if path.suffix == '.safetensors':
             with safe_open(path, 'pt') as file:
-                return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
-        return {name: tuple(tensor.shape) for name, tensor in _load_bin(path).items()}
+                slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
+                return {name: (tuple(part.get_shape()), part.get_dtype()) for name, part in slices.items()}
+        short = {torch.int8: 'I8', torch.uint8: 'U8', torch.int32: 'I32'}
+        return {name: (tuple(t.shape), short.get(t.dtype, str(t.dtype))) for name, t in _load_bin(path).items()}
 
 
 def _load_bin(path: Path) -> dict[str, torch.Tensor]:
@@ -116,15 +149,33 @@ def _load_bin(path: Path) -> dict[str, torch.Tensor]:
         if 'mmap' not in str(error):  # files of torch before 1.6 cannot be mapped
             raise
         content = torch.load(path, map_location='cpu', weights_only=True)
-    return {name: tensor for name, tensor in content.items() if torch.is_tensor(tensor)}
+    if not isinstance(content, dict):
+        raise ModelError(f'{path} holds a {type(content).__name__}, where tensors by name are expected')
+    tensors = {name: tensor for name, tensor in content.items() if torch.is_tensor(tensor)}
+    if content and not tensors:
+        raise ModelError(f'{path} holds no tensors by name, but {listed([str(key) for key in content])}')
+    return tensors
 
 
 @contextmanager
 def _readable(path: Path) -> Iterator[None]:
     try:
         yield
+    except ModelError:
+        raise
     except (SafetensorError, OSError, RuntimeError, EOFError, AttributeError, pickle.UnpicklingError) as error:
-        if isinstance(error, ModelError):
-            raise
-        first = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise ModelError(f'{path} cannot be loaded: {first}; copy it again') from error
+        raise ModelError(f'{path} cannot be loaded: {_why(path, error)}') from error
+
+
+def _why(path: Path, error: Exception) -> str:
+    if isinstance(error, PermissionError):
+        return 'this user may not read it'
+    with path.open('rb') as file:
+        if file.read(40).startswith(b'version https://git-lfs'):
+            return 'it is the pointer that git keeps instead of the file; fetch the file with `git lfs pull`'
+    if isinstance(error, pickle.UnpicklingError):
+        code = re.search(r'GLOBAL (\S+)', str(error))
+        if code:
+            return f'it holds code besides weights ({code[1].rstrip(".")}), which is not run; take a .safetensors file'
+        return 'it is no file of torch; copy it again'
+    return f'{(str(error).strip() or type(error).__name__).splitlines()[0]}; copy it again'

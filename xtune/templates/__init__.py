@@ -10,19 +10,24 @@
 | code_llama_70b_chat | Code Llama 70B instruct                    | <step>                             | no    |
 | cohere_chat         | Command R                                  | <|END_OF_TURN_TOKEN|>              | no    |
 | deepseek_coder      | DeepSeek Coder instruct                    | <|EOT|>                            | no    |
+| deepseek_r1         | DeepSeek R1, distilled models              | eos                                | no    |
 | deepseek_v2         | DeepSeek LLM, MoE and V2 chat              | eos                                | no    |
 | default             | base models without a format of their own  | eos                                | no    |
 | gemma               | Gemma and Gemma 2 instruct                 | <end_of_turn>                      | no    |
+| glm4                | GLM-4 9B chat, GLM-4-0414                  | <|user|>, of a call: <|observation|> | yes |
+| gpt_oss             | gpt-oss                                    | <|return|>                         | no    |
 | internlm_chat       | InternLM chat, later form                  | <eoa>                              | no    |
 | internlm2_chat      | InternLM2 and 2.5 chat                     | <|im_end|>                         | yes   |
 | llama2_chat         | Llama 2 chat, Code Llama instruct to 34B   | eos                                | no    |
 | llama3_chat         | Llama 3 and 3.1 instruct                   | <|eot_id|>                         | yes   |
 | minicpm             | MiniCPM 1B and 2B                          | eos                                | no    |
 | mistral             | Mistral instruct to v0.2, Mixtral instruct | eos                                | no    |
+| mistral_nemo        | Mistral Nemo instruct                      | eos                                | yes   |
 | mistral_v3          | Mistral instruct v0.3                      | eos                                | yes   |
 | moss_sft            | MOSS records                               | eos                                | text  |
 | phi3_chat           | Phi-3 instruct                             | <|end|>                            | no    |
 | plain               | no roles: text, or question + reply        | eos                                | no    |
+| qwen3               | Qwen3                                      | <|im_end|>                         | yes   |
 | qwen_chat           | Qwen to 2.5 chat                           | <|im_end|>                         | yes   |
 | vicuna              | Vicuna 1.1 and 1.5, WizardLM               | eos                                | no    |
 | wizardcoder         | WizardCoder                                | eos                                | no    |
@@ -30,6 +35,8 @@
 
 `text`: tools are described in the system message, calls and results are messages. Where a file departs from the
 official text, its first lines say so and why.
+
+Names ending in `_thinking` are a template whose prompts end before the thought of a reply, not behind an empty one.
 """
 
 from pathlib import Path
@@ -45,4 +52,6 @@ ALIASES = {
     'mixtral': 'mistral',
     'wizardlm': 'vicuna',
 }
-ACCEPTED = tuple(sorted((*NAMES, *ALIASES)))
+# Template whose prompts end before a thought -> its file, with `enable_thinking` set.
+THINKING = {'gpt_oss_thinking': 'gpt_oss', 'qwen3_thinking': 'qwen3'}
+ACCEPTED = tuple(sorted((*NAMES, *ALIASES, *THINKING)))

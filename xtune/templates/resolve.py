@@ -5,17 +5,18 @@ from pathlib import Path
 from transformers import PreTrainedTokenizerBase
 
 from ..errors import TemplateError, did_you_mean
-from . import ALIASES, FOLDER, NAMES
+from . import ALIASES, FOLDER, NAMES, THINKING
 from .closest import PROBE
 from .template import ChatTemplate, special_variables
 
 _BOS = '{{- bos_token -}}\n'
+_THINKING = '{%- set enable_thinking = enable_thinking | default(true) -%}\n'
 # Formats for any base model: they start with bos only where the tokenizer itself would put it.
 _ANY_TOKENIZER = ('plain', 'default', 'wizardcoder', 'moss_sft')
 
 
 def resolve(name: str, tokenizer: PreTrainedTokenizerBase, for_training: bool = True) -> ChatTemplate:
-    """Return the template `name`: 'auto', one of `NAMES` or `ALIASES`, or the path of a .jinja file.
+    """Return the template `name`: 'auto', one of `ACCEPTED`, or the path of a .jinja file.
 
     Raises:
         TemplateError: There is no such template, the tokenizer has none of its own, a token it needs is missing, or,
@@ -35,7 +36,7 @@ def _bound(name: str, source: str, tokenizer: PreTrainedTokenizerBase) -> ChatTe
                 raise TemplateError(f'template `{name}` ends replies with the eos token, which this tokenizer lacks')
             variables[needed] = ''
     ends = tuple(sorted(tokenizer.get_added_vocab(), key=len, reverse=True))
-    return ChatTemplate(name, source, variables, ends, own=ALIASES.get(name, name) in NAMES)
+    return ChatTemplate(name, source, variables, ends, own=_file(name) in NAMES)
 
 
 def _source(name: str, tokenizer: PreTrainedTokenizerBase) -> str:
@@ -49,17 +50,22 @@ def _source(name: str, tokenizer: PreTrainedTokenizerBase) -> str:
                 f'name one of {", ".join(NAMES)}, or a .jinja file'
             )
         return own
-    file = ALIASES.get(name, name)
+    file = _file(name)
     if file in NAMES:
         source = (FOLDER / f'{file}.jinja').read_text(encoding='utf-8')
+        source = f'{_THINKING}{source}' if name in THINKING else source
         return source.replace(_BOS, '') if file in _ANY_TOKENIZER and not _adds_bos(tokenizer) else source
     path = Path(name)
     if path.suffix in ('.jinja', '.j2') and path.is_file():
         return path.read_text(encoding='utf-8')
-    known = (*NAMES, *ALIASES)
+    known = (*NAMES, *ALIASES, *THINKING)
     raise TemplateError(
         f'no template is called `{name}`{did_you_mean(name, known)} (known: auto, {", ".join(NAMES)}, or a .jinja file)'
     )
+
+
+def _file(name: str) -> str:
+    return THINKING.get(name) or ALIASES.get(name, name)
 
 
 def _adds_bos(tokenizer: PreTrainedTokenizerBase) -> bool:

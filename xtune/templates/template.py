@@ -83,8 +83,9 @@ class ChatTemplate:
         return (texts[0], spans[0]) if marks else texts[0]
 
     def _require_all(self, messages: list[Message], text: str) -> None:
-        """Raise if a system or tool message, or a tool call, is not in `text`: some templates drop them in silence."""
-        for message in messages:
+        """Raise if a system or tool message, a tool call, or a thought is not in `text`: some templates drop them."""
+        last = max((i for i, m in enumerate(messages) if m['role'] == 'user'), default=0)
+        for index, message in enumerate(messages):
             wanted = [call['function']['name'] for call in message.get('tool_calls') or ()]
             if message['role'] in ('system', 'tool'):
                 wanted.append(message['content'].strip())
@@ -92,6 +93,13 @@ class ChatTemplate:
                 if part not in text and json.dumps(part, ensure_ascii=False)[1:-1] not in text:
                     what = 'tool calls' if message['role'] == 'assistant' else f'{message["role"]} messages'
                     raise TemplateError(f'template `{self.name}` leaves out {what}. {advice(self)}')
+            # Thoughts of earlier turns have no place in any format.
+            thought = message.get('reasoning_content') or message.get('thinking') or ''
+            if index > last and thought.strip() not in text:
+                raise TemplateError(
+                    f'template `{self.name}` leaves out the thought of a reply; take qwen3_thinking, deepseek_r1, '
+                    'gpt_oss_thinking, or write thoughts into the text of replies'
+                )
 
 
 def special_variables(tokenizer: PreTrainedTokenizerBase) -> dict[str, str]:

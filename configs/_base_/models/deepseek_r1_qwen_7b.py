@@ -1,7 +1,4 @@
-"""DeepSeek-R1-Distill-Qwen-7B: 7.6 B parameters, trained on up to 131,072 tokens.
-
-Its own template cannot be proven and no named one writes its format: set template to a .jinja file.
-"""
+"""DeepSeek-R1-Distill-Qwen-7B: 7.6 B parameters, trained on up to 131,072 tokens."""
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 # Hub name or local folder. The tokenizer is read from the same place.
@@ -18,5 +15,4 @@ tokenizer = dict(
     trust_remote_code=False,
 )
 
-# 'auto' is the model's own chat template.
-template = 'auto'
+template = 'deepseek_r1'

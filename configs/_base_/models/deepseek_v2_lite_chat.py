@@ -1,6 +1,6 @@
 """DeepSeek-V2-Lite-Chat: 15.7 B parameters, trained on up to 32,768 tokens.
 
-Mixture of experts: LoRA adapts what lies outside the experts.
+Mixture of experts: LoRA adapts attention, not the experts.
 """
 from transformers import AutoModelForCausalLM, AutoTokenizer
 

@@ -1,8 +1,9 @@
 """gpt-oss-20b: 20.9 B parameters, trained on up to 131,072 tokens.
 
-Mixture of experts: LoRA adapts what lies outside the experts.
-Its own template cannot be proven and no named one writes its format: set template to a .jinja file.
+Mixture of experts: LoRA adapts attention, not the experts.
 Attention has sinks, which sdpa lacks.
+The files are in MXFP4, which transformers cannot train with; without the package `kernels` it unpacks them.
+For data with thoughts take `gpt_oss_thinking`.
 """
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -20,5 +21,4 @@ tokenizer = dict(
     trust_remote_code=False,
 )
 
-# 'auto' is the model's own chat template.
-template = 'auto'
+template = 'gpt_oss'

@@ -15,5 +15,4 @@ tokenizer = dict(
     trust_remote_code=False,
 )
 
-# 'auto' is the model's own chat template.
-template = 'auto'
+template = 'mistral_nemo'

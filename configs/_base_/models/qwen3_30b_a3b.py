@@ -1,7 +1,7 @@
 """Qwen3-30B-A3B: 30.5 B parameters, trained on up to 32,768 tokens.
 
-Mixture of experts: LoRA adapts what lies outside the experts.
-Its own template opens a reply with an empty thought that the prompt lacks; `chatml` is its form without thinking.
+Mixture of experts: LoRA adapts attention, not the experts.
+For data with thoughts take `qwen3_thinking`.
 """
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -19,4 +19,4 @@ tokenizer = dict(
     trust_remote_code=False,
 )
 
-template = 'chatml'
+template = 'qwen3'

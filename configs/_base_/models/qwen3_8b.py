@@ -1,6 +1,6 @@
 """Qwen3-8B: 8.2 B parameters, trained on up to 32,768 tokens.
 
-Its own template opens a reply with an empty thought that the prompt lacks; `chatml` is its form without thinking.
+For data with thoughts take `qwen3_thinking`.
 """
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -18,4 +18,4 @@ tokenizer = dict(
     trust_remote_code=False,
 )
 
-template = 'chatml'
+template = 'qwen3'

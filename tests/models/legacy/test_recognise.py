@@ -94,6 +94,10 @@ UNSUPPORTED = [
     ('internlm_7b', dict(num_attention_heads=5), 'refused: .*multiple of the number of attention'),
     ('internlm_7b', dict(rms_norm_eps=0), '`rms_norm_eps` must be a positive number'),
     ('baichuan_7b', dict(hidden_size=72), 'has the shape'),
+    ('baichuan_7b', dict(hidden_act='silo'), 'no `hidden_act` is called `silo`; did you mean `silu`'),
+    ('baichuan_7b', dict(torch_dtype='float61'), "'float61', no floating-point type; did you mean .*`float16`"),
+    ('chatglm3_6b', dict(kv_channels=18), 'in pairs, so 4 divides it, got 18'),
+    ('chatglm3_6b', dict(apply_residual_connection_post_layernorm=True), 'is True, and only False'),
 ]
 
 

@@ -9,7 +9,6 @@ from transformers import AutoTokenizer
 from xtune.data.conversation import Conversation, exchange
 from xtune.data.tokenise import Tokeniser
 from xtune.errors import ModelError
-from xtune.models.legacy import bpe
 from xtune.models.legacy.chat import is_chat
 from xtune.models.legacy.sentencepiece_file import read_sentencepiece
 from xtune.models.legacy.tokenizers import legacy_tokenizer, stop_ids
@@ -142,47 +141,3 @@ def test_missing_and_damaged_files_are_named(with_tokenizer):
         (folder / 'qwen.tiktoken').write_bytes(b'\n'.join(wrong))
         with pytest.raises(ModelError, match=says):
             legacy_tokenizer(folder)
-
-
-def sentencepiece_model(path, **options):
-    import sentencepiece
-
-    text = path.with_suffix('.txt')
-    lines = [f'some words about  number {i} and   letter {chr(97 + i % 26)}' for i in range(300)]
-    text.write_text('\n'.join(lines))
-    given = dict(model_type='bpe', normalization_rule_name='identity', remove_extra_whitespaces=False) | options
-    sentencepiece.SentencePieceTrainer.train(
-        input=str(text), model_prefix=str(path), vocab_size=400, hard_vocab_limit=False, byte_fallback=True, **given
-    )
-    return path.with_suffix('.model')
-
-
-@pytest.mark.parametrize('symbols', (['▁▁▁', '▁▁'], ['\t', '▁a'], ['  '], ['<eoh>', '<eoa>']))
-def test_symbols_of_users_are_found_where_sentencepiece_finds_them(symbols, tmp_path):
-    import sentencepiece
-
-    path = sentencepiece_model(tmp_path / 'own', user_defined_symbols=symbols, add_dummy_prefix=False)
-    made = bpe.from_sentencepiece(path, read_sentencepiece(path))
-    original = sentencepiece.SentencePieceProcessor(model_file=str(path))
-    for text in ('a  b   c    d', '\t\ta\t b', '<eoh>a<eoa> <eoh', '  ', ' a a  a'):
-        assert made.encode(text, add_special_tokens=False).ids == original.encode(text), text
-
-
-def test_a_difference_from_sentencepiece_is_refused(tmp_path):
-    path = sentencepiece_model(tmp_path / 'tabs', user_defined_symbols=['\t'], add_dummy_prefix=True)
-    with pytest.raises(ModelError, match='cannot be converted exactly: .* the original gives'):
-        bpe.from_sentencepiece(path, read_sentencepiece(path))
-
-
-OTHER_KINDS = [
-    (dict(model_type='unigram'), 'model type is not BPE'),
-    (dict(normalization_rule_name='nmt_nfkc'), 'normalisation is `nmt_nfkc`'),
-    (dict(remove_extra_whitespaces=True), 'removes spaces'),
-    (dict(treat_whitespace_as_suffix=True), 'mark of a space after words'),
-]
-
-
-@pytest.mark.parametrize('options, says', OTHER_KINDS)
-def test_other_kinds_of_sentencepiece_models_are_refused(options, says, tmp_path):
-    with pytest.raises(ModelError, match=says):
-        read_sentencepiece(sentencepiece_model(tmp_path / 'other', **options))

@@ -44,7 +44,7 @@ def openai_map_fn(row: dict) -> Conversation:
     The column may also be called `conversations`, `conversation` or `dialogue`. `train`, `loss` or `weight` of a
     reply (a bool, a number or a word) say whether it is trained; without them it is. Replies before the first
     question are left out, user messages in a row are joined by a line break, and content may be a list of text
-    parts.
+    parts. `reasoning_content` (or `thinking`) of a reply is its thought, for templates that have a place for it.
     """
     messages = listed(row, 'messages', 'conversations', 'conversation', 'dialogue')
     mapped = [_message(message, f'message {number}') for number, message in enumerate(messages, 1)]
@@ -62,6 +62,9 @@ def _message(message: Any, place: str) -> Message:
     result = {'role': role, 'content': '' if called and content is None else _text(content, f'{place} ({role})')}
     if called:
         result['tool_calls'] = calls(called, place)
+    thought = message.get('reasoning_content') or message.get('thinking')
+    if role == 'assistant' and thought:
+        result['reasoning_content'] = _text(thought, f'{place} (thought)')
     if role == 'tool':
         result |= {key: message[key] for key in ('name', 'tool_call_id') if message.get(key) is not None}
     return result | trained(message, place)

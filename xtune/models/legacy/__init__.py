@@ -12,5 +12,6 @@
 | chatglm3        | ChatGLM3 6B                             | GlmForCausalLM         |
 
 `recognise` decides the variant from config.json alone, `families` makes the native config, `tensors` holds the names
-in both directions, `load` builds the model, `tokenizers` the tokenizer, `save` writes either layout.
+in both directions, `load` builds the model, `vocabulary` the tokenizer, which `tokenizers` keeps, `save` writes either
+layout.
 """

@@ -37,13 +37,15 @@ def from_sentencepiece(path: Path, file: SentencePieceFile) -> Tokenizer:
     # sentencepiece ends a text at NUL, so a piece that is one is never used; a space is in no normalised text.
     texts = [piece.text if piece.text != '\0' else f'unused {i}' for i, piece in enumerate(file.pieces)]
     vocab = {text: i for i, text in enumerate(texts)}
-    bpe = BPE(vocab=vocab, merges=_merges(file), byte_fallback=True, fuse_unk=True, unk_token=file.unknown)
+    bpe = BPE(vocab=vocab, merges=_merges(file), byte_fallback=file.has_bytes, fuse_unk=True, unk_token=file.unknown)
     tokenizer = Tokenizer(bpe)
     prefix = [normalizers.Prepend(SPACE)] if file.add_dummy_prefix else []
     tokenizer.normalizer = normalizers.Sequence([*prefix, normalizers.Replace(' ', SPACE)])
     strip = [decoders.Strip(' ', 1, 0)] if file.add_dummy_prefix else []
+    # With pieces for bytes nothing is unknown.
+    unknown = [] if file.has_bytes else [decoders.Replace(file.unknown, file.unknown_text)]
     tokenizer.decoder = decoders.Sequence(
-        [decoders.Replace(SPACE, ' '), decoders.ByteFallback(), decoders.Fuse(), *strip]
+        [decoders.Replace(SPACE, ' '), *unknown, decoders.ByteFallback(), decoders.Fuse(), *strip]
     )
     # sentencepiece looks for these symbols in normalised text, where no space is left.
     own = [piece.text for piece in file.pieces if piece.kind == USER_DEFINED and ' ' not in piece.text]

@@ -12,6 +12,7 @@ from huggingface_hub.errors import StrictDataclassError
 from transformers import GlmConfig, LlamaConfig, PreTrainedConfig, Qwen2Config
 
 from ...errors import ModelError
+from ..config_file import reason
 from .alibi_config import BaichuanAlibiConfig
 from .reader import Reader
 from .recognise import read_config, variant_of
@@ -60,7 +61,7 @@ def open_legacy(folder: Path, variant: str | None = None) -> Legacy:
     except ModelError:
         raise
     except (ValueError, TypeError, StrictDataclassError) as error:  # the native config checks types and shapes itself
-        raise ModelError(f'{folder}/config.json is refused: {" ".join(str(error).split())}') from error
+        raise ModelError(f'{folder}/config.json is refused: {reason(error)}') from error
 
 
 def _internlm(read: Reader, variant: str) -> Legacy:
@@ -102,7 +103,7 @@ def _baichuan(read: Reader, variant: str) -> Legacy:
 def _llama_sizes(read: Reader) -> dict[str, Any]:
     sizes = ('vocab_size', 'hidden_size', 'intermediate_size', 'num_hidden_layers', 'num_attention_heads')
     return {key: read.count(key) for key in sizes} | dict(
-        rms_norm_eps=read.number('rms_norm_eps', 1e-6), hidden_act=read.values.get('hidden_act', 'silu')
+        rms_norm_eps=read.number('rms_norm_eps', 1e-6), hidden_act=read.activation()
     )
 
 
@@ -151,6 +152,11 @@ def _chatglm(read: Reader, variant: str) -> Legacy:
         rope['rope_theta'] *= ratio
     elif ratio != 1:
         rope |= dict(rope_type='linear', factor=ratio)
+    if read.count('kv_channels', 128) % 4:
+        width = read.count('kv_channels')
+        raise ModelError(
+            f'{read.folder}/config.json: half of `kv_channels` is turned in pairs, so 4 divides it, got {width}'
+        )
     common = read.common(eos_token_id=2, pad_token_id=0)
     tied = common.pop('tie_word_embeddings')
     config = GlmConfig(

@@ -2,8 +2,9 @@
 
 from functools import lru_cache
 from pathlib import Path
+from ssl import SSLError
 
-from ...errors import ModelError
+from ...errors import ModelError, did_you_mean
 from ..quiet import quiet
 from .recognise import VARIANTS, is_legacy, read_config
 
@@ -21,12 +22,47 @@ def legacy_folder(name: str, weights: bool = True, revision: str | None = None) 
         revision: Branch, tag or commit on the hub.
 
     Raises:
-        ModelError: The repository is known to have an old layout, and its files cannot be fetched.
+        ModelError: There is no such folder and no connection, or files of an old layout cannot be fetched.
     """
     path = Path(name).expanduser()
     if path.is_dir():
         return path if is_legacy(path) else None
-    return _from_hub(name, weights, revision) if not path.exists() and name.count('/') == 1 else None
+    if path.exists():
+        return None
+    _refuse_unreachable(name)
+    return _from_hub(name, weights, revision) if name.count('/') == 1 else None
+
+
+@lru_cache(maxsize=8)
+def _refuse_unreachable(name: str) -> None:
+    """Say at once what the hub's library says after a minute of trying."""
+    from huggingface_hub import constants
+
+    kept = Path(constants.HF_HUB_CACHE) / f'models--{name.replace("/", "--")}'
+    if any(kept.glob('snapshots/*/config.json')):
+        return
+    why = 'HF_HUB_OFFLINE is set' if constants.HF_HUB_OFFLINE else _unreachable(constants.ENDPOINT)
+    if why:
+        near = did_you_mean(name, [p.name for p in Path.cwd().iterdir() if p.is_dir()])
+        raise ModelError(
+            f'{name} is no local folder, and cannot be fetched from {constants.ENDPOINT} ({why}){near}; name a local '
+            'folder, or mend the connection (HF_ENDPOINT names a mirror)'
+        )
+
+
+def _unreachable(url: str) -> str:
+    """Return why nothing can be fetched from `url`; empty if something answers there, whatever it says."""
+    from urllib.error import HTTPError, URLError
+    from urllib.request import Request, urlopen
+
+    try:
+        urlopen(Request(url, method='HEAD'), timeout=10).close()
+    except HTTPError:
+        return ''
+    except (URLError, OSError) as error:
+        cause = getattr(error, 'reason', error)
+        return '' if isinstance(cause, SSLError) else str(cause)  # certificates may be set up for the library alone
+    return ''
 
 
 @lru_cache(maxsize=8)
@@ -35,7 +71,8 @@ def _from_hub(name: str, weights: bool, revision: str | None) -> Path | None:
     from huggingface_hub.errors import HfHubHTTPError
 
     try:
-        config = Path(hf_hub_download(name, 'config.json', revision=revision))
+        with quiet():
+            config = Path(hf_hub_download(name, 'config.json', revision=revision))
     except (OSError, ValueError, HfHubHTTPError):
         return None  # no such model, or no connection: transformers says so for every model alike
     if read_config(config.parent).get('model_type') not in VARIANTS:

@@ -8,7 +8,7 @@ import torch
 from transformers import AutoModelForCausalLM, GenerationConfig, PreTrainedModel
 
 from ...errors import ModelError
-from ..weights import WeightFiles, listed, refuse_non_finite
+from ..weights import WeightFiles, listed, refuse_non_finite, refuse_packed
 from .families import Legacy, open_legacy
 from .recognise import read_json
 from .tensors import EMBEDDING, HEAD, is_buffer, joined_names, native_names, normalised, split
@@ -32,6 +32,7 @@ def load_legacy(folder: Path, variant: str | None = None, dtype: Any = None, **a
     """
     legacy = open_legacy(folder, variant)
     weights = WeightFiles(folder)
+    refuse_packed(folder, weights)
     cls = check_tensors(legacy, weights)
     state = {}
     for name, tensor in native_tensors(legacy, weights):
@@ -51,12 +52,21 @@ def load_legacy(folder: Path, variant: str | None = None, dtype: Any = None, **a
 
 
 def legacy_dtype(folder: Path, variant: str | None = None) -> torch.dtype:
-    """Return the type in which the weights of `folder` are stored.
+    """Return the type in which the weights of `folder` are stored, as config.json says, else as they are.
 
     Raises:
         ModelError: The folder is damaged, ambiguous or not supported.
     """
-    return _stored(open_legacy(folder, variant), next(WeightFiles(folder).tensors())[1].dtype)
+    return _stored(open_legacy(folder, variant), file_dtype(folder))
+
+
+def file_dtype(folder: Path) -> torch.dtype:
+    """Return the type of the tensors in the files of `folder`, whatever config.json says.
+
+    Raises:
+        ModelError: A file is missing or damaged.
+    """
+    return next(tensor.dtype for name, tensor in WeightFiles(folder).tensors() if not is_buffer(name))
 
 
 def remarks(folder: Path, variant: str | None, max_length: int, trains_all: bool) -> Iterator[str]:

@@ -15,7 +15,7 @@ VARIANTS = {
     'chatglm': ('chatglm2', 'chatglm3'),
 }
 NAMES = tuple(name for names in VARIANTS.values() for name in names)
-HOW = 'say which with llm.variant=NAME in the config or --cfg-options, or with --variant NAME of `xtune convert`'
+HOW = 'say which with llm.variant=NAME in the config or --cfg-options, or --variant NAME of `xtune chat` and `convert`'
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -29,9 +29,9 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         values = json.loads(path.read_text(encoding='utf-8'))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ModelError(f'{path} is damaged: {error}') from error
+        raise ModelError(f'{path} is damaged ({error}); copy it again') from error
     if not isinstance(values, dict):
-        raise ModelError(f'{path} holds a {type(values).__name__} where a JSON object is expected')
+        raise ModelError(f'{path} holds a {type(values).__name__} where a JSON object is expected; copy it again')
     return values
 
 

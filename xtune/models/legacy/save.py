@@ -10,10 +10,11 @@ from safetensors.torch import save_file
 
 from ...errors import ModelError
 from ..export import unshared
+from ..folder import refuse_ids_beyond
 from ..weights import WeightFiles, refuse_non_finite
 from .families import Legacy, open_legacy
 from .load import check_tensors, generation_config, native_tensors
-from .tensors import HEAD, joined_names
+from .tensors import EMBEDDING, HEAD, joined_names
 from .tokenizers import legacy_tokenizer, tokenizer_file
 
 _WEIGHTS = {'.safetensors', '.bin', '.pt', '.pth'}
@@ -39,7 +40,10 @@ def write_native(legacy: Legacy, folder: Path, limit: int) -> tuple[type, int, b
         tokenizer_file(legacy.folder, legacy.variant).is_file() or (legacy.folder / 'tokenizer_config.json').is_file()
     )
     if has_tokenizer:  # before the weights, which take long
-        legacy_tokenizer(legacy.folder, legacy.variant).save_pretrained(folder)
+        tokenizer = legacy_tokenizer(legacy.folder, legacy.variant)
+        largest = max(tokenizer.get_vocab().values(), default=0)
+        refuse_ids_beyond(str(legacy.folder), largest, legacy.config.vocab_size)
+        tokenizer.save_pretrained(folder)
     count = write_shards(folder, _finite(legacy, native_tensors(legacy, weights)), limit)
     legacy.config.architectures = [cls.__name__]
     legacy.config.save_pretrained(folder)
@@ -97,10 +101,13 @@ def _original_head(legacy: Legacy, state: dict[str, torch.Tensor]) -> torch.Tens
     """
     before = {name: tensor for name, tensor in native_tensors(legacy, WeightFiles(legacy.folder)) if name == HEAD}
     head = state.get(HEAD)
+    [old] = joined_names(legacy.table, [HEAD])
+    shared = state[EMBEDDING] if old in WeightFiles(legacy.folder).shapes else None  # some files hold it twice
     if legacy.config.tie_word_embeddings:
-        return None
+        return shared
     if not legacy.norm_head:
-        return head
+        unchanged = legacy.head_from_embedding and torch.equal(head, state[EMBEDDING])
+        return shared if unchanged else head
     if not torch.equal(before[HEAD].to(head.dtype), head):
         lengths = head.float().norm(dim=1)
         if (lengths - 1).abs().max() > 0.01:
@@ -109,10 +116,9 @@ def _original_head(legacy: Legacy, state: dict[str, torch.Tensor]) -> torch.Tens
                 f'which are now {lengths.min():.3f} to {lengths.max():.3f}: its answers would change. '
                 'Merge without --layout original.'
             )
-        return None if legacy.head_from_embedding else head
+        return shared if legacy.head_from_embedding else head
     if legacy.head_from_embedding:
-        return None
-    [old] = joined_names(legacy.table, [HEAD])
+        return shared
     found = next(tensor for name, tensor in WeightFiles(legacy.folder).tensors() if name == old)
     return found.to(head.dtype)
 

@@ -26,10 +26,21 @@ class Piece:
 
 @dataclass(frozen=True)
 class SentencePieceFile:
-    """Pieces in the order of their ids, and whether a space is put before a text."""
+    """Pieces in the order of their ids, and whether a space is put before a text.
+
+    `bos` and `eos` are the texts of these pieces, `unknown_text` is what an unknown piece decodes to.
+    """
 
     pieces: list[Piece]
     add_dummy_prefix: bool
+    bos: str = '<s>'
+    eos: str = '</s>'
+    unknown_text: str = ' \u2047 '
+
+    @property
+    def has_bytes(self) -> bool:
+        """Whether what no piece covers becomes pieces of bytes, instead of the unknown one."""
+        return any(piece.kind == BYTE for piece in self.pieces)
 
     @property
     def unknown(self) -> str:
@@ -66,7 +77,9 @@ def read_sentencepiece(path: Path) -> SentencePieceFile:
     ]
     if wrong:
         raise ModelError(f'{path} cannot be converted exactly: {"; ".join(wrong)}')
-    return SentencePieceFile(pieces, bool(normaliser.get(3, 1)))
+    texts = {'bos': 46, 'eos': 47, 'unknown_text': 44}
+    given = {key: bytes(trainer[field]).decode('utf-8') for key, field in texts.items() if field in trainer}
+    return SentencePieceFile(pieces, bool(normaliser.get(3, 1)), **given)
 
 
 def _piece(data: bytes) -> Piece:

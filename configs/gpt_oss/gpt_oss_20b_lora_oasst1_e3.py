@@ -1,0 +1,15 @@
+"""gpt-oss-20b, LoRA, OpenAssistant oasst1, 3 epochs.
+
+Nothing is packed: in transformers, packed samples of this model attend to each other.
+"""
+from mmengine.config import read_base
+
+with read_base():
+    from .._base_.datasets.oasst1 import chat_samples, max_length, pack, train_dataset
+    from .._base_.methods.lora import lora, optimizer, quantization
+    from .._base_.models.gpt_oss_20b import base_model, llm, template, tokenizer
+    from .._base_.runtime import *
+    from .._base_.strategies.one_device import strategy
+
+schedule.max_epochs = 3
+pack = False

@@ -1,0 +1,202 @@
+"""Model folders as tired people have them: each is refused with one sentence, by every command, and nothing is left."""
+
+import json
+import os
+import shutil
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from xtune.errors import ModelError
+from xtune.models.inference import load_for_inference, load_tokenizer_of
+
+CPU = torch.device('cpu')
+UP = 'model.layers.1.mlp.up_proj.weight'
+
+
+@pytest.fixture
+def model(tiny_model, tmp_path):
+    """A copy of the tiny model."""
+    return shutil.copytree(tiny_model, tmp_path / 'model')
+
+
+def write(name, text):
+    return lambda folder: (folder / name).write_text(text)
+
+
+def config(**values):
+    def change(folder):
+        path = folder / 'config.json'
+        path.write_text(json.dumps(json.loads(path.read_text()) | values))
+
+    return change
+
+
+def weights(change):
+    def rewrite(folder):
+        state = load_file(folder / 'model.safetensors')
+        save_file(change(state), folder / 'model.safetensors', metadata={'format': 'pt'})
+
+    return rewrite
+
+
+def as_bin(content):
+    def change(folder):
+        state = load_file(folder / 'model.safetensors')
+        (folder / 'model.safetensors').unlink()
+        torch.save(content(state), folder / 'pytorch_model.bin')
+
+    return change
+
+
+def renamed(folder):
+    (folder / 'model.safetensors').rename(folder / 'model-00001-of-00002.safetensors')
+
+
+def only_gguf(folder):
+    (folder / 'model.safetensors').unlink()
+    (folder / 'model-Q4_K_M.gguf').write_bytes(b'GGUF')
+
+
+class Code:
+    def __reduce__(self):
+        return os.system, ('touch EVIL',)
+
+
+POINTER = 'version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 3\n'
+INDEX = 'model.safetensors.index.json'
+FOLDERS = {
+    'a kind that is a list': (config(model_type=['llama']), r"`model_type` must be a name .* got \['llama'\]"),
+    'an unknown kind with code': (
+        config(model_type='lama', auto_map={}),
+        r'\(auto_map\) .* did you mean `llama`',
+    ),
+    'heads that do not divide': (
+        config(num_attention_heads=5),
+        r'refused: .*not a multiple of the number of attention',
+    ),
+    'a number as text': (config(rms_norm_eps='small'), "refused: Field 'rms_norm_eps' expected float"),
+    'zero heads of keys': (config(num_key_value_heads=0), '`num_key_value_heads` must be a positive whole number'),
+    'quantisation as text': (config(quantization_config='gptq'), "must be a JSON object, got 'gptq'"),
+    'a damaged file beside': (write('generation_config.json', '{'), 'generation_config.json is damaged .*; copy it'),
+    'a stop token as text': (write('generation_config.json', '{"eos_token_id": "x"}'), "a list of ids, got 'x'"),
+    'tokenizer settings as list': (write('tokenizer_config.json', '[]'), 'holds a list where a JSON object'),
+    'an index of nothing': (write(INDEX, '{"weight_map": []}'), 'index.json is damaged: its weight_map does not give'),
+    'an index of numbers': (write(INDEX, '{"weight_map": {"a": 5}}'), 'index.json is damaged: its weight_map does not'),
+    'a lost index': (renamed, r'nor an index .*; it holds model-00001-of-00002.safetensors'),
+    'the pointer of git': (write('model.safetensors', POINTER), 'fetch the file with `git lfs pull`'),
+    'only GGUF': (only_gguf, 'GGUF files, which are for llama.cpp'),
+    'a list of tensors': (as_bin(lambda state: [torch.ones(2)]), 'holds a list, where tensors by name'),
+    'a training state': (as_bin(lambda state: {'state_dict': state}), 'holds no tensors by name, but state_dict'),
+    'code in a pickle': (as_bin(lambda state: state | {'x': Code()}), r'holds code besides weights \(posix.system\)'),
+    'whole numbers': (weights(lambda s: {k: t.to(torch.int8) for k, t in s.items()}), 'quantised already .* as I8'),
+    'another shape': (weights(lambda s: s | {UP: torch.ones(3, 5)}), r'up_proj.weight has the shape \[3, 5\]'),
+    'one layer too many': (weights(lambda s: s | {UP.replace('1', '2'): s[UP].clone()}), 'hold model.layers.2.mlp.up'),
+}
+
+
+@pytest.mark.parametrize('change, says', FOLDERS.values(), ids=FOLDERS)
+def test_every_command_refuses_the_folder_and_leaves_nothing(change, says, model, xtune, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr('builtins.input', None)
+    change(model)
+    with pytest.raises(ModelError, match=says):
+        load_for_inference(str(model), None, CPU, torch.float32)
+    code, out, err = xtune('chat', model, '--prompt', 'x')
+    assert code == 2 and err.count('\n') == 1 and not out, err
+    code, _, err = xtune('convert', 'legacy', model, tmp_path / 'new')
+    assert code == 2 and err.startswith('error: ')
+    assert not list(tmp_path.glob('*new*')) and not (tmp_path / 'EVIL').exists()
+
+
+def test_parts_beside_the_language_model_and_computed_buffers_are_no_mistake(model):
+    extra = {'vision.weight': torch.ones(2), 'model.layers.0.self_attn.rotary_emb.inv_freq': torch.ones(4)}
+    weights(lambda state: state | extra)(model)
+    load_for_inference(str(model), None, CPU, torch.float32)
+
+
+def test_a_quantised_base_must_be_whole_too(model, make_config, xtune):
+    weights(lambda state: {key: tensor for key, tensor in state.items() if key != UP})(model)
+    with pytest.raises(ModelError, match=f'lack {UP}'):
+        load_for_inference(str(model), None, CPU, torch.float32, bits=4)
+    code, _, err = xtune('train', make_config('qlora', base_model=str(model)))
+    assert code == 2 and f'lack {UP}' in err
+
+
+def test_a_tokenizer_without_its_vocabulary(model):
+    (model / 'tokenizer.json').unlink()
+    with pytest.raises(ModelError, match='it should be in tokenizer.json, tokenizer.model, or vocab.json'):
+        load_tokenizer_of(str(model))
+
+
+def test_chat_refuses_ids_without_a_row(model, xtune):
+    config(vocab_size=300)(model)
+    weights(lambda s: s | {'model.embed_tokens.weight': s['model.embed_tokens.weight'][:300].contiguous()})(model)
+    code, _, err = xtune('chat', model, '--prompt', 'What is the capital of France?')
+    assert code == 2 and 'its embedding (vocab_size in config.json) 300 rows' in err
+
+
+@pytest.mark.parametrize('command', (('chat',), ('convert', 'merge'), ('convert', 'legacy')))
+@pytest.mark.parametrize('name', ('someone/nothing', 'nothing'))
+def test_hub_names_without_a_connection_say_so_at_once(command, name, xtune, tmp_path, monkeypatch):
+    from xtune.models.legacy import hub
+
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / 'nothing_else').mkdir()
+    (tmp_path / 'adapter').mkdir()
+    for file in ('adapter_config.json', 'adapter_model.safetensors'):
+        (tmp_path / 'adapter' / file).write_text('{}')
+    hub._refuse_unreachable.cache_clear()
+    more = ('--prompt', 'x') if command == ('chat',) else ('adapter', 'new') if 'merge' in command else ('new',)
+    code, _, err = xtune(*command, name, *more)
+    assert code == 2 and f'{name} is no local folder, and cannot be fetched' in err and 'name a local folder' in err
+    assert ('did you mean `nothing_else`' in err) == (name == 'nothing')
+
+
+def test_a_server_that_answers_is_no_missing_connection(tmp_path):
+    from http.server import BaseHTTPRequestHandler, HTTPServer
+    from threading import Thread
+
+    from xtune.models.legacy.hub import _unreachable
+
+    class Refusing(BaseHTTPRequestHandler):
+        def do_HEAD(self):
+            self.send_error(403)
+
+        def log_message(self, *_):
+            pass
+
+    server = HTTPServer(('127.0.0.1', 0), Refusing)
+    Thread(target=server.handle_request, daemon=True).start()
+    assert _unreachable(f'http://127.0.0.1:{server.server_port}') == ''
+    server.server_close()
+    assert 'refused' in _unreachable(f'http://127.0.0.1:{server.server_port}')
+
+
+ADAPTERS = {
+    'half': (
+        lambda state: dict(list(state.items())[:2]),
+        'lacks base_model.*, which its adapter_config.json',
+    ),
+    'more': (
+        lambda s: s | {'base_model.model.model.layers.7.x': torch.ones(2)},
+        'layers.7.x, for which the model',
+    ),
+    'NaN': (lambda state: {key: tensor * float('nan') for key, tensor in state.items()}, 'NaN or infinite'),
+}
+
+
+@pytest.mark.parametrize('change, says', ADAPTERS.values(), ids=ADAPTERS)
+def test_adapters_that_are_not_whole(change, says, tiny_model, xtune, tmp_path):
+    from peft import LoraConfig, get_peft_model
+
+    llm = load_for_inference(str(tiny_model), None, CPU, torch.float32)
+    get_peft_model(llm, LoraConfig(target_modules=['q_proj'], r=2)).save_pretrained(tmp_path / 'adapter')
+    load_for_inference(str(tiny_model), str(tmp_path / 'adapter'), CPU, torch.float32)
+    file = tmp_path / 'adapter' / 'adapter_model.safetensors'
+    save_file(change(load_file(file)), file)
+    with pytest.raises(ModelError, match=says):
+        load_for_inference(str(tiny_model), str(tmp_path / 'adapter'), CPU, torch.float32)
+    code, _, err = xtune('convert', 'merge', tiny_model, tmp_path / 'adapter', tmp_path / 'new')
+    assert code == 2 and err.count('\n') == 1 and not list(tmp_path.glob('*new*'))

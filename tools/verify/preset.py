@@ -1,0 +1,86 @@
+"""A preset by its name: its config, what it is made of, and how it is changed to run on a small copy."""
+
+import re
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from xtune.config.lazy import comparable, to_plain
+from xtune.config.load import load
+from xtune.config.presets import presets
+from xtune.config.sections import Source
+from xtune.config.wire import wire
+
+from .copies import make_copy
+from .results import NOT_RUN, Result
+from .rows import rows_file
+from .settings import CHANGED, LONGER
+
+_PART = re.compile(r'_base_\.(models|methods|datasets)\.(\w+)')
+# The folder of presets is walked once, not for each of them.
+_files = cache(presets)
+
+
+@dataclass
+class Preset:
+    """A preset by its name: what it is made of, and its config."""
+
+    name: str
+    path: Path = field(init=False)
+    parts: dict[str, str] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.path = _files()[self.name]
+        self.parts = dict(_PART.findall(self.path.read_text(encoding='utf-8')))
+
+    @property
+    def family(self) -> str:
+        """The folder it lies in."""
+        return self.path.parent.name
+
+    @property
+    def alias(self) -> str:
+        """The preset that this is another name of: without its last word, and equal in every value."""
+        known, name = _files(), self.name.removesuffix('_hf')
+        same = name != self.name and name in known and _values(known[name]) == _values(self.path)
+        return name if same else ''
+
+    def result(self, **found: Any) -> Result:
+        """Return a result with what it is made of and what was found out; without that, it was not run."""
+        parts = (self.parts[kind] for kind in ('models', 'methods', 'datasets'))
+        return Result(self.name, self.family, *parts, load(self.path).template, **(found or dict(reason=NOT_RUN)))
+
+    def options(self, folder: Path) -> dict[str, object]:
+        """Return the changes that let it train on a copy of its model and on local rows below `folder`."""
+        cfg = load(self.path)
+        job = wire(cfg, self.name)
+        options = {'base_model': str(make_copy(self.parts['models'], job.values.base_model, folder / 'models'))}
+        many = isinstance(cfg.train_dataset, (list, tuple))
+        for number, source in enumerate(job.train_sources):
+            name = map_fn_name(source)
+            if source.path != 'self_cognition':
+                key = f'train_dataset.{number}.path' if many else 'train_dataset.path'
+                options[key] = str(rows_file(folder / 'data', name, source.path))
+            options |= CHANGED if name not in LONGER else {**CHANGED, 'max_length': LONGER[name]}
+        return options
+
+
+def _values(path: Path) -> Any:
+    return comparable(to_plain(load(path)))
+
+
+def map_fn_name(source: Source) -> str:
+    """Return the registered name of a source's map function."""
+    name = getattr(source.map_fn, '__name__', source.map_fn)
+    return name.removesuffix('_map_fn')
+
+
+@cache
+def leading() -> frozenset[str]:
+    """Return the names that run all stages: the first preset of each model and method."""
+    first: dict[tuple[str, str], str] = {}
+    for name in _files():
+        parts = Preset(name).parts
+        first.setdefault((parts['models'], parts['methods']), name)
+    return frozenset(first.values())

@@ -1,0 +1,29 @@
+"""What `target_modules='all-linear'` means for a mixture of experts: linear layers, and no experts.
+
+transformers 5 keeps the experts of a layer in one tensor. peft takes the names that they had before, wherever it finds
+one, for these tensors: an adapter would then reach every expert and the router, at several times the size, and
+lora_dropout is refused there. So layers with such a name (those of shared experts too) are left out.
+"""
+
+from typing import Any
+
+import torch
+
+# Names of the linear layers of experts and routers before transformers 5, which peft maps to their tensors now.
+_NAMES = ('gate', 'gate_proj', 'up_proj', 'down_proj', 'w1', 'w2', 'w3')
+
+
+def has_experts(model: torch.nn.Module) -> bool:
+    """Tell whether `model` keeps experts in tensors [experts, out, in]."""
+    return any(parameter.dim() == 3 and '.experts.' in name for name, parameter in model.named_parameters())
+
+
+def spare_experts(model: Any, config: Any) -> None:
+    """Let 'all-linear' of a peft config name the linear layers of a mixture of experts; other configs stay."""
+    if getattr(config, 'target_modules', None) != 'all-linear' or not has_experts(model):
+        return
+    head = model.get_output_embeddings()
+    linear = [
+        name for name, module in model.named_modules() if isinstance(module, torch.nn.Linear) and module is not head
+    ]
+    config.target_modules = {name.rpartition('.')[2] for name in linear} - set(_NAMES)
