@@ -31,7 +31,10 @@ def llm(tiny_model):
 class KeepGradients:
     """Stands in for the optimizer: the step is not taken."""
 
-    def backward(self, loss):
+    def loss(self, task, batch):
+        return task(batch)
+
+    def backward(self, loss, last):
         loss.backward()
 
     def clip(self):

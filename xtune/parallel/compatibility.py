@@ -45,6 +45,6 @@ def check(method: str, strategy: str, devices: int) -> None:
         raise ConfigError(f'{method} does not go with strategy {strategy}: {reason}')
     if devices == 1 and strategy.endswith('_offload'):
         raise ConfigError(
-            f'strategy {strategy} on one device: offload is for several (NPROC_PER_NODE=2 xtune train ...); on one take '
-            'a qlora preset, or leave the strategy away'
+            f'strategy {strategy} on one device: offload is for several (NPROC_PER_NODE=2 xtune train ...); on one '
+            'take a qlora preset, or leave the strategy away'
         )

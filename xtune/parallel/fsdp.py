@@ -1,7 +1,7 @@
 """FSDP2: each process holds a slice of every weight, gradient and optimizer state, and one layer at a time is whole.
 
-Frozen weights keep their type, NF4 ones included; what is trained is in float32, as on one device. Gradients are summed,
-not averaged: the loss is divided by the trained tokens of all processes already.
+Frozen weights keep their type, NF4 ones included; what is trained is in float32, as on one device. Gradients are
+summed, not averaged: the loss is divided by the trained tokens of all processes already.
 """
 
 import torch
