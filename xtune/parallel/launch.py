@@ -31,7 +31,7 @@ class Launch:
 
     def arguments(self) -> list[str]:
         """Return what torchrun is called with."""
-        given = [f'--nproc-per-node={self.processes}', f'--shutdown-timeout={SHUTDOWN}']
+        given = [f'--nproc-per-node={self.processes}']
         if self.nodes == 1:
             return [*given, '--standalone']
         place = [f'--nnodes={self.nodes}', f'--node-rank={self.node}']
@@ -71,6 +71,7 @@ def run(launch: Launch, arguments: list[str]) -> int:
     # torchrun would take one and say so; a process of a CPU run wants its share of the cores.
     os.environ.setdefault('OMP_NUM_THREADS', str(max(1, (os.cpu_count() or 1) // launch.processes)))
     os.environ[LAUNCHED] = '1'
+    os.environ.setdefault('TORCH_ELASTIC_SHUTDOWN_TIMEOUT', str(SHUTDOWN))  # before torch 2.13: 30 s
     logging.getLogger('torch.distributed').setLevel(logging.CRITICAL)  # the failure is reported below
     parsed = torchrun.parse_args([*launch.arguments(), '-m', 'xtune', *arguments])
     try:
