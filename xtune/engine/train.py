@@ -72,7 +72,7 @@ def train(config: Path, options: dict[str, Any], resume: str | bool = False, wor
             if start is None:
                 _put_aside(work_dir)
             write_text(work_dir / f'{job.name}.py', text)
-        runner = build_runner(job, data, SupervisedFineTuning(llm, dtype), device, text, start, world)
+        runner = build_runner(job, data, SupervisedFineTuning(llm, dtype, device), device, text, start, world)
         _train(runner, job, world)
     return _farewell(runner, job, world)
 

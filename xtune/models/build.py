@@ -35,8 +35,8 @@ def build_llm(job: Job, device: torch.device) -> tuple[PreTrainedModel | PeftMod
         quantization = job.quantization()
         if getattr(quantization, 'load_in_8bit', False):
             dtype = torch.bfloat16  # int8 kernels take no float32
-        elif getattr(quantization, 'load_in_4bit', False) and 'bnb_4bit_compute_dtype' not in job.quantization.keywords:
-            quantization = job.quantization(bnb_4bit_compute_dtype=dtype)
+        elif getattr(quantization, 'load_in_4bit', False):
+            quantization = job.quantization(**_four_bit_types(job, dtype))
         arguments['quantization_config'] = quantization
     model = load_model(job, device, dtype if job.lora is not None else torch.float32, **arguments)
     model.config.use_cache = False
@@ -52,6 +52,14 @@ def build_llm(job: Job, device: torch.device) -> tuple[PreTrainedModel | PeftMod
     if job.values.checkpointing == 'all':
         recompute_activations(model)
     return model, dtype
+
+
+def _four_bit_types(job: Job, dtype: torch.dtype) -> dict[str, torch.dtype]:
+    """Return the types that the config leaves open. FSDP2 slices floating-point tensors only, so NF4 is one."""
+    types = dict(bnb_4bit_compute_dtype=dtype)
+    if job.strategy.name.startswith('fsdp2'):
+        types['bnb_4bit_quant_storage'] = dtype
+    return {name: value for name, value in types.items() if name not in job.quantization.keywords}
 
 
 def _check_trainable(model: PreTrainedModel, job: Job, flash: bool) -> None:

@@ -25,16 +25,18 @@ class SupervisedFineTuning(BaseModel):
     Args:
         llm: The model, with or without an adapter, already on its device.
         dtype: The compute type; below float32 the forward pass runs under autocast.
+        device: Where it computes; default where its weights are, which offload keeps elsewhere.
     """
 
-    def __init__(self, llm: torch.nn.Module, dtype: torch.dtype) -> None:
+    def __init__(self, llm: torch.nn.Module, dtype: torch.dtype, device: torch.device | None = None) -> None:
         super().__init__()
         self.llm, self.dtype = llm, dtype
+        self._device = device or next(llm.parameters()).device
 
     @property
     def device(self) -> torch.device:
-        """Device of the model's weights."""
-        return next(self.llm.parameters()).device
+        """Where the model computes."""
+        return self._device
 
     def init_weights(self) -> None:
         """Do nothing: the weights are loaded, and mmengine would initialise them again."""
