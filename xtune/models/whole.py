@@ -33,11 +33,14 @@ def checked(name: str, llm: PreTrainedModel, info: dict[str, Any]) -> PreTrained
 
 
 def _numbers(parameter: torch.nn.Parameter) -> torch.Tensor:
-    """Return what of a weight are numbers: of a packed 4-bit one its scales, as NaN in a block is NaN in its scale."""
+    """Return what of a weight are numbers: of a packed 4-bit one its scales, as NaN in a block is NaN in its scale.
+
+    Scales that are quantised too have their mean beside them.
+    """
     state = getattr(parameter, 'quant_state', None)
     if state is None:
         return parameter.detach()
-    return state.state2.absmax if state.nested else state.absmax
+    return state.offset.reshape(1) if state.nested else state.absmax
 
 
 def _compare(name: str, llm: PreTrainedModel, info: dict[str, Any]) -> None:
