@@ -1,1 +1,6 @@
-"""The engine: mmengine's FlexibleRunner with a loop, strategies, checkpoint files and hooks of our own."""
+"""The engine: strategies, optimizer, loop, hooks and checkpoint files of a training run."""
+
+import logging
+
+# mmengine imports DeepSpeed where it is installed, which then remarks on the machine; its errors still show.
+logging.getLogger('DeepSpeed').addFilter(lambda record: record.levelno >= logging.ERROR)
