@@ -140,7 +140,9 @@ def _hooks(job: Job, data: TrainingData, metrics: MetricsFile, state: TrainedSta
     ]
     if data.val is not None:
         every = job.validation.every_steps
-        made.append(hooks.ValidationHook(data.val, data.pad_id, job.schedule.batch_size, metrics, every, data.steps.share))
+        made.append(
+            hooks.ValidationHook(data.val, data.pad_id, job.schedule.batch_size, metrics, every, data.steps.share)
+        )
     if job.chat_samples.every_steps and job.chat_samples.prompts:
         path = job.work_dir / 'chat_samples.jsonl'
         made.append(hooks.ChatSamplesHook(job.chat_samples, data.tokeniser, data.stop_ids, path))

@@ -17,7 +17,8 @@ from ..data.batches import IGNORE, MicroBatch
 def summed_loss(llm: torch.nn.Module, batch: MicroBatch, **more: Any) -> torch.Tensor:
     """Return the cross-entropy summed over the trained tokens of `batch`, a float32 scalar.
 
-    `more` are arguments of the model's call. Logits are computed only at positions where some sequence of the batch has a target: prompts cost no vocabulary.
+    Logits are computed only at positions where some sequence of the batch has a target: prompts cost no vocabulary.
+    `more` are further arguments of the model's call.
     """
     columns_K = (batch.targets != IGNORE).any(dim=0).nonzero().squeeze(1)
     arguments = dict(input_ids=batch.input_ids, use_cache=False, logits_to_keep=columns_K, **more)

@@ -30,15 +30,8 @@ def attend(
     Raises:
         ModelError: The model does not say which row this is, or its attention takes more than can be exchanged.
     """
-    kind = type(module).__name__
-    if team_row is None:
-        raise ModelError(f'{kind} does not pass on what sequence parallelism needs; set sequence_parallel_size=1')
-    more = [n for n, v in given.items() if torch.is_tensor(v) and n not in ('position_ids', 'cache_position')]
-    if more:
-        raise ModelError(f'{kind} attends with {more[0]}, which cannot be split by heads; set sequence_parallel_size=1')
+    _check(module, team_row, sliding_window, given)
     team, heads, key_heads = team_row.team, query_BNsH.shape[1], key_BMsH.shape[1]
-    if heads % team.size:
-        raise ModelError(f'{kind} has {heads} heads, which sequence_parallel_size={team.size} does not divide')
     # With fewer key heads than processes several processes take the same one.
     times = math.lcm(key_heads, team.size) // key_heads
     key_BMsH, value_BMsH = (t.repeat_interleave(times, 1) if times > 1 else t for t in (key_BMsH, value_BMsH))
@@ -58,6 +51,27 @@ def attend(
         **given,
     )
     return exchange(out_BSnH, split=1, join=2, group=team.group).contiguous(), None
+
+
+def _check(module: torch.nn.Module, row: Row | None, window: int | None, given: dict[str, Any]) -> None:
+    """Refuse what would train wrongly; `given` are arguments that the inner attention takes as they are."""
+    more = [n for n, v in given.items() if torch.is_tensor(v) and n not in ('position_ids', 'cache_position')]
+    if row is None:
+        reason = 'does not hand on the arguments that splitting rows needs'
+    elif more:
+        reason = f'attends with {more[0]}, which is not split by heads'
+    elif _slides(module) and window is None:
+        reason = 'does not say how wide its sliding window is'
+    else:
+        return
+    raise ModelError(f'{type(module).__name__} {reason}; set strategy.sequence_parallel_size=1')
+
+
+def _slides(module: torch.nn.Module) -> bool:
+    kinds, index = getattr(module.config, 'layer_types', None), getattr(module, 'layer_idx', None)
+    if kinds and index is not None:
+        return kinds[index] == 'sliding_attention'
+    return getattr(module.config, 'sliding_window', None) is not None
 
 
 class Seen:

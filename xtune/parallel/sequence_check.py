@@ -1,11 +1,13 @@
 """Which models rows can be split for: what is known from the config, then a trial against whole rows."""
 
+import math
+
 import torch
 
 from ..config.sections import Strategy
 from ..errors import ConfigError, ModelError
 from .sequence import Team, base_of
-from .together import several
+from .together import several, sum_values
 
 # Kinds of layers whose attention goes through transformers' AttentionInterface.
 LAYERS = ('full_attention', 'sliding_attention')
@@ -102,6 +104,10 @@ def _try(llm: torch.nn.Module, team: Team, dtype: torch.dtype) -> None:
         raise _refusal(config, str(error)) from error
     finally:
         llm.train(training)
-    difference = ((split - whole).norm() / whole.norm()).item()
+    # Over all processes, so that all come to the same end.
+    wrong, total = sum_values(torch.stack([(split - whole).square().sum(), whole.square().sum()])).tolist()
+    difference = math.sqrt(wrong / total)
     if not difference <= TOLERANCE[dtype]:
-        raise _refusal(config, f'in a trial its logits differ by {difference:.2g} of their norm from those of whole rows')
+        raise _refusal(
+            config, f'in a trial its logits differ by {difference:.2g} of their norm from those of whole rows'
+        )
