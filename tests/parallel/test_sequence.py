@@ -132,7 +132,8 @@ def test_split_rows_train_as_whole_rows_do(models, make_config, tmp_path):
             for key in {'loss', 'grad_norm', 'lr', 'val_loss'} & set(a):
                 worst[name, key] = max(worst.get((name, key), 0), abs(a[key] - b[key]) / abs(a[key]))
     assert ('lora_packed', 'val_loss') in worst
-    assert not {key: value for key, value in worst.items() if not value < 1e-5}
+    allowed = {('zero2', 'grad_norm'): 3e-5}  # DeepSpeed's norm is larger by that much without split rows too
+    assert not {key: value for key, value in worst.items() if not value < allowed.get(key, 1e-5)}
     answers = {(tmp_path / f / 'chat_samples.jsonl').read_text() for f in ('lora_packed', 'lora_packed_whole')}
     assert len(answers) == 1 and '' not in answers
 
@@ -181,7 +182,7 @@ MODELS = {
         None,
     ),
     'learned positions': (dict(model_type='gpt2', n_embd=32, n_layer=2, n_head=4, n_positions=128), None),
-    'three heads': (dict(model_type='llama', num_attention_heads=3), '3 attention heads'),
+    'three heads': (dict(model_type='llama', num_attention_heads=3, hidden_size=24), '3 attention heads'),
     'sinks': (dict(model_type='gpt_oss', num_local_experts=4), 'attends with s_aux'),
     'ALiBi': (dict(model_type='bloom', n_head=4, n_layer=2), 'AttentionInterface'),
     'ALiBi of Baichuan': (dict(model_type='xtune_baichuan_alibi', num_key_value_heads=4), "'xtune_alibi'"),
