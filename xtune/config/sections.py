@@ -129,6 +129,12 @@ class Strategy:
         'offload is refused.'
     )
     deepspeed: dict | None = knob('DeepSpeed configuration (its JSON as a dict).', None)
+    sequence_parallel_size: int = knob(
+        'Neighbouring devices that split each row among them, for rows too long for one; they count as one device in '
+        'the number of sequences. Divides the number of devices and of attention heads.',
+        1,
+        low=1,
+    )
     timeout: float = knob(
         'Seconds that processes wait for each other in an optimizer step, beyond which the run ends; after half of '
         'them the stacks of all are written to the work_dir.',

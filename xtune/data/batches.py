@@ -7,9 +7,12 @@ Legend: B sequences, S tokens of the longest of them.
     targets_BS       the next token of the sample where it is trained, else -100
 
 No attention mask is needed: attention is causal and padding stands at the end, in a segment of its own.
+
+Where several devices split each row, each gets its columns of these three, and position_ids and the positions of whole
+rows (`row_positions`, [B, S]) are always there.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -26,10 +29,26 @@ class Store(Protocol):
     def place(self, index: int) -> str: ...
 
 
+@dataclass(frozen=True)
+class Columns:
+    """Which columns of every row are this device's: part number `part` of `of` equal ones."""
+
+    part: int = 0
+    of: int = 1
+
+    def slice(self, width: int) -> slice:
+        """Return the columns of rows of `width`, which is a multiple of `of`."""
+        each = width // self.of
+        return slice(self.part * each, (self.part + 1) * each)
+
+
+EVERY_COLUMN = Columns()
+
+
 @dataclass
 class MicroBatch:
     """Tensors of one forward pass, and the places of the rows they come from. `trained` counts targets other than
-    -100, `tokens` what is not padding."""
+    -100, `tokens` what is not padding, both in the columns of this device."""
 
     input_ids: torch.Tensor
     position_ids: torch.Tensor | None
@@ -37,25 +56,26 @@ class MicroBatch:
     trained: int
     tokens: int
     places: list[str]
+    row_positions: torch.Tensor | None = None
 
     def to(self, device: torch.device) -> 'MicroBatch':
         """Return the batch on `device`."""
-        moved = (None if t is None else t.to(device, non_blocking=True) for t in self._tensors())
-        return MicroBatch(*moved, self.trained, self.tokens, self.places)
-
-    def _tensors(self) -> tuple:
-        return self.input_ids, self.position_ids, self.targets
+        tensors = {name: t.to(device, non_blocking=True) for name, t in vars(self).items() if torch.is_tensor(t)}
+        return replace(self, **tensors)
 
 
-def collate(store: Store, sequences: list[np.ndarray], pad_id: int, joined: bool = False) -> MicroBatch:
-    """Return the tensors of `sequences`, each pieces [n, 3] of (sample, first token, end token).
+def collate(
+    store: Store, sequences: list[np.ndarray], pad_id: int, joined: bool = False, columns: Columns = EVERY_COLUMN
+) -> MicroBatch:
+    """Return the `columns` of the tensors of `sequences`, each pieces [n, 3] of (sample, first token, end token).
 
     Without sequences it is a row of padding, for a device that has nothing to do while others have.
 
     `joined` sequences are one text each: positions run on and the first token of a sample is predicted too.
     """
     sequences = sequences or [np.empty((0, 3), dtype=np.int64)]
-    width = max(int((pieces[:, 2] - pieces[:, 1]).sum()) for pieces in sequences) or 2
+    lengths = np.array([(pieces[:, 2] - pieces[:, 1]).sum() for pieces in sequences])
+    width = -(-(int(lengths.max()) or 2) // columns.of) * columns.of
     shape = (len(sequences), width)
     input_ids = np.full(shape, pad_id, dtype=np.int64)
     positions = np.zeros(shape, dtype=np.int64)
@@ -65,18 +85,23 @@ def collate(store: Store, sequences: list[np.ndarray], pad_id: int, joined: bool
         for index, first, stop in pieces.tolist():
             ids, end = store.ids(index), at + stop - first
             input_ids[row, at:end] = ids[first:stop]
-            positions[row, at:end] = np.arange(at, end) if joined else np.arange(stop - first)
+            positions[row, at:end] = np.arange(stop - first)
             _write_targets(targets[row], ids, store.spans(index).tolist(), first, stop, at, joined)
             at = end
-        positions[row, at:] = np.arange(at, width) if joined else np.arange(width - at)
-    several = not joined and any(len(pieces) > 1 for pieces in sequences)
+        positions[row, at:] = np.arange(width - at)
+    several, split = not joined and any(len(pieces) > 1 for pieces in sequences), columns.of > 1
+    if not several:
+        positions[:] = np.arange(width)  # padding in a segment of its own would cost a mask
+    own = columns.slice(width)
+    targets = targets[:, own]
     return MicroBatch(
-        torch.from_numpy(input_ids),
-        torch.from_numpy(positions) if several else None,
+        torch.from_numpy(input_ids[:, own]),
+        torch.from_numpy(positions[:, own]) if several or split else None,
         torch.from_numpy(targets),
         int((targets != IGNORE).sum()),
-        sum(int((pieces[:, 2] - pieces[:, 1]).sum()) for pieces in sequences),
+        int((lengths.clip(own.start, own.stop) - own.start).sum()),
         [store.place(index) for pieces in sequences for index in pieces[:, 0].tolist()],
+        torch.from_numpy(positions) if split else None,
     )
 
 

@@ -8,7 +8,7 @@ from typing import TypeVar
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from .batches import MicroBatch, Store, collate
+from .batches import EVERY_COLUMN, Columns, MicroBatch, Store, collate
 from .plan import Plan
 from .stream import Cursor, RowStream
 
@@ -17,10 +17,16 @@ Group = TypeVar('Group')
 
 @dataclass(frozen=True)
 class Share:
-    """Which micro-batches of a step are this device's: every `of`-th, from number `rank` on."""
+    """Which micro-batches of a step are this device's: every `of`-th, from number `rank` on, and of them `columns`."""
 
     rank: int = 0
     of: int = 1
+    columns: Columns = EVERY_COLUMN
+
+    @classmethod
+    def of_device(cls, rank: int, devices: int, parts: int) -> 'Share':
+        """Return the share of device `rank`, where `parts` neighbouring devices split each row."""
+        return cls(rank // parts, devices // parts, Columns(rank % parts, parts))
 
     def pick(self, groups: list[Group], blank: Group) -> list[Group]:
         """Return this device's part of `groups`; all devices get equally many, where there are too few a `blank`."""
@@ -59,7 +65,8 @@ class PlannedSteps(Dataset):
     def __getitem__(self, index: int) -> Step:
         joined = self.plan.sequences.joined
         groups = self.share.pick(self.plan.step(index), [])
-        return Step(collate(self.store, sequences, self.pad_id, joined) for sequences in groups)
+        columns = self.share.columns
+        return Step(collate(self.store, sequences, self.pad_id, joined, columns) for sequences in groups)
 
     @property
     def steps_per_epoch(self) -> int:
@@ -142,7 +149,8 @@ class StreamedSteps(Dataset):
                 chosen = [window.sequences[i] for i in range(number * per_step, (number + 1) * per_step)]
                 groups = [chosen[i : i + self.batch_size] for i in range(0, per_step, self.batch_size)]
                 mine = self.share.pick(groups, [])
-                step = Step(collate(window.store, group, self.pad_id, window.sequences.joined) for group in mine)
+                joined, columns = window.sequences.joined, self.share.columns
+                step = Step(collate(window.store, group, self.pad_id, joined, columns) for group in mine)
                 ends = number + 1 == window.steps
                 step.cursor = window.next if ends else replace(window.begin, step=number + 1)
                 yield step

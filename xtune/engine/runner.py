@@ -60,7 +60,8 @@ class TuneRunner(FlexibleRunner):
         if then not in (None, now):
             raise CheckpointError(
                 f'{filename} was written with other batches: {then} sequences an optimizer step, this run has {now} '
-                f'(schedule.batch_size x schedule.accumulate x devices). Set schedule.accumulate so that it is {then}.'
+                '(schedule.batch_size x schedule.accumulate x devices / strategy.sequence_parallel_size). '
+                f'Set schedule.accumulate so that it is {then}.'
             )
         if meta['plan'] != self.run_meta['plan']:
             raise CheckpointError(

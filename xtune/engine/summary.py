@@ -65,15 +65,18 @@ def model_lines(job: Job, llm: torch.nn.Module, dtype: torch.dtype, device: torc
 
 def schedule_lines(job: Job, data: TrainingData, world: World) -> Iterator[tuple[str, str]]:
     """Yield (label, text) about optimizer steps and where the run writes."""
-    schedule = job.schedule
+    schedule, parts = job.schedule, job.strategy.sequence_parallel_size
+    teams = world.size // parts
     per_epoch = f' ({data.steps.steps_per_epoch:,} per epoch, {counted(schedule.max_epochs, "epoch")})'
     yield (
         'steps',
         f'{counted(len(data.steps), "optimizer step")}{"" if job.data.streaming else per_epoch} of '
-        f'{schedule.batch_size} x {schedule.accumulate}{f" x {world.size}" if world.size > 1 else ""} sequences',
+        f'{schedule.batch_size} x {schedule.accumulate}{f" x {teams}" if teams > 1 else ""} sequences',
     )
     if world.size > 1:
         yield 'devices', f'{world.size} processes, each with the whole model; gradients are summed'
+    if parts > 1:
+        yield 'rows', f'each is split over {parts} neighbouring processes'
     yield (
         'optimizer',
         f'{job.optimizer.func.__name__}, {schedule.lr_schedule} from lr {job.optimizer.keywords.get("lr")}',

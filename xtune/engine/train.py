@@ -21,7 +21,7 @@ from ..models.build import build_llm
 from ..models.device import best_device
 from ..models.export import ExportInfo, export_info, write_adapter
 from ..models.finetune import SupervisedFineTuning
-from ..parallel import compatibility
+from ..parallel import compatibility, sequence_check
 from ..parallel.fsdp import shard
 from ..parallel.meet import Meeting
 from ..parallel.together import rank
@@ -55,13 +55,14 @@ def train(config: Path, options: dict[str, Any], resume: str | bool = False, wor
     meeting = Meeting(world) if world.size > 1 else None
     start = _checkpoint_to_resume(work_dir, resume, meeting)
     device = best_device(world.local_rank)
-    data = build_data(job, Share(world.rank, world.size))
+    data = build_data(job, Share.of_device(world.rank, world.size, job.strategy.sequence_parallel_size))
     summary.show(summary.data_lines(job, data))
     if meeting:
         meeting.wait_for_all('data are ready')
     with meeting.group(device, job.strategy.timeout) if meeting else nullcontext():
         set_random_seed(job.values.seed)  # adapters are initialised at random
         llm, dtype = build_llm(job, device)
+        team = sequence_check.team_of(llm, dtype, job.strategy, job.values.max_length)
         if world.size > 1 and job.strategy.name.startswith('fsdp2'):
             llm = shard(llm, device, dtype, offload=job.strategy.name.endswith('offload'))
         summary.show(summary.model_lines(job, llm, dtype, device))
@@ -72,7 +73,8 @@ def train(config: Path, options: dict[str, Any], resume: str | bool = False, wor
             if start is None:
                 _put_aside(work_dir)
             write_text(work_dir / f'{job.name}.py', text)
-        runner = build_runner(job, data, SupervisedFineTuning(llm, dtype, device), device, text, start, world)
+        task = SupervisedFineTuning(llm, dtype, device, team)
+        runner = build_runner(job, data, task, device, text, start, world)
         _train(runner, job, world)
     return _farewell(runner, job, world)
 
@@ -139,7 +141,9 @@ def _hooks(job: Job, data: TrainingData, metrics: MetricsFile, state: TrainedSta
     ]
     if data.val is not None:
         every = job.validation.every_steps
-        made.append(hooks.ValidationHook(data.val, data.pad_id, job.schedule.batch_size, metrics, every))
+        made.append(
+            hooks.ValidationHook(data.val, data.pad_id, job.schedule.batch_size, metrics, every, data.steps.share)
+        )
     if job.chat_samples.every_steps and job.chat_samples.prompts:
         path = job.work_dir / 'chat_samples.jsonl'
         made.append(hooks.ChatSamplesHook(job.chat_samples, data.tokeniser, data.stop_ids, path))
@@ -167,6 +171,7 @@ def _check_strategy(job: Job, world: World) -> None:
     name, quantization = job.strategy.name, job.quantization
     method = compatibility.method_of(job.lora is not None, quantization and dict(quantization.keywords))
     compatibility.check(method, name, world.size)
+    sequence_check.check_devices(job.strategy.sequence_parallel_size, world.size)
     if world.size == 1 and name not in ('one_device', 'ddp'):
         print(
             f'note: strategy {name} spreads the run over several devices; this run has one, so there is nothing to '

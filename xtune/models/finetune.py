@@ -12,6 +12,7 @@ import torch
 from mmengine.model import BaseModel
 
 from ..data.batches import MicroBatch
+from ..parallel.sequence import Team
 from ..parallel.together import sum_counts, sum_values
 from ..registry import TASKS
 from .loss import summed_loss
@@ -26,11 +27,18 @@ class SupervisedFineTuning(BaseModel):
         llm: The model, with or without an adapter, already on its device.
         dtype: The compute type; below float32 the forward pass runs under autocast.
         device: Where it computes; default where its weights are, which offload keeps elsewhere.
+        team: The processes that split rows with this one, if any do.
     """
 
-    def __init__(self, llm: torch.nn.Module, dtype: torch.dtype, device: torch.device | None = None) -> None:
+    def __init__(
+        self,
+        llm: torch.nn.Module,
+        dtype: torch.dtype,
+        device: torch.device | None = None,
+        team: Team | None = None,
+    ) -> None:
         super().__init__()
-        self.llm, self.dtype = llm, dtype
+        self.llm, self.dtype, self.team = llm, dtype, team
         self._device = device or next(llm.parameters()).device
 
     @property
@@ -43,8 +51,13 @@ class SupervisedFineTuning(BaseModel):
 
     def forward(self, batch: MicroBatch) -> torch.Tensor:
         """Return the loss summed over the trained tokens of `batch`."""
+        batch = batch.to(self.device)
         with self._autocast():
-            return summed_loss(self.llm, batch.to(self.device))
+            return summed_loss(self.llm, batch, **(self.team.arguments(batch.row_positions) if self.team else {}))
+
+    def whole_rows(self) -> AbstractContextManager:
+        """Return a context in which the model takes whole rows in each process, as generation gives them."""
+        return self.team.whole_rows() if self.team else nullcontext()
 
     def train_step(
         self, data: list[MicroBatch], optim_wrapper: Any, stop: Callable[[], bool] = lambda: False

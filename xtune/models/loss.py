@@ -6,19 +6,22 @@ The sum is divided by the trained tokens of the whole optimizer step, over micro
 Legend: B sequences, S tokens, K positions kept, V vocabulary.
 """
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 
 from ..data.batches import IGNORE, MicroBatch
 
 
-def summed_loss(llm: torch.nn.Module, batch: MicroBatch) -> torch.Tensor:
+def summed_loss(llm: torch.nn.Module, batch: MicroBatch, **more: Any) -> torch.Tensor:
     """Return the cross-entropy summed over the trained tokens of `batch`, a float32 scalar.
 
     Logits are computed only at positions where some sequence of the batch has a target: prompts cost no vocabulary.
+    `more` are further arguments of the model's call.
     """
     columns_K = (batch.targets != IGNORE).any(dim=0).nonzero().squeeze(1)
-    arguments = dict(input_ids=batch.input_ids, use_cache=False, logits_to_keep=columns_K)
+    arguments = dict(input_ids=batch.input_ids, use_cache=False, logits_to_keep=columns_K, **more)
     if batch.position_ids is not None:
         arguments['position_ids'] = batch.position_ids
     logits_BKV = llm(**arguments).logits

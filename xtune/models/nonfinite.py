@@ -26,7 +26,8 @@ class NonFiniteStep(ArithmeticError):
 
 def explain(task: 'SupervisedFineTuning', data: list[MicroBatch], loss: float, grad_norm: float) -> NonFiniteStep:
     """Return the error for a step on `data`; runs the forward pass again, with a check at every module."""
-    places = [place for one in everyones([place for batch in data for place in batch.places]) for place in one]
+    found = everyones([place for batch in data for place in batch.places])
+    places = list(dict.fromkeys(place for one in found for place in one))  # processes that split rows say the same
     if math.isfinite(loss):
         names = [n for n, p in task.trained_parameters().items() if p.grad is not None and not p.grad.isfinite().all()]
         where = f'the gradient of {names[0]}' if names else 'the gradient norm'

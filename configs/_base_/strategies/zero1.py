@@ -15,4 +15,5 @@ strategy = dict(
         fp16=dict(enabled='auto', initial_scale_power=16),
         bf16=dict(enabled='auto'),
     ),
+    sequence_parallel_size=1,  # neighbouring devices that split each row
 )

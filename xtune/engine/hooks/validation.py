@@ -8,8 +8,8 @@ from tqdm import tqdm
 
 from ...data.batches import collate
 from ...data.build import Split
-from ...data.steps import Share
-from ...parallel.together import rank, size, sum_counts, sum_values
+from ...data.steps import WHOLE, Share
+from ...parallel.together import sum_counts, sum_values
 from ...registry import HOOKS
 from ..metrics import MetricsFile
 
@@ -21,9 +21,15 @@ class ValidationHook(Hook):
     priority = 'LOW'
 
     def __init__(
-        self, split: Split, pad_id: int, batch_size: int, metrics: MetricsFile, every_steps: int | None
+        self,
+        split: Split,
+        pad_id: int,
+        batch_size: int,
+        metrics: MetricsFile,
+        every_steps: int | None,
+        share: Share = WHOLE,
     ) -> None:
-        self.split, self.pad_id, self.batch_size = split, pad_id, batch_size
+        self.split, self.pad_id, self.batch_size, self.share = split, pad_id, batch_size, share
         self.metrics, self.every_steps = metrics, every_steps
         self._measured_at = -1
 
@@ -51,10 +57,10 @@ class ValidationHook(Hook):
         total, trained = 0.0, 0
         sequences, store = self.split.sequences, self.split.store
         starts = list(range(0, len(sequences), self.batch_size))
-        mine = Share(rank(), size()).pick(starts, len(sequences))
+        mine = self.share.pick(starts, len(sequences))
         for start in tqdm(mine, desc='validation', disable=None, leave=False):
             chosen = [sequences[i] for i in range(start, min(start + self.batch_size, len(sequences)))]
-            batch = collate(store, chosen, self.pad_id, sequences.joined)
+            batch = collate(store, chosen, self.pad_id, sequences.joined, self.share.columns)
             loss_sum, count = runner.model.val_step([batch])
             total, trained = total + loss_sum, trained + count
         runner.model.train()
