@@ -120,15 +120,23 @@ class Schedule:
     max_grad_norm: float | None = knob('Gradients are scaled down to this global L2 norm; None: never.', 1.0, above=0)
 
 
+StrategyName = Literal[
+    'one_device', 'ddp', 'zero1', 'zero2', 'zero2_offload', 'zero3', 'zero3_offload', 'fsdp2', 'fsdp2_offload'
+]
+
+
 @dataclass(frozen=True)
 class Strategy:
     """How the run is spread over devices."""
 
-    name: str = knob(
-        'one_device, or a DeepSpeed ZeRO stage (zero1, zero2, zero3). On one device there is nothing to spread, and '
-        'offload is refused.'
+    name: StrategyName = knob(
+        'What each device holds. one_device, ddp: the whole model; zero1 to zero3 (DeepSpeed): a slice of the '
+        'optimizer state, then of the gradients, then of the weights; fsdp2: a slice of all three; _offload: its '
+        'slices in host memory. On one device nothing is spread, and _offload is refused.'
     )
-    deepspeed: dict | None = knob('DeepSpeed configuration (its JSON as a dict).', None)
+    deepspeed: dict | None = knob(
+        "DeepSpeed configuration (its JSON as a dict) of zero1 to zero3; 'auto' is filled in.", None
+    )
     timeout: float = knob(
         'Seconds that processes wait for each other in an optimizer step, beyond which the run ends; after half of '
         'them the stacks of all are written to the work_dir.',

@@ -15,4 +15,5 @@ strategy = dict(
         fp16=dict(enabled='auto', initial_scale_power=16),
         bf16=dict(enabled='auto'),
     ),
+    timeout=1800.0,  # seconds that processes wait for each other in an optimizer step
 )

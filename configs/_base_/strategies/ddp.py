@@ -1,0 +1,7 @@
+"""Each device holds the whole model and takes its share of the batch."""
+
+strategy = dict(
+    name='ddp',
+    deepspeed=None,
+    timeout=1800.0,  # seconds that processes wait for each other in an optimizer step
+)
