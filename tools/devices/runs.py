@@ -79,7 +79,7 @@ def config(case: Case, folder: Path, steps: int, batch: int, length: int, most: 
         'checkpoint': dict(every_steps=None, every_epochs=None),
         'chat_samples': None,
         'custom_imports': ['devices.stop'],
-        'runner': dict(custom_hooks=[dict(type='StopUnsaved', steps=steps)]),
+        'runner': dict(custom_hooks=[dict(type='xtune.StopUnsaved', steps=steps)]),
     }
     if case.method != 'full':
         options |= {'lora.lora_dropout': 0.0, 'lora.r': 16}  # dropout differs between devices
