@@ -22,6 +22,8 @@ from pathlib import Path
 from devices import material, runs
 from devices.report import compared, table
 
+from xtune.config.strategies import strategy_parts
+
 CASES = ['lora:ddp', 'qlora:fsdp2', 'full:zero3', 'full:fsdp2']
 
 
@@ -42,8 +44,9 @@ def arguments(given: list[str] | None) -> argparse.Namespace:
     args = parser.parse_args(given)
     if any(max(args.devices) % count for count in args.devices):
         parser.error(f'--devices {args.devices}: the largest must be a multiple of each')
-    if any(method not in ('lora', 'qlora', 'full') for method in (case.partition(':')[0] for case in args.cases)):
-        parser.error(f'--cases {args.cases}: a case is lora, qlora or full, a colon, and a strategy')
+    for method, _, strategy in (case.partition(':') for case in args.cases):
+        if method not in ('lora', 'qlora', 'full') or strategy not in strategy_parts():
+            parser.error(f'--cases: {method}:{strategy} is not lora, qlora or full, a colon, and a strategy')
     return args
 
 

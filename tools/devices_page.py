@@ -3,7 +3,6 @@
 They come from xtune/parallel/compatibility.py (what goes together) and tools/plan_memory.py (memory of a 70B model).
 """
 
-import re
 import sys
 from pathlib import Path
 
@@ -43,14 +42,18 @@ def with_tables(text: str) -> str:
     """
     for name, made in (('compatibility', compatibility()), ('memory', plan_memory.table())):
         start, end = f'<!-- {name}: tools/devices_page.py -->', f'<!-- end of {name} -->'
-        if start not in text or end not in text:
+        head, found, rest = text.partition(start)
+        _, ended, tail = rest.partition(end)
+        if not found or not ended:
             raise ValueError(f'the page has no lines `{start}` and `{end}`')
-        text = re.sub(f'{re.escape(start)}.*?{re.escape(end)}', lambda _: f'{start}\n\n{made}\n{end}', text, flags=re.S)
+        text = f'{head}{start}\n\n{made}\n{end}{tail}'
     return text
 
 
 if __name__ == '__main__':
-    stale = [page for page in PAGES if page.read_text(encoding='utf-8') != with_tables(page.read_text(encoding='utf-8'))]
+    stale = [
+        page for page in PAGES if page.read_text(encoding='utf-8') != with_tables(page.read_text(encoding='utf-8'))
+    ]
     if '--check' in sys.argv:
         sys.exit(bool(stale))
     for page in stale:

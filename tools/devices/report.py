@@ -46,7 +46,7 @@ def table(results: list[Result]) -> str:
         if row['problem']:
             text += f'{start}**{row["problem"].replace("|", "/")}** | | | | |\n'
             continue
-        share = f'{row["efficiency"]:.0%}' if 'efficiency' in row else 'no such run'
+        share = f'{row["efficiency"]:.0%}' if 'efficiency' in row else '-'
         text += (
             f'{start}{row["speed"]:,.0f} | {share} | {row["memory"]:.1f} | {row["losses"][0]:.4f} | '
             f'{row["loss_difference"]:.1e}, {row["norm_difference"]:.1e} |\n'
