@@ -54,9 +54,11 @@ def make(args: argparse.Namespace, folder: Path) -> dict:
     """Make models and rows in a process of its own; return what the machine is."""
     most = max(args.devices)
     wanted = dict(folder=str(folder), tiny=args.tiny, one_layers=args.one_layers, batch=args.batch, length=args.length)
-    wanted['rows'] = args.steps * args.batch * most
+    wanted |= dict(rows=args.steps * args.batch * most, devices=most)
     environment = os.environ | dict(PYTHONPATH=os.pathsep.join([str(runs.TOOLS), os.environ.get('PYTHONPATH', '')]))
-    subprocess.run([sys.executable, '-m', material.__name__, json.dumps(wanted)], check=True, env=environment)
+    made = subprocess.run([sys.executable, '-m', material.__name__, json.dumps(wanted)], env=environment)
+    if made.returncode:
+        sys.exit(made.returncode)
     return json.loads((folder / 'machine.json').read_text(encoding='utf-8'))
 
 

@@ -55,6 +55,15 @@ def test_the_depth_on_one_device_follows_from_its_memory(tool):
     assert 32 * layer + ends == pytest.approx(8.03e9, rel=0.001)
 
 
+@pytest.mark.parametrize(
+    ('gpus', 'devices', 'tiny', 'said'),
+    [(0, 2, False, 'add --tiny'), (1, 2, True, 'has 1 GPUs'), (0, 2, True, ''), (2, 2, False, '')],
+)
+def test_a_machine_that_is_too_small_is_refused(tool, gpus, devices, tiny, said):
+    text = tool('devices.material').refusal(gpus, devices, tiny)
+    assert said in text and bool(said) == bool(text)
+
+
 def test_the_table_compares_with_the_first_run_of_the_same_method_and_depth(tool):
     runs, report = tool('devices.runs'), tool('devices.report')
     found = [

@@ -74,14 +74,24 @@ def make_rows(path: Path, count: int, length: int, vocabulary: int) -> None:
             file.write(json.dumps(dict(tokens=ids)) + '\n')
 
 
+def refusal(gpus: int, devices: int, tiny: bool) -> str:
+    """Return why this machine, with so many GPUs, cannot run on `devices`; an empty text if it can."""
+    if not gpus and not tiny:
+        return 'error: this machine has no GPU, and an 8B model needs one; add --tiny'
+    return f'error: --devices {devices}, but this machine has {gpus} GPUs' if 0 < gpus < devices else ''
+
+
 def main(wanted: dict) -> None:
     """Make what `wanted` asks for; write what the machine is and the depth that fits to `machine.json`."""
     import torch
 
     folder = Path(wanted['folder'])
+    gpus = torch.cuda.device_count()
+    refused = refusal(gpus, wanted['devices'], wanted['tiny'])
+    if refused:
+        sys.exit(refused)
     folder.mkdir(parents=True, exist_ok=True)
     shape = TINY if wanted['tiny'] else EIGHT_B
-    gpus = torch.cuda.device_count()
     one = wanted['one_layers']
     if not one:
         memory = torch.cuda.get_device_properties(0).total_memory if gpus else 2**34

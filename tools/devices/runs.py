@@ -131,7 +131,7 @@ def read(case: Case, place: Path, code: int | None, seconds: float, steps: int) 
     return Result(
         case,
         speed=statistics.median(row['tokens_per_second'] for row in counted) / case.devices,
-        memory=max(row['memory_gib'] for row in rows),
+        memory=max(row['memory_gib'] for row in rows[1:] or rows),  # the first one's peak is that of loading
         losses=tuple(row['loss'] for row in rows),
         norms=tuple(row['grad_norm'] for row in rows),
         seconds=seconds,
