@@ -31,7 +31,7 @@ def commands(text):
             lines = [line for line in lines if line.startswith('$ ')]
         for line in lines if language in SHELLS else ():
             for part in re.split(r'\s(?:\|\|?|&&?|;|\d?>>?)\s', line.removeprefix('$ ')):
-                called = re.match(r'(?:[A-Z_]+=\S* )*xtune (.*)', part)
+                called = re.match(r'(?:[A-Z_]+=\S* )*(?:(?:torchrun|srun|mpirun) .*?)?xtune (.*)', part)
                 if called:
                     yield shlex.split(called[1], comments=True)
 
@@ -39,17 +39,31 @@ def commands(text):
 CALLS = [(page.name, call) for page in DOCS for call in commands(page.read_text(encoding='utf-8'))]
 
 
+def tool(name):
+    """Return tools/`name`.py as a module."""
+    spec = importlib.util.spec_from_file_location(name, ROOT / 'tools' / f'{name}.py')
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
 def test_the_config_page_is_current():
-    spec = importlib.util.spec_from_file_location('config_reference', ROOT / 'tools' / 'config_reference.py')
-    tool = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(tool)
-    current = tool.PAGE.read_text(encoding='utf-8') == tool.page()
+    reference = tool('config_reference')
+    current = reference.PAGE.read_text(encoding='utf-8') == reference.page()
     assert current, 'run python tools/config_reference.py'
+
+
+def test_the_tables_about_devices_are_current(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / 'tools')
+    made = tool('devices_page')
+    for page in made.PAGES:
+        assert page.read_text('utf-8') == made.with_tables(page.read_text('utf-8')), 'run python tools/devices_page.py'
 
 
 def test_commands_are_found():
     text = '```bash\n$ A=1 xtune env | tee x\nxtune 0.1.0\n```\n```console\nxtune chat a \\\n  --bits 4  # why\n```\n'
-    assert list(commands(text)) == [['env'], ['chat', 'a', '--bits', '4']]
+    text += '```bash\nA=1 B=2 xtune env\ntorchrun --nnodes 2 -m xtune train x\n```\n'
+    assert list(commands(text)) == [['env'], ['chat', 'a', '--bits', '4'], ['env'], ['train', 'x']]
     assert CALLS
 
 
@@ -119,4 +133,4 @@ def test_both_languages_say_the_same(page):
 
 
 def test_pages_are_translated():
-    assert {'data.md', 'templates.md'} <= {page.name for page in TRANSLATED}
+    assert {'data.md', 'devices.md', 'templates.md'} <= {page.name for page in TRANSLATED}

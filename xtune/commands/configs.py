@@ -1,15 +1,15 @@
 """`xtune list-cfg` and `xtune copy-cfg`."""
 
 import argparse
-import json
 import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from ..atomic import write_text
-from .options import add_cfg_options
+from .options import add_cfg_options, add_strategy, options_of
 
+STRATEGIES = 'strategies (for --strategy)'
 _QUANTISED = {'load_in_4bit': (4, '4-bit'), 'load_in_8bit': (8, 'int8')}
 
 
@@ -22,6 +22,7 @@ def _list(args: argparse.Namespace) -> int:
     from fnmatch import fnmatch
 
     from ..config.presets import presets, strategies
+    from ..config.strategies import strategy_parts
     from ..errors import ConfigError, did_you_mean
 
     if args.name is not None:
@@ -32,10 +33,12 @@ def _list(args: argparse.Namespace) -> int:
     for name, path in presets().items():
         families.setdefault(path.parent.name, []).append(name)
     families['deepspeed (for --deepspeed)'] = list(strategies())
+    families[STRATEGIES] = list(strategy_parts())
     pattern = args.pattern or ''
     shown = 0
     for family, names in families.items():
         fitting = [n for n in names if pattern.lower() in n.lower() or fnmatch(n.lower(), pattern.lower())]
+        fitting = names if family == STRATEGIES and pattern.lower() in ('strategy', 'strategies') else fitting
         if fitting:
             print(f'{family}\n  ' + '\n  '.join(fitting))
             shown += len(fitting)
@@ -64,10 +67,12 @@ def _show(name: str) -> int:
     """Print what the preset, composed preset, strategy or config file `name` does."""
     from ..config.lazy import to_plain
     from ..config.load import load
-    from ..config.presets import find, strategies
+    from ..config.presets import find
+    from ..config.strategies import part_of, part_text
 
-    if name in strategies():
-        print(_strategy_json(strategies()[name]), end='')
+    part = part_of(name)
+    if part is not None:
+        print(part_text(part), end='')
         return 0
     path = find(name)
     for label, text in _summary(path, to_plain(load(path))):
@@ -130,24 +135,29 @@ def _memory(values: dict[str, Any], batch: int) -> str:
 
 
 def _add_copy(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument('name', help='name of a preset, or of a deepspeed_* strategy')
+    parser.add_argument('name', help='name of a preset, or of a strategy (fsdp2, deepspeed_zero2)')
     parser.add_argument('folder', nargs='?', default='.', help='where to write NAME_copy.py (default: here)')
     parser.add_argument('--force', action='store_true', help='replace an existing file')
     add_cfg_options(parser)
+    add_strategy(parser)
 
 
 def _copy(args: argparse.Namespace) -> int:
     from ..config.flatten import flatten
-    from ..config.load import parse_options
-    from ..config.presets import find, strategies
+    from ..config.presets import find
+    from ..config.strategies import part_of, part_text
     from ..errors import ConfigError
 
-    if args.name in strategies():
-        if args.cfg_options:
-            raise ConfigError(f'--cfg-options change a preset; edit the JSON of {args.name} instead')
-        suffix, text = '.json', _strategy_json(strategies()[args.name])
+    part = part_of(args.name)
+    if part is not None:
+        if args.cfg_options or args.strategy or args.deepspeed:
+            raise ConfigError(
+                f'--cfg-options, --strategy and --deepspeed change a preset; edit the copy of {args.name} instead'
+            )
+        text = part_text(part)
+        suffix = '.json' if text.startswith('{') else '.py'
     else:
-        suffix, text = '.py', flatten(find(args.name), parse_options(args.cfg_options))
+        suffix, text = '.py', flatten(find(args.name), options_of(args))
     target = Path(args.folder) / f'{Path(args.name).stem}_copy{suffix}'
     if target.exists() and not args.force:
         raise ConfigError(f'{target} exists; name another folder, or replace it with --force')
@@ -160,17 +170,9 @@ def _copy(args: argparse.Namespace) -> int:
     return 0
 
 
-def _strategy_json(path: Path) -> str:
-    """Return the DeepSpeed part of a strategy as JSON."""
-    from mmengine.config import Config
-
-    config = Config.fromfile(str(path), lazy_import=True).strategy.deepspeed
-    return json.dumps(config.to_dict(), indent=2) + '\n'
-
-
 COMMANDS = {
     'list-cfg': (
-        'list presets and DeepSpeed strategies, or show one',
+        'list presets and strategies, or show one',
         'xtune list-cfg -p qlora',
         _add_list,
         _list,

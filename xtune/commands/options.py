@@ -22,6 +22,29 @@ def add_cfg_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_strategy(parser: argparse.ArgumentParser) -> None:
+    """Add --strategy and --deepspeed."""
+    parser.add_argument(
+        '--strategy',
+        metavar='NAME',
+        help='how the run is spread over devices: ddp, zero1, zero2, zero3, fsdp2, with _offload, ... '
+        '(xtune list-cfg -p strategies)',
+    )
+    parser.add_argument(
+        '--deepspeed', metavar='NAME|JSON', help='zero1, zero2, zero2_offload, zero3, zero3_offload, or a JSON file'
+    )
+
+
+def options_of(args: argparse.Namespace) -> dict[str, Any]:
+    """Return the options of --cfg-options, --strategy and --deepspeed."""
+    from ..config.load import parse_options
+    from ..config.strategies import strategy_options
+
+    options = parse_options(args.cfg_options)
+    # First, so that --cfg-options can change what a strategy brings.
+    return {**strategy_options(args.strategy, args.deepspeed, options), **options}
+
+
 def add_variant(parser: argparse.ArgumentParser) -> None:
     """Add --variant."""
     parser.add_argument(

@@ -1,19 +1,15 @@
 """`xtune train`."""
 
 import argparse
-import json
-from pathlib import Path
 from typing import Any
 
-from .options import add_config
+from .options import add_config, add_strategy, options_of
 
 
 def _add(parser: argparse.ArgumentParser) -> None:
     add_config(parser)
     parser.add_argument('--work-dir', help='folder to write to (default: work_dirs/CONFIG)')
-    parser.add_argument(
-        '--deepspeed', metavar='NAME|JSON', help='zero1, zero2, zero2_offload, zero3, zero3_offload, or a JSON file'
-    )
+    add_strategy(parser)
     parser.add_argument(
         '--resume',
         nargs='?',
@@ -29,18 +25,16 @@ def _add(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(args: argparse.Namespace) -> int:
-    from ..config.load import load, parse_options
+    from ..config.load import load
     from ..config.presets import find
     from ..parallel import launch
     from ..parallel.world import from_environment, mute_others
 
-    options: dict[str, Any] = parse_options(args.cfg_options)
+    options: dict[str, Any] = options_of(args)
     if args.work_dir is not None:
         options['work_dir'] = args.work_dir
     if args.seed is not None:
         options['seed'] = args.seed
-    if args.deepspeed is not None:
-        options['strategy'] = deepspeed_strategy(args.deepspeed)
     config = find(args.config)
     # Structure first: a misspelt section is reported before torch is imported.
     if load(config, options).get('evaluation'):
@@ -58,38 +52,6 @@ def _run(args: argparse.Namespace) -> int:
     from torch.distributed.elastic.multiprocessing.errors import record
 
     return record(train)(config, options, args.resume, world)
-
-
-def deepspeed_strategy(name: str) -> dict[str, Any]:
-    """Return the section `strategy` for `zero2`, `deepspeed_zero2` or a JSON file.
-
-    Raises:
-        ConfigError: There is no such strategy or file, or the file is no JSON object.
-    """
-    from mmengine.config import Config
-
-    from ..config.presets import STRATEGY_PREFIX, strategies
-    from ..errors import ConfigError, did_you_mean
-
-    known = strategies()
-    full = STRATEGY_PREFIX + name.removeprefix(STRATEGY_PREFIX)
-    if full in known:
-        return Config.fromfile(str(known[full]), lazy_import=True).strategy.to_dict()
-    path = Path(name)
-    if not path.is_file():
-        short = [n.removeprefix(STRATEGY_PREFIX) for n in known]
-        raise ConfigError(
-            f'--deepspeed takes {", ".join(short)} or a JSON file, got `{name}`{did_you_mean(name, short)}'
-        )
-    try:
-        values = json.loads(path.read_text(encoding='utf-8'))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f'{path} is no DeepSpeed JSON: {error}') from error
-    if not isinstance(values, dict):
-        raise ConfigError(f'{path} is no DeepSpeed JSON: it holds a {type(values).__name__}')
-    zero = values.get('zero_optimization') or {}
-    offload = '_offload' if zero.get('offload_optimizer') or zero.get('offload_param') else ''
-    return dict(name=f'zero{zero.get("stage", 0)}{offload}', deepspeed=values)
 
 
 COMMANDS = {

@@ -120,15 +120,23 @@ class Schedule:
     max_grad_norm: float | None = knob('Gradients are scaled down to this global L2 norm; None: never.', 1.0, above=0)
 
 
+StrategyName = Literal[
+    'one_device', 'ddp', 'zero1', 'zero2', 'zero2_offload', 'zero3', 'zero3_offload', 'fsdp2', 'fsdp2_offload'
+]
+
+
 @dataclass(frozen=True)
 class Strategy:
     """How the run is spread over devices."""
 
-    name: str = knob(
-        'one_device, or a DeepSpeed ZeRO stage (zero1, zero2, zero3). On one device there is nothing to spread, and '
-        'offload is refused.'
+    name: StrategyName = knob(
+        'What each device holds. one_device, ddp: the whole model; zero1 to zero3 (DeepSpeed): a slice of the '
+        'optimizer state, then of the gradients, then of the weights; fsdp2: a slice of all three; _offload: its '
+        'slices in host memory. On one device nothing is spread, and _offload is refused.'
     )
-    deepspeed: dict | None = knob('DeepSpeed configuration (its JSON as a dict).', None)
+    deepspeed: dict | None = knob(
+        "DeepSpeed configuration (its JSON as a dict) of zero1 to zero3; 'auto' is filled in.", None
+    )
     sequence_parallel_size: int = knob(
         'Neighbouring devices that split each row among them, for rows too long for one; they count as one device in '
         'the number of sequences. Divides the number of devices and of attention heads.',

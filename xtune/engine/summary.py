@@ -74,7 +74,7 @@ def schedule_lines(job: Job, data: TrainingData, world: World) -> Iterator[tuple
         f'{schedule.batch_size} x {schedule.accumulate}{f" x {teams}" if teams > 1 else ""} sequences',
     )
     if world.size > 1:
-        yield 'devices', f'{world.size} processes, each with the whole model; gradients are summed'
+        yield 'devices', f'{world.size} processes, {held_by_each(job.strategy.name)}'
     if parts > 1:
         yield 'rows', f'each is split over {parts} neighbouring processes'
     yield (
@@ -82,6 +82,19 @@ def schedule_lines(job: Job, data: TrainingData, world: World) -> Iterator[tuple
         f'{job.optimizer.func.__name__}, {schedule.lr_schedule} from lr {job.optimizer.keywords.get("lr")}',
     )
     yield 'writes to', str(job.work_dir)
+
+
+def held_by_each(strategy: str) -> str:
+    """Return what each process of a run holds, in words."""
+    whole = 'each with the whole model'
+    spread = {
+        'zero1': f'{whole} and a slice of the optimizer state (DeepSpeed ZeRO-1)',
+        'zero2': f'{whole} and a slice of gradients and optimizer state (DeepSpeed ZeRO-2)',
+        'zero3': 'each with a slice of weights, gradients and optimizer state (DeepSpeed ZeRO-3)',
+        'fsdp2': 'each with a slice of weights, gradients and optimizer state (FSDP2)',
+    }
+    found = spread.get(strategy.removesuffix('_offload'), f'{whole}; gradients are summed')
+    return found + ', in host memory' * strategy.endswith('_offload')
 
 
 def show(lines: Iterator[tuple[str, str]]) -> None:

@@ -16,4 +16,5 @@ strategy = dict(
         bf16=dict(enabled='auto'),
     ),
     sequence_parallel_size=1,  # neighbouring devices that split each row
+    timeout=1800.0,  # seconds that processes wait for each other in an optimizer step
 )

@@ -1,0 +1,138 @@
+"""Which runs there are, each as a process of its own through `xtune train`, and what their metrics say."""
+
+import json
+import os
+import signal
+import statistics
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+TOOLS = Path(__file__).resolve().parents[1]
+# Steps at the start that the speed does not count.
+WARM_UP = 5
+
+
+@dataclass(frozen=True)
+class Case:
+    """One method under one strategy, on a number of devices, with a depth of the model."""
+
+    method: str
+    strategy: str
+    devices: int
+    layers: int
+
+    @property
+    def name(self) -> str:
+        """Name of its folder."""
+        return f'{self.method}_{self.strategy}_{self.devices}x_{self.layers}l'
+
+
+@dataclass(frozen=True)
+class Result:
+    """What came out: tokens/s of one device, peak GiB of the first one, figures by step; or what went wrong."""
+
+    case: Case
+    speed: float = 0.0
+    memory: float = 0.0
+    losses: tuple[float, ...] = ()
+    norms: tuple[float, ...] = ()
+    seconds: float = 0.0
+    problem: str = ''
+
+
+def cases(pairs: list[str], devices: list[int], layers: int, one_layers: int) -> list[Case]:
+    """Return the runs of `pairs` ('full:zero3') on each number of `devices`.
+
+    On one device a strategy spreads nothing, so that a method has one run there. All weights of the whole depth do not
+    fit one device: `full` is compared at `one_layers`, and runs whole on the largest number only.
+    """
+    found: dict[Case, None] = {}
+    for pair in pairs:
+        method, _, strategy = pair.partition(':')
+        depth = one_layers if method == 'full' else layers
+        for count in sorted(devices):
+            found[Case(method, 'one_device' if count == 1 else strategy, count, depth)] = None
+        if depth != layers and max(devices) > 1:
+            found[Case(method, strategy, max(devices), layers)] = None
+    return list(found)
+
+
+def config(case: Case, folder: Path, steps: int, batch: int, length: int, most: int) -> str:
+    """Return the config of a run; the sequences of an optimizer step are the same on any number of devices."""
+    from xtune.config.flatten import flatten
+    from xtune.config.presets import find
+
+    options = {
+        'base_model': str(folder / f'model_{case.layers}'),
+        'train_dataset': dict(path=str(folder / 'rows.jsonl'), map_fn='tokenized'),
+        'max_length': length,
+        'pack': False,
+        'checkpointing': 'all',
+        'schedule.batch_size': batch,
+        'schedule.accumulate': most // case.devices,
+        'schedule.max_steps': steps,
+        'schedule.lr_schedule': 'constant',
+        'log': dict(every_steps=1, tensorboard=False, plot=False),
+        'checkpoint': dict(every_steps=None, every_epochs=None),
+        'chat_samples': None,
+        'custom_imports': ['devices.stop'],
+        'runner': dict(custom_hooks=[dict(type='xtune.StopUnsaved', steps=steps)]),
+    }
+    if case.method != 'full':
+        options |= {'lora.lora_dropout': 0.0, 'lora.r': 16}  # dropout differs between devices
+    return flatten(find(f'smollm2_135m_{case.method}_selfcog_e2'), options)
+
+
+def run(case: Case, folder: Path, timeout: float, **settings: int) -> Result:
+    """Run `case` in `folder` for at most `timeout` seconds; what fails is told in the result."""
+    place = folder / case.name
+    place.mkdir(parents=True, exist_ok=True)
+    path = place / 'run.py'
+    path.write_text(config(case, folder, **settings), encoding='utf-8')
+    command = [sys.executable, '-m', 'xtune', 'train', str(path), '--strategy', case.strategy]
+    paths = [str(TOOLS), str(TOOLS.parent), os.environ.get('PYTHONPATH', '')]
+    environment = os.environ | dict(PYTHONPATH=os.pathsep.join(filter(None, paths)), XTUNE_CACHE=str(folder / 'cache'))
+    if case.devices > 1:
+        environment['NPROC_PER_NODE'] = str(case.devices)
+    (place / 'run').mkdir(exist_ok=True)
+    (place / 'run' / 'metrics.jsonl').unlink(missing_ok=True)
+    began = time.monotonic()
+    with (place / 'log.txt').open('w', encoding='utf-8') as log:
+        process = subprocess.Popen(
+            [*command, '--work-dir', str(place / 'run')],
+            stdout=log,
+            stderr=log,
+            env=environment,
+            start_new_session=True,
+        )
+        try:
+            code = process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            code = None
+    return read(case, place, code, time.monotonic() - began, settings['steps'])
+
+
+def read(case: Case, place: Path, code: int | None, seconds: float, steps: int) -> Result:
+    """Return what a run wrote; `code` is its exit code, None if it took too long."""
+    metrics = place / 'run' / 'metrics.jsonl'
+    text = metrics.read_text(encoding='utf-8') if metrics.exists() else ''
+    rows = [json.loads(line) for line in text.splitlines()]
+    if code != 130 or len(rows) != steps:  # 130: ended by its hook
+        last = (place / 'log.txt').read_text(encoding='utf-8', errors='replace').strip().splitlines()[-1:]
+        said = next(iter(last), 'nothing')
+        why = 'took too long' if code is None else f'exit code {code}'
+        return Result(case, seconds=seconds, problem=f'{why} after {len(rows)} steps; its last words: {said[:200]}')
+    counted = rows[WARM_UP:] or rows
+    return Result(
+        case,
+        speed=statistics.median(row['tokens_per_second'] for row in counted) / case.devices,
+        memory=max(row['memory_gib'] for row in rows[1:] or rows),  # the first one's peak is that of loading
+        losses=tuple(row['loss'] for row in rows),
+        norms=tuple(row['grad_norm'] for row in rows),
+        seconds=seconds,
+    )

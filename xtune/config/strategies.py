@@ -1,0 +1,101 @@
+"""The section `strategy` as people ask for it: a name, the name of a DeepSpeed stage, or a DeepSpeed JSON."""
+
+import json
+from pathlib import Path
+from typing import Any, get_args
+
+from mmengine.config import Config
+
+from ..errors import ConfigError, did_you_mean
+from .presets import BASE, STRATEGY_PREFIX, strategies
+from .sections import StrategyName
+
+
+def strategy_parts() -> dict[str, Path]:
+    """Map the name of each strategy (`fsdp2`) to the part that defines it."""
+    return {name: BASE / 'strategies' / f'{name}.py' for name in get_args(StrategyName)}
+
+
+def part_of(name: str) -> Path | None:
+    """Return the part of the strategy `name` or `deepspeed_NAME`, or None if there is none."""
+    return strategies().get(name) or strategy_parts().get(name)
+
+
+def strategy_options(name: str | None, deepspeed: str | None, others: dict[str, Any]) -> dict[str, Any]:
+    """Return the options that `--strategy name` and `--deepspeed deepspeed` mean; None: not given.
+
+    Only `strategy.name` and `strategy.deepspeed` are set, so the rest of a config's section stays.
+
+    Args:
+        name: Name of a strategy.
+        deepspeed: Name of a DeepSpeed stage, or a JSON file.
+        others: Options given beside them.
+
+    Raises:
+        ConfigError: Both are given, or the name beside them; there is no such strategy or file.
+    """
+    if name is None and deepspeed is None:
+        return {}
+    if name is not None and deepspeed is not None:
+        raise ConfigError(f'--strategy {name} and --deepspeed {deepspeed} both say how to spread the run; give one')
+    given = f'--strategy {name}' if name is not None else f'--deepspeed {deepspeed}'
+    if 'strategy.name' in others or 'strategy' in others:
+        raise ConfigError(f'{given} and --cfg-options both name a strategy; give one')
+    if name is not None:
+        section = _named(name)
+    else:
+        section = deepspeed_strategy(deepspeed)
+    return {f'strategy.{key}': section.get(key) for key in ('name', 'deepspeed')}
+
+
+def _named(name: str) -> dict[str, Any]:
+    part = strategy_parts().get(name.removeprefix(STRATEGY_PREFIX))
+    if part is not None:
+        return _section(part)
+    hint = '; a DeepSpeed JSON goes to --deepspeed' if name.endswith('.json') else did_you_mean(name, strategy_parts())
+    raise ConfigError(f'--strategy takes {", ".join(strategy_parts())}, got `{name}`{hint}')
+
+
+def deepspeed_strategy(name: str) -> dict[str, Any]:
+    """Return the section `strategy` for `zero2`, `deepspeed_zero2` or a JSON file.
+
+    Raises:
+        ConfigError: There is no such strategy or file, or the file is no JSON object or names no ZeRO stage.
+    """
+    known = strategies()
+    short = [n.removeprefix(STRATEGY_PREFIX) for n in known]
+    if name.removeprefix(STRATEGY_PREFIX) in short:
+        return _section(known[STRATEGY_PREFIX + name.removeprefix(STRATEGY_PREFIX)])
+    path = Path(name)
+    if not path.is_file():
+        hint = '; that is no strategy of DeepSpeed: write --strategy' if name in strategy_parts() else ''
+        raise ConfigError(
+            f'--deepspeed takes {", ".join(short)} or a JSON file, got `{name}`{hint or did_you_mean(name, short)}'
+        )
+    try:
+        values = json.loads(path.read_text(encoding='utf-8'))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f'{path} is no DeepSpeed JSON: {error}') from error
+    if not isinstance(values, dict):
+        raise ConfigError(f'{path} is no DeepSpeed JSON: it holds a {type(values).__name__}')
+    zero = values.get('zero_optimization') or {}
+    stage = zero.get('stage', 0) if isinstance(zero, dict) else None
+    if stage not in (1, 2, 3):
+        raise ConfigError(
+            f'{path} has zero_optimization.stage={stage!r}; xtune uses DeepSpeed for the stages 1, 2 and 3, and '
+            '--strategy ddp where nothing is to be sliced'
+        )
+    offload = '_offload' if zero.get('offload_optimizer') or zero.get('offload_param') else ''
+    return dict(name=f'zero{stage}{offload}', deepspeed=values)
+
+
+def part_text(part: Path) -> str:
+    """Return what a strategy's part says: the JSON of DeepSpeed, or the section to put into a config."""
+    section = _section(part)
+    if section['deepspeed'] is not None:
+        return json.dumps(section['deepspeed'], indent=2) + '\n'
+    return part.read_text(encoding='utf-8')
+
+
+def _section(part: Path) -> dict[str, Any]:
+    return Config.fromfile(str(part), lazy_import=True).strategy.to_dict()
