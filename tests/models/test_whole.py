@@ -69,6 +69,14 @@ def test_nan_weights_are_named(model):
         load_for_inference(str(model), None, CPU, None)
 
 
+@pytest.mark.parametrize('nested', [True, False])
+def test_nan_in_a_weight_that_is_packed_while_loading_is_named(nested, model, make_config, xtune):
+    change(model, weights=lambda state: state['model.layers.1.mlp.up_proj.weight'][3].__setitem__(5, float('nan')))
+    options = {'base_model': str(model), 'quantization.bnb_4bit_use_double_quant': nested}
+    code, _, err = xtune('train', make_config('qlora', **options))
+    assert code == 2 and 'model.layers.1.mlp.up_proj.weight holds' in err and 'NaN' in err
+
+
 def test_an_unknown_quantisation_is_named(model):
     change(model, dict(quantization_config=dict(quant_method='gptk')))
     with pytest.raises(ModelError, match='method `gptk`, which transformers does not know; did you mean `gptq`'):

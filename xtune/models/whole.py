@@ -28,8 +28,19 @@ def checked(name: str, llm: PreTrainedModel, info: dict[str, Any]) -> PreTrained
         _compare(name, llm, info)
     for key, parameter in llm.named_parameters():
         if parameter.device != torch.device('meta'):
-            refuse_non_finite(name, key, parameter.detach())
+            refuse_non_finite(name, key, _numbers(parameter))
     return llm
+
+
+def _numbers(parameter: torch.nn.Parameter) -> torch.Tensor:
+    """Return what of a weight are numbers: of a packed 4-bit one its scales, as NaN in a block is NaN in its scale.
+
+    Scales that are quantised too have their mean beside them.
+    """
+    state = getattr(parameter, 'quant_state', None)
+    if state is None:
+        return parameter.detach()
+    return state.offset.reshape(1) if state.nested else state.absmax
 
 
 def _compare(name: str, llm: PreTrainedModel, info: dict[str, Any]) -> None:
