@@ -48,8 +48,12 @@ def test_what_a_config_says_beside_the_name_stays():
 
 @pytest.mark.parametrize(
     ('values', 'name'),
-    [(ZERO, 'zero3_offload'), ({'zero_optimization': {'stage': 1}}, 'zero1')],
-    ids=['offload', 'plain'],
+    [
+        (ZERO, 'zero3_offload'),
+        ({'zero_optimization': {'stage': 1}}, 'zero1'),
+        ({'zero_optimization': {'stage': 2, 'offload_optimizer': {'device': 'none'}}}, 'zero2'),
+    ],
+    ids=['offload', 'plain', 'offload_to_none'],
 )
 def test_a_deepspeed_json_names_its_strategy(tmp_path, values, name):
     path = tmp_path / 'mine.json'
@@ -78,9 +82,9 @@ def test_what_cannot_be_meant_is_refused(name, deepspeed, others, message):
     [
         ('{', 'is no DeepSpeed JSON'),
         ('[]', 'it holds a list'),
-        ('{}', 'stage=0'),
-        ('{"zero_optimization": {"stage": "auto"}}', "stage='auto'"),
-        ('{"zero_optimization": true}', 'stage=None'),
+        ('{}', 'zero_optimization=None'),
+        ('{"zero_optimization": {"stage": "auto"}}', "{'stage': 'auto'}"),
+        ('{"zero_optimization": true}', 'zero_optimization=True'),
     ],
 )
 def test_a_json_without_a_stage_is_refused(tmp_path, text, message):

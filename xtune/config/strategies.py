@@ -41,10 +41,7 @@ def strategy_options(name: str | None, deepspeed: str | None, others: dict[str, 
     given = f'--strategy {name}' if name is not None else f'--deepspeed {deepspeed}'
     if 'strategy.name' in others or 'strategy' in others:
         raise ConfigError(f'{given} and --cfg-options both name a strategy; give one')
-    if name is not None:
-        section = _named(name)
-    else:
-        section = deepspeed_strategy(deepspeed)
+    section = _named(name) if name is not None else deepspeed_strategy(deepspeed)
     return {f'strategy.{key}': section.get(key) for key in ('name', 'deepspeed')}
 
 
@@ -78,15 +75,15 @@ def deepspeed_strategy(name: str) -> dict[str, Any]:
         raise ConfigError(f'{path} is no DeepSpeed JSON: {error}') from error
     if not isinstance(values, dict):
         raise ConfigError(f'{path} is no DeepSpeed JSON: it holds a {type(values).__name__}')
-    zero = values.get('zero_optimization') or {}
-    stage = zero.get('stage', 0) if isinstance(zero, dict) else None
-    if stage not in (1, 2, 3):
+    zero = values.get('zero_optimization')
+    if not isinstance(zero, dict) or zero.get('stage') not in (1, 2, 3):
         raise ConfigError(
-            f'{path} has zero_optimization.stage={stage!r}; xtune uses DeepSpeed for the stages 1, 2 and 3, and '
-            '--strategy ddp where nothing is to be sliced'
+            f'{path} has no zero_optimization.stage of 1, 2 or 3, but zero_optimization={zero!r}; without a stage '
+            "DeepSpeed spreads nothing: write 'zero_optimization': {'stage': 2}, or take --strategy ddp"
         )
-    offload = '_offload' if zero.get('offload_optimizer') or zero.get('offload_param') else ''
-    return dict(name=f'zero{stage}{offload}', deepspeed=values)
+    parts = (zero.get('offload_optimizer'), zero.get('offload_param'))
+    offload = '_offload' if any(part and part.get('device', 'none') != 'none' for part in parts) else ''
+    return dict(name=f'zero{zero["stage"]}{offload}', deepspeed=values)
 
 
 def part_text(part: Path) -> str:
