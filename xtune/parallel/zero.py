@@ -14,6 +14,7 @@ import torch
 import torch.distributed as dist
 
 from ..errors import ConfigError
+from .weights import Weights, replace_parameters
 
 
 class ZeroEngine:
@@ -123,6 +124,31 @@ class ZeroEngine:
             }
         if self.stage < 3:  # stage 3 looks the state up each time
             zero._lazy_init_hp_params_optimizer_state()
+
+
+def partition(llm: torch.nn.Module, weights: Weights, settings: dict[str, Any], device: torch.device) -> None:
+    """Spread the weights of `llm`, which rank 0 hands out, over all processes as stage 3 does, in place.
+
+    Raises:
+        ConfigError: DeepSpeed is missing or refuses the configuration.
+    """
+    init = _deepspeed().zero.Init
+    weights.strip(llm)
+    bf16 = settings['bf16']['enabled']
+
+    def sliced(name: str, parameter: torch.nn.Parameter) -> torch.nn.Parameter:
+        dtype = torch.bfloat16 if bf16 and parameter.is_floating_point() else parameter.dtype
+        one = torch.nn.Module()
+        one.weight = torch.nn.Parameter(weights.take(name, device, dtype), requires_grad=parameter.requires_grad)
+        with redirect_stdout(io.StringIO()):
+            init(module=one, config_dict_or_path=settings)  # sends rank 0's values to all, who keep a slice
+        return one.weight
+
+    try:
+        replace_parameters(llm, sliced)
+    except (AssertionError, ValueError, TypeError) as error:
+        raise ConfigError(f'DeepSpeed refuses its configuration: {error}') from error
+    weights.fill_buffers(llm, device)
 
 
 def _copy(value: Any) -> Any:
