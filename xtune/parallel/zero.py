@@ -132,20 +132,27 @@ def partition(llm: torch.nn.Module, weights: Weights, settings: dict[str, Any], 
     Raises:
         ConfigError: DeepSpeed is missing or refuses the configuration.
     """
-    init = _deepspeed().zero.Init
+    deepspeed = _deepspeed()
     weights.strip(llm)
-    bf16 = settings['bf16']['enabled']
+    bf16, first = settings['bf16']['enabled'], None
 
     def sliced(name: str, parameter: torch.nn.Parameter) -> torch.nn.Parameter:
+        nonlocal first
         dtype = torch.bfloat16 if bf16 and parameter.is_floating_point() else parameter.dtype
         one = torch.nn.Module()
         one.weight = torch.nn.Parameter(weights.take(name, device, dtype), requires_grad=parameter.requires_grad)
-        with redirect_stdout(io.StringIO()):
-            init(module=one, config_dict_or_path=settings)  # sends rank 0's values to all, who keep a slice
+        # Either sends rank 0's values to all, who keep a slice.
+        if first is None:
+            deepspeed.zero.Init(module=one, config_dict_or_path=settings)
+            first = one.weight
+        else:
+            first.convert_to_zero_parameters(param_list=[one.weight])
         return one.weight
 
     try:
-        replace_parameters(llm, sliced)
+        with redirect_stdout(io.StringIO()):
+            deepspeed.init_distributed(auto_mpi_discovery=False, verbose=False)  # takes the group there is
+            replace_parameters(llm, sliced)
     except (AssertionError, ValueError, TypeError) as error:
         raise ConfigError(f'DeepSpeed refuses its configuration: {error}') from error
     weights.fill_buffers(llm, device)
