@@ -162,7 +162,8 @@ def _joined(folder: Path, verified: bool) -> dict[str, Any]:
         raise CheckpointError(f'{folder} is a folder without parts of a checkpoint; name a .pth that xtune wrote')
     missing = sorted(set(range(max(sizes))) - set(found))
     if missing or len(sizes) > 1:
-        raise CheckpointError(f'{folder} lacks part {missing[:5]} of {max(sizes)}; use an earlier checkpoint')
+        names = ', '.join(part_name(rank, max(sizes)) for rank in missing[:5]) or 'parts that belong together'
+        raise CheckpointError(f'{folder} lacks {names}; use an earlier checkpoint')
     parts = [load(found[rank][0], verified) for rank in sorted(found)]
     content = parts[0]
     for part in parts[1:]:

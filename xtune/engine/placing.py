@@ -38,13 +38,21 @@ def build_spread(
         return llm, dtype
     dtype = run_dtype(job, device)
     llm, weights = load_once(
-        lambda: _on_host(job, device, dtype), Blueprint.of, lambda model: finish(model, job), meeting
+        lambda: _on_host(job, device, dtype), lambda model: _blueprint(job, model), lambda m: finish(m, job), meeting
     )
     show(llm, dtype)
     if name.startswith('fsdp2'):
         return shard(llm, weights, device, dtype, offload=name.endswith('offload')), dtype
     partition(llm, weights, zero_config(job, meeting.world.size, dtype), device)
     return llm, dtype
+
+
+def _blueprint(job: Job, model: torch.nn.Module) -> Blueprint | str:
+    """Return what the model can be built again from, or why it cannot be."""
+    loader = job.load_llm.func
+    if getattr(loader, '__name__', '') != 'from_pretrained' or not hasattr(loader, '__self__'):
+        return f'only llm.type={getattr(loader, "__qualname__", loader)} knows what it builds'
+    return Blueprint.of(model)
 
 
 def _on_host(job: Job, device: torch.device, dtype: torch.dtype) -> torch.nn.Module:

@@ -18,7 +18,7 @@ Model = torch.nn.Module
 
 
 def load_once(
-    load: Callable[[], Model], blueprint: Callable[[Model], Any], finish: Callable[[Model], Model], meeting: Meeting
+    load: Callable[[], Model], blueprint: Callable[[Model], Any | str], finish: Callable[[Model], Model], meeting: Meeting
 ) -> tuple[Model, Weights]:
     """Return the model that `finish` makes of the one that `load` returns, and its weights in rank 0's hands.
 
@@ -26,7 +26,8 @@ def load_once(
 
     Args:
         load: Loads the model; rank 0 calls it.
-        blueprint: Returns what `load` built as something that can be pickled and whose `build` makes it without weights.
+        blueprint: Returns what `load` built as something that can be pickled and whose `build` makes it without weights;
+            or, as text, why that is not possible, and every process loads the model, one of a host after another.
         finish: Puts on what is trained; it gets a model with weights or one without.
         meeting: Nothing waits in a collective while weights are read.
 
@@ -86,7 +87,7 @@ def _built(
 
 def _pickled(frame: Any) -> bytes | str:
     try:
-        return pickle.dumps(frame)
+        return frame if isinstance(frame, str) else pickle.dumps(frame)
     except (pickle.PicklingError, AttributeError, TypeError) as error:
         return f'its class cannot be named to other processes ({error})'
 

@@ -33,6 +33,8 @@ class ZeroEngine:
         deepspeed = _deepspeed()
         try:
             with redirect_stdout(io.StringIO()):  # it prints what it compiles
+                if not any(hasattr(parameter, 'ds_id') for parameter in task.parameters()):
+                    _forget_groups()
                 self.engine, *_ = deepspeed.initialize(model=task, optimizer=optimizer, config=settings)
         except (AssertionError, ValueError, TypeError) as error:
             raise ConfigError(f'DeepSpeed refuses its configuration: {error}') from error
@@ -151,11 +153,19 @@ def partition(llm: torch.nn.Module, weights: Weights, settings: dict[str, Any], 
 
     try:
         with redirect_stdout(io.StringIO()):
+            _forget_groups()
             deepspeed.init_distributed(auto_mpi_discovery=False, verbose=False)  # takes the group there is
             replace_parameters(llm, sliced)
     except (AssertionError, ValueError, TypeError) as error:
         raise ConfigError(f'DeepSpeed refuses its configuration: {error}') from error
     weights.fill_buffers(llm, device)
+
+
+def _forget_groups() -> None:
+    """Let DeepSpeed forget the process groups of an earlier run in this process, which are gone."""
+    from deepspeed.utils import groups
+
+    groups._release_process_group_references(group=None)
 
 
 def _copy(value: Any) -> Any:
