@@ -55,7 +55,9 @@ def runs(tmp_path_factory, tiny_model):
             'max_length': 64,
             'optimizer.lr': 2e-3,
             'schedule.batch_size': 1,
+            'schedule.max_epochs': 2,
             'schedule.max_steps': 8,
+            'pack': False,
             'checkpoint.every_steps': 4,
             'checkpoint.every_epochs': None,
             'checkpoint.keep': 9,
@@ -71,13 +73,13 @@ def runs(tmp_path_factory, tiny_model):
         patch.setenv('XTUNE_CACHE', str(folder / 'cache'))
         alone(folder, 'one', 'lora')
         run_pair(folder / 'two', [in_two(folder, name) for name in IN_TWO])
-        alone(folder, 'ddp_one', 'lora', folder / 'ddp' / 'iter_4.pth')
+        alone(folder, 'ddp_one', 'lora', str(folder / 'ddp' / 'iter_4.pth'))
     return folder
 
 
 def alone(folder, name, method, resume=False):
     options = {'work_dir': str(folder / name), 'schedule.accumulate': 4}
-    train(folder / f'{method}.py', options, str(resume) if resume is not True and resume else resume)
+    train(folder / f'{method}.py', options, resume)
 
 
 def in_two(folder, name):

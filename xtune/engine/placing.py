@@ -56,7 +56,7 @@ def _blueprint(job: Job, model: torch.nn.Module) -> Blueprint | str:
 
 
 def _on_host(job: Job, device: torch.device, dtype: torch.dtype) -> torch.nn.Module:
-    """Return the base model in host memory; what must be quantised, on the GPU if it is large enough: that is faster."""
+    """Return the base model in host memory; one that is quantised may be on the GPU, which is faster at that."""
     if job.quantization is not None and device.type == 'cuda':
         try:
             return load_base(job, device, dtype)

@@ -18,7 +18,10 @@ Model = torch.nn.Module
 
 
 def load_once(
-    load: Callable[[], Model], blueprint: Callable[[Model], Any | str], finish: Callable[[Model], Model], meeting: Meeting
+    load: Callable[[], Model],
+    blueprint: Callable[[Model], Any | str],
+    finish: Callable[[Model], Model],
+    meeting: Meeting,
 ) -> tuple[Model, Weights]:
     """Return the model that `finish` makes of the one that `load` returns, and its weights in rank 0's hands.
 
@@ -26,8 +29,8 @@ def load_once(
 
     Args:
         load: Loads the model; rank 0 calls it.
-        blueprint: Returns what `load` built as something that can be pickled and whose `build` makes it without weights;
-            or, as text, why that is not possible, and every process loads the model, one of a host after another.
+        blueprint: Returns something that can be pickled and whose `build` makes what `load` made, without weights; or a
+            text that says why not: then every process loads the model, one of a host after another.
         finish: Puts on what is trained; it gets a model with weights or one without.
         meeting: Nothing waits in a collective while weights are read.
 

@@ -102,7 +102,7 @@ def strip(llm: torch.nn.Module, layouts: dict[str, Layout]) -> dict[str, torch.T
 
 
 def replace_parameters(llm: torch.nn.Module, made: Callable[[str, torch.nn.Parameter], torch.Tensor]) -> None:
-    """Replace every parameter by the one, or a plain one with the tensor, that `made` returns; what was tied stays so."""
+    """Replace every parameter by what `made` returns, a parameter or its tensor; what was tied stays so."""
     new: dict[int, tuple] = {}  # the old one is kept, so that no other gets its id
     for name, module, attribute, old in list(_places(llm, 'parameters')):
         if id(old) not in new:
