@@ -25,6 +25,18 @@ def test_saved_content_comes_back(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ['iter_3.pth']
 
 
+def test_file_takes_the_place_of_parts_and_the_other_way_round(tmp_path):
+    path = tmp_path / 'iter_3.pth'
+    for aside in (path, tmp_path / '.iter_3.pth.tmp'):  # of a run that was killed
+        aside.mkdir()
+        (aside / files.part_name(0, 2)).touch()
+    files.save(CONTENT, path)
+    assert path.is_file()
+    files.save_part(CONTENT, path)
+    assert [p.name for p in path.iterdir()] == [files.part_name(0, 1)]
+    assert files.load(path)['meta']['iter'] == 3 and [p.name for p in tmp_path.iterdir()] == ['iter_3.pth']
+
+
 def test_code_in_a_pth_is_refused_and_not_run(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     torch.save(dict(CONTENT, extra=Evil()), tmp_path / 'evil.pth')

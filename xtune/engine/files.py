@@ -40,10 +40,13 @@ def save(content: dict[str, Any], path: Path) -> None:
     """
     aside = path.with_name(f'.{path.name}.tmp')
     try:
+        _clear(aside)
         with aside.open('wb') as file:
             torch.save(content, file)
             file.flush()
             os.fsync(file.fileno())
+        if path.is_dir():  # parts that a run in several processes left
+            _clear(path)
         os.replace(aside, path)
     except (OSError, RuntimeError) as error:  # torch reports a failed write as RuntimeError
         raise write_error(path, error) from error
@@ -61,13 +64,12 @@ def save_part(content: dict[str, Any], path: Path) -> None:
     try:
         with failing_together():
             if rank() == 0:
-                shutil.rmtree(aside, ignore_errors=True)
                 _make(aside)
         with failing_together():
             save(content, aside / part_name(rank(), size()))
         with failing_together():
             if rank() == 0:
-                shutil.rmtree(path, ignore_errors=True)
+                _clear(path)
                 os.replace(aside, path)
     except CheckpointError:
         shutil.rmtree(aside, ignore_errors=True)
@@ -76,9 +78,18 @@ def save_part(content: dict[str, Any], path: Path) -> None:
 
 def _make(folder: Path) -> None:
     try:
+        _clear(folder)
         folder.mkdir(parents=True)
     except OSError as error:
         raise write_error(folder, error) from error
+
+
+def _clear(path: Path) -> None:
+    """Remove a file or folder that may be there."""
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def write_error(path: Path, error: Exception) -> CheckpointError:
@@ -162,7 +173,8 @@ def _joined(folder: Path, verified: bool) -> dict[str, Any]:
         raise CheckpointError(f'{folder} is a folder without parts of a checkpoint; name a .pth that xtune wrote')
     missing = sorted(set(range(max(sizes))) - set(found))
     if missing or len(sizes) > 1:
-        raise CheckpointError(f'{folder} lacks part {missing[:5]} of {max(sizes)}; use an earlier checkpoint')
+        names = ', '.join(part_name(rank, max(sizes)) for rank in missing[:5]) or 'parts that belong together'
+        raise CheckpointError(f'{folder} lacks {names}; use an earlier checkpoint')
     parts = [load(found[rank][0], verified) for rank in sorted(found)]
     content = parts[0]
     for part in parts[1:]:
@@ -173,10 +185,7 @@ def _joined(folder: Path, verified: bool) -> dict[str, Any]:
 
 def remove(path: Path) -> None:
     """Remove a checkpoint, file or folder, and the adapter beside it."""
-    if path.is_dir():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        path.unlink(missing_ok=True)
+    _clear(path)
     shutil.rmtree(path.with_name(f'{path.stem}_hf'), ignore_errors=True)
 
 

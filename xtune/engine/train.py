@@ -17,12 +17,10 @@ from ..config.wire import Job, wire
 from ..data.build import TrainingData, build_data
 from ..data.steps import Share, step_loader
 from ..errors import ConfigError
-from ..models.build import build_llm
 from ..models.device import best_device
 from ..models.export import ExportInfo, export_info, write_adapter
 from ..models.finetune import SupervisedFineTuning
 from ..parallel import compatibility, sequence_check
-from ..parallel.fsdp import shard
 from ..parallel.meet import Meeting
 from ..parallel.together import rank
 from ..parallel.watch import Watch
@@ -32,6 +30,7 @@ from . import files, hooks, summary
 from .access import Access
 from .metrics import MetricsFile
 from .optimizer import StepOptimizer, ZeroOptimizer, build_optimizer, schedulers
+from .placing import build_spread
 from .runner import TuneRunner, newest_whole
 from .state import TrainedState
 from .zero_config import zero_config
@@ -61,11 +60,10 @@ def train(config: Path, options: dict[str, Any], resume: str | bool = False, wor
         meeting.wait_for_all('data are ready')
     with meeting.group(device, job.strategy.timeout) if meeting else nullcontext():
         set_random_seed(job.values.seed)  # adapters are initialised at random
-        llm, dtype = build_llm(job, device)
-        team = sequence_check.team_of(llm, dtype, job.strategy, job.values.max_length)
-        if world.size > 1 and job.strategy.name.startswith('fsdp2'):
-            llm = shard(llm, device, dtype, offload=job.strategy.name.endswith('offload'))
-        summary.show(summary.model_lines(job, llm, dtype, device))
+        llm, dtype = build_spread(
+            job, device, meeting, lambda whole, dtype: summary.show(summary.model_lines(job, whole, dtype, device))
+        )
+        team = sequence_check.team_of(llm, dtype, device, job.strategy, job.values.max_length)
         summary.show(summary.schedule_lines(job, data, world))
 
         text = flatten(config, options)
@@ -186,8 +184,7 @@ def _spread(
     optimizer = build_optimizer(job, task.trained_parameters().values(), device)
     if world.size == 1 or not job.strategy.name.startswith('zero'):
         return optimizer, Access(optimizer.optimizer)
-    bf16 = job.lora is None and task.dtype == torch.bfloat16
-    engine = ZeroEngine(task, optimizer.optimizer, zero_config(job, world.size, bf16))
+    engine = ZeroEngine(task, optimizer.optimizer, zero_config(job, world.size, task.dtype))
     return ZeroOptimizer(engine), engine
 
 

@@ -3,21 +3,24 @@
 import copy
 from typing import Any
 
+import torch
+
 from ..config.wire import Job
 from ..errors import ConfigError
 
 
-def zero_config(job: Job, devices: int, bf16: bool) -> dict[str, Any]:
+def zero_config(job: Job, devices: int, dtype: torch.dtype) -> dict[str, Any]:
     """Return what DeepSpeed is configured with.
 
     Args:
         job: The run.
         devices: Processes of the run.
-        bf16: Whether weights are kept in bf16, with float32 masters in the optimizer.
+        dtype: The compute type; weights that are all trained in bf16 are kept so, with float32 masters.
 
     Raises:
         ConfigError: The configuration says something else than the run's own sections.
     """
+    bf16 = job.lora is None and dtype == torch.bfloat16
     given = copy.deepcopy(job.strategy.deepspeed or {})
     schedule, name = job.schedule, job.strategy.name
     for key, instead in (('optimizer', 'optimizer'), ('scheduler', 'schedule')):

@@ -26,16 +26,36 @@ def build_llm(job: Job, device: torch.device) -> tuple[PreTrainedModel | PeftMod
     Raises:
         ModelError: The model, its quantisation or its adapter cannot be built.
     """
+    dtype = run_dtype(job, device)
+    return finish(load_base(job, device, dtype), job), dtype
+
+
+def run_dtype(job: Job, device: torch.device) -> torch.dtype:
+    """Return the compute type of a run on `device`.
+
+    Raises:
+        ModelError: The device does not compute in it, or what the quantisation needs is missing.
+    """
     dtype = compute_dtype(job.values.precision, device)
+    if job.quantization is None:
+        return dtype
+    if job.lora is None:
+        raise ModelError('a quantised base cannot be trained itself: set lora, or quantization = None')
+    require_bitsandbytes('quantization')
+    # int8 kernels take no float32
+    return torch.bfloat16 if getattr(job.quantization(), 'load_in_8bit', False) else dtype
+
+
+def load_base(job: Job, device: torch.device, dtype: torch.dtype) -> PreTrainedModel:
+    """Return the base model, on `device`, without an adapter, for a run that computes in `dtype`.
+
+    Raises:
+        ModelError: It cannot be loaded, or not trained as the config says.
+    """
     arguments = {}
     if job.quantization is not None:
-        if job.lora is None:
-            raise ModelError('a quantised base cannot be trained itself: set lora, or quantization = None')
-        require_bitsandbytes('quantization')
         quantization = job.quantization()
-        if getattr(quantization, 'load_in_8bit', False):
-            dtype = torch.bfloat16  # int8 kernels take no float32
-        elif getattr(quantization, 'load_in_4bit', False):
+        if getattr(quantization, 'load_in_4bit', False):
             quantization = job.quantization(**_four_bit_types(job, dtype))
         arguments['quantization_config'] = quantization
     model = load_model(job, device, dtype if job.lora is not None else torch.float32, **arguments)
@@ -47,11 +67,20 @@ def build_llm(job: Job, device: torch.device) -> tuple[PreTrainedModel | PeftMod
             "(and accumulate more), or llm.attn_implementation='sdpa'"
         )
     _check_trainable(model, job, flash)
+    return model
+
+
+def finish(model: PreTrainedModel, job: Job) -> PreTrainedModel | PeftModel:
+    """Return a base model with the adapter on it; without weights (on the meta device) it has none either.
+
+    Raises:
+        ModelError: The adapter does not fit the model.
+    """
     if job.lora is not None:
         model = _add_adapter(model, job)
     if job.values.checkpointing == 'all':
         recompute_activations(model)
-    return model, dtype
+    return model
 
 
 def _four_bit_types(job: Job, dtype: torch.dtype) -> dict[str, torch.dtype]:

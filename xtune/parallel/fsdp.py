@@ -11,13 +11,17 @@ from torch.distributed.fsdp import CPUOffloadPolicy, FSDPModule, MixedPrecisionP
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from ..errors import ModelError
+from .weights import Weights, replace_parameters
 
 
-def shard(llm: torch.nn.Module, device: torch.device, dtype: torch.dtype, offload: bool = False) -> torch.nn.Module:
+def shard(
+    llm: torch.nn.Module, weights: Weights, device: torch.device, dtype: torch.dtype, offload: bool = False
+) -> torch.nn.Module:
     """Spread `llm`, layer by layer, over all processes, in place, and return it.
 
     Args:
-        llm: The model, the same in every process, with its adapter if it has one.
+        llm: The model, with its adapter if it has one.
+        weights: Its weights, which rank 0 hands out.
         device: Where slices are gathered and computed.
         dtype: The compute type, in which float32 weights are gathered; gradients are summed in float32.
         offload: Keep the slices in host memory.
@@ -25,6 +29,7 @@ def shard(llm: torch.nn.Module, device: torch.device, dtype: torch.dtype, offloa
     Raises:
         ModelError: No layers can be told apart in it.
     """
+    weights.strip(llm)
     mesh = init_device_mesh(device.type, (dist.get_world_size(),))
     policy = CPUOffloadPolicy(pin_memory=device.type == 'cuda') if offload else OffloadPolicy()
     precision = MixedPrecisionPolicy() if dtype == torch.float32 else MixedPrecisionPolicy(dtype, torch.float32)
@@ -35,6 +40,14 @@ def shard(llm: torch.nn.Module, device: torch.device, dtype: torch.dtype, offloa
             module.set_gradient_divide_factor(1.0)
             # Not all backends reduce with a factor; summing needs none.
             module.set_force_sum_reduction_for_comms(True)
+
+    def slices(name: str, parameter: DTensor) -> DTensor:
+        # The slices are as even as those that fully_shard left room for.
+        spread = distribute_tensor(weights.take(name, device), mesh, parameter.placements, src_data_rank=0)
+        return spread.to('cpu') if offload else spread
+
+    replace_parameters(llm, slices)
+    weights.fill_buffers(llm, device)
     return llm
 
 

@@ -34,12 +34,15 @@ def check_devices(size: int, devices: int) -> None:
         )
 
 
-def team_of(llm: torch.nn.Module, dtype: torch.dtype, strategy: Strategy, max_length: int) -> Team | None:
+def team_of(
+    llm: torch.nn.Module, dtype: torch.dtype, device: torch.device, strategy: Strategy, max_length: int
+) -> Team | None:
     """Return the processes that split rows with this one, and let `llm` exchange with them; None: rows are whole.
 
     Args:
-        llm: The model, not yet spread.
+        llm: The model.
         dtype: The compute type.
+        device: Where it computes.
         strategy: Says how many split a row.
         max_length: Tokens of the longest row.
 
@@ -54,7 +57,10 @@ def team_of(llm: torch.nn.Module, dtype: torch.dtype, strategy: Strategy, max_le
     team = Team(llm, size, strategy.timeout)
     if team.model.config._attn_implementation == team.inner:
         raise _refusal(config, 'its attention does not go through the AttentionInterface of transformers')
-    _try(llm, team, dtype)
+    if strategy.name.startswith('zero3'):  # weights are in slices already that only DeepSpeed's engine joins
+        print('note: rows are split without the trial against whole rows, which a run with strategy fsdp2 makes')
+    else:
+        _try(llm, team, dtype, device)
     return team
 
 
@@ -85,10 +91,10 @@ def _refusal(config, reason: str) -> ModelError:
 
 
 @torch.no_grad()
-def _try(llm: torch.nn.Module, team: Team, dtype: torch.dtype) -> None:
+def _try(llm: torch.nn.Module, team: Team, dtype: torch.dtype, device: torch.device) -> None:
     """Compare the logits of a packed row, split, with those of the same row in one process."""
     training, config = llm.training, team.model.config.get_text_config()
-    device, width = next(llm.parameters()).device, TRIAL * team.size
+    width = TRIAL * team.size
     ids_BS = torch.arange(7, 7 + width, device=device)[None] % config.vocab_size
     first = width // 2 - 3  # the second sample begins in one process' columns and ends in another's
     positions_BS = torch.cat([torch.arange(first), torch.arange(width - first)])[None].to(device)

@@ -14,6 +14,7 @@ import torch
 import torch.distributed as dist
 
 from ..errors import ConfigError
+from .weights import Weights, replace_parameters
 
 
 class ZeroEngine:
@@ -32,6 +33,8 @@ class ZeroEngine:
         deepspeed = _deepspeed()
         try:
             with redirect_stdout(io.StringIO()):  # it prints what it compiles
+                if not any(hasattr(parameter, 'ds_id') for parameter in task.parameters()):
+                    _forget_groups()
                 self.engine, *_ = deepspeed.initialize(model=task, optimizer=optimizer, config=settings)
         except (AssertionError, ValueError, TypeError) as error:
             raise ConfigError(f'DeepSpeed refuses its configuration: {error}') from error
@@ -123,6 +126,46 @@ class ZeroEngine:
             }
         if self.stage < 3:  # stage 3 looks the state up each time
             zero._lazy_init_hp_params_optimizer_state()
+
+
+def partition(llm: torch.nn.Module, weights: Weights, settings: dict[str, Any], device: torch.device) -> None:
+    """Spread the weights of `llm`, which rank 0 hands out, over all processes as stage 3 does, in place.
+
+    Raises:
+        ConfigError: DeepSpeed is missing or refuses the configuration.
+    """
+    deepspeed = _deepspeed()
+    weights.strip(llm)
+    bf16, first = settings['bf16']['enabled'], None
+
+    def sliced(name: str, parameter: torch.nn.Parameter) -> torch.nn.Parameter:
+        nonlocal first
+        dtype = torch.bfloat16 if bf16 and parameter.is_floating_point() else parameter.dtype
+        one = torch.nn.Module()
+        one.weight = torch.nn.Parameter(weights.take(name, device, dtype), requires_grad=parameter.requires_grad)
+        # Either sends rank 0's values to all, who keep a slice.
+        if first is None:
+            deepspeed.zero.Init(module=one, config_dict_or_path=settings)
+            first = one.weight
+        else:
+            first.convert_to_zero_parameters(param_list=[one.weight])
+        return one.weight
+
+    try:
+        with redirect_stdout(io.StringIO()):
+            _forget_groups()
+            deepspeed.init_distributed(auto_mpi_discovery=False, verbose=False)  # takes the group there is
+            replace_parameters(llm, sliced)
+    except (AssertionError, ValueError, TypeError) as error:
+        raise ConfigError(f'DeepSpeed refuses its configuration: {error}') from error
+    weights.fill_buffers(llm, device)
+
+
+def _forget_groups() -> None:
+    """Let DeepSpeed forget the process groups of an earlier run in this process, which are gone."""
+    from deepspeed.utils import groups
+
+    groups._release_process_group_references(group=None)
 
 
 def _copy(value: Any) -> Any:

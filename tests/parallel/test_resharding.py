@@ -1,0 +1,144 @@
+"""A checkpoint goes on under another strategy and in another number of processes, as if nothing had happened.
+
+Runs of 8 steps over the same sequences, saved at 4 and 8; the runs in two processes share one launch.
+"""
+
+import json
+import shutil
+
+import pytest
+import torch
+from pairs import case, run_pair
+
+from xtune.config.flatten import flatten
+from xtune.config.presets import find
+from xtune.convert.pth_to_hf import pth_to_hf
+from xtune.engine import files
+from xtune.engine.train import train
+from xtune.errors import CheckpointError
+
+ROWS = [{'instruction': f'Name {n} things.', 'input': '', 'output': ' '.join(['thing'] * n)} for n in range(1, 25)]
+# Run -> method, strategy, and the run whose fourth step it goes on from.
+IN_TWO = {
+    'ddp': ('lora', 'ddp', None),
+    'fsdp2': ('lora', 'fsdp2', None),
+    'zero3': ('lora', 'zero3', None),
+    'fsdp2_full': ('full', 'fsdp2', None),
+    'zero3_full': ('full', 'zero3', None),
+    'ddp_ddp': ('lora', 'ddp', 'ddp'),
+    'fsdp2_fsdp2': ('lora', 'fsdp2', 'fsdp2'),
+    'zero3_zero3': ('lora', 'zero3', 'zero3'),
+    'fsdp2_full_fsdp2_full': ('full', 'fsdp2', 'fsdp2_full'),
+    'one_fsdp2': ('lora', 'fsdp2', 'one'),
+    'fsdp2_zero2': ('lora', 'zero2', 'fsdp2'),
+    'zero3_ddp': ('lora', 'ddp', 'zero3'),
+    'zero3_full_fsdp2_full': ('full', 'fsdp2', 'zero3_full'),
+}
+
+
+def losses(work_dir):
+    rows = [json.loads(line) for line in (work_dir / 'metrics.jsonl').read_text().splitlines()]
+    return {row['step']: row['loss'] for row in rows if 'loss' in row}
+
+
+@pytest.fixture(scope='module')
+def runs(tmp_path_factory, tiny_model):
+    """A folder with the work_dirs of all runs, and the two configs."""
+    folder = tmp_path_factory.mktemp('resharding')
+    (folder / 'rows.json').write_text(json.dumps(ROWS))
+    for method, preset in {'lora': 'smollm2_135m_lora_alpaca_e1', 'full': 'smollm2_135m_full_selfcog_e2'}.items():
+        options = {
+            'base_model': str(tiny_model),
+            'train_dataset.path': str(folder / 'rows.json'),
+            'train_dataset.map_fn': 'alpaca',
+            'val_dataset': None,
+            'max_length': 64,
+            'optimizer.lr': 2e-3,
+            'schedule.batch_size': 1,
+            'schedule.max_epochs': 2,
+            'schedule.max_steps': 8,
+            'pack': False,
+            'checkpoint.every_steps': 4,
+            'checkpoint.every_epochs': None,
+            'checkpoint.keep': 9,
+            'chat_samples.every_steps': None,
+            'log.every_steps': 1,
+            'log.plot': False,
+            'log.tensorboard': False,
+            'data.num_proc': 1,
+        }
+        options |= {'train_dataset.map_args': None} if method == 'full' else {'lora.lora_dropout': 0.0}
+        (folder / f'{method}.py').write_text(flatten(find(preset), options))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv('XTUNE_CACHE', str(folder / 'cache'))
+        alone(folder, 'one', 'lora')
+        run_pair(folder / 'two', [in_two(folder, name) for name in IN_TWO])
+        alone(folder, 'ddp_one', 'lora', str(folder / 'ddp' / 'iter_4.pth'))
+    return folder
+
+
+def alone(folder, name, method, resume=False):
+    options = {'work_dir': str(folder / name), 'schedule.accumulate': 4}
+    train(folder / f'{method}.py', options, resume)
+
+
+def in_two(folder, name):
+    method, strategy, before = IN_TWO[name]
+    options = {'work_dir': str(folder / name), 'schedule.accumulate': 2, 'strategy.name': strategy}
+    return case(folder / f'{method}.py', before and folder / before / 'iter_4.pth', **options)
+
+
+@pytest.mark.parametrize('name', ['ddp', 'fsdp2', 'zero3', 'fsdp2_full'])
+def test_same_strategy_goes_on_bit_for_bit(runs, name):
+    whole, resumed = losses(runs / name), losses(runs / f'{name}_{name}')
+    assert sorted(resumed) == [5, 6, 7, 8]
+    assert resumed == {step: whole[step] for step in resumed}
+
+
+@pytest.mark.parametrize(
+    ('before', 'after'),
+    [('ddp', 'one'), ('one', 'fsdp2'), ('fsdp2', 'zero2'), ('zero3', 'ddp'), ('zero3_full', 'fsdp2_full')],
+)
+def test_another_strategy_goes_on(runs, before, after):
+    whole, resumed = losses(runs / before), losses(runs / f'{before}_{after}')
+    assert sorted(resumed) == [5, 6, 7, 8]
+    assert resumed == pytest.approx({step: whole[step] for step in resumed}, rel=1e-5)
+    assert whole[8] < whole[1] - 0.01  # it did learn, so a lost state would show
+
+
+def test_strategies_train_alike(runs):
+    for name in ('ddp', 'fsdp2', 'zero3'):
+        assert losses(runs / name) == pytest.approx(losses(runs / 'one'), rel=1e-5)
+    assert losses(runs / 'zero3_full') == pytest.approx(losses(runs / 'fsdp2_full'), rel=1e-5)
+
+
+@pytest.mark.parametrize('name', ['one', 'ddp', 'fsdp2', 'zero3', 'fsdp2_zero2'])
+def test_checkpoint_of_an_adapter_holds_no_base(runs, name):
+    path = runs / name / 'iter_8.pth'
+    state = files.load(path)['state_dict']
+    assert all('lora_' in key for key in state)
+    adapter = sum(tensor.numel() * 4 for tensor in state.values())
+    assert path.stat().st_size < 2 * 3 * adapter
+
+
+def test_folder_of_parts_becomes_a_model(runs, tmp_path):
+    from transformers import AutoModelForCausalLM
+
+    checkpoint = runs / 'fsdp2_full' / 'iter_8.pth'
+    assert sorted(p.name for p in checkpoint.iterdir()) == ['part_00000_of_00002.pth', 'part_00001_of_00002.pth']
+    pth_to_hf(runs / 'fsdp2_full' / 'full.py', checkpoint, tmp_path / 'hf')
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / 'hf')
+    state = files.load(checkpoint)['state_dict']
+    for name, parameter in model.named_parameters():
+        assert torch.equal(parameter, state[name].to(parameter.dtype)), name
+
+
+def test_missing_part_is_named_and_the_one_before_taken(runs, capsys):
+    shutil.copytree(runs / 'fsdp2_full', runs / 'torn')
+    (runs / 'torn' / 'iter_8.pth' / 'part_00001_of_00002.pth').unlink()
+    with pytest.raises(CheckpointError, match=r'iter_8.pth lacks part_00001_of_00002.pth'):
+        files.load(runs / 'torn' / 'iter_8.pth')
+    alone(runs, 'torn', 'full', True)  # 2 processes under fsdp2 -> 1
+    assert 'lacks part_00001_of_00002.pth' in ''.join(capsys.readouterr())
+    assert losses(runs / 'torn') == pytest.approx(losses(runs / 'fsdp2_full'), rel=1e-5)
+    assert files.load(runs / 'torn' / 'iter_8.pth')['meta']['iter'] == 8
