@@ -154,7 +154,7 @@ for name, options in json.load(open(sys.argv[1])).items():
     torch.manual_seed(0)
     llm = AutoModelForCausalLM.from_config(AutoConfig.for_model(**options))
     try:
-        team_of(llm, torch.float32, Strategy('ddp', sequence_parallel_size=2), 1024)
+        team_of(llm, torch.float32, torch.device('cpu'), Strategy('ddp', sequence_parallel_size=2), 1024)
         found[name] = 'accepted'
     except ModelError as error:
         found[name] = str(error)
