@@ -182,7 +182,7 @@ def _spread(
     if world.size == 1 or not job.strategy.name.startswith('zero'):
         return optimizer, Access(optimizer.optimizer)
     bf16 = job.lora is None and task.dtype == torch.bfloat16
-    engine = ZeroEngine(task, optimizer.optimizer, zero_config(job, world.size, bf16))
+    engine = ZeroEngine(task, optimizer.optimizer, zero_config(job, world.size, bf16), world.local_rank)
     return ZeroOptimizer(engine), engine
 
 

@@ -1,0 +1,92 @@
+"""Two processes of any strategy train as one process does with the same global batch.
+
+One worker imports the libraries and forks the processes of each case.
+"""
+
+import json
+
+import pytest
+
+LORA = ('ddp', 'zero1', 'zero2', 'zero2_offload', 'zero3', 'zero3_offload', 'fsdp2', 'fsdp2_offload')
+CASES = [('lora', name) for name in LORA]
+CASES += [('full', name) for name in ('ddp', 'zero2', 'zero3', 'fsdp2')]
+CASES += [('qlora', name) for name in ('ddp', 'zero2', 'fsdp2')]
+STEPS = 20
+# Lengths that differ, so that sequences pack unevenly; 3 sequences are left over for the last step of an epoch.
+ROWS = [
+    {'instruction': f'What is {a} plus {b}?', 'input': '', 'output': f'{a} plus {b} is {a + b}.' + ' Indeed.' * (a * b // 3)}
+    for a in range(8)
+    for b in range(5)
+]
+
+
+def strategy(name):
+    from xtune.commands.train import deepspeed_strategy
+
+    return deepspeed_strategy(name) if name.startswith('zero') else {'name': name, 'deepspeed': None}
+
+
+@pytest.fixture(scope='module')
+def runs(tmp_path_factory, byte_model, in_processes, figures):
+    """Run every case and its reference; return a function (method, strategy, precision) -> figures."""
+    from xtune.config.flatten import flatten
+    from xtune.config.presets import find
+
+    folder = tmp_path_factory.mktemp('strategies')
+    (folder / 'alpaca.json').write_text(json.dumps(ROWS))
+    shared = {
+        'base_model': str(byte_model),
+        'train_dataset.path': str(folder / 'alpaca.json'),
+        'val_dataset': 5,
+        'max_length': 160,
+        'pack': True,
+        'precision': 'fp32',
+        'optimizer.lr': 2e-3,
+        'schedule.batch_size': 1,
+        'schedule.max_epochs': 9,
+        'schedule.max_steps': STEPS,
+        'schedule.max_grad_norm': 0.05,
+        'log.every_steps': 1,
+        'log.tensorboard': False,
+        'log.plot': False,
+        'validation.every_steps': 3,
+        'chat_samples.every_steps': 10,
+        'chat_samples.prompts': ['What is 1 plus 2?'],
+        'chat_samples.max_new_tokens': 4,
+        'checkpoint.every_steps': None,
+        'checkpoint.every_epochs': None,
+        'data.num_proc': 1,
+    }
+
+    def case(method, name, precision, accumulate, size):
+        label = f'{method}_{name}_{precision}'
+        preset = {'full': 'smollm2_135m_full_selfcog_e2'}.get(method, f'smollm2_135m_{method}_alpaca_e1')
+        own = {'train_dataset.map_fn': 'alpaca', 'train_dataset.map_args': None} if method == 'full' else {}
+        own |= {'strategy': strategy(name), 'precision': precision, 'schedule.accumulate': accumulate}
+        own |= {} if method == 'full' else {'lora.lora_dropout': 0.0}  # drawn by each process for itself
+        own |= {'checkpointing': 'all' if method == 'qlora' else 'none'}
+        own |= {'schedule.max_steps': 6} if precision == 'bf16' else {}  # a CPU is slow at it
+        options = {**shared, **own, 'work_dir': str(folder / label)}
+        (folder / f'{label}.py').write_text(flatten(find(preset), options))
+        return dict(name=label, config=str(folder / f'{label}.py'), size=size)
+
+    cases = [case(method, 'one_device', 'fp32', 4, 1) for method in ('lora', 'full', 'qlora')]
+    cases += [case(method, name, 'fp32', 2, 2) for method, name in CASES]
+    cases += [case('lora', 'one_device', 'bf16', 4, 1), case('lora', 'ddp', 'bf16', 2, 2)]
+    in_processes(cases, folder)
+    return lambda method, name, precision='fp32': figures(folder / f'{method}_{name}_{precision}')
+
+
+@pytest.mark.parametrize(('method', 'name'), CASES)
+def test_two_processes_train_as_one(method, name, runs):
+    one, two = runs(method, 'one_device'), runs(method, name)
+    assert {step for step, _ in one} == set(range(1, STEPS + 1)) and any(key == 'val_loss' for _, key in one)
+    assert max(value for (_, key), value in one.items() if key == 'grad_norm') > 0.05  # some steps are clipped
+    assert two == pytest.approx(one, rel=1e-5)
+
+
+def test_two_processes_in_bf16(runs):
+    """bf16 rounds products to 3 digits, and sums of 2 processes round differently."""
+    one, two = runs('lora', 'one_device', 'bf16'), runs('lora', 'ddp', 'bf16')
+    losses = {key: value for key, value in one.items() if key[1] != 'grad_norm'}
+    assert {key: two[key] for key in losses} == pytest.approx(losses, rel=5e-3)
