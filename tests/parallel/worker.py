@@ -1,7 +1,7 @@
 """Runs many cases: `python worker.py CASES.json`. Libraries are imported once; each process of a case is a fork.
 
-A case is dict(name, config, size, port, seconds): `size` processes call `train` as `xtune train` does. Their output goes
-to NAME_rank_N.log beside the cases. The exit code is 1 if a process failed; nothing is left running.
+A case is dict(name, config, resume, size, port, seconds): `size` processes call `train` as `xtune train` does. Their
+output goes to NAME_rank_N.log beside the cases. The exit code is 1 if a process failed; nothing is left running.
 """
 
 import importlib
@@ -27,7 +27,7 @@ def run(case: dict, rank: int, log: Path) -> None:
         mute_others(world)
         from xtune.engine.train import train
 
-        code = train(Path(case['config']), {}, False, world)
+        code = train(Path(case['config']), {}, case.get('resume', False), world)
     except BaseException:
         traceback.print_exc()
     sys.stdout.flush()

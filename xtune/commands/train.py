@@ -87,9 +87,15 @@ def deepspeed_strategy(name: str) -> dict[str, Any]:
         raise ConfigError(f'{path} is no DeepSpeed JSON: {error}') from error
     if not isinstance(values, dict):
         raise ConfigError(f'{path} is no DeepSpeed JSON: it holds a {type(values).__name__}')
-    zero = values.get('zero_optimization') or {}
-    offload = '_offload' if zero.get('offload_optimizer') or zero.get('offload_param') else ''
-    return dict(name=f'zero{zero.get("stage", 0)}{offload}', deepspeed=values)
+    zero = values.get('zero_optimization')
+    if not isinstance(zero, dict) or zero.get('stage') not in (1, 2, 3):
+        raise ConfigError(
+            f'{path} has no zero_optimization.stage of 1, 2 or 3, but zero_optimization={zero!r}; without a stage '
+            "DeepSpeed spreads nothing: write 'zero_optimization': {'stage': 2}, or use NPROC_PER_NODE alone"
+        )
+    parts = (zero.get('offload_optimizer'), zero.get('offload_param'))
+    offload = '_offload' if any(part and part.get('device', 'none') != 'none' for part in parts) else ''
+    return dict(name=f'zero{zero["stage"]}{offload}', deepspeed=values)
 
 
 COMMANDS = {

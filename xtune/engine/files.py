@@ -40,10 +40,14 @@ def save(content: dict[str, Any], path: Path) -> None:
     """
     aside = path.with_name(f'.{path.name}.tmp')
     try:
+        if aside.is_dir():  # of a killed run with several processes
+            shutil.rmtree(aside)
         with aside.open('wb') as file:
             torch.save(content, file)
             file.flush()
             os.fsync(file.fileno())
+        if path.is_dir():
+            shutil.rmtree(path)
         os.replace(aside, path)
     except (OSError, RuntimeError) as error:  # torch reports a failed write as RuntimeError
         raise write_error(path, error) from error
@@ -61,17 +65,31 @@ def save_part(content: dict[str, Any], path: Path) -> None:
     try:
         with failing_together():
             if rank() == 0:
-                shutil.rmtree(aside, ignore_errors=True)
+                _clear(aside)
                 _make(aside)
         with failing_together():
             save(content, aside / part_name(rank(), size()))
         with failing_together():
             if rank() == 0:
-                shutil.rmtree(path, ignore_errors=True)
+                _clear(path)
                 os.replace(aside, path)
     except CheckpointError:
         shutil.rmtree(aside, ignore_errors=True)
         raise
+
+
+def _clear(path: Path) -> None:
+    """Remove a file or a folder, if it is there."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def sweep(work_dir: Path) -> None:
+    """Remove what a killed run had half written; such a piece may be as large as a checkpoint."""
+    for path in [*work_dir.glob('.*.pth.tmp'), *work_dir.glob('.*_hf.tmp')]:
+        _clear(path)
 
 
 def _make(folder: Path) -> None:
@@ -173,10 +191,7 @@ def _joined(folder: Path, verified: bool) -> dict[str, Any]:
 
 def remove(path: Path) -> None:
     """Remove a checkpoint, file or folder, and the adapter beside it."""
-    if path.is_dir():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        path.unlink(missing_ok=True)
+    _clear(path)
     shutil.rmtree(path.with_name(f'{path.stem}_hf'), ignore_errors=True)
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from ..errors import ConfigError
 from ..visible import visible
-from .world import DEFAULT_PORT
+from .world import DEFAULT_PORT, LAST_PORT
 
 # Set in processes whose errors the launcher prints.
 LAUNCHED = 'XTUNE_LAUNCHED'
@@ -55,7 +55,8 @@ def wanted(env: Mapping[str, str] = os.environ) -> Launch | None:
     address = env.get('ADDR') or env.get('MASTER_ADDR')
     if nodes > 1 and not address:
         raise ConfigError(f'NNODES={nodes} needs ADDR, the name or address of the host with NODE_RANK=0')
-    port = _number(env, 'PORT', int(env.get('MASTER_PORT') or DEFAULT_PORT), low=1)
+    name = 'PORT' if env.get('PORT') else 'MASTER_PORT'
+    port = _number(env, name, DEFAULT_PORT, low=1, high=LAST_PORT)
     return Launch(processes, nodes, node, address or '127.0.0.1', port)
 
 
@@ -110,10 +111,11 @@ def _is_aftermath(failure) -> bool:
     return ended or any(text in str(failure.message) for text in AFTERMATH)
 
 
-def _number(env: Mapping[str, str], name: str, default: int | None, low: int) -> int:
+def _number(env: Mapping[str, str], name: str, default: int | None, low: int, high: int | None = None) -> int:
     text = env.get(name) or (None if default is None else str(default))
     if text is None:
         raise ConfigError(f'NNODES={env.get("NNODES")} needs {name} on each host')
-    if not text.isdecimal() or int(text) < low:
-        raise ConfigError(f'{name} must be a whole number from {low} on, got {text!r}')
+    if not text.isdecimal() or int(text) < low or (high and int(text) > high):
+        upto = f'to {high}' if high else 'on'
+        raise ConfigError(f'{name} must be a whole number from {low} {upto}, got {text!r}')
     return int(text)
