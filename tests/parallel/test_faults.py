@@ -28,7 +28,7 @@ def faults(tmp_path_factory, byte_model, write_config, in_processes, figures):
         }
         if fault:
             options['custom_imports'] = ['xtune_faulty_hook']
-            options['runner'] = {'custom_hooks': [dict(type='FaultyHook', **fault)]}
+            options['runner'] = {'custom_hooks': [dict(type='xtune.FaultyHook', **fault)]}
         return write_config(folder, name, method, **options)
 
     cases = [dict(name=f'whole_{m}', config=str(make(f'whole_{m}', m)), size=2) for m in ('lora', 'full')]
