@@ -1,11 +1,15 @@
 """`NPROC_PER_NODE=8 xtune train ...`: start the processes of this host with torch's own launcher and report its end."""
 
+import json
 import logging
 import os
 import signal
 import sys
+import tempfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 
 from ..errors import ConfigError
 from ..visible import visible
@@ -72,7 +76,8 @@ def run(launch: Launch, arguments: list[str]) -> int:
     # torchrun would take one and say so; a process of a CPU run wants its share of the cores.
     os.environ.setdefault('OMP_NUM_THREADS', str(max(1, (os.cpu_count() or 1) // launch.processes)))
     os.environ[LAUNCHED] = '1'
-    logging.getLogger('torch.distributed').setLevel(logging.CRITICAL)  # the failure is reported below
+    for name in ('', '.elastic.agent.server.api', '.elastic.multiprocessing.errors'):
+        logging.getLogger(f'torch.distributed{name}').setLevel(logging.CRITICAL)  # the failure is reported below
     parsed = torchrun.parse_args([*launch.arguments(), '-m', 'xtune', *arguments])
     try:
         torchrun.run(parsed)
@@ -80,7 +85,34 @@ def run(launch: Launch, arguments: list[str]) -> int:
         return _report(error.failures)
     except (SignalException, KeyboardInterrupt):
         return 130
+    except json.JSONDecodeError:  # of the file in which a process leaves its error
+        print(
+            f'error: a process failed and could not write why into {tempfile.gettempdir()}: is the disk full? '
+            'Make room (or set TMPDIR), and go on from the last checkpoint with --resume',
+            file=sys.stderr,
+        )
+        return 1
     return 0
+
+
+def speaks(text: str, env: Mapping[str, str] = os.environ) -> bool:
+    """Tell whether this process is the one of its run that prints the error `text`, which others may have too.
+
+    The launcher prints for those that it started; of torchrun's the first to ask does.
+    """
+    if LAUNCHED in env:
+        return False
+    if env.get('TORCHELASTIC_USE_AGENT_STORE') != 'True':
+        return True
+    import torch.distributed as dist
+
+    try:
+        where = env['MASTER_ADDR'], int(env['MASTER_PORT'])
+        store = dist.TCPStore(*where, is_master=False, wait_for_workers=False, timeout=timedelta(seconds=5))
+        told = f'xtune/told/{env.get("TORCHELASTIC_RESTART_COUNT")}/{zlib.crc32(text.encode())}'
+        return store.add(told, 1) == 1
+    except (dist.DistError, RuntimeError):
+        return True  # rather twice than never
 
 
 def _report(failures: dict) -> int:
