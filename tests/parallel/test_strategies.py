@@ -61,7 +61,5 @@ def test_two_processes_train_as_one(method, name, runs):
 
 
 def test_two_processes_in_bf16(runs):
-    """bf16 rounds products to 3 digits, and sums of 2 processes round differently."""
-    one, two = runs('lora', 'one_device', 'bf16'), runs('lora', 'ddp', 'bf16')
-    losses = {key: value for key, value in one.items() if key[1] != 'grad_norm'}
-    assert {key: two[key] for key in losses} == pytest.approx(losses, rel=5e-3)
+    """bf16 keeps three digits; the micro-batches are the same, and their gradients are summed in float32."""
+    assert runs('lora', 'ddp', 'bf16') == pytest.approx(runs('lora', 'one_device', 'bf16'), rel=1e-3)

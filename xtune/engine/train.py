@@ -23,7 +23,8 @@ from ..models.export import ExportInfo, export_info, write_adapter
 from ..models.finetune import SupervisedFineTuning
 from ..parallel import compatibility
 from ..parallel.fsdp import shard
-from ..parallel.meet import Meeting, naming_lost_contact
+from ..parallel.lost import naming_lost_contact
+from ..parallel.meet import Meeting
 from ..parallel.together import rank
 from ..parallel.watch import Watch
 from ..parallel.world import ALONE, World

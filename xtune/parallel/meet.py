@@ -8,14 +8,13 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-from pathlib import Path
 
 import torch
 import torch.distributed as dist
 from tqdm import tqdm
 
-from ..errors import ConfigError, XtuneError
-from .launch import AFTERMATH
+from ..errors import ConfigError
+from .lost import LostProcess
 from .world import World
 
 # Seconds for every process to start and import its libraries; the environment variable XTUNE_ARRIVAL sets another.
@@ -24,10 +23,6 @@ ARRIVAL = 120.0
 FIRST_WORD = 60
 # Seconds between words to a person who waits.
 PATIENCE = 60
-
-
-class LostProcess(XtuneError):
-    """A process of the run did not answer."""
 
 
 class Meeting:
@@ -160,34 +155,6 @@ class Meeting:
                 f'({str(error).splitlines()[0]})'
             ) from error
         assert total == self.world.size, f'{total} of {self.world.size} answered'
-
-
-@contextmanager
-def naming_lost_contact(timeout: float, folder: Path) -> Iterator[None]:
-    """Say what it means when a collective fails in the block.
-
-    Args:
-        timeout: Seconds that collectives wait.
-        folder: Where stacks are written.
-
-    Raises:
-        LostProcess: Another process ended, or did not come within `timeout`.
-    """
-    try:
-        yield
-    except RuntimeError as error:
-        first = str(error).splitlines()[0]
-        if any(text in first for text in AFTERMATH):
-            raise LostProcess(
-                f'lost contact with another process, which has ended; see its output ({first})'
-            ) from error
-        if 'imed out' in first or 'imeout' in first:
-            raise LostProcess(
-                f'rank {dist.get_rank()} waited {timeout:.0f} s for the other processes in a step (strategy.timeout); '
-                f'where each of them stood is in {folder}/stacks_rank_*.txt. Go on from the last '
-                f'checkpoint with --resume ({first})'
-            ) from error
-        raise
 
 
 def _launcher_has_store() -> bool:
