@@ -12,7 +12,7 @@ from pathlib import Path
 
 from .commands import COMMANDS
 from .errors import XtuneError
-from .parallel.launch import LAUNCHED
+from .parallel.launch import speaks
 from .version import __version__
 from .visible import visible
 
@@ -55,7 +55,7 @@ def _guarded(run: Callable[[argparse.Namespace], int | None], parsed: argparse.N
     except XtuneError as error:
         if parsed.debug:
             raise
-        if LAUNCHED not in os.environ:
+        if speaks(str(error)):
             print('error: ' + visible(str(error), keep='\n'), file=sys.stderr)
         return 2
     except OSError as error:

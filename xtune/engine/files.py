@@ -76,20 +76,26 @@ def save_part(content: dict[str, Any], path: Path) -> None:
         raise
 
 
+def _clear(path: Path) -> None:
+    """Remove a file or a folder, if it is there."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def sweep(work_dir: Path) -> None:
+    """Remove what a killed run had half written; such a piece may be as large as a checkpoint."""
+    for path in [*work_dir.glob('.*.pth.tmp'), *work_dir.glob('.*_hf.tmp')]:
+        _clear(path)
+
+
 def _make(folder: Path) -> None:
     try:
         _clear(folder)
         folder.mkdir(parents=True)
     except OSError as error:
         raise write_error(folder, error) from error
-
-
-def _clear(path: Path) -> None:
-    """Remove a file or folder that may be there."""
-    if path.is_dir():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        path.unlink(missing_ok=True)
 
 
 def write_error(path: Path, error: Exception) -> CheckpointError:

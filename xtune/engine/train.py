@@ -21,6 +21,7 @@ from ..models.device import best_device
 from ..models.export import ExportInfo, export_info, write_adapter
 from ..models.finetune import SupervisedFineTuning
 from ..parallel import compatibility, sequence_check
+from ..parallel.lost import naming_lost_contact
 from ..parallel.meet import Meeting
 from ..parallel.together import rank
 from ..parallel.watch import Watch
@@ -52,7 +53,7 @@ def train(config: Path, options: dict[str, Any], resume: str | bool = False, wor
     _check_strategy(job, world)
     work_dir = _writable(job.work_dir)
     meeting = Meeting(world) if world.size > 1 else None
-    start = _checkpoint_to_resume(work_dir, resume, meeting)
+    start = _checkpoint_to_resume(work_dir, resume, meeting, world.restarts > 0)
     device = best_device(world.local_rank)
     data = build_data(job, Share.of_device(world.rank, world.size, job.strategy.sequence_parallel_size))
     summary.show(summary.data_lines(job, data))
@@ -68,6 +69,7 @@ def train(config: Path, options: dict[str, Any], resume: str | bool = False, wor
 
         text = flatten(config, options)
         if world.is_main:
+            files.sweep(work_dir)
             if start is None:
                 _put_aside(work_dir)
             write_text(work_dir / f'{job.name}.py', text)
@@ -84,7 +86,8 @@ def _train(runner: TuneRunner, job: Job, world: World) -> None:
     torch.manual_seed(job.values.seed + world.rank)  # dropout differs between devices
     with Watch(job.work_dir, world.rank, hang=job.strategy.timeout / 2) as watch:
         runner.register_hook(hooks.AliveHook(watch.alive))
-        runner.train()
+        with naming_lost_contact(job.strategy.timeout, job.work_dir):
+            runner.train()
 
 
 def build_runner(
@@ -184,7 +187,8 @@ def _spread(
     optimizer = build_optimizer(job, task.trained_parameters().values(), device)
     if world.size == 1 or not job.strategy.name.startswith('zero'):
         return optimizer, Access(optimizer.optimizer)
-    engine = ZeroEngine(task, optimizer.optimizer, zero_config(job, world.size, task.dtype))
+    settings = zero_config(job, world.size, task.dtype)
+    engine = ZeroEngine(task, optimizer.optimizer, settings, world.local_rank)
     return ZeroOptimizer(engine), engine
 
 
@@ -199,16 +203,25 @@ def _writable(work_dir: Path) -> Path:
     return work_dir
 
 
-def _checkpoint_to_resume(work_dir: Path, resume: str | bool, meeting: Meeting | None) -> Path | None:
-    """Return the checkpoint to go on from, or None to start anew; the main process looks for it."""
+def _checkpoint_to_resume(work_dir: Path, resume: str | bool, meeting: Meeting | None, restarts: bool) -> Path | None:
+    """Return the checkpoint to go on from, or None to start anew; the main process looks for it.
+
+    With `restarts`, the launcher runs one command for the first start and all later ones, so that without any
+    checkpoint the run is new.
+    """
     if not resume:
         return None
     path = None
     if meeting is None or meeting.world.is_main:
-        path = Path(resume) if isinstance(resume, str) else _newest(work_dir)
         if isinstance(resume, str):
+            path = Path(resume)
             files.load(path)
-    return path if meeting is None else Path(meeting.said_by_main('resume', str(path)))
+        elif restarts and not files.candidates(work_dir):
+            print(f'note: {work_dir} holds no checkpoint yet; the run starts anew')
+        else:
+            path = _newest(work_dir)
+    said = str(path or '') if meeting is None else meeting.said_by_main('resume', str(path or ''))
+    return Path(said) if said else None
 
 
 def _newest(work_dir: Path) -> Path:

@@ -8,6 +8,9 @@ import torch
 from ..config.wire import Job
 from ..errors import ConfigError
 
+# What DeepSpeed can move off the device.
+OFFLOAD = ('offload_optimizer', 'offload_param')
+
 
 def zero_config(job: Job, devices: int, dtype: torch.dtype) -> dict[str, Any]:
     """Return what DeepSpeed is configured with.
@@ -52,8 +55,26 @@ def zero_config(job: Job, devices: int, dtype: torch.dtype) -> dict[str, Any]:
     stage = int(name.removeprefix('zero')[0])
     if zero.setdefault('stage', stage) != stage:
         raise ConfigError(f'the DeepSpeed configuration has stage {zero["stage"]}, but the strategy is {name}')
+    _offload(zero, name)
     given |= dict(fp16=dict(enabled=False), bf16=dict(enabled=bf16))
     return _without_auto(dict(zero_allow_untested_optimizer=True, zero_force_ds_cpu_optimizer=False) | given)
+
+
+def _offload(zero: dict, name: str) -> None:
+    """Let `zero` offload what the strategy's name says, and refuse it to do so silently."""
+    offloads = [key for key in OFFLOAD if offloads_to(zero.get(key))]
+    if name.endswith('_offload') and not offloads:
+        for key in OFFLOAD[: 2 if name.startswith('zero3') else 1]:
+            zero[key] = dict(device='cpu')
+    elif offloads and not name.endswith('_offload'):
+        raise ConfigError(
+            f'the DeepSpeed configuration has {offloads[0]}, but the strategy is {name}; call it {name}_offload'
+        )
+
+
+def offloads_to(section: dict | None) -> bool:
+    """Tell whether DeepSpeed's `section` moves anything off the device."""
+    return bool(section) and section.get('device', 'none') != 'none'
 
 
 def _enabled(given: dict, key: str) -> Any:

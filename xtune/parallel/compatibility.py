@@ -1,6 +1,6 @@
 """Which method goes with which strategy: the table that configs are checked against and the docs print."""
 
-from ..errors import ConfigError
+from ..errors import ConfigError, did_you_mean
 
 SPREAD = ('zero3', 'zero3_offload', 'fsdp2', 'fsdp2_offload')  # weights are sliced too
 STRATEGIES = ('one_device', 'ddp', 'zero1', 'zero2', 'zero2_offload', *SPREAD)
@@ -39,7 +39,8 @@ def check(method: str, strategy: str, devices: int) -> None:
         ConfigError: The strategy is unknown, the method does not go with it, or it needs more devices.
     """
     if strategy not in STRATEGIES:
-        raise ConfigError(f'strategy.name={strategy!r} is none of {", ".join(STRATEGIES)}')
+        close = did_you_mean(strategy, STRATEGIES)
+        raise ConfigError(f'strategy.name={strategy!r} is none of {", ".join(STRATEGIES)}{close}')
     reason = REFUSED.get((method, strategy))
     if reason and devices > 1:
         raise ConfigError(f'{method} does not go with strategy {strategy}: {reason}')

@@ -6,6 +6,7 @@ summed, not averaged: the loss is divided by the trained tokens of all processes
 
 import torch
 import torch.distributed as dist
+from peft import PeftModel
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import CPUOffloadPolicy, FSDPModule, MixedPrecisionPolicy, OffloadPolicy, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
@@ -33,7 +34,9 @@ def shard(
     mesh = init_device_mesh(device.type, (dist.get_world_size(),))
     policy = CPUOffloadPolicy(pin_memory=device.type == 'cuda') if offload else OffloadPolicy()
     precision = MixedPrecisionPolicy() if dtype == torch.float32 else MixedPrecisionPolicy(dtype, torch.float32)
-    for layer in [*layers_of(llm), llm]:
+    # Not the adapter's wrapper: generating calls the model below it.
+    root = llm.get_base_model() if isinstance(llm, PeftModel) else llm
+    for layer in [*layers_of(llm), root]:
         fully_shard(layer, mesh=mesh, offload_policy=policy, mp_policy=precision)
     for module in llm.modules():
         if isinstance(module, FSDPModule):

@@ -1,15 +1,19 @@
 """`NPROC_PER_NODE=8 xtune train ...`: start the processes of this host with torch's own launcher and report its end."""
 
+import json
 import logging
 import os
 import signal
 import sys
+import tempfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 
 from ..errors import ConfigError
 from ..visible import visible
-from .world import DEFAULT_PORT
+from .world import DEFAULT_PORT, LAST_PORT
 
 # Set in processes whose errors the launcher prints.
 LAUNCHED = 'XTUNE_LAUNCHED'
@@ -55,7 +59,8 @@ def wanted(env: Mapping[str, str] = os.environ) -> Launch | None:
     address = env.get('ADDR') or env.get('MASTER_ADDR')
     if nodes > 1 and not address:
         raise ConfigError(f'NNODES={nodes} needs ADDR, the name or address of the host with NODE_RANK=0')
-    port = _number(env, 'PORT', int(env.get('MASTER_PORT') or DEFAULT_PORT), low=1)
+    name = 'PORT' if env.get('PORT') else 'MASTER_PORT'
+    port = _number(env, name, DEFAULT_PORT, low=1, high=LAST_PORT)
     return Launch(processes, nodes, node, address or '127.0.0.1', port)
 
 
@@ -72,7 +77,8 @@ def run(launch: Launch, arguments: list[str]) -> int:
     os.environ.setdefault('OMP_NUM_THREADS', str(max(1, (os.cpu_count() or 1) // launch.processes)))
     os.environ[LAUNCHED] = '1'
     os.environ.setdefault('TORCH_ELASTIC_SHUTDOWN_TIMEOUT', str(SHUTDOWN))  # before torch 2.13: 30 s
-    logging.getLogger('torch.distributed').setLevel(logging.CRITICAL)  # the failure is reported below
+    for name in ('', '.elastic.agent.server.api', '.elastic.multiprocessing.errors'):
+        logging.getLogger(f'torch.distributed{name}').setLevel(logging.CRITICAL)  # the failure is reported below
     parsed = torchrun.parse_args([*launch.arguments(), '-m', 'xtune', *arguments])
     try:
         torchrun.run(parsed)
@@ -80,7 +86,34 @@ def run(launch: Launch, arguments: list[str]) -> int:
         return _report(error.failures)
     except (SignalException, KeyboardInterrupt):
         return 130
+    except json.JSONDecodeError:  # of the file in which a process leaves its error
+        print(
+            f'error: a process failed and could not write why into {tempfile.gettempdir()}: is the disk full? '
+            'Make room (or set TMPDIR), and go on from the last checkpoint with --resume',
+            file=sys.stderr,
+        )
+        return 1
     return 0
+
+
+def speaks(text: str, env: Mapping[str, str] = os.environ) -> bool:
+    """Tell whether this process is the one of its run that prints the error `text`, which others may have too.
+
+    The launcher prints for those that it started; of torchrun's the first to ask does.
+    """
+    if LAUNCHED in env:
+        return False
+    if env.get('TORCHELASTIC_USE_AGENT_STORE') != 'True':
+        return True
+    import torch.distributed as dist
+
+    try:
+        where = env['MASTER_ADDR'], int(env['MASTER_PORT'])
+        store = dist.TCPStore(*where, is_master=False, wait_for_workers=False, timeout=timedelta(seconds=5))
+        told = f'xtune/told/{env.get("TORCHELASTIC_RESTART_COUNT")}/{zlib.crc32(text.encode())}'
+        return store.add(told, 1) == 1
+    except (dist.DistError, RuntimeError):
+        return True  # rather twice than never
 
 
 def _report(failures: dict) -> int:
@@ -111,10 +144,11 @@ def _is_aftermath(failure) -> bool:
     return ended or any(text in str(failure.message) for text in AFTERMATH)
 
 
-def _number(env: Mapping[str, str], name: str, default: int | None, low: int) -> int:
+def _number(env: Mapping[str, str], name: str, default: int | None, low: int, high: int | None = None) -> int:
     text = env.get(name) or (None if default is None else str(default))
     if text is None:
         raise ConfigError(f'NNODES={env.get("NNODES")} needs {name} on each host')
-    if not text.isdecimal() or int(text) < low:
-        raise ConfigError(f'{name} must be a whole number from {low} on, got {text!r}')
+    if not text.isdecimal() or int(text) < low or (high and int(text) > high):
+        upto = f'to {high}' if high else 'on'
+        raise ConfigError(f'{name} must be a whole number from {low} {upto}, got {text!r}')
     return int(text)

@@ -3,6 +3,7 @@
 The group is made after the data are prepared: nothing that takes long may happen while others wait in a collective.
 """
 
+import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,19 +13,16 @@ import torch
 import torch.distributed as dist
 from tqdm import tqdm
 
-from ..errors import XtuneError
+from ..errors import ConfigError
+from .lost import LostProcess
 from .world import World
 
-# Seconds for every process to start and import its libraries.
-ARRIVAL = 120
+# Seconds for every process to start and import its libraries; the environment variable XTUNE_ARRIVAL sets another.
+ARRIVAL = 120.0
 # Seconds for the first all-reduce. It moves four bytes; what is longer does not come.
 FIRST_WORD = 60
 # Seconds between words to a person who waits.
 PATIENCE = 60
-
-
-class LostProcess(XtuneError):
-    """A process of the run did not answer."""
 
 
 class Meeting:
@@ -34,18 +32,10 @@ class Meeting:
         LostProcess: Some did not arrive within `arrival` seconds; they are named.
     """
 
-    def __init__(self, world: World, arrival: float = ARRIVAL) -> None:
+    def __init__(self, world: World, arrival: float | None = None) -> None:
         self.world = world
-        where = f'tcp://{world.address}:{world.port}?rank={world.rank}&world_size={world.size}'
-        try:
-            # Under torchrun the store is the launcher's, and outlives a process.
-            rendezvous = dist.rendezvous('env://' if _under_torchrun() else where, timeout=timedelta(seconds=arrival))
-            store, _, _ = next(rendezvous)
-        except (dist.DistError, RuntimeError, OSError) as error:
-            raise LostProcess(
-                f'rank {world.rank} on {world.host} cannot reach rank 0 at {world.address}:{world.port} '
-                f'({str(error).splitlines()[0]}); is it running, is ADDR its address, and is the port open?'
-            ) from error
+        arrival = _arrival() if arrival is None else arrival
+        store = self._reach_rank_0(arrival)
         self.store = dist.PrefixStore(f'xtune/{world.attempt}', store)
         self.store.set(f'here/{world.rank}', world.host)
         absent = self._absent('here', arrival)
@@ -53,8 +43,31 @@ class Meeting:
             known = sorted({self.store.get(f'here/{r}').decode() for r in range(world.size) if r not in absent})
             raise LostProcess(
                 f'{_ranks(absent)} of {world.size} did not arrive within {arrival:.0f} s; those that did run on '
-                f'{", ".join(known)}. Look at the output of the missing ones.'
+                f'{", ".join(known)}. Look at the output of the missing ones; XTUNE_ARRIVAL=600 waits longer.'
             )
+
+    def _reach_rank_0(self, seconds: float) -> dist.Store:
+        """Return the store of rank 0, or of the launcher, which outlives a process."""
+        world = self.world
+        host = world.is_main and not _launcher_has_store()
+        try:
+            # Whoever is missing is named later, so nobody waits for workers here.
+            return dist.TCPStore(
+                world.address,
+                world.port,
+                is_master=host,
+                timeout=timedelta(seconds=seconds),
+                wait_for_workers=False,
+            )
+        except (dist.DistError, RuntimeError, OSError) as error:
+            why = str(error).splitlines()[0]
+            raise LostProcess(
+                f'rank 0 on {world.host} cannot listen at {world.address}:{world.port} ({why}); set PORT to a free '
+                'port, and ADDR to an address of this host'
+                if host
+                else f'rank {world.rank} on {world.host} cannot reach rank 0 at {world.address}:{world.port} within '
+                f'{seconds:.0f} s ({why}); is it running, is ADDR its address, and is the port open?'
+            ) from error
 
     def host_of(self, rank: int) -> str:
         """Return the name of the host that `rank` runs on."""
@@ -144,8 +157,19 @@ class Meeting:
         assert total == self.world.size, f'{total} of {self.world.size} answered'
 
 
-def _under_torchrun() -> bool:
-    return dist.is_torchelastic_launched()
+def _launcher_has_store() -> bool:
+    return os.environ.get('TORCHELASTIC_USE_AGENT_STORE') == 'True'
+
+
+def _arrival() -> float:
+    text = os.environ.get('XTUNE_ARRIVAL')
+    try:
+        seconds = float(text or ARRIVAL)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds < 1e6:
+        raise ConfigError(f'XTUNE_ARRIVAL must be a number of seconds, got {text!r}')
+    return seconds
 
 
 def _ranks(ranks: list[int]) -> str:

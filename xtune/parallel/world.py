@@ -1,6 +1,7 @@
 """Which of the processes of a run this one is, as the launcher's environment says. Imports no torch."""
 
 import os
+import re
 import socket
 import sys
 from collections.abc import Mapping
@@ -15,13 +16,15 @@ VARIABLES: dict[str, tuple[str, str, str, str]] = {
     'mpi': ('OMPI_COMM_WORLD_RANK', 'OMPI_COMM_WORLD_SIZE', 'OMPI_COMM_WORLD_LOCAL_RANK', 'OMPI_COMM_WORLD_LOCAL_SIZE'),
 }
 DEFAULT_PORT = 29500
+LAST_PORT = 65535
 
 
 @dataclass(frozen=True)
 class World:
     """The processes of a run, one per device, and the place of this one among them.
 
-    `rank` counts over all hosts, `local_rank` on this host. `attempt` counts restarts by the launcher.
+    `rank` counts over all hosts, `local_rank` on this host. `attempt` counts restarts by the launcher, of which
+    it does `restarts` at most.
     """
 
     rank: int = 0
@@ -30,6 +33,7 @@ class World:
     address: str = '127.0.0.1'
     port: int = DEFAULT_PORT
     attempt: int = 0
+    restarts: int = 0
 
     @property
     def is_main(self) -> bool:
@@ -70,9 +74,10 @@ def from_environment(launcher: str = 'none', env: Mapping[str, str] = os.environ
             )
         address = '127.0.0.1'
     port = env.get('MASTER_PORT') or env.get('PORT') or _port_of_job(env)
-    if not port.isdecimal():
-        raise ConfigError(f'PORT must be a number, got {port!r}')
-    return World(rank, size, local, address, int(port), int(env.get('TORCHELASTIC_RESTART_COUNT', 0)))
+    if not port.isdecimal() or not 1 <= int(port) <= LAST_PORT:
+        raise ConfigError(f'PORT must be a number from 1 to {LAST_PORT}, got {port!r}')
+    attempt, restarts = (int(env.get(f'TORCHELASTIC_{name}', 0)) for name in ('RESTART_COUNT', 'MAX_RESTARTS'))
+    return World(rank, size, local, address, int(port), attempt, restarts)
 
 
 def mute_others(world: World) -> None:
@@ -85,9 +90,10 @@ def mute_others(world: World) -> None:
 def _number(launcher: str, name: str, env: Mapping[str, str]) -> int:
     value = env.get(name)
     if value is None or not value.isdecimal():
+        found = 'not set' if value is None else repr(value)
         starters = {'pytorch': 'torchrun', 'slurm': 'srun', 'mpi': 'mpirun'}
         raise ConfigError(
-            f'--launcher {launcher} reads {name}, which is {value!r}; start the processes with {starters[launcher]}, '
+            f'--launcher {launcher} reads {name}, which is {found}; start the processes with {starters[launcher]}, '
             'or leave --launcher away and set NPROC_PER_NODE'
         )
     return int(value)
@@ -103,11 +109,8 @@ def _hosts(launcher: str, env: Mapping[str, str]) -> int:
 def _first_slurm_host(env: Mapping[str, str]) -> str:
     """Return the first host of Slurm's list, such as gpu[003-005,9] or a1,b2."""
     text = env.get('SLURM_STEP_NODELIST') or env.get('SLURM_JOB_NODELIST') or ''
-    head, bracket, rest = text.partition('[')
-    if not bracket or ',' in head:
-        return text.split(',')[0]
-    inside, _, tail = rest.partition(']')
-    return head + inside.split(',')[0].split('-')[0] + tail.split(',')[0]
+    first = re.match(r'(?:\[[^]]*\]|[^,[])*', text)[0]
+    return re.sub(r'\[([^],-]*)[^]]*\]', r'\1', first)
 
 
 def _port_of_job(env: Mapping[str, str]) -> str:

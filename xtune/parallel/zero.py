@@ -24,12 +24,16 @@ class ZeroEngine:
         task: The model whose call returns a loss.
         optimizer: Over its trained parameters.
         settings: DeepSpeed's configuration without 'auto'.
+        local_rank: Of this process on its host; not every launcher tells DeepSpeed.
 
     Raises:
         ConfigError: DeepSpeed is missing or refuses the configuration.
     """
 
-    def __init__(self, task: torch.nn.Module, optimizer: torch.optim.Optimizer, settings: dict[str, Any]) -> None:
+    def __init__(
+        self, task: torch.nn.Module, optimizer: torch.optim.Optimizer, settings: dict[str, Any], local_rank: int = 0
+    ) -> None:
+        os.environ.setdefault('LOCAL_RANK', str(local_rank))
         deepspeed = _deepspeed()
         try:
             with redirect_stdout(io.StringIO()):  # it prints what it compiles

@@ -1,0 +1,106 @@
+"""DeepSpeed's configuration follows from the run's sections; what contradicts them is refused."""
+
+import json
+from types import SimpleNamespace
+
+import pytest
+
+from xtune.config.strategies import deepspeed_strategy
+from xtune.config.sections import Schedule, Strategy
+from xtune.engine.zero_config import zero_config
+from xtune.errors import ConfigError
+
+SCHEDULE = Schedule(batch_size=3, accumulate=4, max_grad_norm=0.5)
+
+
+def made(name='zero2', deepspeed=None, schedule=SCHEDULE, devices=2, bf16=False):
+    return zero_config(SimpleNamespace(schedule=schedule, strategy=Strategy(name, deepspeed)), devices, bf16)
+
+
+@pytest.mark.parametrize('name', ['zero1', 'zero2', 'zero2_offload', 'zero3', 'zero3_offload'])
+@pytest.mark.parametrize('bf16', [False, True])
+def test_auto_is_filled_in(name, bf16):
+    strategy = deepspeed_strategy(name)
+    values = made(name, strategy['deepspeed'], bf16=bf16)
+    assert 'auto' not in json.dumps(values)
+    assert values['train_micro_batch_size_per_gpu'] == 3 and values['gradient_accumulation_steps'] == 4
+    assert values['train_batch_size'] == 24 and values['gradient_clipping'] == 0.5
+    assert values['bf16']['enabled'] is bf16 and values['fp16']['enabled'] is False
+    zero = values['zero_optimization']
+    assert zero['stage'] == int(name[4])
+    assert (zero.get('offload_optimizer', {}).get('device') == 'cpu') == name.endswith('offload')
+
+
+def test_without_a_configuration_the_name_is_enough():
+    for name in ('zero1', 'zero2', 'zero3'):
+        values = made(name)
+        assert values['zero_optimization'] == {'stage': int(name[4])}
+    assert made('zero2_offload')['zero_optimization']['offload_optimizer'] == {'device': 'cpu'}
+    zero = made('zero3_offload')['zero_optimization']
+    assert zero['offload_optimizer'] == zero['offload_param'] == {'device': 'cpu'}
+    assert made(schedule=Schedule(max_grad_norm=None))['gradient_clipping'] == 0.0
+
+
+@pytest.mark.parametrize(
+    ('given', 'said'),
+    [
+        (dict(optimizer={'type': 'Adam'}), 'use the section `optimizer`'),
+        (dict(scheduler={'type': 'WarmupLR'}), 'use the section `schedule`'),
+        (dict(fp16={'enabled': True}), 'enables fp16'),
+        (dict(bf16={'enabled': True}), "write 'auto'"),
+        (dict(train_micro_batch_size_per_gpu=2), 'schedule.batch_size is 3'),
+        (dict(gradient_accumulation_steps=1), 'schedule.accumulate is 4'),
+        (dict(gradient_clipping=1.0), 'schedule.max_grad_norm is 0.5'),
+        (dict(train_batch_size=12), 'devices is 24'),
+        (dict(zero_optimization={'stage': 3}), 'has stage 3, but the strategy is zero2'),
+        (dict(zero_optimization={'stage': 2, 'offload_optimizer': {'device': 'cpu'}}), 'zero2_offload'),
+    ],
+)
+def test_contradictions_are_refused(given, said):
+    with pytest.raises(ConfigError) as error:
+        made(deepspeed=given)
+    assert said in str(error.value)
+
+
+def test_values_that_agree_are_taken_and_the_given_dict_is_left_alone():
+    given = dict(
+        train_micro_batch_size_per_gpu=3, train_batch_size='auto', zero_optimization=dict(reduce_bucket_size=5)
+    )
+    before = json.dumps(given)
+    assert made(deepspeed=given)['zero_optimization'] == dict(reduce_bucket_size=5, stage=2)
+    assert json.dumps(given) == before
+
+
+def test_a_json_file_of_the_user(tmp_path):
+    path = tmp_path / 'ds.json'
+    path.write_text(json.dumps(dict(zero_optimization=dict(stage=3, offload_param=dict(device='cpu')))))
+    strategy = deepspeed_strategy(str(path))
+    assert strategy['name'] == 'zero3_offload'
+    assert made(**strategy)['zero_optimization'] == dict(stage=3, offload_param=dict(device='cpu'))
+    path.write_text(json.dumps(dict(zero_optimization=dict(stage=2, offload_optimizer=dict(device='none')))))
+    assert deepspeed_strategy(str(path))['name'] == 'zero2'
+
+
+@pytest.mark.parametrize(
+    ('text', 'said'),
+    [
+        ('{"zero_optimization": ', 'no DeepSpeed JSON'),
+        ('[1]', 'holds a list'),
+        ('{"zero_optimization": 2}', 'zero_optimization'),
+        ('{}', 'zero_optimization.stage'),
+        ('{"zero_optimization": {"stage": 0}}', 'zero_optimization.stage'),
+        ('{"zero_optimization": {"stage": "2"}}', 'zero_optimization.stage'),
+    ],
+)
+def test_a_broken_json_file(text, said, tmp_path):
+    path = tmp_path / 'ds.json'
+    path.write_text(text)
+    with pytest.raises(ConfigError) as error:
+        deepspeed_strategy(str(path))
+    assert said in str(error.value) and str(path) in str(error.value)
+
+
+def test_an_unknown_name():
+    with pytest.raises(ConfigError, match='did you mean `zero2`'):
+        deepspeed_strategy('zeor2')
+    assert deepspeed_strategy('deepspeed_zero2') == deepspeed_strategy('zero2')

@@ -1,0 +1,59 @@
+"""Every method with every strategy: it goes, or what is said to take instead goes."""
+
+import re
+
+import pytest
+
+from xtune.errors import ConfigError
+from xtune.parallel.compatibility import METHODS, REFUSED, STRATEGIES, check, method_of
+
+
+@pytest.mark.parametrize('method', METHODS)
+@pytest.mark.parametrize('strategy', STRATEGIES)
+def test_the_table(method, strategy):
+    if (method, strategy) not in REFUSED:
+        check(method, strategy, 2)
+        return
+    with pytest.raises(ConfigError) as error:
+        check(method, strategy, 2)
+    text = str(error.value)
+    assert method in text and strategy in text
+    # What comes after 'take' is one of the strategies, or a method with one, for each way out.
+    advised = re.findall(r'\b(?:' + '|'.join(sorted(STRATEGIES, key=len, reverse=True)) + r')\b', text.split('take')[1])
+    assert advised
+    for name in advised:
+        with_qlora = f'qlora preset with {name}' in text
+        check('qlora' if with_qlora else method, name, 2)
+
+
+@pytest.mark.parametrize('method', METHODS)
+@pytest.mark.parametrize('strategy', STRATEGIES)
+def test_on_one_device_only_offload_is_refused(method, strategy):
+    if not strategy.endswith('_offload'):
+        check(method, strategy, 1)
+        return
+    with pytest.raises(ConfigError, match='NPROC_PER_NODE=2'):
+        check(method, strategy, 1)
+
+
+def test_every_refusal_is_of_a_known_pair():
+    assert {m for m, _ in REFUSED} <= set(METHODS) and {s for _, s in REFUSED} <= set(STRATEGIES)
+
+
+def test_unknown_strategy_names_the_close_one():
+    with pytest.raises(ConfigError, match='did you mean `zero2'):
+        check('lora', 'zreo2', 2)
+
+
+@pytest.mark.parametrize(
+    ('lora', 'quantization', 'method'),
+    [
+        (False, None, 'full'),
+        (True, None, 'lora'),
+        (True, dict(load_in_4bit=True), 'qlora'),
+        (True, dict(load_in_8bit=True), 'int8_lora'),
+        (True, dict(nbits=4), 'other_quantised'),
+    ],
+)
+def test_method_of_a_config(lora, quantization, method):
+    assert method_of(lora, quantization) == method

@@ -1,0 +1,177 @@
+"""Processes that are killed, hang, or cannot write: what a person is told, and that the run goes on bit for bit."""
+
+import os
+import shutil
+import signal
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+STEPS, EVERY = 12, 2
+
+
+@pytest.fixture(scope='module')
+def faults(tmp_path_factory, byte_model, write_config, in_processes, figures):
+    """Return (folder, make, whole): `make(name, method, **fault)` writes a config, `whole` are a run's figures."""
+    folder = tmp_path_factory.mktemp('faults')
+    shutil.copy(Path(__file__).with_name('faulty.py'), folder / 'xtune_faulty_hook.py')
+
+    def make(name, method='lora', timeout=60.0, **fault):
+        options = {
+            'base_model': str(byte_model),
+            'schedule.max_steps': STEPS,
+            'checkpoint.every_steps': EVERY,
+            'checkpoint.every_epochs': None,
+            'strategy.timeout': timeout,
+        }
+        if fault:
+            options['custom_imports'] = ['xtune_faulty_hook']
+            options['runner'] = {'custom_hooks': [dict(type='xtune.FaultyHook', **fault)]}
+        return write_config(folder, name, method, **options)
+
+    cases = [dict(name=f'whole_{m}', config=str(make(f'whole_{m}', m)), size=2) for m in ('lora', 'full')]
+    in_processes(cases, folder)
+    return folder, make, {method: figures(folder / f'whole_{method}') for method in ('lora', 'full')}
+
+
+@pytest.fixture
+def train(start):
+    """Return a function (config, *arguments) that starts `NPROC_PER_NODE=2 xtune train`."""
+
+    def run(config, *arguments, **env):
+        command = [sys.executable, '-m', 'xtune', 'train', config, *arguments]
+        return start(command, config.parent, config.stem, NPROC_PER_NODE='2', **env)
+
+    return run
+
+
+@pytest.fixture
+def goes_on(faults, in_processes, figures):
+    """Return a function that resumes the run `name` and compares it with the uninterrupted one."""
+    folder, make, whole = faults
+
+    def check(name, method='lora', lost=EVERY):
+        saved = {int(p.stem.split('_')[1]) for p in (folder / name).glob('iter_*.pth')}
+        before = figures(folder / name)
+        assert max(saved) >= max(step for step, _ in before) - lost
+        assert all(whole[method][key] == value for key, value in before.items())
+        make(name, method)  # the same run, without the fault
+        in_processes([dict(name=f'{name}_again', config=str(folder / f'{name}.py'), size=2, resume=True)], folder)
+        assert figures(folder / name) == whole[method]
+        assert not list((folder / name).glob('.*tmp'))
+
+    return check
+
+
+def test_one_process_is_killed_in_a_step(faults, train, goes_on):
+    folder, make, _ = faults
+    run = train(make('killed', what='die', step=6, ranks=[1]))
+    run.until(lambda: (folder / 'killed' / 'iter_4.pth').exists())
+    began = time.monotonic()
+    assert run.exit() == 1 and time.monotonic() - began < 30
+    assert 'error: rank 1 (process' in run.output and 'was ended by SIGKILL' in run.output
+    assert '--resume' in run.output and 'Traceback' not in run.output
+    goes_on('killed')
+
+
+def test_all_processes_are_killed_while_they_save(faults, train, goes_on):
+    """A pipe that nobody empties stands for a slow disk; what is left of the file is torn."""
+    folder, make, _ = faults
+    work_dir = folder / 'torn'
+    run = train(make('torn', pause=0.3))
+    run.until(lambda: (work_dir / 'iter_2.pth').exists())
+    aside = work_dir / '.iter_6.pth.tmp'
+    os.mkfifo(aside)
+    reader = os.open(aside, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        began = b''
+        while not began:
+            run.until(lambda: run.process.poll() is None)
+            time.sleep(0.05)
+            try:
+                began = os.read(reader, 1000)
+            except BlockingIOError:
+                continue
+        ranks = run.ranks()
+        assert set(ranks) == {0, 1}
+        for pid in ranks.values():
+            os.kill(pid, signal.SIGKILL)
+        assert run.exit() == 1 and 'was ended by SIGKILL' in run.output
+    finally:
+        os.close(reader)
+    aside.unlink()
+    aside.write_bytes(began)
+    assert not (work_dir / 'iter_6.pth').exists() and (work_dir / 'last_checkpoint').read_text() == 'iter_4.pth\n'
+    goes_on('torn')
+
+
+def test_a_torn_part_of_a_full_model_is_passed_over(faults, train, goes_on):
+    """One process dies; the newest checkpoint loses a part, as on a disk that broke. The one before it is taken."""
+    folder, make, _ = faults
+    run = train(make('full', 'full', what='die', step=7, ranks=[0, 1]))
+    assert run.exit() == 1 and 'was ended by SIGKILL' in run.output
+    parts = sorted((folder / 'full' / 'iter_6.pth').iterdir())
+    assert len(parts) == 2
+    parts[1].write_bytes(parts[1].read_bytes()[:-1000])
+    goes_on('full', 'full', lost=EVERY)
+    assert 'is damaged' in (folder / 'full_again_rank_0.log').read_text()
+
+
+@pytest.mark.parametrize('method', ['lora', 'full'])
+def test_full_disk(method, faults, train, goes_on):
+    """/dev/full is a device whose every write fails as on a full disk."""
+    folder, make, _ = faults
+    name = f'disk_{method}'
+    work_dir = folder / name
+    run = train(make(name, method, pause=0.3))
+    run.until(lambda: (work_dir / 'iter_2.pth').exists())
+    if method == 'lora':
+        (work_dir / '.iter_6.pth.tmp').symlink_to('/dev/full')
+    else:
+        run.until(lambda: (work_dir / 'iter_4.pth').exists())
+        shutil.rmtree(work_dir / '.iter_6.pth.tmp', ignore_errors=True)
+        limit_parts(run, work_dir)
+    assert run.exit() == 2
+    assert run.output.count('could not be written') == 1 and '--resume' in run.output
+    assert 'Traceback' not in run.output and not list(work_dir.glob('.*tmp'))
+    goes_on(name, method)
+
+
+def limit_parts(run, work_dir):
+    """Let the second process write no file above 64 KiB, as a quota does."""
+    import resource
+
+    pid = run.ranks()[1]
+    resource.prlimit(pid, resource.RLIMIT_FSIZE, (2**16, 2**16))
+
+
+def test_ctrl_c_leaves_a_checkpoint(faults, train, goes_on):
+    folder, make, _ = faults
+    run = train(make('stopped', pause=0.3))
+    run.until(lambda: 'step 3/' in run.output)
+    run.process.send_signal(signal.SIGINT)
+    assert run.exit() == 130
+    assert 'interrupted after step' in run.output and 'Traceback' not in run.output and 'death' not in run.output
+    goes_on('stopped', lost=0)
+
+
+def test_a_restart_by_the_launcher_goes_on(faults, start, figures):
+    folder, make, whole = faults
+    config = make('restarted', what='die_once', step=6, ranks=[1])
+    torchrun = [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc-per-node=2', '--max-restarts=1']
+    run = start([*torchrun, '-m', 'xtune', 'train', config, '--resume'], folder, 'restarted')
+    assert run.exit() == 0, run.output
+    assert 'holds no checkpoint yet; the run starts anew' in run.output
+    assert 'resuming from' in run.output and 'iter_4.pth' in run.output
+    assert figures(folder / 'restarted') == whole['lora']
+
+
+def test_a_hang_leaves_stacks_and_ends(faults, train):
+    folder, make, _ = faults
+    run = train(make('hung', timeout=6.0, what='hang', step=4, ranks=[1]))
+    assert run.exit() == 2
+    assert 'rank 0 waited 6 s for the other processes' in run.output and 'Traceback' not in run.output
+    stacks = [(folder / 'hung' / f'stacks_rank_{rank}.txt').read_text() for rank in range(2)]
+    assert 'all_reduce' in stacks[0] and 'before_train_iter' in stacks[1]

@@ -1,0 +1,150 @@
+"""Every way to start two processes, and every way to start them wrongly."""
+
+import socket
+import sys
+
+import pytest
+
+XTUNE = [sys.executable, '-m', 'xtune', 'train']
+STEPS = 2
+
+
+@pytest.fixture(scope='module')
+def made(tmp_path_factory, byte_model, write_config):
+    """Return a function that writes a config of two steps and returns (folder, config)."""
+    folder = tmp_path_factory.mktemp('starting')
+
+    def make(name, **options):
+        own = {'base_model': str(byte_model), 'schedule.max_steps': STEPS, 'schedule.max_epochs': 9, **options}
+        return folder, write_config(folder, name, 'lora', **own)
+
+    return make
+
+
+def by_hand(start, ports, folder, config, launcher, variables):
+    """Start two processes as `launcher` would; `variables(rank)` are what it sets."""
+    (port,) = ports(1)
+    return [
+        start([*XTUNE, config, '--launcher', launcher], folder, f'{launcher}_{rank}', PORT=str(port), **variables(rank))
+        for rank in range(2)
+    ]
+
+
+def succeeded(processes, folder, name, figures):
+    for process in processes:
+        assert process.exit() == 0, process.output
+    assert {step for step, key in figures(folder / name) if key == 'loss'} == set(range(1, STEPS + 1))
+    assert sum(process.output.count('2 processes, each with the whole model') for process in processes) == 1
+
+
+def slurm(rank, hosts='127.0.0.1'):
+    return dict(SLURM_PROCID=str(rank), SLURM_NTASKS='2', SLURM_LOCALID=str(rank), SLURM_STEP_NODELIST=hosts)
+
+
+def test_torchrun(made, start, figures):
+    folder, config = made('torchrun')
+    command = [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc-per-node', '2', '-m', 'xtune']
+    succeeded([start([*command, 'train', config], folder, 'torchrun')], folder, 'torchrun', figures)
+
+
+def test_slurm_with_deepspeed(made, start, ports, figures):
+    """Slurm sets no LOCAL_RANK, which DeepSpeed wants."""
+    from xtune.config.strategies import deepspeed_strategy
+
+    folder, config = made('slurm', strategy=deepspeed_strategy('zero2'))
+    processes = by_hand(start, ports, folder, config, 'slurm', slurm)
+    for process in processes:
+        assert process.exit() == 0, process.output
+    assert len(figures(folder / 'slurm')) == 2 * STEPS
+
+
+def test_mpi(made, start, ports, figures):
+    folder, config = made('mpi')
+    names = ('RANK', 'SIZE', 'LOCAL_RANK', 'LOCAL_SIZE')
+
+    def variables(rank):
+        return {f'OMPI_COMM_WORLD_{name}': str(v) for name, v in zip(names, (rank, 2, rank, 2), strict=True)}
+
+    succeeded(by_hand(start, ports, folder, config, 'mpi', variables), folder, 'mpi', figures)
+
+
+def test_two_hosts(made, start, ports, figures):
+    folder, config = made('hosts')
+    env = dict(NNODES='2', NPROC_PER_NODE='1', ADDR='127.0.0.1', PORT=str(ports(1)[0]))
+    processes = [start([*XTUNE, config], folder, f'host_{n}', NODE_RANK=str(n), **env) for n in range(2)]
+    succeeded(processes, folder, 'hosts', figures)
+
+
+def test_a_process_that_never_comes_is_named(made, start, ports):
+    folder, config = made('absent')
+    (port,) = ports(1)
+    for rank, said in ((0, 'rank 1 of 2 did not arrive within 3 s'), (1, 'cannot reach rank 0 at 127.0.0.1')):
+        command = [*XTUNE, config, '--launcher', 'slurm']
+        process = start(command, folder, f'absent_{rank}', PORT=str(port), XTUNE_ARRIVAL='3', **slurm(rank))
+        assert process.exit() == 2
+        assert said in process.output and 'Traceback' not in process.output
+
+
+def test_a_port_that_is_taken_is_named(made, start):
+    folder, config = made('taken')
+    with socket.create_server(('127.0.0.1', 0)) as other:
+        port = str(other.getsockname()[1])
+        process = start([*XTUNE, config, '--launcher', 'slurm'], folder, 'taken', PORT=port, **slurm(0))
+        assert process.exit() == 2
+    assert f'cannot listen at 127.0.0.1:{port}' in process.output and 'set PORT' in process.output
+
+
+@pytest.mark.parametrize('torchrun', [False, True])
+def test_a_users_error_is_told_once(torchrun, made, start):
+    folder, config = made('nowhere', base_model='/no/such/model')
+    if torchrun:
+        launcher = [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc-per-node=2', '-m', 'xtune']
+        process = start([*launcher, 'train', config], folder, 'nowhere_torchrun')
+        assert process.exit() == 1  # torchrun's own
+        assert process.output.count('error: ') == 1, process.output
+    else:
+        process = start([*XTUNE, config], folder, 'nowhere', NPROC_PER_NODE='2')
+        assert process.exit() == 2
+        assert 'Traceback' not in process.output and process.output.count('/no/such/model') == 1
+
+
+def test_a_process_that_cannot_write_why_it_failed(made, start):
+    """On a full disk the launcher finds half of the file in which a process leaves its error."""
+    folder, config = made('half', base_model='/no/such/model')
+    # The limit is for every file, so what is printed goes through a pipe.
+    command = f'(ulimit -f 1; exec {" ".join(map(str, XTUNE))} {config}) 2>&1 | cat; exit ${{PIPESTATUS[0]}}'
+    process = start(['bash', '-c', command], folder, 'half', NPROC_PER_NODE='2', PYTHONDONTWRITEBYTECODE='1')
+    assert process.exit() == 1
+    assert 'is the disk full?' in process.output and 'JSONDecodeError' not in process.output
+
+
+@pytest.mark.parametrize(
+    ('env', 'arguments', 'said'),
+    [
+        (dict(NPROC_PER_NODE='two'), [], "NPROC_PER_NODE must be a whole number from 1 on, got 'two'"),
+        (dict(NNODES='2'), [], 'needs NODE_RANK'),
+        (dict(NNODES='2', NODE_RANK='0'), [], 'NNODES=2 needs ADDR'),
+        (dict(NNODES='2', NODE_RANK='2', ADDR='a'), [], 'NODE_RANK=2, but NNODES=2'),
+        ({}, ['--deepspeed', 'zreo2'], 'did you mean `zero2`'),
+        ({}, ['--launcher', 'slurm'], 'SLURM_PROCID, which is not set'),
+        (dict(XTUNE_ARRIVAL='soon', PORT='29999', **slurm(0)), ['--launcher', 'slurm'], 'XTUNE_ARRIVAL must be'),
+    ],
+)
+def test_bad_values_end_in_one_line(env, arguments, said, made, xtune, monkeypatch):
+    for name, value in env.items():
+        monkeypatch.setenv(name, value)
+    code, _, err = xtune('train', made('bad')[1], *arguments)
+    assert code == 2 and err.startswith('error: ') and err.count('\n') == 1 and said in err
+
+
+def test_more_processes_than_gpus(monkeypatch):
+    """What torch says of GPUs is replaced: there are none here."""
+    import torch
+
+    from xtune.errors import ConfigError
+    from xtune.parallel.launch import Launch, run
+
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
+    monkeypatch.setattr(torch.cuda, 'device_count', lambda: 2)
+    with pytest.raises(ConfigError, match='NPROC_PER_NODE=4, but this host has 2 GPUs'):
+        run(Launch(4, 1, 0, '127.0.0.1', 29500), [])
