@@ -5,8 +5,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from xtune.config.strategies import deepspeed_strategy
 from xtune.config.sections import Schedule, Strategy
+from xtune.config.strategies import deepspeed_strategy
 from xtune.engine.zero_config import zero_config
 from xtune.errors import ConfigError
 
