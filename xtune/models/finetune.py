@@ -86,7 +86,8 @@ class SupervisedFineTuning(BaseModel):
         grad_norm = optim_wrapper.clip()
         loss_sum = torch.stack(sums).sum()
         loss_sum, stops = sum_values(torch.stack([loss_sum, loss_sum.new_tensor(float(stop()))])).unbind()
-        loss, grad_norm, stops = torch.stack([loss_sum / trained, grad_norm.float(), stops]).tolist()
+        grad_norm = grad_norm.float().to(loss_sum.device)  # offloaded gradients have theirs on the CPU
+        loss, grad_norm, stops = torch.stack([loss_sum / trained, grad_norm, stops]).tolist()
         if not (math.isfinite(loss) and math.isfinite(grad_norm)):
             raise explain(self, data, loss, grad_norm)
         optim_wrapper.step()
