@@ -4,6 +4,7 @@ import json
 from types import SimpleNamespace
 
 import pytest
+import torch
 
 from xtune.config.sections import Schedule, Strategy
 from xtune.config.strategies import deepspeed_strategy
@@ -14,7 +15,13 @@ SCHEDULE = Schedule(batch_size=3, accumulate=4, max_grad_norm=0.5)
 
 
 def made(name='zero2', deepspeed=None, schedule=SCHEDULE, devices=2, bf16=False):
-    return zero_config(SimpleNamespace(schedule=schedule, strategy=Strategy(name, deepspeed)), devices, bf16)
+    job = SimpleNamespace(schedule=schedule, strategy=Strategy(name, deepspeed), lora=None)
+    return zero_config(job, devices, torch.bfloat16 if bf16 else torch.float32)
+
+
+def test_an_adapter_stays_in_float32():
+    job = SimpleNamespace(schedule=SCHEDULE, strategy=Strategy('zero2', None), lora=object)
+    assert zero_config(job, 2, torch.bfloat16)['bf16']['enabled'] is False
 
 
 @pytest.mark.parametrize('name', ['zero1', 'zero2', 'zero2_offload', 'zero3', 'zero3_offload'])
