@@ -43,7 +43,7 @@ def build_spread(
     show(llm, dtype)
     if name.startswith('fsdp2'):
         return shard(llm, weights, device, dtype, offload=name.endswith('offload')), dtype
-    partition(llm, weights, zero_config(job, meeting.world.size, dtype), device)
+    partition(llm, weights, zero_config(job, meeting.world.size, dtype), device, meeting.world.local_rank)
     return llm, dtype
 
 

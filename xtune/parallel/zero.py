@@ -132,12 +132,22 @@ class ZeroEngine:
             zero._lazy_init_hp_params_optimizer_state()
 
 
-def partition(llm: torch.nn.Module, weights: Weights, settings: dict[str, Any], device: torch.device) -> None:
+def partition(
+    llm: torch.nn.Module, weights: Weights, settings: dict[str, Any], device: torch.device, local_rank: int
+) -> None:
     """Spread the weights of `llm`, which rank 0 hands out, over all processes as stage 3 does, in place.
+
+    Args:
+        llm: The model.
+        weights: Its weights.
+        settings: DeepSpeed's configuration without 'auto'.
+        device: Of this process.
+        local_rank: Of this process on its host; not every launcher tells DeepSpeed.
 
     Raises:
         ConfigError: DeepSpeed is missing or refuses the configuration.
     """
+    os.environ.setdefault('LOCAL_RANK', str(local_rank))
     deepspeed = _deepspeed()
     weights.strip(llm)
     bf16, first = settings['bf16']['enabled'], None
