@@ -124,6 +124,13 @@ def test_a_quantised_base_must_be_whole_too(model, make_config, xtune):
     assert code == 2 and f'lack {UP}' in err
 
 
+def test_a_folder_without_a_tokenizer_says_so_when_training(model, make_config, xtune):
+    for file in model.glob('tokenizer*'):
+        file.unlink()
+    code, _, err = xtune('train', make_config(base_model=str(model)))
+    assert code == 2 and 'the folder has no tokenizer file; it should be in tokenizer.json' in err
+
+
 def test_a_tokenizer_without_its_vocabulary(model):
     (model / 'tokenizer.json').unlink()
     with pytest.raises(ModelError, match='it should be in tokenizer.json, tokenizer.model, or vocab.json'):

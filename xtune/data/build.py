@@ -11,7 +11,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from ..config.sections import Source
 from ..config.wire import Job
 from ..errors import ConfigError, DataError, ModelError
-from ..models.config_file import reason
+from ..models.config_file import tokenizer_error
 from ..models.folder import check_model_folder, check_vocabulary
 from ..models.legacy.hub import legacy_folder
 from ..models.quiet import quiet
@@ -78,10 +78,7 @@ def load_tokenizer(job: Job) -> PreTrainedTokenizerBase:
     except ModelError:
         raise
     except Exception as error:  # the tokenizers library raises nothing narrower
-        raise ModelError(
-            f'the tokenizer of `{name}` cannot be loaded: {reason(error)[:200]}; it should be in tokenizer.json, '
-            'tokenizer.model, or vocab.json and merges.txt'
-        ) from error
+        raise tokenizer_error(name, error) from error
     check_vocabulary(name, max(tokenizer.get_vocab().values(), default=0))
     return tokenizer
 

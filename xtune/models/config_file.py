@@ -6,6 +6,9 @@ from typing import Any
 from ..errors import ModelError, did_you_mean
 from .legacy.recognise import VARIANTS, read_json
 
+# Names of files that hold a vocabulary.
+VOCABULARIES = ('tokenizer.json', 'vocab.*', '*.model', '*.tiktoken')
+
 _COUNTS = (
     'num_hidden_layers',
     'num_layers',
@@ -99,3 +102,14 @@ def reason(error: Exception) -> str:
     text = str(cause if type(error).__name__.startswith('StrictDataclass') and cause else error)
     text = ' '.join(text.split())
     return f'{type(error).__name__} {text}' if isinstance(error, KeyError) else text or type(error).__name__
+
+
+def tokenizer_error(name: str, error: Exception) -> ModelError:
+    """Return what a person can do about the tokenizer of the folder or hub model `name`, which raised `error`."""
+    # What transformers says without a file names three mechanisms of its own.
+    absent = Path(name).is_dir() and not any(any(Path(name).glob(form)) for form in VOCABULARIES)
+    why = 'the folder has no tokenizer file' if absent else reason(error)[:200]
+    return ModelError(
+        f'the tokenizer of {name} cannot be loaded: {why}; it should be in tokenizer.json, tokenizer.model, or '
+        'vocab.json and merges.txt, which come with the model'
+    )

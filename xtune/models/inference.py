@@ -17,7 +17,7 @@ from transformers import (
 
 from ..errors import ModelError
 from .adapter import with_adapter
-from .config_file import reason
+from .config_file import reason, tokenizer_error
 from .device import require_bitsandbytes
 from .folder import check_adapter_folder, check_model_folder
 from .legacy.hub import legacy_folder
@@ -105,10 +105,7 @@ def load_tokenizer_of(*folders: str | None, variant: str | None = None) -> PreTr
             with quiet():
                 return AutoTokenizer.from_pretrained(name, trust_remote_code=False)
         except Exception as error:  # the tokenizers library raises nothing narrower
-            raise ModelError(
-                f'the tokenizer of {name} cannot be loaded: {reason(error)[:200]}; it should be in tokenizer.json, '
-                'tokenizer.model, or vocab.json and merges.txt'
-            ) from error
+            raise tokenizer_error(name, error) from error
     raise ModelError(f'there is no tokenizer in {" or ".join(str(f) for f in folders if f)}')
 
 
