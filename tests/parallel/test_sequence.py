@@ -2,13 +2,13 @@
 
 import json
 import os
-import socket
 import subprocess
 import sys
 
 import numpy as np
 import pytest
 import torch
+from torch.distributed import TCPStore
 
 from xtune.data.batches import Columns, collate
 from xtune.data.steps import Share
@@ -85,16 +85,16 @@ def processes(folder, script, arguments, count=2):
     """Run `script` in `count` processes that form a world; return their exit codes and outputs."""
     path = folder / 'worker.py'
     path.write_text(script, encoding='utf-8')
-    with socket.socket() as found:
-        found.bind(('127.0.0.1', 0))
-        port = found.getsockname()[1]
+    # As torchrun does, the parent has the store: it outlives each training, so that one worker may do several.
+    store = TCPStore('127.0.0.1', 0, is_master=True, wait_for_workers=False)
     started = []
     for rank in range(count):
-        world = dict(RANK=rank, LOCAL_RANK=rank, WORLD_SIZE=count, MASTER_ADDR='127.0.0.1', MASTER_PORT=port)
+        world = dict(RANK=rank, LOCAL_RANK=rank, WORLD_SIZE=count, MASTER_ADDR='127.0.0.1', MASTER_PORT=store.port)
         environment = {
             **os.environ,
             'HF_HUB_OFFLINE': '1',
             'OMP_NUM_THREADS': '1',
+            'TORCHELASTIC_USE_AGENT_STORE': 'True',
             **{k: str(v) for k, v in world.items()},
         }
         command = [sys.executable, str(path), *map(str, arguments)]
