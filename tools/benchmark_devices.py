@@ -3,7 +3,9 @@
 
     python tools/benchmark_devices.py FOLDER                           an 8B-shaped random model on 1 and 2 GPUs
     python tools/benchmark_devices.py FOLDER --cases full:fsdp2        one case only
-    python tools/benchmark_devices.py FOLDER --tiny --length 32        a tiny model, on CPUs too
+    python tools/benchmark_devices.py FOLDER --model tiny --length 32  a tiny model, on CPUs too
+    python tools/benchmark_devices.py FOLDER --model 70b --layers 2 4 --devices 2 --batch 1
+                                                       what a layer of 70B needs, for tools/plan_memory.py
 
 Every run is `xtune train` of its own, on rows of random token ids, all trained, with the activations of every layer
 recomputed. The sequences of an optimizer step are the same on any number of devices, so that losses can be compared:
@@ -40,7 +42,8 @@ def arguments(given: list[str] | None) -> argparse.Namespace:
     parser.add_argument('--length', type=int, default=2048, help='tokens of a sequence (default: 2048)')
     parser.add_argument('--one-layers', type=int, help='depth of full runs on one device (default: what fits)')
     parser.add_argument('--timeout', type=float, default=900, help='seconds of a run (default: 900)')
-    parser.add_argument('--tiny', action='store_true', help='a tiny model instead of 8B')
+    parser.add_argument('--model', choices=list(material.SHAPES), default='8b', help='its shape (default: 8b)')
+    parser.add_argument('--layers', type=int, nargs='+', help='depths of every run (default: that of the shape)')
     args = parser.parse_args(given)
     if any(max(args.devices) % count for count in args.devices):
         parser.error(f'--devices {args.devices}: the largest must be a multiple of each')
@@ -53,8 +56,8 @@ def arguments(given: list[str] | None) -> argparse.Namespace:
 def make(args: argparse.Namespace, folder: Path) -> dict:
     """Make models and rows in a process of its own; return what the machine is."""
     most = max(args.devices)
-    wanted = dict(folder=str(folder), tiny=args.tiny, one_layers=args.one_layers, batch=args.batch, length=args.length)
-    wanted |= dict(rows=args.steps * args.batch * most, devices=most)
+    wanted = dict(folder=str(folder), model=args.model, layers=args.layers, one_layers=args.one_layers)
+    wanted |= dict(rows=args.steps * args.batch * most, devices=most, batch=args.batch, length=args.length)
     environment = os.environ | dict(PYTHONPATH=os.pathsep.join([str(runs.TOOLS), os.environ.get('PYTHONPATH', '')]))
     made = subprocess.run([sys.executable, '-m', material.__name__, json.dumps(wanted)], env=environment)
     if made.returncode:
@@ -74,7 +77,8 @@ def main(given: list[str] | None = None) -> None:
     )
     print(title)
     results = []
-    for case in runs.cases(args.cases, args.devices, machine['layers'], machine['one_layers']):
+    depths = [(depth, depth) for depth in args.layers or ()] or [(machine['layers'], machine['one_layers'])]
+    for case in [one for depth in depths for one in runs.cases(args.cases, args.devices, *depth)]:
         result = runs.run(case, folder, args.timeout, **settings)
         results.append(result)
         print(f'{case.name}: {result.problem or f"{result.speed:,.0f} tokens/s"} ({result.seconds:.0f} s)', flush=True)

@@ -19,7 +19,7 @@ def tool():
 
 
 def test_one_process_and_two_train_alike_and_save_nothing(tool, tmp_path):
-    arguments = ['--tiny', '--cases', 'lora:ddp', '--steps', '3', '--batch', '1', '--length', '16', '--timeout', '300']
+    arguments = '--model tiny --layers 2 --cases lora:ddp --steps 3 --batch 1 --length 16 --timeout 300'.split()
     with pytest.raises(SystemExit) as stopped:
         tool('benchmark_devices').main([str(tmp_path), *arguments])
     page = (tmp_path / 'benchmark.md').read_text('utf-8')
@@ -29,7 +29,7 @@ def test_one_process_and_two_train_alike_and_save_nothing(tool, tmp_path):
     assert two['losses'] == pytest.approx(one['losses'], rel=1e-5) and two['loss_difference'] < 1e-5
     assert one['losses'][0] == pytest.approx(6.24, abs=0.3)  # ln 512
     assert one['speed'] > 0 and one['memory'] > 0 and two['efficiency'] == two['speed'] / one['speed']
-    assert not list(tmp_path.rglob('*.pth')) and '| lora | ddp | 2 | 3 |' in page
+    assert not list(tmp_path.rglob('*.pth')) and '| lora | ddp | 2 | 2 |' in page
 
 
 def test_the_default_cases_share_one_run_on_one_device_and_end_with_the_whole_depth(tool):
@@ -57,7 +57,7 @@ def test_the_depth_on_one_device_follows_from_its_memory(tool):
 
 @pytest.mark.parametrize(
     ('gpus', 'devices', 'tiny', 'said'),
-    [(0, 2, False, 'add --tiny'), (1, 2, True, 'has 1 GPUs'), (0, 2, True, ''), (2, 2, False, '')],
+    [(0, 2, False, 'add --model tiny'), (1, 2, True, 'has 1 GPUs'), (0, 2, True, ''), (2, 2, False, '')],
 )
 def test_a_machine_that_is_too_small_is_refused(tool, gpus, devices, tiny, said):
     text = tool('devices.material').refusal(gpus, devices, tiny)

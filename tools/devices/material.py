@@ -25,6 +25,10 @@ TINY = (
     | dict(vocab_size=512, hidden_size=32, intermediate_size=64, num_hidden_layers=3, num_attention_heads=4)
     | dict(num_key_value_heads=2)
 )
+SEVENTY_B = EIGHT_B | dict(
+    hidden_size=8192, intermediate_size=28672, num_hidden_layers=80, num_attention_heads=64, num_key_value_heads=8
+)
+SHAPES = {'8b': EIGHT_B, '70b': SEVENTY_B, 'tiny': TINY}
 # Weight, gradient and two moments of Adam in float32.
 TRAINED = 16
 # Bytes that the loss takes of each logit: bf16, float32, and the gradients of both.
@@ -77,7 +81,7 @@ def make_rows(path: Path, count: int, length: int, vocabulary: int) -> None:
 def refusal(gpus: int, devices: int, tiny: bool) -> str:
     """Return why this machine, with so many GPUs, cannot run on `devices`; an empty text if it can."""
     if not gpus and not tiny:
-        return 'error: this machine has no GPU, and an 8B model needs one; add --tiny'
+        return 'error: this machine has no GPU, and an 8B model needs one; add --model tiny'
     return f'error: --devices {devices}, but this machine has {gpus} GPUs' if 0 < gpus < devices else ''
 
 
@@ -87,16 +91,16 @@ def main(wanted: dict) -> None:
 
     folder = Path(wanted['folder'])
     gpus = torch.cuda.device_count()
-    refused = refusal(gpus, wanted['devices'], wanted['tiny'])
+    refused = refusal(gpus, wanted['devices'], wanted['model'] == 'tiny')
     if refused:
         sys.exit(refused)
     folder.mkdir(parents=True, exist_ok=True)
-    shape = TINY if wanted['tiny'] else EIGHT_B
+    shape = SHAPES[wanted['model']]
     one = wanted['one_layers']
     if not one:
         memory = torch.cuda.get_device_properties(0).total_memory if gpus else 2**34
         one = depth_that_fits(shape, memory, wanted['batch'] * wanted['length'])
-    for layers in {shape['num_hidden_layers'], one}:
+    for layers in set(wanted['layers'] or (shape['num_hidden_layers'], one)):
         make_model(folder / f'model_{layers}', shape | dict(num_hidden_layers=layers))
     make_rows(folder / 'rows.jsonl', wanted['rows'], wanted['length'], shape['vocab_size'])
     name = torch.cuda.get_device_name(0) if gpus else 'CPU'
