@@ -5,16 +5,18 @@
     python tools/plan_memory.py config.json --gpus 8 --gb 80  the model of a config.json on eight GPUs of 80 GB
 
 GB are 1e9 bytes. With N devices, L layers, width H, vocabulary V, T tokens in a forward pass, and activations of all
-layers recomputed, a device under FSDP2 or ZeRO-3 holds
+layers recomputed, a device under FSDP2 holds its slices and the largest of what follows.
 
-    slices       bytes of all parameters / N   frozen: 2 (bf16) or 0.516 (NF4 in layers, double quantised);
-                                               trained: 16 (float32 weight, gradient, two moments of Adam)
-    whole        two layers, embedding and head as they are computed with (bf16, or NF4 in layers); where they are
-                 trained, the float32 gradients of one layer, embedding and head too
-    activations  T x H x (2 L + 40)            bf16 inputs of all layers, and the layer at work
-    logits       T x V x 12                    bf16 and float32, and the gradients of both
+    slices    bytes of all parameters / N, frozen: 2 (bf16) or 0.516 (NF4 in layers, double quantised);
+              trained: 16 (float32 weight, gradient, two moments of Adam). With offload they lie on the host
+    gathering embedding and head twice (as received, and as computed with: 2 bytes each), two layers
+    loss      embedding and head, T x V x 12 (logits in bf16 and float32, and the gradients of both), inputs of layers
+    backward  embedding and head, two layers, inputs of all layers (T x H x 2 each), 40 x T x H of the layer at work
+    full      loss and two layers; or, in the optimizer step, 4 bytes a parameter / N; with offload, gathering and
+              gradients on their way to the host: 0.4 bytes a parameter of the layers, 1.07 of embedding and head
 
-times 1.1 for what allocators lose, and 1 GB for CUDA and NCCL. With offload the slices lie in the host's memory.
+times 1.1 for what allocators lose, and 1 GB for CUDA and NCCL. Without these two, it is within 4 % of the peaks that
+`benchmark_devices.py --model 70b` measured (devices/layers_70b.json), from which the last line's factors are.
 """
 
 import argparse
@@ -22,7 +24,8 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-BF16, NF4, TRAINED = 2.0, 0.516, 16.0
+BF16, NF4, TRAINED, STEP = 2.0, 0.516, 16.0, 4.0  # bytes of a parameter
+LEAVING = (0.4, 1.07)  # of layers, and of embedding and head
 SLACK, CONTEXT = 1.1, 1.0
 RANK, TOKENS = 16, 2048
 METHODS = ('qlora', 'lora', 'full')
@@ -82,19 +85,35 @@ def parameters(shape: dict) -> tuple[float, float, float]:
 
 def need(method: str, shape: dict, machine: Machine, tokens: int = TOKENS, rank: int = RANK) -> Need:
     """Return what `method` needs on `machine` with `tokens` tokens in a forward pass and adapters of `rank`."""
-    layers, width, vocabulary = shape['num_hidden_layers'], shape['hidden_size'], shape['vocab_size']
-    layer, adapter, ends = parameters(shape)
-    compute = NF4 if method == 'qlora' else BF16
-    whole = 2 * layer * compute + ends * BF16
-    if method == 'full':
-        sliced = (layers * layer + ends) * TRAINED
-        whole += (layer + ends) * 4
-    else:
-        sliced = layers * layer * compute + ends * BF16 + layers * adapter * rank * TRAINED
-    activations = tokens * width * (2 * layers + 40) + tokens * vocabulary * 12
+    sliced = slices(method, shape, rank)
     own = sliced / machine.gpus
-    device = SLACK * (whole + activations + (0 if machine.offload else own)) / 1e9 + CONTEXT
-    return Need(device, own * machine.gpus / machine.hosts / 1e9 if machine.offload else 0.0)
+    held = passing(method, shape, machine, tokens) + (0 if machine.offload else own)
+    host = own * machine.gpus / machine.hosts / 1e9 if machine.offload else 0.0
+    return Need(SLACK * held / 1e9 + CONTEXT, host)
+
+
+def slices(method: str, shape: dict, rank: int = RANK) -> float:
+    """Return the bytes that all devices hold together as long as the run lasts."""
+    layer, adapter, ends = parameters(shape)
+    layers = shape['num_hidden_layers']
+    if method == 'full':
+        return (layers * layer + ends) * TRAINED
+    return layers * layer * (NF4 if method == 'qlora' else BF16) + ends * BF16 + layers * adapter * rank * TRAINED
+
+
+def passing(method: str, shape: dict, machine: Machine, tokens: int = TOKENS) -> float:
+    """Return the most bytes that a device holds for a while beside its slices."""
+    layers, width = shape['num_hidden_layers'], shape['hidden_size']
+    layer, _, ends = parameters(shape)
+    two = 2 * layer * (NF4 if method == 'qlora' else BF16)
+    inputs, logits = tokens * width * 2 * layers, tokens * shape['vocab_size'] * 12
+    gathering = 2 * ends * BF16 + two
+    moments = [gathering, ends * BF16 + logits + inputs, ends * BF16 + two + inputs + 40 * tokens * width]
+    if method == 'full':
+        moments.append(ends * BF16 + logits + inputs + two)
+        leaving = gathering + LEAVING[0] * layers * layer + LEAVING[1] * ends
+        moments.append(leaving if machine.offload else (layers * layer + ends) * STEP / machine.gpus)
+    return max(moments)
 
 
 def table(shape: dict = LLAMA_70B, machines: list[Machine] = MACHINES) -> str:

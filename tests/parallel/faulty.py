@@ -13,7 +13,7 @@ from xtune.registry import HOOKS
 class FaultyHook(Hook):
     """Before step `step` (from 1) the processes `ranks` do `what`: 'die' (SIGKILL), 'die_once', or 'hang'.
 
-    Every step takes `pause` seconds more.
+    With 'slow_disk' what is written from then on does not reach the disk. Every step takes `pause` seconds more.
     """
 
     def __init__(self, what: str = '', step: int = 0, ranks: tuple = (), pause: float = 0.0) -> None:
@@ -25,5 +25,8 @@ class FaultyHook(Hook):
             return
         if self.what == 'hang':
             time.sleep(3600)
+        if self.what == 'slow_disk':
+            os.fsync = lambda file: time.sleep(3600)
+            return
         if self.what == 'die' or os.environ['TORCHELASTIC_RESTART_COUNT'] == '0':
             os.kill(os.getpid(), signal.SIGKILL)

@@ -1,6 +1,7 @@
 """Processes that are killed, hang, or cannot write: what a person is told, and that the run goes on bit for bit."""
 
 import os
+import resource
 import shutil
 import signal
 import sys
@@ -76,37 +77,25 @@ def test_one_process_is_killed_in_a_step(faults, train, goes_on):
     goes_on('killed')
 
 
+@pytest.mark.slow
 def test_all_processes_are_killed_while_they_save(faults, train, goes_on):
-    """A pipe that nobody empties stands for a slow disk; what is left of the file is torn."""
+    """What is left of the file is torn."""
     folder, make, _ = faults
     work_dir = folder / 'torn'
-    run = train(make('torn', pause=0.3))
-    run.until(lambda: (work_dir / 'iter_2.pth').exists())
+    run = train(make('torn', what='slow_disk', step=6, ranks=[0]))
     aside = work_dir / '.iter_6.pth.tmp'
-    os.mkfifo(aside)
-    reader = os.open(aside, os.O_RDONLY | os.O_NONBLOCK)
-    try:
-        began = b''
-        while not began:
-            run.until(lambda: run.process.poll() is None)
-            time.sleep(0.05)
-            try:
-                began = os.read(reader, 1000)
-            except BlockingIOError:
-                continue
-        ranks = run.ranks()
-        assert set(ranks) == {0, 1}
-        for pid in ranks.values():
-            os.kill(pid, signal.SIGKILL)
-        assert run.exit() == 1 and 'was ended by SIGKILL' in run.output
-    finally:
-        os.close(reader)
-    aside.unlink()
-    aside.write_bytes(began)
+    run.until(lambda: aside.exists() and aside.stat().st_size > 2**16)
+    ranks = run.ranks()
+    assert set(ranks) == {0, 1}
+    for pid in ranks.values():
+        os.kill(pid, signal.SIGKILL)
+    assert run.exit() == 1 and 'was ended by SIGKILL' in run.output
+    aside.write_bytes(aside.read_bytes()[: 2**16])
     assert not (work_dir / 'iter_6.pth').exists() and (work_dir / 'last_checkpoint').read_text() == 'iter_4.pth\n'
     goes_on('torn')
 
 
+@pytest.mark.slow
 def test_a_torn_part_of_a_full_model_is_passed_over(faults, train, goes_on):
     """One process dies; the newest checkpoint loses a part, as on a disk that broke. The one before it is taken."""
     folder, make, _ = faults
@@ -119,34 +108,22 @@ def test_a_torn_part_of_a_full_model_is_passed_over(faults, train, goes_on):
     assert 'is damaged' in (folder / 'full_again_rank_0.log').read_text()
 
 
-@pytest.mark.parametrize('method', ['lora', 'full'])
+@pytest.mark.parametrize('method', [pytest.param('lora', marks=pytest.mark.slow), 'full'])
 def test_full_disk(method, faults, train, goes_on):
-    """/dev/full is a device whose every write fails as on a full disk."""
+    """A limit on the size of files, as a quota sets, for the process that writes an adapter or part of a model."""
     folder, make, _ = faults
     name = f'disk_{method}'
     work_dir = folder / name
     run = train(make(name, method, pause=0.3))
-    run.until(lambda: (work_dir / 'iter_2.pth').exists())
-    if method == 'lora':
-        (work_dir / '.iter_6.pth.tmp').symlink_to('/dev/full')
-    else:
-        run.until(lambda: (work_dir / 'iter_4.pth').exists())
-        shutil.rmtree(work_dir / '.iter_6.pth.tmp', ignore_errors=True)
-        limit_parts(run, work_dir)
+    run.until(lambda: (work_dir / 'iter_4.pth').exists())
+    resource.prlimit(run.ranks()[method == 'full'], resource.RLIMIT_FSIZE, (2**16, 2**16))
     assert run.exit() == 2
     assert run.output.count('could not be written') == 1 and '--resume' in run.output
     assert 'Traceback' not in run.output and not list(work_dir.glob('.*tmp'))
     goes_on(name, method)
 
 
-def limit_parts(run, work_dir):
-    """Let the second process write no file above 64 KiB, as a quota does."""
-    import resource
-
-    pid = run.ranks()[1]
-    resource.prlimit(pid, resource.RLIMIT_FSIZE, (2**16, 2**16))
-
-
+@pytest.mark.slow
 def test_ctrl_c_leaves_a_checkpoint(faults, train, goes_on):
     folder, make, _ = faults
     run = train(make('stopped', pause=0.3))
@@ -157,6 +134,7 @@ def test_ctrl_c_leaves_a_checkpoint(faults, train, goes_on):
     goes_on('stopped', lost=0)
 
 
+@pytest.mark.slow
 def test_a_restart_by_the_launcher_goes_on(faults, start, figures):
     folder, make, whole = faults
     config = make('restarted', what='die_once', step=6, ranks=[1])
@@ -168,6 +146,7 @@ def test_a_restart_by_the_launcher_goes_on(faults, start, figures):
     assert figures(folder / 'restarted') == whole['lora']
 
 
+@pytest.mark.slow
 def test_a_hang_leaves_stacks_and_ends(faults, train):
     folder, make, _ = faults
     run = train(make('hung', timeout=6.0, what='hang', step=4, ranks=[1]))

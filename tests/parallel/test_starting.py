@@ -41,6 +41,7 @@ def slurm(rank, hosts='127.0.0.1'):
     return dict(SLURM_PROCID=str(rank), SLURM_NTASKS='2', SLURM_LOCALID=str(rank), SLURM_STEP_NODELIST=hosts)
 
 
+@pytest.mark.slow
 def test_torchrun(made, start, figures):
     folder, config = made('torchrun')
     command = [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc-per-node', '2', '-m', 'xtune']
@@ -58,6 +59,7 @@ def test_slurm_with_deepspeed(made, start, ports, figures):
     assert len(figures(folder / 'slurm')) == 2 * STEPS
 
 
+@pytest.mark.slow
 def test_mpi(made, start, ports, figures):
     folder, config = made('mpi')
     names = ('RANK', 'SIZE', 'LOCAL_RANK', 'LOCAL_SIZE')
@@ -108,6 +110,7 @@ def test_a_users_error_is_told_once(torchrun, made, start):
         assert 'Traceback' not in process.output and process.output.count('/no/such/model') == 1
 
 
+@pytest.mark.slow
 def test_a_process_that_cannot_write_why_it_failed(made, start):
     """On a full disk the launcher finds half of the file in which a process leaves its error."""
     folder, config = made('half', base_model='/no/such/model')
