@@ -8,7 +8,9 @@ import sys
 import pytest
 import torch
 
-from xtune.engine import files
+from xtune.engine import files, saving
+from xtune.engine.saving import Saving
+from xtune.engine.state import TrainedState
 from xtune.errors import CheckpointError
 
 CONTENT = dict(state_dict={'w': torch.arange(1000.0)}, meta=dict(export={}, iter=3))
@@ -20,7 +22,7 @@ class Evil:
 
 
 def test_saved_content_comes_back(tmp_path):
-    files.save(CONTENT, tmp_path / 'iter_3.pth')
+    Saving(CONTENT, tmp_path / 'iter_3.pth').finish()
     assert torch.equal(files.load(tmp_path / 'iter_3.pth')['state_dict']['w'], CONTENT['state_dict']['w'])
     assert [p.name for p in tmp_path.iterdir()] == ['iter_3.pth']
 
@@ -30,9 +32,9 @@ def test_file_takes_the_place_of_parts_and_the_other_way_round(tmp_path):
     for aside in (path, tmp_path / '.iter_3.pth.tmp'):  # of a run that was killed
         aside.mkdir()
         (aside / files.part_name(0, 2)).touch()
-    files.save(CONTENT, path)
+    Saving(CONTENT, path).finish()
     assert path.is_file()
-    files.save_part(CONTENT, path)
+    Saving(CONTENT, path, split=True).finish()
     assert [p.name for p in path.iterdir()] == [files.part_name(0, 1)]
     assert files.load(path)['meta']['iter'] == 3 and [p.name for p in tmp_path.iterdir()] == ['iter_3.pth']
 
@@ -50,7 +52,7 @@ def test_code_in_a_pth_is_refused_and_not_run(tmp_path, monkeypatch):
 
 def test_damage_is_found(tmp_path):
     path = tmp_path / 'iter_3.pth'
-    files.save(CONTENT, path)
+    Saving(CONTENT, path).finish()
     whole = path.read_bytes()
     path.write_bytes(whole[: len(whole) // 2])
     with pytest.raises(CheckpointError, match='iter_3.pth is damaged or cut off'):
@@ -69,21 +71,45 @@ def test_something_else_is_no_checkpoint(tmp_path):
         files.load(tmp_path / 'b.pth')
 
 
-def test_full_disk_leaves_nothing_half_written(tmp_path):
+@pytest.mark.parametrize('background', [False, True])
+def test_full_disk_leaves_nothing_half_written(tmp_path, background):
     """A limit on the size of files makes the real write fail, as a full disk would."""
     program = (
         'import resource, signal, sys, torch\n'
         'from pathlib import Path\n'
-        'from xtune.engine import files\n'
+        'from xtune.engine.saving import Saving\n'
         'signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n'
         'resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, resource.RLIM_INFINITY))\n'
-        'files.save(dict(state_dict={"w": torch.zeros(1_000_000)}, meta={}), Path(sys.argv[1]))\n'
+        'background = sys.argv[2] == "True"\n'
+        'content = dict(state_dict={"w": torch.zeros(1_000_000)}, meta={})\n'
+        'Saving(content, Path(sys.argv[1]), background=background).finish()\n'
     )
-    files.save(CONTENT, tmp_path / 'iter_1.pth')
-    done = subprocess.run([sys.executable, '-c', program, tmp_path / 'iter_2.pth'], capture_output=True, text=True)
+    Saving(CONTENT, tmp_path / 'iter_1.pth').finish()
+    command = [sys.executable, '-c', program, tmp_path / 'iter_2.pth', str(background)]
+    done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode != 0 and 'CheckpointError' in done.stderr and 'could not be written' in done.stderr
     assert 'MiB free' in done.stderr
     assert [p.name for p in tmp_path.iterdir()] == ['iter_1.pth']
+
+
+def test_what_was_written_is_read_again(tmp_path, monkeypatch):
+    """A disk that keeps something else than it was given."""
+    real = torch.save
+    monkeypatch.setattr(saving.torch, 'save', lambda content, file: real({**content, 'state_dict': {}}, file))
+    with pytest.raises(CheckpointError, match='read again after it was written'):
+        Saving(CONTENT, tmp_path / 'iter_3.pth').finish()
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_tensor_gathered_in_another_shape_is_not_saved():
+    """What ZeRO-3 leaves in place of a weight is an empty tensor."""
+
+    class Access:
+        def weight(self, parameter):
+            return parameter.new_empty(0) if parameter.dim() == 1 else parameter
+
+    with pytest.raises(CheckpointError, match=r'bias is \(3,\), but was gathered as \(0,\)'):
+        TrainedState(torch.nn.Linear(2, 3), Access()).get()
 
 
 def test_random_numbers_go_on_after_restoring():

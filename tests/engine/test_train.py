@@ -60,6 +60,24 @@ def test_run_leaves_checkpoints_figures_and_adapter(method, make_config, xtune, 
     assert ('epoch_2_hf' in names) == (method != 'full')
 
 
+def test_checkpoints_written_in_the_background_are_those_of_their_step(make_config, xtune, tmp_path, monkeypatch):
+    """A slow disk: the next steps are taken meanwhile, and change nothing of what is written."""
+    options = {'schedule.max_epochs': 4, 'checkpoint.every_steps': 1, 'checkpoint.keep': None, 'log.plot': False}
+    assert xtune('train', make_config('full', 'one', **options))[0] == 0
+    fsync, saves = os.fsync, []
+    monkeypatch.setattr(os, 'fsync', lambda file: (saves.append(time.sleep(0.2)), fsync(file)))
+    code, out, err = xtune('train', make_config('full', 'two', **options, **{'checkpoint.background': True}))
+    assert code == 0, err
+    first, second = ({p.name: p for p in (tmp_path / name).glob('*.pth')} for name in ('one', 'two'))
+    assert set(first) == set(second) and len(first) == len(saves) == 8
+    for name, path in first.items():
+        a, b = (torch.load(p, weights_only=True) for p in (path, second[name]))
+        assert a['meta']['iter'] == b['meta']['iter']
+        assert all(torch.equal(a['state_dict'][k], b['state_dict'][k]) for k in a['state_dict'])
+        for number, states in a['optimizer'].items():
+            assert all(torch.equal(states[k], b['optimizer'][number][k]) for k in states)
+
+
 def test_loss_falls(make_config, xtune, tmp_path):
     options = {'schedule.max_epochs': 10, 'optimizer.lr': 1e-2, 'checkpoint.every_steps': None}
     xtune('train', make_config('full', **options))

@@ -19,12 +19,13 @@ def faults(tmp_path_factory, byte_model, write_config, in_processes, figures):
     folder = tmp_path_factory.mktemp('faults')
     shutil.copy(Path(__file__).with_name('faulty.py'), folder / 'xtune_faulty_hook.py')
 
-    def make(name, method='lora', timeout=60.0, **fault):
+    def make(name, method='lora', timeout=60.0, background=False, **fault):
         options = {
             'base_model': str(byte_model),
             'schedule.max_steps': STEPS,
             'checkpoint.every_steps': EVERY,
             'checkpoint.every_epochs': None,
+            'checkpoint.background': background,
             'strategy.timeout': timeout,
         }
         if fault:
@@ -114,7 +115,7 @@ def test_full_disk(method, faults, train, goes_on):
     folder, make, _ = faults
     name = f'disk_{method}'
     work_dir = folder / name
-    run = train(make(name, method, pause=0.3))
+    run = train(make(name, method, background=True, pause=0.3))
     run.until(lambda: (work_dir / 'iter_4.pth').exists())
     resource.prlimit(run.ranks()[method == 'full'], resource.RLIMIT_FSIZE, (2**16, 2**16))
     assert run.exit() == 2

@@ -159,6 +159,7 @@ class Checkpoint:
     every_epochs: int | None = knob('Epochs between epoch_N.pth files; None: none.', 1, low=1)
     keep: int | None = knob('How many of the newest checkpoints stay on disk; None: all.', 2, low=1)
     export_adapter: bool = knob('Also write the adapter in Hugging Face format beside each checkpoint.', True)
+    background: bool = knob('Train on while all weights are written (from a copy in host memory).', False)
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Checkpoint files: written aside and renamed, loaded without executing code, verified before use.
+"""Checkpoint files: what is in them, loaded without executing code, verified before use. `saving` writes them.
 
 A checkpoint is a .pth whose content is tensors and plain Python values. After full fine-tuning in several processes it
 is a folder of that name, one part from each, and `load` joins them without reading the tensors:
@@ -9,74 +9,25 @@ is a folder of that name, one part from each, and `load` joins them without read
     meta        iter, epoch, plan, config (text), export (what a Hugging Face folder needs, see models/export.py)
 """
 
-import os
 import pickle
 import random
 import re
 import shutil
 import zipfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 
 from ..atomic import write_text
 from ..errors import CheckpointError
-from ..parallel.together import failing_together, rank, size
 
 POINTER = 'last_checkpoint'
 _PART = re.compile(r'part_(\d+)_of_(\d+)\.pth')
 _OWN_NAME = re.compile(r'(iter|epoch)_\d+\.pth')
 
 
-def save(content: dict[str, Any], path: Path) -> None:
-    """Write a checkpoint; `path` is either whole or not there.
-
-    Raises:
-        CheckpointError: It could not be written (disk full, no permission); nothing is left behind.
-    """
-    aside = path.with_name(f'.{path.name}.tmp')
-    try:
-        _clear(aside)
-        with aside.open('wb') as file:
-            torch.save(content, file)
-            file.flush()
-            os.fsync(file.fileno())
-        if path.is_dir():  # parts that a run in several processes left
-            _clear(path)
-        os.replace(aside, path)
-    except (OSError, RuntimeError) as error:  # torch reports a failed write as RuntimeError
-        raise write_error(path, error) from error
-    finally:
-        aside.unlink(missing_ok=True)
-
-
-def save_part(content: dict[str, Any], path: Path) -> None:
-    """Write this process' part of the checkpoint folder `path`, which appears once the parts of all are whole.
-
-    Raises:
-        CheckpointError: Some process could not write its part; nothing is left behind.
-    """
-    aside = path.with_name(f'.{path.name}.tmp')
-    try:
-        with failing_together():
-            if rank() == 0:
-                _make(aside)
-        with failing_together():
-            save(content, aside / part_name(rank(), size()))
-        with failing_together():
-            if rank() == 0:
-                _clear(path)
-                os.replace(aside, path)
-    except CheckpointError:
-        shutil.rmtree(aside, ignore_errors=True)
-        raise
-
-
-def _clear(path: Path) -> None:
+def clear(path: Path) -> None:
     """Remove a file or a folder, if it is there."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
@@ -87,41 +38,7 @@ def _clear(path: Path) -> None:
 def sweep(work_dir: Path) -> None:
     """Remove what a killed run had half written; such a piece may be as large as a checkpoint."""
     for path in [*work_dir.glob('.*.pth.tmp'), *work_dir.glob('.*_hf.tmp')]:
-        _clear(path)
-
-
-def _make(folder: Path) -> None:
-    try:
-        _clear(folder)
-        folder.mkdir(parents=True)
-    except OSError as error:
-        raise write_error(folder, error) from error
-
-
-def write_error(path: Path, error: Exception) -> CheckpointError:
-    """Return the error that says what could not be written, and how much room there is."""
-    reason = error.__context__ if isinstance(error.__context__, OSError) else error  # what lies below torch's words
-    free = shutil.disk_usage(path.parent).free / 2**20 if path.parent.exists() else 0
-    return CheckpointError(
-        f'{path} could not be written: {str(reason).splitlines()[0]} ({free:,.0f} MiB free there). '
-        'Earlier checkpoints are untouched; make room, or set checkpoint.keep or --work-dir, and go on with --resume.'
-    )
-
-
-@contextmanager
-def folder_aside(folder: Path) -> Iterator[Path]:
-    """Give a new folder to write into; it takes `folder`'s place only if the block succeeds."""
-    aside = folder.with_name(f'.{folder.name}.tmp')
-    shutil.rmtree(aside, ignore_errors=True)
-    try:
-        aside.mkdir(parents=True)
-        yield aside
-        shutil.rmtree(folder, ignore_errors=True)
-        os.replace(aside, folder)
-    except (OSError, SafetensorError) as error:
-        raise write_error(folder, error) from error
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
+        clear(path)
 
 
 def load(path: Path, verified: bool = False) -> dict[str, Any]:
@@ -191,7 +108,7 @@ def _joined(folder: Path, verified: bool) -> dict[str, Any]:
 
 def remove(path: Path) -> None:
     """Remove a checkpoint, file or folder, and the adapter beside it."""
-    _clear(path)
+    clear(path)
     shutil.rmtree(path.with_name(f'{path.stem}_hf'), ignore_errors=True)
 
 

@@ -89,6 +89,7 @@ class StepLoop(BaseLoop):
         try:
             outputs = runner.model.train_step(batches, runner.optim_wrapper, stop=lambda: self._signal is not None)
         except NonFiniteStep as error:
+            runner.call_hook('before_stop')  # none of mmengine's: see CheckpointHook
             raise self._non_finite(error) from error
         self.steps_done, self.cursor, self.interrupted = self._iter + 1, batches.cursor, outputs['stop']
         runner.call_hook('after_train_iter', batch_idx=self._iter, data_batch=batches, outputs=outputs)

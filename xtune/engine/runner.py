@@ -7,8 +7,7 @@ from mmengine.runner import FlexibleRunner
 
 from ..data.stream import Cursor
 from ..errors import CheckpointError
-from ..parallel.together import failing_together, rank
-from . import files
+from .saving import Saving
 
 
 class TuneRunner(FlexibleRunner):
@@ -29,24 +28,20 @@ class TuneRunner(FlexibleRunner):
     def _log_env(self) -> None:
         """Do nothing: `xtune env` reports it."""
 
-    def save_checkpoint(self, out_dir: str, filename: str, **_: Any) -> Path:
-        """Write `filename` for the steps done so far and point `last_checkpoint` to it; return its path.
+    def save_checkpoint(self, out_dir: str, filename: str, background: bool = False, **_: Any) -> Saving:
+        """Begin to write `filename` for the steps done so far; return what finishes it.
 
-        Every process of the run takes part; the main one writes.
+        Every process of the run takes part.
 
         Raises:
             CheckpointError: It could not be written; earlier files are untouched.
         """
-        path = Path(out_dir) / filename
         steps = self.train_loop.steps_done
         meta = dict(self.run_meta, iter=steps, epoch=steps // self.train_loop.steps_per_epoch)
         if self.train_loop.cursor is not None:
             meta['cursor'] = self.train_loop.cursor.to_dict()
-        self.strategy.save_checkpoint(str(path), extra_ckpt=dict(meta=meta))
-        with failing_together():
-            if rank() == 0:
-                files.point_to(path)
-        return path
+        path = Path(out_dir) / filename
+        return self.strategy.save_checkpoint(str(path), extra_ckpt=dict(meta=meta), background=background)
 
     def resume(self, filename: str, *_: Any, **__: Any) -> None:
         """Go on from a checkpoint.
@@ -74,20 +69,3 @@ class TuneRunner(FlexibleRunner):
                 f'{filename} stands at step {meta["iter"]}, beyond the {self.train_loop.max_iters} of this run'
             )
         self.train_loop.go_to(meta['iter'], Cursor(**meta['cursor']) if 'cursor' in meta else None)
-
-
-def newest_whole(work_dir: Path) -> tuple[Path, list[str]]:
-    """Return the newest checkpoint in `work_dir` that is whole, and why newer ones were passed over.
-
-    Raises:
-        CheckpointError: There is none.
-    """
-    refused = []
-    for path in files.candidates(work_dir):
-        try:
-            files.load(path)
-            return path, refused
-        except CheckpointError as error:
-            refused.append(str(error))
-    why = '\n'.join(refused) if refused else f'{work_dir} holds no .pth file'
-    raise CheckpointError(f'there is no checkpoint to resume from: {why}')

@@ -29,22 +29,37 @@ class TrainedState:
         """Whether an adapter is trained, which is megabytes, and not the whole model."""
         return isinstance(self.llm, PeftModel)
 
-    def get(self, keep: Callable[[int], bool] = lambda _: True) -> dict[str, torch.Tensor]:
-        """Return the trained tensors, whole and on the CPU, those whose number `keep` wants."""
-        found = {}
+    def get(self, keep: Callable[[int], bool] = lambda _: True, copy: bool = False) -> dict[str, torch.Tensor]:
+        """Return the trained tensors, whole and on the CPU, those whose number `keep` wants.
+
+        With `copy`, none shares memory with a parameter.
+
+        Raises:
+            CheckpointError: A tensor was gathered in another shape than its parameter has.
+        """
+        found, wrong = {}, ''
         for number, (name, parameter) in enumerate(self._own().items()):
             tensor = self.access.weight(parameter)
+            if tensor.shape != _shape(parameter):
+                wrong = f'{name} is {tuple(_shape(parameter))}, but was gathered as {tuple(tensor.shape)}'
             if keep(number):
-                found[name] = tensor.detach().cpu()
+                found[name] = tensor.detach().to('cpu', copy=copy)
+        if wrong:  # raised here, as the other processes gather too
+            raise CheckpointError(f'no checkpoint was written: {wrong}; earlier ones are untouched')
         return found
 
-    def optimizer_states(self, keep: Callable[[int], bool] = lambda _: True) -> dict[int, dict[str, Any]]:
-        """Return the optimizer's state of trained parameters by number, on the CPU, those whose number `keep` wants."""
+    def optimizer_states(
+        self, keep: Callable[[int], bool] = lambda _: True, copy: bool = False
+    ) -> dict[int, dict[str, Any]]:
+        """Return the optimizer's state of trained parameters by number, on the CPU, those whose number `keep` wants.
+
+        With `copy`, nothing shares memory with the optimizer.
+        """
         found = {}
         for number, parameter in enumerate(self._trained()):
             states = self.access.states(parameter)
             if keep(number) and states:
-                found[number] = {name: v.cpu() if torch.is_tensor(v) else v for name, v in states.items()}
+                found[number] = {k: v.to('cpu', copy=copy) if torch.is_tensor(v) else v for k, v in states.items()}
         return found
 
     def set(self, state: dict[str, torch.Tensor], origin: Path) -> None:
@@ -62,7 +77,7 @@ class TrainedState:
                 f'unknown, such as {example}. Was it written with another model or another `lora`?'
             )
         for name, parameter in own.items():
-            shape = getattr(parameter, 'ds_shape', parameter.shape)  # ZeRO-3 leaves an empty tensor in place
+            shape = _shape(parameter)
             if shape != state[name].shape:
                 raise CheckpointError(
                     f'{origin} does not fit this model: {name} is {tuple(state[name].shape)} there and '
@@ -85,3 +100,7 @@ class TrainedState:
             # Asking for embedding layers would make peft look the base model up on the hub.
             return get_peft_model_state_dict(self.llm, state_dict=parameters, save_embedding_layers=False)
         return parameters
+
+
+def _shape(parameter: torch.nn.Parameter) -> torch.Size:
+    return getattr(parameter, 'ds_shape', parameter.shape)  # ZeRO-3 leaves an empty tensor in place

@@ -10,6 +10,7 @@ from mmengine._strategy import SingleDeviceStrategy
 from ..parallel.together import everyones, failing_together, rank, size
 from ..registry import STRATEGIES
 from . import files
+from .saving import Saving
 
 
 @STRATEGIES.register_module()
@@ -36,32 +37,31 @@ class Replicated(SingleDeviceStrategy):
     def _wrap_model(self, model: torch.nn.Module) -> torch.nn.Module:
         return model  # on its device already; quantised weights must not be moved
 
-    def save_checkpoint(self, filename: str, *, extra_ckpt: dict | None = None, **_: Any) -> None:
-        """Write what is trained, the optimizer and the RNG of every process.
+    def save_checkpoint(
+        self, filename: str, *, extra_ckpt: dict | None = None, background: bool = False, **_: Any
+    ) -> Saving:
+        """Begin to write what is trained, the optimizer and the RNG of every process; return what finishes it.
 
         An adapter is one file, written by the main process. All weights of a model are a folder to which every process
-        writes those whose number is its own, so that none holds the model.
+        writes those whose number is its own, so that none holds the model. With `background` they are copied first, and
+        written while the run goes on; an adapter takes no time.
 
         Raises:
-            CheckpointError: The file could not be written.
+            CheckpointError: Something could not be gathered or written.
         """
-        path, split = Path(filename), size() > 1 and not self.state.is_adapter
+        split, copy = size() > 1 and not self.state.is_adapter, background and not self.state.is_adapter
 
         def mine(number: int) -> bool:
             return (number % size() if split else 0) == rank()
 
-        content = dict(
-            state_dict=self.state.get(mine),
-            optimizer=self.state.optimizer_states(mine),
-            rng=everyones(files.rng_state()),
-            **(extra_ckpt or {}),
-        )
-        if split:
-            files.save_part(content, path)
-            return
         with failing_together():
-            if rank() == 0:
-                files.save(content, path)
+            content = dict(
+                state_dict=self.state.get(mine, copy),
+                optimizer=self.state.optimizer_states(mine, copy),
+                rng=everyones(files.rng_state()),
+                **(extra_ckpt or {}),
+            )
+        return Saving(content if split or rank() == 0 else None, Path(filename), split, copy)
 
     def resume(self, filename: str, **_: Any) -> dict:
         """Load a checkpoint into the model, the optimizer and the RNG, and return it.

@@ -3,12 +3,10 @@
 import time
 from contextlib import nullcontext
 from pathlib import Path
-from tempfile import TemporaryFile
 from typing import Any
 
 import torch
 from mmengine.runner import set_random_seed
-from tqdm import tqdm
 
 from ..atomic import write_text
 from ..config.flatten import flatten
@@ -16,7 +14,6 @@ from ..config.load import load
 from ..config.wire import Job, wire
 from ..data.build import TrainingData, build_data
 from ..data.steps import Share, step_loader
-from ..errors import ConfigError
 from ..models.device import best_device
 from ..models.export import ExportInfo, export_info, write_adapter
 from ..models.finetune import SupervisedFineTuning
@@ -27,13 +24,14 @@ from ..parallel.together import rank
 from ..parallel.watch import Watch
 from ..parallel.world import ALONE, World
 from ..parallel.zero import ZeroEngine
-from . import files, hooks, summary
+from . import files, hooks, saving, summary
 from .access import Access
 from .metrics import MetricsFile
 from .optimizer import StepOptimizer, ZeroOptimizer, build_optimizer, schedulers
 from .placing import build_spread
-from .runner import TuneRunner, newest_whole
+from .runner import TuneRunner
 from .state import TrainedState
+from .work_dir import checkpoint_to_resume, put_aside, writable
 from .zero_config import zero_config
 
 
@@ -51,9 +49,9 @@ def train(config: Path, options: dict[str, Any], resume: str | bool = False, wor
     """
     job = wire(load(config, options, check_types=True), config.stem)
     _check_strategy(job, world)
-    work_dir = _writable(job.work_dir)
+    work_dir = writable(job.work_dir)
     meeting = Meeting(world) if world.size > 1 else None
-    start = _checkpoint_to_resume(work_dir, resume, meeting, world.restarts > 0)
+    start = checkpoint_to_resume(work_dir, resume, meeting, world.restarts > 0)
     device = best_device(world.local_rank)
     data = build_data(job, Share.of_device(world.rank, world.size, job.strategy.sequence_parallel_size))
     summary.show(summary.data_lines(job, data))
@@ -71,7 +69,7 @@ def train(config: Path, options: dict[str, Any], resume: str | bool = False, wor
         if world.is_main:
             files.sweep(work_dir)
             if start is None:
-                _put_aside(work_dir)
+                put_aside(work_dir)
             write_text(work_dir / f'{job.name}.py', text)
         task = SupervisedFineTuning(llm, dtype, device, team)
         runner = build_runner(job, data, task, device, text, start, world)
@@ -132,7 +130,7 @@ def _hooks(job: Job, data: TrainingData, metrics: MetricsFile, state: TrainedSta
     def export(path: Path) -> None:
         trained = state.get()
         if rank() == 0:
-            with files.folder_aside(path.with_name(f'{path.stem}_hf')) as folder:
+            with saving.folder_aside(path.with_name(f'{path.stem}_hf')) as folder:
                 write_adapter(folder, trained, info, data.tokenizer)
 
     adapter = job.lora is not None and job.checkpoint.export_adapter
@@ -190,59 +188,6 @@ def _spread(
     settings = zero_config(job, world.size, task.dtype)
     engine = ZeroEngine(task, optimizer.optimizer, settings, world.local_rank)
     return ZeroOptimizer(engine), engine
-
-
-def _writable(work_dir: Path) -> Path:
-    try:
-        work_dir.mkdir(parents=True, exist_ok=True)
-        TemporaryFile(dir=work_dir).close()
-    except OSError as error:
-        raise ConfigError(
-            f'work_dir {work_dir} cannot be written to ({error.strerror}); name another with --work-dir'
-        ) from error
-    return work_dir
-
-
-def _checkpoint_to_resume(work_dir: Path, resume: str | bool, meeting: Meeting | None, restarts: bool) -> Path | None:
-    """Return the checkpoint to go on from, or None to start anew; the main process looks for it.
-
-    With `restarts`, the launcher runs one command for the first start and all later ones, so that without any
-    checkpoint the run is new.
-    """
-    if not resume:
-        return None
-    path = None
-    if meeting is None or meeting.world.is_main:
-        if isinstance(resume, str):
-            path = Path(resume)
-            files.load(path)
-        elif restarts and not files.candidates(work_dir):
-            print(f'note: {work_dir} holds no checkpoint yet; the run starts anew')
-        else:
-            path = _newest(work_dir)
-    said = str(path or '') if meeting is None else meeting.said_by_main('resume', str(path or ''))
-    return Path(said) if said else None
-
-
-def _newest(work_dir: Path) -> Path:
-    path, refused = newest_whole(work_dir)
-    for reason in refused:
-        tqdm.write(f'warning: {reason}')
-    print(f'resuming from {path}')
-    return path
-
-
-def _put_aside(work_dir: Path) -> None:
-    """Move the checkpoints of an earlier run in the same folder out of the way, so that none is lost or mixed up."""
-    own = files.candidates(work_dir)
-    old = [*own, *(p.with_name(f'{p.stem}_hf') for p in own)]
-    old += [work_dir / name for name in ('metrics.jsonl', 'chat_samples.jsonl', files.POINTER)]
-    if own:
-        folder = work_dir / time.strftime('earlier_%Y%m%d_%H%M%S')
-        folder.mkdir(exist_ok=True)
-        for path in filter(Path.exists, old):
-            path.rename(folder / path.name)
-        print(f'note: {work_dir} held checkpoints of an earlier run; they are now in {folder}')
 
 
 def _farewell(runner: TuneRunner, job: Job, world: World) -> int:

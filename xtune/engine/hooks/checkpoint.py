@@ -11,6 +11,7 @@ from ...config.sections import Checkpoint
 from ...parallel.together import failing_together, rank
 from ...registry import HOOKS
 from .. import files
+from ..saving import Saving
 
 
 @HOOKS.register_module()
@@ -27,11 +28,14 @@ class CheckpointHook(Hook):
     def __init__(self, settings: Checkpoint, export: Callable[[Path], None] | None) -> None:
         self.settings, self.export = settings, export
         self._saved_at = -1
+        self._pending: Saving | None = None  # written in the background
 
     def before_train(self, runner: Any) -> None:
         self._saved_at = runner.train_loop.steps_done  # what a resumed run came from is on disk
 
     def after_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
+        if self._pending is not None and self._pending.written():
+            self._finish()
         done, every = runner.train_loop.steps_done, self.settings.every_steps
         if every and done % every == 0 and not self._epoch_follows(runner):
             self._save(runner, f'iter_{done}.pth')
@@ -43,6 +47,11 @@ class CheckpointHook(Hook):
     def after_train(self, runner: Any) -> None:
         if runner.train_loop.steps_done != self._saved_at and runner.train_loop.steps_done:
             self._save(runner, f'iter_{runner.train_loop.steps_done}.pth')
+        self._finish()
+
+    def before_stop(self, runner: Any) -> None:
+        """Finish what is being written, as an error that all processes have ends the run."""
+        self._finish()
 
     def _epoch_follows(self, runner: Any) -> bool:
         """Tell whether the step just done ends an epoch with a checkpoint of its own."""
@@ -50,8 +59,21 @@ class CheckpointHook(Hook):
         return bool(every) and loop.steps_done % (loop.steps_per_epoch * every) == 0
 
     def _save(self, runner: Any, name: str) -> None:
-        path = runner.save_checkpoint(runner.work_dir, name)
+        self._finish()
+        self._pending = runner.save_checkpoint(runner.work_dir, name, self.settings.background)
         self._saved_at = runner.train_loop.steps_done
+        if not self._pending.background:
+            self._finish()
+
+    def _finish(self) -> None:
+        """Wait for the checkpoint on its way, and let `last_checkpoint` name it."""
+        if self._pending is None:
+            return
+        pending, self._pending = self._pending, None
+        path = pending.finish()
+        with failing_together():
+            if rank() == 0:
+                files.point_to(path)
         if self.export is not None:
             with failing_together():
                 self.export(path)

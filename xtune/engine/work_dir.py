@@ -1,0 +1,89 @@
+"""The folder of a run: what is found in it at the start, and what an earlier run left there."""
+
+import time
+from pathlib import Path
+from tempfile import TemporaryFile
+
+from tqdm import tqdm
+
+from ..errors import CheckpointError, ConfigError
+from ..parallel.meet import Meeting
+from . import files
+
+
+def writable(work_dir: Path) -> Path:
+    """Return `work_dir`, which exists after this.
+
+    Raises:
+        ConfigError: Nothing can be written there.
+    """
+    try:
+        work_dir.mkdir(parents=True, exist_ok=True)
+        TemporaryFile(dir=work_dir).close()
+    except OSError as error:
+        raise ConfigError(
+            f'work_dir {work_dir} cannot be written to ({error.strerror}); name another with --work-dir'
+        ) from error
+    return work_dir
+
+
+def checkpoint_to_resume(work_dir: Path, resume: str | bool, meeting: Meeting | None, restarts: bool) -> Path | None:
+    """Return the checkpoint to go on from, or None to start anew; the main process looks for it.
+
+    With `restarts`, the launcher runs one command for the first start and all later ones, so that without any
+    checkpoint the run is new.
+
+    Raises:
+        CheckpointError: There is none, or none that is whole.
+    """
+    if not resume:
+        return None
+    path = None
+    if meeting is None or meeting.world.is_main:
+        if isinstance(resume, str):
+            path = Path(resume)
+            files.load(path)
+        elif restarts and not files.candidates(work_dir):
+            print(f'note: {work_dir} holds no checkpoint yet; the run starts anew')
+        else:
+            path = _newest(work_dir)
+    said = str(path or '') if meeting is None else meeting.said_by_main('resume', str(path or ''))
+    return Path(said) if said else None
+
+
+def _newest(work_dir: Path) -> Path:
+    path, refused = _newest_whole(work_dir)
+    for reason in refused:
+        tqdm.write(f'warning: {reason}')
+    print(f'resuming from {path}')
+    return path
+
+
+def put_aside(work_dir: Path) -> None:
+    """Move the checkpoints of an earlier run in the same folder out of the way, so that none is lost or mixed up."""
+    own = files.candidates(work_dir)
+    old = [*own, *(p.with_name(f'{p.stem}_hf') for p in own)]
+    old += [work_dir / name for name in ('metrics.jsonl', 'chat_samples.jsonl', files.POINTER)]
+    if own:
+        folder = work_dir / time.strftime('earlier_%Y%m%d_%H%M%S')
+        folder.mkdir(exist_ok=True)
+        for path in filter(Path.exists, old):
+            path.rename(folder / path.name)
+        print(f'note: {work_dir} held checkpoints of an earlier run; they are now in {folder}')
+
+
+def _newest_whole(work_dir: Path) -> tuple[Path, list[str]]:
+    """Return the newest checkpoint in `work_dir` that is whole, and why newer ones were passed over.
+
+    Raises:
+        CheckpointError: There is none.
+    """
+    refused = []
+    for path in files.candidates(work_dir):
+        try:
+            files.load(path)
+            return path, refused
+        except CheckpointError as error:
+            refused.append(str(error))
+    why = '\n'.join(refused) if refused else f'{work_dir} holds no .pth file'
+    raise CheckpointError(f'there is no checkpoint to resume from: {why}')
