@@ -19,7 +19,7 @@ from xtune.data.build import build_data
 from xtune.data.encode import Encoder
 from xtune.data.mapping import row_mapper
 from xtune.data.sources import Row, RowSource
-from xtune.data.steps import StreamedSteps, step_loader
+from xtune.data.steps import Share, StreamedSteps, step_loader
 from xtune.data.stream import Cursor, MemoryStore, RowStream
 from xtune.data.streaming import streamed
 from xtune.data.tokenise import Tokeniser
@@ -303,7 +303,7 @@ def first_and_steps(wired, tokenizer):
         job = wired(*names, **options)
         values = job.values
         tokeniser = Tokeniser(tokenizer, resolve(values.template, tokenizer), values.control_tokens)
-        return streamed(job, Encoder(tokeniser, values.max_length, values.overlong, values.train_on), 0)
+        return streamed(job, Encoder(tokeniser, values.max_length, values.overlong, values.train_on), 0, Share())
 
     return make
 

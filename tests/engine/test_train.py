@@ -126,6 +126,8 @@ def test_interrupt_leaves_a_checkpoint(make_config, tmp_path):
 def test_resume_refuses_other_data_and_another_adapter(make_config, xtune, tmp_path):
     xtune('train', make_config())
     code, _, err = xtune('train', make_config(), '--resume', '--cfg-options', 'schedule.batch_size=3')
+    assert code == 2 and 'was written with other batches: 4 sequences an optimizer step, this run has 6' in err
+    code, _, err = xtune('train', make_config(), '--resume', '--cfg-options', 'max_length=64')
     assert code == 2 and 'other data or other batches' in err
     code, _, err = xtune('train', make_config(), '--resume', '--cfg-options', 'lora.r=4')
     assert code == 2 and 'does not fit this model' in err

@@ -31,12 +31,15 @@ def test_two_hosts():
     assert wanted({k: v for k, v in TWO_HOSTS.items() if k != 'PORT'} | {'MASTER_PORT': '7'}).port == 7
 
 
-def test_torchrun_knows_the_arguments():
+def test_torchrun_knows_the_arguments(monkeypatch):
     from torch.distributed import run
+
+    monkeypatch.setenv('TORCH_ELASTIC_SHUTDOWN_TIMEOUT', '77')
 
     for launch in (wanted(dict(NPROC_PER_NODE='2')), wanted(TWO_HOSTS)):
         parsed = run.parse_args([*launch.arguments(), '-m', 'xtune'])
-        assert int(parsed.nproc_per_node) == launch.processes and parsed.shutdown_timeout > 0
+        config, *_ = run.config_from_args(parsed)
+        assert config.nproc_per_node == launch.processes and config.shutdown_timeout == 77
 
 
 @pytest.mark.parametrize(

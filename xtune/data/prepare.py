@@ -47,9 +47,10 @@ def prepare(source: Source, encoder: Encoder, num_proc: int | None, max_bad_rows
     mapper = row_mapper(source, rows.head(5))
     folder = cache_root() / 'data' / _key(rows, mapper, encoder)
     if not (folder / 'report.json').is_file():
-        folder.parent.mkdir(parents=True, exist_ok=True)
         # One process of a host tokenises; the others of its run wait here, outside of any collective.
-        with FileLock(folder.with_name(f'{folder.name}.lock')):
+        locks = cache_root() / 'locks'
+        locks.mkdir(parents=True, exist_ok=True)
+        with FileLock(locks / folder.name):
             if not (folder / 'report.json').is_file():
                 _write(rows, mapper, encoder, num_proc or os.cpu_count() or 1, max_bad_rows, folder)
     saved = json.loads((folder / 'report.json').read_text(encoding='utf-8'))

@@ -74,6 +74,7 @@ class StepLoop(BaseLoop):
             try:
                 for batches in self.dataloader:
                     self._step(batches)
+                    self.interrupted |= self._signal is not None and not several()
                     if self.interrupted:
                         break
             except DataError as error:  # torch puts the traceback of a loader process before the message

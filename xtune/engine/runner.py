@@ -56,7 +56,7 @@ class TuneRunner(FlexibleRunner):
             raise CheckpointError(
                 f'{filename} was written with other batches: {then} sequences an optimizer step, this run has {now} '
                 '(schedule.batch_size x schedule.accumulate x devices / strategy.sequence_parallel_size). '
-                f'Set schedule.accumulate so that it is {then}.'
+                f'Set schedule.batch_size and schedule.accumulate so that it is {then} again.'
             )
         if meta['plan'] != self.run_meta['plan']:
             raise CheckpointError(
