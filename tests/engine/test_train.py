@@ -85,7 +85,7 @@ def test_loss_falls(make_config, xtune, tmp_path):
     assert steps[max(steps)] < steps[1] - 2
 
 
-@pytest.mark.parametrize('method', ['lora', 'qlora'])
+@pytest.mark.parametrize('method', ['lora', pytest.param('qlora', marks=pytest.mark.slow)])
 def test_killed_run_goes_on_bit_for_bit(method, make_config, tmp_path):
     options = {'schedule.max_epochs': 6, 'checkpoint.every_steps': 3, 'checkpoint.every_epochs': None}
     whole = make_config(method, 'whole', **options)

@@ -154,6 +154,25 @@ def figures(work_dir):
     return {(row['step'], key): row[key] for row in rows for key in ('loss', 'grad_norm', 'val_loss') if key in row}
 
 
+@pytest.fixture(scope='session')
+def once(tmp_path_factory):
+    """Return a function (name, make) -> folder: one of all test processes calls make(folder), the others wait."""
+    from filelock import FileLock
+
+    root = tmp_path_factory.getbasetemp()
+    root = root.parent if 'PYTEST_XDIST_WORKER' in os.environ else root
+
+    def once(name, make):
+        with FileLock(root / f'{name}.lock'):
+            if not (root / name / 'made').exists():
+                (root / name).mkdir(parents=True)
+                make(root / name)
+                (root / name / 'made').touch()
+        return root / name
+
+    return once
+
+
 @pytest.fixture(scope='session', name='in_processes')
 def _in_processes():
     return in_processes

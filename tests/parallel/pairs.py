@@ -75,10 +75,13 @@ def _free_port() -> int:
 
 
 def _work(folder: Path) -> None:
+    from worker import deepspeed_without_compiler
+
     from xtune.engine.train import train
     from xtune.errors import XtuneError
     from xtune.parallel.world import World
 
+    deepspeed_without_compiler()
     rank, reports = int(os.environ['RANK']), []
     for number, one in enumerate(json.loads((folder / 'cases.json').read_text())):
         print(f'--- {one}', flush=True)

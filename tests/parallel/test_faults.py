@@ -1,5 +1,6 @@
 """Processes that are killed, hang, or cannot write: what a person is told, and that the run goes on bit for bit."""
 
+import functools
 import os
 import resource
 import shutil
@@ -15,7 +16,9 @@ STEPS, EVERY = 12, 2
 
 @pytest.fixture(scope='module')
 def faults(tmp_path_factory, byte_model, write_config, in_processes, figures):
-    """Return (folder, make, whole): `make(name, method, **fault)` writes a config, `whole` are a run's figures."""
+    """Return (folder, make, whole): `make(name, method, **fault)` writes a config, `whole(method)` runs it without one
+    and returns its figures.
+    """
     folder = tmp_path_factory.mktemp('faults')
     shutil.copy(Path(__file__).with_name('faulty.py'), folder / 'xtune_faulty_hook.py')
 
@@ -33,9 +36,13 @@ def faults(tmp_path_factory, byte_model, write_config, in_processes, figures):
             options['runner'] = {'custom_hooks': [dict(type='xtune.FaultyHook', **fault)]}
         return write_config(folder, name, method, **options)
 
-    cases = [dict(name=f'whole_{m}', config=str(make(f'whole_{m}', m)), size=2) for m in ('lora', 'full')]
-    in_processes(cases, folder)
-    return folder, make, {method: figures(folder / f'whole_{method}') for method in ('lora', 'full')}
+    @functools.cache
+    def whole(method):
+        name = f'whole_{method}'
+        in_processes([dict(name=name, config=str(make(name, method)), size=2)], folder)
+        return figures(folder / name)
+
+    return folder, make, whole
 
 
 @pytest.fixture
@@ -58,10 +65,10 @@ def goes_on(faults, in_processes, figures):
         saved = {int(p.stem.split('_')[1]) for p in (folder / name).glob('iter_*.pth')}
         before = figures(folder / name)
         assert max(saved) >= max(step for step, _ in before) - lost
-        assert all(whole[method][key] == value for key, value in before.items())
+        assert all(whole(method)[key] == value for key, value in before.items())
         make(name, method)  # the same run, without the fault
         in_processes([dict(name=f'{name}_again', config=str(folder / f'{name}.py'), size=2, resume=True)], folder)
-        assert figures(folder / name) == whole[method]
+        assert figures(folder / name) == whole(method)
         assert not list((folder / name).glob('.*tmp'))
 
     return check
@@ -109,7 +116,8 @@ def test_a_torn_part_of_a_full_model_is_passed_over(faults, train, goes_on):
     assert 'is damaged' in (folder / 'full_again_rank_0.log').read_text()
 
 
-@pytest.mark.parametrize('method', [pytest.param('lora', marks=pytest.mark.slow), 'full'])
+@pytest.mark.slow
+@pytest.mark.parametrize('method', ['lora', 'full'])
 def test_full_disk(method, faults, train, goes_on):
     """A limit on the size of files, as a quota sets, for the process that writes an adapter or part of a model."""
     folder, make, _ = faults
@@ -144,7 +152,7 @@ def test_a_restart_by_the_launcher_goes_on(faults, start, figures):
     assert run.exit() == 0, run.output
     assert 'holds no checkpoint yet; the run starts anew' in run.output
     assert 'resuming from' in run.output and 'iter_4.pth' in run.output
-    assert figures(folder / 'restarted') == whole['lora']
+    assert figures(folder / 'restarted') == whole('lora')
 
 
 @pytest.mark.slow

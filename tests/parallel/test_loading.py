@@ -19,6 +19,7 @@ def load(pretrained_model_name_or_path, **arguments):
     model.register_forward_pre_hook(lambda *_: None)
     return model
 """
+# Method, strategy; the second and third run with -m slow.
 BIG = [('lora', 'fsdp2'), ('lora', 'zero3'), ('qlora', 'fsdp2')]
 
 
@@ -49,9 +50,11 @@ def big_model(tmp_path_factory, tokenizer):
 
 
 @pytest.fixture(scope='module')
-def reports(tmp_path_factory, big_model, tiny_model):
+def reports(tmp_path_factory, big_model, tiny_model, request):
     """What two processes report of the runs in BIG, of one with an odd loader, a usual one, and a broken folder."""
     folder = tmp_path_factory.mktemp('loading')
+    every = any(item.get_closest_marker('slow') for item in request.session.items if item.path == request.path)
+    big = BIG if every else BIG[:1]
     rows = [{'instruction': f'Say {n}.', 'input': '', 'output': f'{n}.'} for n in range(8)]
     (folder / 'rows.json').write_text(json.dumps(rows))
     (folder / 'odd.py').write_text(ODD)
@@ -89,19 +92,20 @@ def reports(tmp_path_factory, big_model, tiny_model):
 
     cases = {
         # Imports take memory too, so the strategies are loaded once before they are measured.
-        **{f'warm {method} {strategy}': loading(method, strategy, tiny_model) for method, strategy in BIG},
-        **{f'{method} {strategy}': loading(method, strategy, big_model) for method, strategy in BIG},
-        'usual': run('usual', 'lora', 'fsdp2'),
-        'odd': run('odd', 'lora', 'fsdp2', **{'llm.type': 'odd.load'}),
+        **{f'warm {method} {strategy}': loading(method, strategy, tiny_model) for method, strategy in big},
+        **{f'{method} {strategy}': loading(method, strategy, big_model) for method, strategy in big},
         'broken': run('broken', 'lora', 'fsdp2', base_model=str(broken)),
     }
+    if every:
+        cases['usual'] = run('usual', 'lora', 'fsdp2')
+        cases['odd'] = run('odd', 'lora', 'fsdp2', **{'llm.type': 'odd.load'})
     # Memory is given back when a tensor is freed, so that nothing is measured in what was left before.
     path = os.pathsep.join([str(folder), os.environ.get('PYTHONPATH', '')])
     found = run_pair(folder / 'two', list(cases.values()), PYTHONPATH=path, MALLOC_MMAP_THRESHOLD_='65536')
     return folder, dict(zip(cases, zip(*found, strict=True), strict=True))
 
 
-@pytest.mark.parametrize(('method', 'strategy'), BIG)
+@pytest.mark.parametrize(('method', 'strategy'), [BIG[0], *(pytest.param(*b, marks=pytest.mark.slow) for b in BIG[1:])])
 def test_second_process_never_holds_the_model(reports, big_model, method, strategy):
     _, found = reports
     size = (big_model / 'model.safetensors').stat().st_size
@@ -111,6 +115,7 @@ def test_second_process_never_holds_the_model(reports, big_model, method, strate
     assert second['grown'] < 0.75 * size
 
 
+@pytest.mark.slow
 def test_model_that_cannot_be_built_empty_is_loaded_by_each(reports):
     folder, found = reports
     assert [report['error'] for report in found['odd']] == [None, None]

@@ -28,6 +28,8 @@ CASES = {
     'fsdp2': ('llama', 'lora', 'fsdp2', {**PACKED, **ADAPTER}, 'lora_packed'),
     'zero2': ('llama', 'full', 'zero2', PLAIN, 'full'),
 }
+# Cases that run without -m slow.
+QUICK = ('lora_packed', 'fsdp2')
 FEW = {
     'schedule.max_steps': 8,
     'schedule.max_epochs': 8,
@@ -112,9 +114,10 @@ def rows(folder):
     return [json.loads(line) for line in (folder / 'metrics.jsonl').read_text().splitlines()]
 
 
-def test_split_rows_train_as_whole_rows_do(models, make_config, tmp_path):
-    todo = []
-    for name, (model, method, strategy, options, other) in CASES.items():
+@pytest.mark.parametrize('names', [QUICK, pytest.param(tuple(CASES), marks=pytest.mark.slow)], ids=['quick', 'all'])
+def test_split_rows_train_as_whole_rows_do(models, make_config, tmp_path, names):
+    todo, cases = [], {name: CASES[name] for name in names}
+    for name, (model, method, strategy, options, other) in cases.items():
         config = make_config(method, name, base_model=str(models[model]), **{**FEW, **options})
         if other is None:
             assert train(config, {'work_dir': str(tmp_path / f'{name}_whole')}) == 0
@@ -122,10 +125,10 @@ def test_split_rows_train_as_whole_rows_do(models, make_config, tmp_path):
     (tmp_path / 'todo.json').write_text(json.dumps(todo))
     codes, outs = processes(tmp_path, WORKER, [tmp_path / 'todo.json'])
     assert codes == [0, 0], outs[0][-3000:] + outs[1][-3000:]
-    assert outs[0].count('each is split over 2 neighbouring processes') == len(CASES)
-    assert outs[0].count('of 2 x 2 sequences') == len(CASES)
+    assert outs[0].count('each is split over 2 neighbouring processes') == len(cases)
+    assert outs[0].count('of 2 x 2 sequences') == len(cases)
     worst = {}
-    for name, case in CASES.items():
+    for name, case in cases.items():
         whole, split = rows(tmp_path / f'{case[-1] or name}_whole'), rows(tmp_path / name)
         assert len(split) == len(whole) >= 8
         for a, b in zip(whole, split, strict=True):

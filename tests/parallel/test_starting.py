@@ -48,6 +48,7 @@ def test_torchrun(made, start, figures):
     succeeded([start([*command, 'train', config], folder, 'torchrun')], folder, 'torchrun', figures)
 
 
+@pytest.mark.slow
 def test_slurm_with_deepspeed(made, start, ports, figures):
     """Slurm sets no LOCAL_RANK, which DeepSpeed wants."""
     from xtune.config.strategies import deepspeed_strategy
@@ -70,6 +71,7 @@ def test_mpi(made, start, ports, figures):
     succeeded(by_hand(start, ports, folder, config, 'mpi', variables), folder, 'mpi', figures)
 
 
+@pytest.mark.slow
 def test_two_hosts(made, start, ports, figures):
     folder, config = made('hosts')
     env = dict(NNODES='2', NPROC_PER_NODE='1', ADDR='127.0.0.1', PORT=str(ports(1)[0]))
@@ -77,6 +79,7 @@ def test_two_hosts(made, start, ports, figures):
     succeeded(processes, folder, 'hosts', figures)
 
 
+@pytest.mark.slow
 def test_a_process_that_never_comes_is_named(made, start, ports):
     folder, config = made('absent')
     (port,) = ports(1)
@@ -87,6 +90,7 @@ def test_a_process_that_never_comes_is_named(made, start, ports):
         assert said in process.output and 'Traceback' not in process.output
 
 
+@pytest.mark.slow
 def test_a_port_that_is_taken_is_named(made, start):
     folder, config = made('taken')
     with socket.create_server(('127.0.0.1', 0)) as other:
@@ -96,7 +100,7 @@ def test_a_port_that_is_taken_is_named(made, start):
     assert f'cannot listen at 127.0.0.1:{port}' in process.output and 'set PORT' in process.output
 
 
-@pytest.mark.parametrize('torchrun', [False, True])
+@pytest.mark.parametrize('torchrun', [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_a_users_error_is_told_once(torchrun, made, start):
     folder, config = made('nowhere', base_model='/no/such/model')
     if torchrun:

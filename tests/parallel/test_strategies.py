@@ -9,6 +9,9 @@ LORA = ('ddp', 'zero1', 'zero2', 'zero2_offload', 'zero3', 'zero3_offload', 'fsd
 CASES = [('lora', name) for name in LORA]
 CASES += [('full', name) for name in ('ddp', 'zero2', 'zero3', 'fsdp2')]
 CASES += [('qlora', name) for name in ('ddp', 'zero2', 'fsdp2')]
+# One of each kind; the others run with -m slow.
+QUICK = [('lora', 'ddp'), ('lora', 'zero2'), ('full', 'zero3'), ('full', 'fsdp2'), ('qlora', 'fsdp2')]
+SLOW = [case for case in CASES if case not in QUICK]
 STEPS = 20
 
 
@@ -19,8 +22,8 @@ def strategy(name):
 
 
 @pytest.fixture(scope='module')
-def runs(tmp_path_factory, byte_model, write_config, in_processes, figures):
-    """Run every case and its reference; return a function (method, strategy, precision) -> figures."""
+def run(tmp_path_factory, byte_model, write_config, in_processes, figures):
+    """Return a function that runs cases and returns {(method, strategy): figures}."""
     folder = tmp_path_factory.mktemp('strategies')
     shared = {
         'base_model': str(byte_model),
@@ -45,21 +48,27 @@ def runs(tmp_path_factory, byte_model, write_config, in_processes, figures):
         path = write_config(folder, label, method, **shared, **own)
         return dict(name=label, config=str(path), size=size)
 
-    cases = [case(method, 'one_device', 'fp32', 4, 1) for method in ('lora', 'full', 'qlora')]
-    cases += [case(method, name, 'fp32', 2, 2) for method, name in CASES]
-    cases += [case('lora', 'one_device', 'bf16', 4, 1), case('lora', 'ddp', 'bf16', 2, 2)]
-    in_processes(cases, folder)
-    return lambda method, name, precision='fp32': figures(folder / f'{method}_{name}_{precision}')
+    def run(cases, precision='fp32'):
+        alone = [(method, 'one_device') for method in dict(cases)]
+        made = [case(*one, precision, 4, 1) for one in alone] + [case(*one, precision, 2, 2) for one in cases]
+        in_processes(made, folder)
+        return {(m, name): figures(folder / f'{m}_{name}_{precision}') for m, name in [*alone, *cases]}
+
+    return run
 
 
-@pytest.mark.parametrize(('method', 'name'), CASES)
-def test_two_processes_train_as_one(method, name, runs):
-    one, two = runs(method, 'one_device'), runs(method, name)
-    assert {step for step, _ in one} == set(range(1, STEPS + 1)) and any(key == 'val_loss' for _, key in one)
-    assert max(value for (_, key), value in one.items() if key == 'grad_norm') > 0.05  # some steps are clipped
-    assert two == pytest.approx(one, rel=1e-5)
+@pytest.mark.parametrize('cases', [QUICK, pytest.param(SLOW, marks=pytest.mark.slow)], ids=['quick', 'slow'])
+def test_two_processes_train_as_one(cases, run):
+    found = run(cases)
+    for method, name in cases:
+        one, two = found[method, 'one_device'], found[method, name]
+        assert {step for step, _ in one} == set(range(1, STEPS + 1)) and any(key == 'val_loss' for _, key in one)
+        assert max(value for (_, key), value in one.items() if key == 'grad_norm') > 0.05  # some steps are clipped
+        assert two == pytest.approx(one, rel=1e-5), (method, name)
 
 
-def test_two_processes_in_bf16(runs):
+@pytest.mark.slow
+def test_two_processes_in_bf16(run):
     """bf16 keeps three digits; the micro-batches are the same, and their gradients are summed in float32."""
-    assert runs('lora', 'ddp', 'bf16') == pytest.approx(runs('lora', 'one_device', 'bf16'), rel=1e-3)
+    found = run([('lora', 'ddp')], 'bf16')
+    assert found['lora', 'ddp'] == pytest.approx(found['lora', 'one_device'], rel=1e-3)

@@ -16,6 +16,13 @@ from pathlib import Path
 from xtune.parallel.world import World, mute_others
 
 
+def deepspeed_without_compiler() -> None:
+    """Let DeepSpeed talk through gloo alone: its helper for CPUs is compiled first, which takes a minute."""
+    import deepspeed
+
+    deepspeed.ops.__compatible_ops__['deepspeed_shm_comm'] = False
+
+
 def run(case: dict, rank: int, log: Path) -> None:
     """Train as `rank` of the case, in a process of its own, and end that process."""
     with log.open('w') as file:
@@ -39,6 +46,7 @@ def main(path: Path) -> int:
     """Run the cases of `path` one after the other; return 1 at the first that fails."""
     for name in ('xtune.engine.train', 'transformers.models.llama.modeling_llama', 'deepspeed'):
         importlib.import_module(name)
+    deepspeed_without_compiler()
     for case in json.loads(path.read_text(encoding='utf-8')):
         began, children = time.monotonic(), {}
         for rank in range(case['size']):

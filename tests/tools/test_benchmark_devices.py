@@ -18,6 +18,7 @@ def tool():
     sys.path.remove(str(TOOLS))
 
 
+@pytest.mark.slow
 def test_one_process_and_two_train_alike_and_save_nothing(tool, tmp_path):
     arguments = '--model tiny --layers 2 --cases lora:ddp --steps 3 --batch 1 --length 16 --timeout 300'.split()
     with pytest.raises(SystemExit) as stopped:
