@@ -100,7 +100,8 @@ def test_a_port_that_is_taken_is_named(made, start):
     assert f'cannot listen at 127.0.0.1:{port}' in process.output and 'set PORT' in process.output
 
 
-@pytest.mark.parametrize('torchrun', [False, pytest.param(True, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize('torchrun', [False, True])
 def test_a_users_error_is_told_once(torchrun, made, start):
     folder, config = made('nowhere', base_model='/no/such/model')
     if torchrun:
