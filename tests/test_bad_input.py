@@ -36,6 +36,11 @@ def test_missing_file_names_close_files(train, tmp_path):
     assert 'dta.jsonl does not exist' in err and 'data.jsonl' in err
 
 
+def test_unknown_hook_is_named_before_the_model_loads(train):
+    err = train(**{'base_model': '/no/such/model', 'runner': {'custom_hooks': [{'type': 'ValidatonHook'}]}})
+    assert 'no hook is registered as `ValidatonHook`; did you mean `ValidationHook`' in err and 'custom_imports' in err
+
+
 def test_empty_file(train, tmp_path):
     assert 'is empty' in train(**rows(tmp_path / 'data.jsonl'))
     assert 'has no rows' in train(**rows(tmp_path / 'list.json', '[]'))

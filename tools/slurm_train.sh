@@ -29,7 +29,7 @@ if [ "${SLURM_RESTART_COUNT:-0}" -gt 0 ] && [ -f "$WORK_DIR/last_checkpoint" ]; 
 fi
 
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-${SLURM_CPUS_PER_TASK:-1}}"
-# All GPUs of a host are visible to its tasks, each of which takes the one with its number: no --gpus-per-task.
+# A task takes the GPU with its number on the host, or, with --gpus-per-task=1, the only one it sees.
 code=0
 srun --kill-on-bad-exit=1 --cpus-per-task="${SLURM_CPUS_PER_TASK:-1}" \
     xtune train "$CONFIG" --launcher slurm --work-dir "$WORK_DIR" ${resume[@]+"${resume[@]}"} "$@" || code=$?

@@ -15,8 +15,10 @@ STEPS, EVERY = 12, 2
 
 @pytest.fixture(scope='module')
 def faults(tmp_path_factory, byte_model, write_config, in_processes, figures):
-    """Return (folder, make, whole): `make(name, method, **fault)` writes a config, `whole(method, others)` runs it without
-    one, and the cases `others`, and returns its figures.
+    """Return (folder, make, whole).
+
+    `make(name, method, **fault)` writes a config; `whole(method, others)` runs it without a fault, and the cases
+    `others`, and returns its figures.
     """
     folder = tmp_path_factory.mktemp('faults')
     shutil.copy(Path(__file__).with_name('faulty.py'), folder / 'xtune_faulty_hook.py')

@@ -47,6 +47,12 @@ def test_slurm_goes_to_the_first_host_of_its_list(hosts, first):
     assert world == World(5, 8, 1, first, 20000 + 41234 % 20000)
 
 
+@pytest.mark.parametrize(('visible', 'local'), [('', 1), ('0,1', 1), ('1', 0), ('GPU-8f1b', 0)])
+def test_a_task_that_sees_one_gpu_takes_that(visible, local):
+    env = {**SLURM, 'SLURM_STEP_NODELIST': 'a1', 'CUDA_VISIBLE_DEVICES': visible}
+    assert from_environment('slurm', env).local_rank == local
+
+
 def test_slurm_takes_what_a_person_sets_first():
     env = {**SLURM, 'SLURM_JOB_NODELIST': 'gpu[1-2]', 'ADDR': '10.0.0.1', 'PORT': '5000'}
     assert from_environment('slurm', env) == World(5, 8, 1, '10.0.0.1', 5000)

@@ -24,6 +24,7 @@ from ..parallel.together import rank
 from ..parallel.watch import Watch
 from ..parallel.world import ALONE, World
 from ..parallel.zero import ZeroEngine
+from ..registry import HOOKS, lookup
 from . import files, hooks, saving, summary
 from .access import Access
 from .metrics import MetricsFile
@@ -49,6 +50,7 @@ def train(config: Path, options: dict[str, Any], resume: str | bool = False, wor
     """
     job = wire(load(config, options, check_types=True), config.stem)
     _check_strategy(job, world)
+    _check_hooks(job)
     work_dir = writable(job.work_dir)
     meeting = Meeting(world) if world.size > 1 else None
     start = checkpoint_to_resume(work_dir, resume, meeting, world.restarts > 0)
@@ -176,6 +178,14 @@ def _check_strategy(job: Job, world: World) -> None:
             f'note: strategy {name} spreads the run over several devices; this run has one, so there is nothing to '
             'spread'
         )
+
+
+def _check_hooks(job: Job) -> None:
+    """Look the user's hooks up before anything slow."""
+    for hook in job.runner.get('custom_hooks') or ():
+        name = hook.get('type') if isinstance(hook, dict) else None
+        if isinstance(name, str):
+            lookup(HOOKS, name)
 
 
 def _spread(

@@ -65,6 +65,9 @@ def from_environment(launcher: str = 'none', env: Mapping[str, str] = os.environ
     rank, size, local = (_number(launcher, name, env) for name in VARIABLES[launcher][:3])
     if not 0 <= rank < size:
         raise ConfigError(f'--launcher {launcher}: rank {rank} is none of {size} processes; see {VARIABLES[launcher]}')
+    visible = env.get('CUDA_VISIBLE_DEVICES', '').strip()
+    if launcher in ('slurm', 'mpi') and visible and ',' not in visible:
+        local = 0  # this process sees its own GPU alone, as with --gpus-per-task=1
     address = env.get('MASTER_ADDR') or env.get('ADDR') or (_first_slurm_host(env) if launcher == 'slurm' else '')
     if not address:
         if size > 1 and _hosts(launcher, env) > 1:
