@@ -68,9 +68,9 @@ class StepLoop(BaseLoop):
         runner = self.runner
         self.dataloader.batch_sampler.start = self._iter
         self.dataloader.dataset.start(self.cursor)
-        runner.call_hook('before_train')
-        runner.model.train()
         with self._catching_signals():
+            runner.call_hook('before_train')
+            runner.model.train()
             try:
                 for batches in self.dataloader:
                     self._step(batches)
