@@ -1,11 +1,14 @@
 """Every method with every strategy: it goes, or what is said to take instead goes."""
 
 import re
+import sys
 
 import pytest
 
+from xtune.engine.train import train
 from xtune.errors import ConfigError
 from xtune.parallel.compatibility import METHODS, REFUSED, STRATEGIES, check, method_of
+from xtune.parallel.world import World
 
 
 @pytest.mark.parametrize('method', METHODS)
@@ -57,3 +60,9 @@ def test_unknown_strategy_names_the_close_one():
 )
 def test_method_of_a_config(lora, quantization, method):
     assert method_of(lora, quantization) == method
+
+
+def test_missing_deepspeed_is_said_before_anything_slow(make_config, monkeypatch):
+    monkeypatch.setitem(sys.modules, 'deepspeed', None)  # as if it were not installed
+    with pytest.raises(ConfigError, match=r'pip install "xtune\[deepspeed\]", or take --strategy fsdp2'):
+        train(make_config(base_model='/no/such/model'), {'strategy.name': 'zero2'}, world=World(0, 2))

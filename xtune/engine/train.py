@@ -23,7 +23,7 @@ from ..parallel.meet import Meeting
 from ..parallel.together import rank
 from ..parallel.watch import Watch
 from ..parallel.world import ALONE, World
-from ..parallel.zero import ZeroEngine
+from ..parallel.zero import ZeroEngine, require_deepspeed
 from ..registry import HOOKS, lookup
 from . import files, hooks, saving, summary
 from .access import Access
@@ -173,6 +173,8 @@ def _check_strategy(job: Job, world: World) -> None:
     method = compatibility.method_of(job.lora is not None, quantization and dict(quantization.keywords))
     compatibility.check(method, name, world.size)
     sequence_check.check_devices(job.strategy.sequence_parallel_size, world.size)
+    if world.size > 1 and name.startswith('zero'):
+        require_deepspeed()
     if world.size == 1 and name not in ('one_device', 'ddp'):
         print(
             f'note: strategy {name} spreads the run over several devices; this run has one, so there is nothing to '

@@ -4,6 +4,7 @@ The one place that touches DeepSpeed; its tests fail if what is used here moves.
 processes, so losses are multiplied by their number.
 """
 
+import importlib.util
 import io
 import logging
 import os
@@ -190,12 +191,25 @@ def _shape(parameter: torch.nn.Parameter) -> torch.Size:
     return getattr(parameter, 'ds_shape', parameter.shape)
 
 
+def require_deepspeed() -> None:
+    """Refuse a ZeRO strategy where DeepSpeed is missing; it is not imported yet.
+
+    Raises:
+        ConfigError: It is not installed.
+    """
+    if importlib.util.find_spec('deepspeed') is None:
+        raise ConfigError(
+            'the strategies zero1 to zero3 need DeepSpeed, which is not installed: pip install "xtune[deepspeed]", or '
+            'take --strategy fsdp2'
+        )
+
+
 def _deepspeed() -> Any:
     os.environ.setdefault('DS_ACCELERATOR', 'cuda' if torch.cuda.is_available() else 'cpu')
     os.environ.setdefault('DEEPSPEED_LOG_LEVEL', 'error')
     try:
         import deepspeed
     except ImportError as error:
-        raise ConfigError(f'the strategies zero1 to zero3 need DeepSpeed: pip install deepspeed ({error})') from error
+        raise ConfigError(f'DeepSpeed, which zero1 to zero3 need, cannot be imported: {error}') from error
     logging.getLogger('DeepSpeed').setLevel(logging.ERROR)
     return deepspeed
