@@ -25,7 +25,7 @@ class NoStep:
 def batch(places):
     ids = torch.arange(6).repeat(len(places), 1)
     targets = ids.roll(-1, dims=1)
-    return MicroBatch(ids, None, targets, targets.numel(), ids.numel(), places)
+    return MicroBatch(ids, None, targets, targets.numel(), ids.numel(), places, torch.arange(targets.numel()))
 
 
 def test_nan_in_a_weight_names_the_module(tiny_model):

@@ -126,6 +126,25 @@ StrategyName = Literal[
 
 
 @dataclass(frozen=True)
+class Speed:
+    """What makes a step fast. Each is left out where it does not apply, and the run's first lines say which are on."""
+
+    masters: bool = knob(
+        'In bf16: compute without casts, and keep float32 masters of what is trained. False: autocast. Where each '
+        'device has the whole model.',
+        True,
+    )
+    fused_loss: bool = knob(
+        'Compute the loss a chunk of positions at a time, so that no [tokens, vocabulary] is kept. Where each device '
+        'has the whole model, and its logits are those of one linear layer.',
+        True,
+    )
+    compile: bool = knob(
+        'Compile each layer with torch.compile; on GPUs, where each device has the whole model.', False
+    )
+
+
+@dataclass(frozen=True)
 class Strategy:
     """How the run is spread over devices."""
 
@@ -242,6 +261,7 @@ SECTIONS: dict[str, Section | None] = {
     'checkpointing': None,
     'optimizer': Section('The optimizer class and its arguments.', strict=True),
     'schedule': Section('How long, in which batches, at which learning rate.', Schedule),
+    'speed': Section('What makes a step fast.', Speed, optional=True),
     'strategy': Section('How the run is spread over devices.', Strategy),
     'checkpoint': Section('When .pth files are written.', Checkpoint, optional=True),
     'log': Section('What the run reports.', Log, optional=True),

@@ -25,6 +25,7 @@ from .sections import (
     Scalars,
     Schedule,
     Source,
+    Speed,
     Strategy,
     Validation,
 )
@@ -45,6 +46,7 @@ class Job:
     val_sources: tuple[Source, ...] | float | int | None
     data: Data
     schedule: Schedule
+    speed: Speed
     strategy: Strategy
     checkpoint: Checkpoint
     log: Log
@@ -95,6 +97,7 @@ def wire(cfg: Config, name: str = 'run') -> Job:
 _TABLES = dict(
     data=Data,
     schedule=Schedule,
+    speed=Speed,
     strategy=Strategy,
     checkpoint=Checkpoint,
     log=Log,

@@ -48,7 +48,8 @@ EVERY_COLUMN = Columns()
 @dataclass
 class MicroBatch:
     """Tensors of one forward pass, and the places of the rows they come from. `trained` counts targets other than
-    -100, `tokens` what is not padding, both in the columns of this device."""
+    -100, `tokens` what is not padding, both in the columns of this device. `trained_at` [trained] are the places of
+    those targets among all, so that no GPU is asked for them."""
 
     input_ids: torch.Tensor
     position_ids: torch.Tensor | None
@@ -56,6 +57,7 @@ class MicroBatch:
     trained: int
     tokens: int
     places: list[str]
+    trained_at: torch.Tensor
     row_positions: torch.Tensor | None = None
 
     def to(self, device: torch.device) -> 'MicroBatch':
@@ -101,6 +103,7 @@ def collate(
         int((targets != IGNORE).sum()),
         int((lengths.clip(own.start, own.stop) - own.start).sum()),
         [store.place(index) for pieces in sequences for index in pieces[:, 0].tolist()],
+        torch.from_numpy(np.flatnonzero(targets != IGNORE)),
         torch.from_numpy(positions) if split else None,
     )
 

@@ -7,33 +7,43 @@ from typing import Any
 
 import torch
 
+from ..models.masters import Masters
 from ..parallel.fsdp import like, whole, whole_states
 
 
 class Access:
-    """Reads and writes parameters that are tensors or DTensors, and the state of `optimizer` for them."""
+    """Reads and writes parameters that are tensors or DTensors, and the state of `optimizer` for them.
 
-    def __init__(self, optimizer: torch.optim.Optimizer) -> None:
-        self.optimizer = optimizer
+    Of a parameter with a master that one is read and written.
+    """
+
+    def __init__(self, optimizer: torch.optim.Optimizer, masters: Masters | None = None) -> None:
+        self.optimizer, self.masters = optimizer, masters
 
     def weight(self, parameter: torch.nn.Parameter) -> torch.Tensor:
         """Return the whole parameter."""
-        return whole(parameter.detach())
+        return whole(self._master(parameter).detach())
 
     @torch.no_grad()
     def set_weight(self, parameter: torch.nn.Parameter, value: torch.Tensor) -> None:
         """Replace a parameter by `value`, which is whole."""
-        parameter.copy_(like(value, parameter))
+        master = self._master(parameter)
+        master.copy_(like(value, master))
+        if master is not parameter:
+            parameter.copy_(master)
 
     def states(self, parameter: torch.nn.Parameter) -> dict[str, Any]:
         """Return the optimizer's state of a parameter, empty before the first step."""
-        return whole_states(self.optimizer.state.get(parameter, {}))
+        return whole_states(self.optimizer.state.get(self._master(parameter), {}))
+
+    def _master(self, parameter: torch.nn.Parameter) -> torch.nn.Parameter:
+        return parameter if self.masters is None else self.masters.of(parameter)
 
     def set_all_states(self, parameters: list[torch.nn.Parameter], states: dict[int, dict[str, Any]]) -> None:
         """Replace the optimizer's state; `states` counts the parameters, which are all of the optimizer's."""
         spread = {}
         for index, values in states.items():
-            own = parameters[index]
+            own = self._master(parameters[index])
             fits = {name for name, v in values.items() if torch.is_tensor(v) and v.dim() and v.shape == own.shape}
             spread[index] = {name: like(v, own) if name in fits else _own_copy(v) for name, v in values.items()}
         groups = self.optimizer.state_dict()['param_groups']

@@ -27,6 +27,7 @@ from ..parallel.zero import ZeroEngine, require_deepspeed
 from ..registry import HOOKS, lookup
 from . import files, hooks, saving, summary
 from .access import Access
+from .fast import fast_task
 from .metrics import MetricsFile
 from .optimizer import StepOptimizer, ZeroOptimizer, build_optimizer, schedulers
 from .placing import build_spread
@@ -73,7 +74,7 @@ def train(config: Path, options: dict[str, Any], resume: str | bool = False, wor
             if start is None:
                 put_aside(work_dir)
             write_text(work_dir / f'{job.name}.py', text)
-        task = SupervisedFineTuning(llm, dtype, device, team)
+        task = fast_task(job, llm, dtype, device, team, world)
         runner = build_runner(job, data, task, device, text, start, world)
         _train(runner, job, world)
     return _farewell(runner, job, world)
@@ -196,7 +197,7 @@ def _spread(
     """Return the optimizer, spread as the strategy says, and the way to what it trains."""
     optimizer = build_optimizer(job, task.trained_parameters().values(), device)
     if world.size == 1 or not job.strategy.name.startswith('zero'):
-        return optimizer, Access(optimizer.optimizer)
+        return optimizer, Access(optimizer.optimizer, task.masters)
     settings = zero_config(job, world.size, task.dtype)
     engine = ZeroEngine(task, optimizer.optimizer, settings, world.local_rank)
     return ZeroOptimizer(engine), engine

@@ -15,7 +15,9 @@ from ..data.batches import MicroBatch
 from ..parallel.sequence import Team
 from ..parallel.together import sum_counts, sum_values
 from ..registry import TASKS
+from .head import Head
 from .loss import summed_loss
+from .masters import Masters
 from .nonfinite import explain
 
 
@@ -28,6 +30,8 @@ class SupervisedFineTuning(BaseModel):
         dtype: The compute type; below float32 the forward pass runs under autocast.
         device: Where it computes; default where its weights are, which offload keeps elsewhere.
         team: The processes that split rows with this one, if any do.
+        masters: The float32 masters of what is trained; the model then computes in `dtype` without autocast.
+        head: Lets the loss do without logits.
     """
 
     def __init__(
@@ -36,9 +40,12 @@ class SupervisedFineTuning(BaseModel):
         dtype: torch.dtype,
         device: torch.device | None = None,
         team: Team | None = None,
+        masters: Masters | None = None,
+        head: Head | None = None,
     ) -> None:
         super().__init__()
         self.llm, self.dtype, self.team = llm, dtype, team
+        self.masters, self._head = masters, (head,)  # in a tuple: no submodule of this one
         self._device = device or next(llm.parameters()).device
 
     @property
@@ -52,8 +59,9 @@ class SupervisedFineTuning(BaseModel):
     def forward(self, batch: MicroBatch) -> torch.Tensor:
         """Return the loss summed over the trained tokens of `batch`."""
         batch = batch.to(self.device)
-        with self._autocast():
-            return summed_loss(self.llm, batch, **(self.team.arguments(batch.row_positions) if self.team else {}))
+        more = self.team.arguments(batch.row_positions) if self.team else {}
+        with self.autocast():
+            return summed_loss(self.llm, batch, self._head[0], **more)
 
     def whole_rows(self) -> AbstractContextManager:
         """Return a context in which the model takes whole rows in each process, as generation gives them."""
@@ -91,6 +99,8 @@ class SupervisedFineTuning(BaseModel):
         if not (math.isfinite(loss) and math.isfinite(grad_norm)):
             raise explain(self, data, loss, grad_norm)
         optim_wrapper.step()
+        if self.masters is not None:
+            self.masters.write_back()
         optim_wrapper.zero_grad()
         return dict(loss=loss, grad_norm=grad_norm, tokens=tokens, trained_tokens=trained, stop=stops > 0)
 
@@ -104,10 +114,12 @@ class SupervisedFineTuning(BaseModel):
         return self.val_step(data)
 
     def trained_parameters(self) -> dict[str, torch.nn.Parameter]:
-        """Return the parameters that the optimizer changes, by name."""
-        return {name: p for name, p in self.llm.named_parameters() if p.requires_grad}
+        """Return the parameters that the optimizer changes, by name: those of the model, or their masters."""
+        own = {name: p for name, p in self.llm.named_parameters() if p.requires_grad}
+        return own if self.masters is None else {name: self.masters.of(p) for name, p in own.items()}
 
-    def _autocast(self) -> AbstractContextManager:
-        if self.dtype == torch.float32:
+    def autocast(self) -> AbstractContextManager:
+        """Return the context in which the model computes in its compute type."""
+        if self.dtype == torch.float32 or self.masters is not None:
             return nullcontext()
         return torch.autocast(self.device.type, dtype=self.dtype)

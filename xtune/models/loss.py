@@ -12,14 +12,18 @@ import torch
 import torch.nn.functional as F
 
 from ..data.batches import IGNORE, MicroBatch
+from .head import Head
+from .linear_loss import linear_cross_entropy
 
 
-def summed_loss(llm: torch.nn.Module, batch: MicroBatch, **more: Any) -> torch.Tensor:
+def summed_loss(llm: torch.nn.Module, batch: MicroBatch, head: Head | None = None, **more: Any) -> torch.Tensor:
     """Return the cross-entropy summed over the trained tokens of `batch`, a float32 scalar.
 
     Logits are computed only at positions where some sequence of the batch has a target: prompts cost no vocabulary.
-    `more` are further arguments of the model's call.
+    With `head` they are never there as a whole. `more` are further arguments of the model's call.
     """
+    if head is not None:
+        return _without_logits(head, batch, **more)
     columns_K = (batch.targets != IGNORE).any(dim=0).nonzero().squeeze(1)
     arguments = dict(input_ids=batch.input_ids, use_cache=False, logits_to_keep=columns_K, **more)
     if batch.position_ids is not None:
@@ -27,3 +31,12 @@ def summed_loss(llm: torch.nn.Module, batch: MicroBatch, **more: Any) -> torch.T
     logits_BKV = llm(**arguments).logits
     targets_BK = batch.targets[:, columns_K]
     return F.cross_entropy(logits_BKV.float().flatten(0, 1), targets_BK.flatten(), ignore_index=IGNORE, reduction='sum')
+
+
+def _without_logits(head: Head, batch: MicroBatch, **more: Any) -> torch.Tensor:
+    if batch.position_ids is not None:
+        more['position_ids'] = batch.position_ids
+    hidden_BSH = head.hidden(input_ids=batch.input_ids, **more)
+    hidden_KH = hidden_BSH.flatten(0, 1).index_select(0, batch.trained_at)
+    targets_K = batch.targets.flatten().index_select(0, batch.trained_at)
+    return linear_cross_entropy(hidden_KH, head.linear.weight, head.linear.bias, targets_K)

@@ -54,6 +54,6 @@ class ChatSamplesHook(Hook):
         system = self.settings.system
         system = [{'role': 'system', 'content': system_text(system)}] if system else []
         ids = torch.tensor([self.tokeniser.prompt_ids([*system, {'role': 'user', 'content': prompt}])]).to(task.device)
-        with torch.autocast(task.device.type, dtype=torch.bfloat16, enabled=task.dtype == torch.bfloat16):
+        with task.autocast():
             new = generate_ids(task.llm, ids, self.stop_ids, max_new_tokens=self.settings.max_new_tokens)
         return self.tokeniser.tokenizer.decode(new, skip_special_tokens=True).strip()
