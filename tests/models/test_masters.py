@@ -55,7 +55,8 @@ def test_a_run_in_bf16_saves_masters_and_goes_on_bit_for_bit(method, make_config
     assert code == 0, err
     assert 'float32 masters' in out and 'loss without logits' in out
     whole = figures(tmp_path / 'whole')
-    saved = torch.load(tmp_path / 'whole' / 'epoch_1.pth', weights_only=True)['state_dict']
+    first = tmp_path / 'whole' / 'epoch_1.pth'
+    saved = torch.load(first, weights_only=True)['state_dict']
     assert all(tensor.dtype == torch.float32 for tensor in saved.values())
     assert any((tensor != tensor.bfloat16().float()).any() for tensor in saved.values())
     code, _, err = xtune(

@@ -5,8 +5,8 @@ import torch
 from ..config.wire import Job
 from ..models.finetune import SupervisedFineTuning
 from ..models.head import plain_head
+from ..models.layers import layers_of
 from ..models.masters import Masters
-from ..parallel.fsdp import layers_of
 from ..parallel.sequence import Team
 from ..parallel.world import World
 from . import summary
@@ -23,14 +23,7 @@ def fast_task(
     compiled = whole and job.speed.compile and device.type == 'cuda'
     for layer in layers_of(llm) if compiled else ():
         layer.compile()
-    on = [
-        text
-        for text, thing in (
-            ('float32 masters', masters),
-            ('loss without logits', head),
-            ('compiled layers', compiled or None),
-        )
-        if thing is not None
-    ]
+    found = {'float32 masters': masters, 'loss without logits': head, 'compiled layers': compiled or None}
+    on = [name for name, thing in found.items() if thing is not None]
     summary.show(iter([('speed', ', '.join(on) or 'nothing of the section applies')]))
     return SupervisedFineTuning(llm, dtype, device, team, masters, head)

@@ -12,6 +12,7 @@ from .config_file import reason
 from .device import compute_dtype, require_bitsandbytes
 from .experts import spare_experts
 from .folder import check_model_folder
+from .layers import recompute_activations
 from .legacy.hub import legacy_folder
 from .quiet import quiet
 from .whole import checked
@@ -78,8 +79,9 @@ def finish(model: PreTrainedModel, job: Job) -> PreTrainedModel | PeftModel:
     """
     if job.lora is not None:
         model = _add_adapter(model, job)
-    if job.values.checkpointing == 'all':
-        recompute_activations(model)
+    recomputed = job.values.checkpointing
+    if recomputed not in ('none', 0):
+        recompute_activations(model, None if recomputed == 'all' else recomputed)
     return model
 
 
@@ -103,14 +105,6 @@ def _check_trainable(model: PreTrainedModel, job: Job, flash: bool) -> None:
             f'transformers cannot train adapters on weights in {method}: take a base that is not quantised (for MXFP4: '
             'uninstall the package `kernels`, then transformers unpacks the weights while loading)'
         )
-
-
-def recompute_activations(model: PreTrainedModel | PeftModel) -> None:
-    """Let every layer compute its activations again in the backward pass instead of keeping them."""
-    if hasattr(model, 'activation_checkpointing_enable'):  # its name from transformers 5.20 on
-        model.activation_checkpointing_enable(activation_checkpointing_kwargs={'use_reentrant': False})
-    else:
-        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={'use_reentrant': False})
 
 
 def load_model(job: Job, device: torch.device, dtype: torch.dtype, **arguments) -> PreTrainedModel:

@@ -11,7 +11,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import CPUOffloadPolicy, FSDPModule, MixedPrecisionPolicy, OffloadPolicy, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
-from ..errors import ModelError
+from ..models.layers import layers_of
 from .weights import Weights, replace_parameters
 
 
@@ -52,18 +52,6 @@ def shard(
     replace_parameters(llm, slices)
     weights.fill_buffers(llm, device)
     return llm
-
-
-def layers_of(llm: torch.nn.Module) -> list[torch.nn.Module]:
-    """Return the decoder layers of `llm`, in order.
-
-    Raises:
-        ModelError: It has no list of layers.
-    """
-    for module in llm.modules():
-        if isinstance(module, torch.nn.ModuleList) and len(module) and any(True for _ in module.parameters()):
-            return list(module)
-    raise ModelError(f'{type(llm).__name__} has no list of layers that could be spread; use strategy ddp or zero2')
 
 
 def whole(tensor: torch.Tensor) -> torch.Tensor:
