@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
@@ -64,12 +65,18 @@ def test_checkpoints_written_in_the_background_are_those_of_their_step(make_conf
     """A slow disk: the next steps are taken meanwhile, and change nothing of what is written."""
     options = {'schedule.max_epochs': 4, 'checkpoint.every_steps': 1, 'checkpoint.keep': None, 'log.plot': False}
     assert xtune('train', make_config('full', 'one', **options))[0] == 0
-    fsync, saves = os.fsync, []
-    monkeypatch.setattr(os, 'fsync', lambda file: (saves.append(time.sleep(0.2)), fsync(file)))
+    fsync, in_main = os.fsync, []
+
+    def slow(file):
+        time.sleep(0.2)
+        in_main.append(threading.current_thread() is threading.main_thread())
+        fsync(file)
+
+    monkeypatch.setattr(os, 'fsync', slow)
     code, out, err = xtune('train', make_config('full', 'two', **options, **{'checkpoint.background': True}))
     assert code == 0, err
     first, second = ({p.name: p for p in (tmp_path / name).glob('*.pth')} for name in ('one', 'two'))
-    assert set(first) == set(second) and len(first) == len(saves) == 8
+    assert set(first) == set(second) and len(first) == 8 and in_main == [False] * 8
     for name, path in first.items():
         a, b = (torch.load(p, weights_only=True) for p in (path, second[name]))
         assert a['meta']['iter'] == b['meta']['iter']

@@ -14,6 +14,7 @@ from ..config.load import load
 from ..config.wire import Job, wire
 from ..data.build import TrainingData, build_data
 from ..data.steps import Share, step_loader
+from ..models.build import run_dtype
 from ..models.device import best_device
 from ..models.export import ExportInfo, export_info, write_adapter
 from ..models.finetune import SupervisedFineTuning
@@ -50,12 +51,12 @@ def train(config: Path, options: dict[str, Any], resume: str | bool = False, wor
         XtuneError: What the user must mend, as early as it can be known.
     """
     job = wire(load(config, options, check_types=True), config.stem)
-    _check_strategy(job, world)
+    device = best_device(world.local_rank)
+    _check_strategy(job, world, device)
     _check_hooks(job)
     work_dir = writable(job.work_dir)
     meeting = Meeting(world) if world.size > 1 else None
     start = checkpoint_to_resume(work_dir, resume, meeting, world.restarts > 0)
-    device = best_device(world.local_rank)
     data = build_data(job, Share.of_device(world.rank, world.size, job.strategy.sequence_parallel_size))
     summary.show(summary.data_lines(job, data))
     if meeting:
@@ -169,13 +170,14 @@ def _stored_dtype(job: Job, llm: torch.nn.Module) -> str:
     return str(getattr(config, 'dtype', None) or llm.dtype).removeprefix('torch.')
 
 
-def _check_strategy(job: Job, world: World) -> None:
+def _check_strategy(job: Job, world: World, device: torch.device) -> None:
     name, quantization = job.strategy.name, job.quantization
     method = compatibility.method_of(job.lora is not None, quantization and dict(quantization.keywords))
     compatibility.check(method, name, world.size)
     sequence_check.check_devices(job.strategy.sequence_parallel_size, world.size)
     if world.size > 1 and name.startswith('zero'):
         require_deepspeed()
+        zero_config(job, world.size, run_dtype(job, device))  # for what it refuses
     if world.size == 1 and name not in ('one_device', 'ddp'):
         print(
             f'note: strategy {name} spreads the run over several devices; this run has one, so there is nothing to '
