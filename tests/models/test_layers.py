@@ -5,7 +5,8 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from xtune.errors import ModelError
-from xtune.models.layers import layers_of, recompute_activations
+from xtune.models.layers import layers_of
+from xtune.models.recompute import recompute_activations
 
 
 def run(tiny_model, count):
