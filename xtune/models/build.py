@@ -16,6 +16,7 @@ from .legacy.hub import legacy_folder
 from .offload import Offload
 from .quiet import quiet
 from .recompute import recompute, recompute_activations
+from .shortage import CHANGES, brief
 from .whole import checked
 
 
@@ -123,6 +124,8 @@ def load_model(job: Job, device: torch.device, dtype: torch.dtype, **arguments) 
             return _load(job, dtype=dtype, device_map={'': str(device)}, **arguments)
     except ModelError:
         raise
+    except torch.OutOfMemoryError as error:
+        raise ModelError(f'the model `{name}` does not fit into memory: {brief(error)} {CHANGES}') from error
     except (OSError, ValueError, ImportError, KeyError, RuntimeError, SafetensorError, StrictDataclassError) as error:
         raise ModelError(f'the model `{name}` cannot be loaded: {reason(error)}') from error
 
