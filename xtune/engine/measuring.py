@@ -74,8 +74,8 @@ def measure(task: SupervisedFineTuning, layers: Recomputation, batch: MicroBatch
 
     Nothing remains but what was compiled: no gradient, no change of random numbers; every layer recomputes.
     """
-    back, training = random_numbers(task.device), task.training
-    task.train()
+    back, training = random_numbers(task.device), task.llm.training
+    task.llm.train()
     try:
         return _measured(task, layers, batch, memory)
     except torch.OutOfMemoryError:
@@ -83,7 +83,7 @@ def measure(task: SupervisedFineTuning, layers: Recomputation, batch: MicroBatch
     finally:
         layers.set(len(layers))
         task.drop_gradients()
-        task.train(training)
+        task.llm.train(training)
         back()
         gc.collect()  # frames of an error hold tensors in circles
 
