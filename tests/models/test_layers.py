@@ -35,9 +35,7 @@ def test_more_layers_than_there_are_is_refused(tiny_model):
         run(tiny_model, 3)
 
 
-@pytest.mark.parametrize(
-    ('value', 'said'), [('some', "'some'"), (-1, 'at least 0, got -1'), (3, 'has 2 layers: give at most 2')]
-)
+@pytest.mark.parametrize(('value', 'said'), [('some', "'some'"), (-1, 'at least 0, got -1')])
 def test_other_values_are_refused(make_config, xtune, value, said):
     code, _, err = xtune('train', make_config(), '--cfg-options', f'checkpointing={value}')
     assert code == 2 and 'checkpointing' in err and said in err
