@@ -5,7 +5,8 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from xtune.errors import ModelError
-from xtune.models.layers import layers_of, recompute_activations
+from xtune.models.layers import layers_of
+from xtune.models.recompute import Recomputation, recompute_activations
 
 
 def run(tiny_model, count):
@@ -34,7 +35,29 @@ def test_more_layers_than_there_are_is_refused(tiny_model):
         run(tiny_model, 3)
 
 
-@pytest.mark.parametrize(('value', 'said'), [('some', "'some'"), (-1, '-1')])
+@pytest.mark.parametrize(('value', 'said'), [('some', "'some'"), (-1, 'at least 0, got -1')])
 def test_other_values_are_refused(make_config, xtune, value, said):
     code, _, err = xtune('train', make_config(), '--cfg-options', f'checkpointing={value}')
     assert code == 2 and 'checkpointing' in err and said in err
+
+
+def test_a_change_compiles_nothing_anew(tiny_model):
+    llm = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32).train()
+    layers, graphs = Recomputation(llm), []
+
+    def backend(graph, _):
+        graphs.append(graph)
+        return graph
+
+    for layer in layers.layers:
+        layer.compile(backend=backend)
+    ids, found = torch.arange(12)[None], []
+    for count in (2, 0, 1, 2):
+        layers.set(count)
+        llm.zero_grad()
+        llm(input_ids=ids, use_cache=False).logits.square().mean().backward()
+        found.append((len(graphs), llm.model.layers[0].mlp.up_proj.weight.grad.clone()))
+    assert found[0][0] and len({count for count, _ in found}) == 1
+    assert all(torch.equal(gradient, found[0][1]) for _, gradient in found)
+    with torch.no_grad():
+        assert torch.isfinite(llm(input_ids=ids).logits).all()

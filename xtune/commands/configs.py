@@ -124,7 +124,7 @@ def _memory(values: dict[str, Any], batch: int) -> str:
     lora, quantization = values.get('lora'), values.get('quantization') or {}
     bits = next((bits for key, (bits, _) in _QUANTISED.items() if quantization.get(key)), 16)
     tokens = batch * values.get('max_length', 2048)
-    recomputed = values.get('checkpointing', 'all') == 'all'
+    recomputed = values.get('checkpointing', 'auto') in ('auto', 'all', 'offload')
     need = estimate(size, bits, lora and lora.get('r', 8), tokens, recomputed)
     trained = 'weights, gradients and optimizer' if lora is None else 'adapter, gradients and optimizer'
     frozen = '' if lora is None else f'frozen weights {need.weights:,.1f}, '

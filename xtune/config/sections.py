@@ -44,8 +44,13 @@ class Scalars:
         'in fp32 either way.',
         'auto',
     )
-    checkpointing: Literal['all', 'none'] = knob(
-        'Layers whose activations are recomputed in the backward pass: less memory, about a third more time.', 'all'
+    checkpointing: int | Literal['auto', 'all', 'none', 'offload'] = knob(
+        'Layers whose activations are recomputed in the backward pass: less memory, about a third more time. auto: as '
+        'many as the memory of the GPU demands, measured before the first step (on CPUs, with sliced weights and with '
+        'split rows: all); a number: that many, the first ones; offload: all, and what lies between layers waits in '
+        'host memory.',
+        'auto',
+        low=0,
     )
     seed: int = knob('Seed of data order, adapter initialisation and dropout.', 42, low=0)
     work_dir: str | None = knob('Folder the run writes to; default work_dirs/<config name>.', None)

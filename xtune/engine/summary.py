@@ -60,7 +60,7 @@ def model_lines(job: Job, llm: torch.nn.Module, dtype: torch.dtype, device: torc
     yield 'trained', f'{method}: {trained / 1e6:,.2f} M of {total / 1e6:,.1f} M parameters ({trained / total:.2%})'
     name = torch.cuda.get_device_name(device) if device.type == 'cuda' else 'CPU'
     short = {torch.bfloat16: 'bf16', torch.float32: 'fp32'}[dtype]
-    yield 'device', f'{name}, computes in {short}, activations recomputed: {job.values.checkpointing}'
+    yield 'device', f'{name}, computes in {short}'
 
 
 def schedule_lines(job: Job, data: TrainingData, world: World) -> Iterator[tuple[str, str]]:

@@ -14,10 +14,12 @@ from ..config.load import load
 from ..config.wire import Job, wire
 from ..data.build import TrainingData, build_data
 from ..data.steps import Share, step_loader
+from ..data.widest import widest
 from ..models.build import run_dtype
 from ..models.device import best_device
 from ..models.export import ExportInfo, export_info, write_adapter
 from ..models.finetune import SupervisedFineTuning
+from ..models.shortage import naming_shortage
 from ..parallel import compatibility, sequence_check
 from ..parallel.lost import naming_lost_contact
 from ..parallel.meet import Meeting
@@ -28,7 +30,8 @@ from ..parallel.zero import ZeroEngine, require_deepspeed
 from ..registry import HOOKS, lookup
 from . import files, hooks, saving, summary
 from .access import Access
-from .fast import fast_task
+from .fast import fast_task, layers_to_choose
+from .fitting import activations
 from .metrics import MetricsFile
 from .optimizer import StepOptimizer, ZeroOptimizer, build_optimizer, schedulers
 from .placing import build_spread
@@ -63,9 +66,10 @@ def train(config: Path, options: dict[str, Any], resume: str | bool = False, wor
         meeting.wait_for_all('data are ready')
     with meeting.group(device, job.strategy.timeout) if meeting else nullcontext():
         set_random_seed(job.values.seed)  # adapters are initialised at random
-        llm, dtype = build_spread(
-            job, device, meeting, lambda whole, dtype: summary.show(summary.model_lines(job, whole, dtype, device))
-        )
+        with naming_shortage('loading the model'):
+            llm, dtype = build_spread(
+                job, device, meeting, lambda whole, dtype: summary.show(summary.model_lines(job, whole, dtype, device))
+            )
         team = sequence_check.team_of(llm, dtype, device, job.strategy, job.values.max_length)
         summary.show(summary.schedule_lines(job, data, world))
 
@@ -75,9 +79,12 @@ def train(config: Path, options: dict[str, Any], resume: str | bool = False, wor
             if start is None:
                 put_aside(work_dir)
             write_text(work_dir / f'{job.name}.py', text)
-        task = fast_task(job, llm, dtype, device, team, world)
-        runner = build_runner(job, data, task, device, text, start, world)
-        _train(runner, job, world)
+        with naming_shortage('training'):
+            task = fast_task(job, llm, dtype, device, team, world)
+            runner = build_runner(job, data, task, device, text, start, world)
+            layers = layers_to_choose(llm)
+            summary.show(iter([('memory', activations(job, task, layers, world.size, lambda: widest(data)))]))
+            _train(runner, job, world)
     return _farewell(runner, job, world)
 
 

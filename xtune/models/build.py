@@ -12,9 +12,11 @@ from .config_file import reason
 from .device import compute_dtype, require_bitsandbytes
 from .experts import spare_experts
 from .folder import check_model_folder
-from .layers import recompute_activations
 from .legacy.hub import legacy_folder
+from .offload import Offload
 from .quiet import quiet
+from .recompute import recompute, recompute_activations
+from .shortage import CHANGES, brief
 from .whole import checked
 
 
@@ -81,7 +83,9 @@ def finish(model: PreTrainedModel, job: Job) -> PreTrainedModel | PeftModel:
         model = _add_adapter(model, job)
     recomputed = job.values.checkpointing
     if recomputed not in ('none', 0):
-        recompute_activations(model, None if recomputed == 'all' else recomputed)
+        # What 'auto' may keep is measured once the model is in its place.
+        count = recomputed if isinstance(recomputed, int) else None
+        recompute_activations(model, count, Offload() if recomputed == 'offload' else recompute)
     return model
 
 
@@ -120,6 +124,8 @@ def load_model(job: Job, device: torch.device, dtype: torch.dtype, **arguments) 
             return _load(job, dtype=dtype, device_map={'': str(device)}, **arguments)
     except ModelError:
         raise
+    except torch.OutOfMemoryError as error:
+        raise ModelError(f'the model `{name}` does not fit into memory: {brief(error)} {CHANGES}') from error
     except (OSError, ValueError, ImportError, KeyError, RuntimeError, SafetensorError, StrictDataclassError) as error:
         raise ModelError(f'the model `{name}` cannot be loaded: {reason(error)}') from error
 
