@@ -2,6 +2,7 @@
 
 import copy
 import json
+import weakref
 
 import pytest
 import torch
@@ -158,8 +159,9 @@ def test_layers_of_a_base_are_replaced_and_the_rest_stays(smollm):
     model.model.layers[0].mlp.gate = torch.nn.Linear(576, 16, bias=False)
     model.model.layers[0].mlp.odd = torch.nn.Linear(576, 20, bias=False)
     model.model.layers[1].self_attn.again = model.model.layers[1].self_attn.q_proj
-    count = model.num_parameters()
+    count, old = model.num_parameters(), weakref.ref(model.model.layers[0].mlp.up_proj)
     to_float8_base(model, Float8Config(skip=['gate', 'layers.1.mlp']))
+    assert old() is None
     found = {name for name, module in model.named_modules() if isinstance(module, Float8Linear)}
     attention = {f'model.layers.{i}.self_attn.{k}_proj' for i in (0, 1) for k in 'qkvo'}
     assert found == attention | {f'model.layers.0.mlp.{name}_proj' for name in ('gate', 'up', 'down')}

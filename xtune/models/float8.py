@@ -1,4 +1,4 @@
-"""A frozen base whose linear layers multiply in float8: on GPUs that have it, twice as fast as in bf16.
+"""A frozen base whose linear layers multiply in float8, which GPUs that have it do up to twice as fast as bf16.
 
 A layer holds its weight twice, which takes what bf16 takes: with a scale for each row, for y = x W^T, and with one for
 each column, for the gradient of x. Inputs and gradients get a scale a row (a token) as they come.
