@@ -246,7 +246,7 @@ SECTIONS: dict[str, Section | None] = {
     'llm': Section('How the model is loaded: a callable and its arguments.'),
     'tokenizer': Section('How the tokenizer is loaded.'),
     'template': None,
-    'quantization': Section('Quantised frozen base (QLoRA); None: not quantised.', nullable=True, strict=True),
+    'quantization': Section('Quantised frozen base (QLoRA, float8); None: not quantised.', nullable=True, strict=True),
     'lora': Section('Adapter (peft); None: all weights are trained.', nullable=True, strict=True),
     'train_dataset': Section('The training data: a data set, or a list of them.', Source),
     'val_dataset': Section(

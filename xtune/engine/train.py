@@ -15,6 +15,7 @@ from ..config.wire import Job, wire
 from ..data.build import TrainingData, build_data
 from ..data.steps import Share, step_loader
 from ..data.widest import widest
+from ..models import float8_checks
 from ..models.build import run_dtype
 from ..models.device import best_device
 from ..models.export import ExportInfo, export_info, write_adapter
@@ -179,8 +180,11 @@ def _stored_dtype(job: Job, llm: torch.nn.Module) -> str:
 
 def _check_strategy(job: Job, world: World, device: torch.device) -> None:
     name, quantization = job.strategy.name, job.quantization
-    method = compatibility.method_of(job.lora is not None, quantization and dict(quantization.keywords))
+    method = compatibility.method_of(
+        job.lora is not None, quantization and dict(quantization.keywords, type=quantization.func)
+    )
     compatibility.check(method, name, world.size)
+    float8_checks.check(job, device)
     sequence_check.check_devices(job.strategy.sequence_parallel_size, world.size)
     if world.size > 1 and name.startswith('zero'):
         require_deepspeed()

@@ -11,6 +11,8 @@ from ..errors import ModelError
 from .config_file import reason
 from .device import compute_dtype, require_bitsandbytes
 from .experts import spare_experts
+from .float8 import refuse_trained, to_float8_base
+from .float8_checks import float8_of
 from .folder import check_model_folder
 from .legacy.hub import legacy_folder
 from .offload import Offload
@@ -44,6 +46,8 @@ def run_dtype(job: Job, device: torch.device) -> torch.dtype:
         return dtype
     if job.lora is None:
         raise ModelError('a quantised base cannot be trained itself: set lora, or quantization = None')
+    if float8_of(job) is not None:
+        return torch.bfloat16
     require_bitsandbytes('quantization')
     # int8 kernels take no float32
     return torch.bfloat16 if getattr(job.quantization(), 'load_in_8bit', False) else dtype
@@ -55,8 +59,8 @@ def load_base(job: Job, device: torch.device, dtype: torch.dtype) -> PreTrainedM
     Raises:
         ModelError: It cannot be loaded, or not trained as the config says.
     """
-    arguments = {}
-    if job.quantization is not None:
+    arguments, float8 = {}, float8_of(job)
+    if job.quantization is not None and float8 is None:
         quantization = job.quantization()
         if getattr(quantization, 'load_in_4bit', False):
             quantization = job.quantization(**_four_bit_types(job, dtype))
@@ -70,6 +74,8 @@ def load_base(job: Job, device: torch.device, dtype: torch.dtype) -> PreTrainedM
             "(and accumulate more), or llm.attn_implementation='sdpa'"
         )
     _check_trainable(model, job, flash)
+    if float8 is not None:
+        to_float8_base(model, float8)
     return model
 
 
@@ -156,9 +162,12 @@ def _add_adapter(model: PreTrainedModel, job: Job) -> PeftModel:
                 )
             spare_experts(model, config)
             model = get_peft_model(model, config)
+            refuse_trained(model)
             for parameter in model.parameters():  # peft leaves modules_to_save in the base's type
                 if parameter.requires_grad:
                     parameter.data = parameter.data.float()
             return model
+    except ModelError:
+        raise
     except (ValueError, TypeError, KeyError, ImportError) as error:
         raise ModelError(f'the adapter of section `lora` does not fit the model: {reason(error)}') from error
