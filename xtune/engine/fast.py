@@ -4,6 +4,7 @@ import torch
 
 from ..config.wire import Job
 from ..errors import ModelError
+from ..models import compiling
 from ..models.finetune import SupervisedFineTuning
 from ..models.head import plain_head
 from ..models.masters import Masters
@@ -22,11 +23,10 @@ def fast_task(
     whole = has_whole_model(job, world.size)
     masters = Masters(llm, dtype) if whole and job.speed.masters and dtype != torch.float32 else None
     head = plain_head(llm) if whole and job.speed.fused_loss and (masters or dtype == torch.float32) else None
-    compiled = whole and job.speed.compile and device.type == 'cuda'
     layers = layers_to_choose(llm)
-    compiled = compiled and layers is not None
-    for layer in layers.layers if compiled else ():
-        layer.compile()
+    compiled = whole and job.speed.compile and layers is not None and compiling.works(device)
+    if compiled:
+        layers.compile()
     found = {'float32 masters': masters, 'loss without logits': head, 'compiled layers': compiled or None}
     on = [name for name, thing in found.items() if thing is not None]
     summary.show(iter([('speed', ', '.join(on) or 'nothing of the section applies')]))

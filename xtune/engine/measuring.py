@@ -9,7 +9,7 @@ import torch
 
 from ..data.batches import MicroBatch
 from ..models.finetune import SupervisedFineTuning
-from ..models.recompute import Recomputation, Way, keep, recompute
+from ..models.recompute import Recomputation, Way
 from ..models.retry import random_numbers
 
 # Of a GPU's memory: blocks of freed memory that fit nothing, and what libraries take while they compute.
@@ -74,14 +74,14 @@ def measure(task: SupervisedFineTuning, layers: Recomputation, batch: MicroBatch
 
     Nothing remains but what was compiled: no gradient, no change of random numbers; every layer recomputes.
     """
-    back, training = random_numbers(task.device), task.llm.training
+    back, training, recomputing = random_numbers(task.device), task.llm.training, layers.recomputing
     task.llm.train()
     try:
         return _measured(task, layers, batch, memory)
     except torch.OutOfMemoryError:
         return None
     finally:
-        layers.set(len(layers))
+        layers.set(len(layers), recomputing)
         task.drop_gradients()
         task.llm.train(training)
         back()
@@ -90,11 +90,12 @@ def measure(task: SupervisedFineTuning, layers: Recomputation, batch: MicroBatch
 
 def _measured(task: SupervisedFineTuning, layers: Recomputation, batch: MicroBatch, memory: Memory) -> Measured:
     taken: dict[int, int] = {}
+    keeping, recomputing = layers.keeping, layers.recomputing
 
     def run(kept: int | None) -> int:
         """Return the peak of a forward and backward pass; `taken` is what each layer left behind in the forward."""
         for number, layer in enumerate(layers.layers):
-            layer.way = _metered(keep if number == kept else recompute, number, taken, memory)
+            layer.way = _metered(keeping if number == kept else recomputing, number, taken, memory)
         memory.forget_peak()
         task(batch).backward()
         return memory.peak()

@@ -6,11 +6,12 @@ GPU what stands between the products is compiled: it reads the logits of a chunk
 Legend: K positions, k of a chunk, H width, V vocabulary.
 """
 
-from collections.abc import Callable
-from functools import cache
 from typing import Any
 
 import torch
+
+from . import compiling
+from .compiling import compiled
 
 # Bytes that the float32 logits of a chunk may take; compiled, they are never there in float32, and take half.
 CHUNK = 2**28
@@ -42,7 +43,8 @@ class _LinearCrossEntropy(torch.autograd.Function):
             for number, tensor in enumerate((hidden_KH, weight_VH, bias_V))
         ]
         rows = max(1, CHUNK // (4 * weight_VH.shape[0]))
-        loss_and_slope = _compiled() if hidden_KH.is_cuda else _loss_and_slope
+        fast = compiling.works(hidden_KH.device)
+        loss_and_slope = compiled(_loss_and_slope, dynamic=True) if fast else _loss_and_slope
         for start in range(0, len(hidden_KH), rows):
             hidden_kH = hidden_KH[start : start + rows]
             logits_kV = torch.nn.functional.linear(hidden_kH, weight_VH, bias_V)
@@ -72,11 +74,6 @@ def _loss_and_slope(logits_kV: torch.Tensor, targets_k: torch.Tensor) -> tuple[t
     loss = (log_total_k1 - logits_kV.gather(1, targets_k[:, None])).sum()
     hit_kV = torch.arange(logits_kV.shape[1], device=logits_kV.device) == targets_k[:, None]
     return loss, ((logits_kV - log_total_k1).exp() - hit_kV.float()).to(own)
-
-
-@cache
-def _compiled() -> Callable:
-    return torch.compile(_loss_and_slope, dynamic=True)
 
 
 def _add(grads: list, slope_kV: torch.Tensor, hidden_kH: torch.Tensor, weight_VH: torch.Tensor, start: int) -> None:

@@ -6,12 +6,14 @@ compute, and back one layer ahead of the backward pass.
 
 import weakref
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
 from torch.autograd.graph import saved_tensors_hooks
 
-from .recompute import recompute
+from .compiling import compiled
+from .recompute import Way, keep, recompute
 
 # Bytes; what is smaller stays where it is.
 SMALL = 2**20
@@ -27,12 +29,19 @@ class Offload:
 
     def __init__(self, small: int = SMALL, devices: tuple[str, ...] = ('cuda',)) -> None:
         self.small, self.devices = small, devices
+        self._inner: Way = keep
         self._last: weakref.ref[_Held] | None = None
         self._streams: dict[torch.device, torch.cuda.Stream] = {}
 
+    def compiled(self) -> 'Offload':
+        """Return the same for compiled layers. Recomputation lies around these: inside, weights would be moved too."""
+        other = Offload(self.small, self.devices)
+        other._inner = compiled(keep)
+        return other
+
     def __call__(self, layer: Callable, *args: Any, **kwargs: Any) -> Any:
         with saved_tensors_hooks(self._pack, self._unpack):  # inside `layer`, those of recomputation count
-            return recompute(layer, *args, **kwargs)
+            return recompute(partial(self._inner, layer), *args, **kwargs)
 
     def _pack(self, tensor: torch.Tensor) -> 'torch.Tensor | _Held':
         if tensor.device.type not in self.devices or tensor.nbytes < self.small:

@@ -1,7 +1,7 @@
 """Which decoder layers keep their activations, and which compute them again in the backward pass.
 
-A layer is called in a way, which can be another one in the next step. The choice lies around what torch.compile makes
-of a layer, so a change compiles nothing anew; transformers' own switch lies inside or outside, by its version.
+A layer is called in a way, which can be another one in the next step. Compiled layers are compiled with their way;
+transformers' own switch lies inside or outside of what is compiled, by its version.
 """
 
 from collections.abc import Callable
@@ -12,6 +12,7 @@ import torch
 from torch.utils.checkpoint import checkpoint
 
 from ..errors import ModelError
+from .compiling import Compiled, compiled
 from .layers import layers_of
 
 # Calls a layer: (layer, *its arguments, **its keyword arguments) -> what the layer returns.
@@ -63,20 +64,40 @@ class Recomputation:
     def __len__(self) -> int:
         return len(self.layers)
 
+    def compile(self, backend: str = 'inductor') -> None:
+        """Compile the layers, each in its way, when they are called."""
+        for layer in self.layers:
+            layer.way = layer.way.compiled() if hasattr(layer.way, 'compiled') else compiled(layer.way, backend)
+
+    @property
+    def keeping(self) -> Way:
+        """The way of layers that keep what they need."""
+        return self._like_the_others(keep)
+
+    @property
+    def recomputing(self) -> Way:
+        """The way of layers that recompute."""
+        return self._like_the_others(recompute)
+
+    def _like_the_others(self, way: Way) -> Way:
+        found = next((layer.way for layer in self.layers if isinstance(layer.way, Compiled)), None)
+        return way if found is None else compiled(way, found.backend)
+
     @property
     def count(self) -> int:
         """How many layers recompute."""
-        return sum(layer.way is not keep for layer in self.layers)
+        return sum(layer.way not in (keep, self.keeping) for layer in self.layers)
 
     @property
     def kept(self) -> int:
         """How many layers keep their activations."""
         return len(self) - self.count
 
-    def set(self, count: int, way: Way = recompute) -> None:
-        """Let the first `count` layers be called in `way`, and the others keep what they need."""
+    def set(self, count: int, way: Way | None = None) -> None:
+        """Let the first `count` layers be called in `way` (None: they recompute), and the others keep what they need."""
+        way, keeping = way or self.recomputing, self.keeping
         for number, layer in enumerate(self.layers):
-            layer.way = way if number < count else keep
+            layer.way = way if number < count else keeping
 
 
 def recompute_activations(llm: torch.nn.Module, count: int | None = None, way: Way = recompute) -> None:
