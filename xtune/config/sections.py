@@ -139,8 +139,16 @@ class Speed:
         'has the whole model, and its logits are those of one linear layer.',
         True,
     )
+    varlen: bool = knob(
+        'Attend over packed rows by where samples begin, instead of a mask: by the kernel of torch >= 2.10 on GPUs in '
+        'bf16, a sample at a time on CPUs. Where each device has the whole model, which a trial shows to do the same; '
+        'llm.attn_implementation switches it off.',
+        True,
+    )
     compile: bool = knob(
-        'Compile each layer with torch.compile; on GPUs, where each device has the whole model.', False
+        'Compile each layer with torch.compile; on GPUs, where each device has the whole model. Packed rows are then '
+        'filled up to max_length, others to a multiple of 64 tokens.',
+        False,
     )
 
 

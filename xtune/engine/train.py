@@ -28,7 +28,7 @@ from ..parallel.zero import ZeroEngine, require_deepspeed
 from ..registry import HOOKS, lookup
 from . import files, hooks, saving, summary
 from .access import Access
-from .fast import fast_task
+from .fast import fast_task, padding
 from .metrics import MetricsFile
 from .optimizer import StepOptimizer, ZeroOptimizer, build_optimizer, schedulers
 from .placing import build_spread
@@ -57,7 +57,8 @@ def train(config: Path, options: dict[str, Any], resume: str | bool = False, wor
     work_dir = writable(job.work_dir)
     meeting = Meeting(world) if world.size > 1 else None
     start = checkpoint_to_resume(work_dir, resume, meeting, world.restarts > 0)
-    data = build_data(job, Share.of_device(world.rank, world.size, job.strategy.sequence_parallel_size))
+    parts = job.strategy.sequence_parallel_size
+    data = build_data(job, Share.of_device(world.rank, world.size, parts, padding(job, device, world)))
     summary.show(summary.data_lines(job, data))
     if meeting:
         meeting.wait_for_all('data are ready')

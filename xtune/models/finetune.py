@@ -19,6 +19,7 @@ from .head import Head
 from .loss import summed_loss
 from .masters import Masters
 from .nonfinite import explain
+from .packed import PackedAttention
 
 
 @TASKS.register_module()
@@ -32,6 +33,7 @@ class SupervisedFineTuning(BaseModel):
         team: The processes that split rows with this one, if any do.
         masters: The float32 masters of what is trained; the model then computes in `dtype` without autocast.
         head: Lets the loss do without logits.
+        attention: How the model attends over packed rows, if by where samples begin.
     """
 
     def __init__(
@@ -42,9 +44,10 @@ class SupervisedFineTuning(BaseModel):
         team: Team | None = None,
         masters: Masters | None = None,
         head: Head | None = None,
+        attention: PackedAttention | None = None,
     ) -> None:
         super().__init__()
-        self.llm, self.dtype, self.team = llm, dtype, team
+        self.llm, self.dtype, self.team, self.attention = llm, dtype, team, attention
         self.masters, self._head = masters, (head,)  # in a tuple: no submodule of this one
         self._device = device or next(llm.parameters()).device
 
@@ -60,12 +63,16 @@ class SupervisedFineTuning(BaseModel):
         """Return the loss summed over the trained tokens of `batch`."""
         batch = batch.to(self.device)
         more = self.team.arguments(batch.row_positions) if self.team else {}
+        if self.attention is not None:
+            more |= self.attention.arguments(batch)
         with self.autocast():
             return summed_loss(self.llm, batch, self._head[0], **more)
 
     def whole_rows(self) -> AbstractContextManager:
         """Return a context in which the model takes whole rows in each process, as generation gives them."""
-        return self.team.whole_rows() if self.team else nullcontext()
+        if self.team:
+            return self.team.whole_rows()
+        return self.attention.as_before() if self.attention else nullcontext()
 
     def train_step(
         self, data: list[MicroBatch], optim_wrapper: Any, stop: Callable[[], bool] = lambda: False
