@@ -141,8 +141,8 @@ class Speed:
     )
     varlen: bool = knob(
         'Attend over packed rows by where samples begin, instead of a mask: by the kernel of torch >= 2.10 on GPUs in '
-        'bf16, a sample at a time on CPUs. Where each device has the whole model, which a trial shows to do the same; '
-        'llm.attn_implementation switches it off.',
+        "bf16, a sample at a time on CPUs. Where each device has the whole model, llm.attn_implementation is 'sdpa', "
+        'and a trial shows the same logits.',
         True,
     )
     compile: bool = knob(

@@ -62,9 +62,8 @@ def _compiles(job: Job, device: torch.device, world: World) -> bool:
 def _attention(
     job: Job, llm: torch.nn.Module, dtype: torch.dtype, device: torch.device, masters: Masters | None
 ) -> PackedAttention | None:
-    values, own = job.values, job.load_llm.keywords.get('attn_implementation')
-    if not job.speed.varlen or values.packing in ('none', 'stream') or own is not None:
+    if not job.speed.varlen or job.values.packing in ('none', 'stream'):
         return None
     casts = masters is None and dtype != torch.float32
     context = torch.autocast(device.type, dtype=dtype) if casts else nullcontext()
-    return packed_attention(llm, dtype, device, values.max_length, context)
+    return packed_attention(llm, dtype, device, job.values.max_length, context)

@@ -4,8 +4,8 @@ One call of `train_step` is one optimizer step: all its micro-batches, one norma
 """
 
 import math
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -68,11 +68,13 @@ class SupervisedFineTuning(BaseModel):
         with self.autocast():
             return summed_loss(self.llm, batch, self._head[0], **more)
 
-    def whole_rows(self) -> AbstractContextManager:
-        """Return a context in which the model takes whole rows in each process, as generation gives them."""
-        if self.team:
-            return self.team.whole_rows()
-        return self.attention.as_before() if self.attention else nullcontext()
+    @contextmanager
+    def whole_rows(self) -> Iterator[None]:
+        """Let the model take whole rows in each process, as generation gives them."""
+        around = self.attention.as_before() if self.attention else nullcontext()
+        # Layers would be compiled for lengths that training never sees again.
+        with self.team.whole_rows() if self.team else around, torch.compiler.set_stance('force_eager'):
+            yield
 
     def train_step(
         self, data: list[MicroBatch], optim_wrapper: Any, stop: Callable[[], bool] = lambda: False
