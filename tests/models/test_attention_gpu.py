@@ -16,7 +16,7 @@ from xtune.models.packed import packed_attention
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a CUDA device')]
 ROWS, WIDTH = 2, 384
 # A width beyond the row is none; packed_attention leaves models with narrower ones alone where the kernel has none.
-WINDOWS = [None, 5000, *([50, 1] if 'window_size' in TAKES else [])]
+WINDOWS = [None, 5000, *([50, 2] if 'window_size' in TAKES else [])]
 BORDERS = [0, 1, 130, 257, 384, 640, 768]
 
 
