@@ -7,6 +7,7 @@ import pytest
 import torch
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a CUDA device')]
+OFF = {'speed.varlen': False}
 INT8 = {'type': 'transformers.BitsAndBytesConfig', 'load_in_8bit': True}
 
 
@@ -39,6 +40,19 @@ def test_runs_and_resumes(method, options, make_config, xtune, tmp_path):
     code, out, err = xtune('train', config, '--resume')
     assert code == 0 and 'resuming from' in out, err
     np.testing.assert_allclose(losses(tmp_path / 'run'), whole, rtol=2e-3)
+
+
+@pytest.mark.parametrize('method', ['lora', 'full'])
+def test_compiled_packed_runs_attend_by_where_samples_begin(method, make_config, xtune, tmp_path):
+    for name, speed in (('on', {'speed.compile': True}), ('cast', {'speed.masters': False}), ('off', OFF)):
+        options = {} if method == 'full' else {'lora.lora_dropout': 0.0}
+        options |= {'chat_samples.every_steps': 3, 'val_dataset': 4, 'optimizer.lr': 1e-4, **speed}
+        code, out, err = xtune('train', make_config(method, name, **options))
+        assert code == 0, err
+        assert ('varlen attention' in out) == (name != 'off')
+        assert ('compiled layers' in out) == (name == 'on')
+    for name in ('on', 'cast'):
+        np.testing.assert_allclose(losses(tmp_path / name), losses(tmp_path / 'off'), rtol=5e-3)
 
 
 def test_merged_model_answers_in_4_bits(make_config, xtune, tiny_model, tmp_path):

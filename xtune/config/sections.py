@@ -144,8 +144,17 @@ class Speed:
         'has the whole model, and its logits are those of one linear layer.',
         True,
     )
+    varlen: bool = knob(
+        'Attend over packed rows by where samples begin, instead of a mask: by the kernel of torch >= 2.10 on GPUs in '
+        "bf16, a sample at a time on CPUs. Where each device has the whole model, llm.attn_implementation is 'sdpa', "
+        'and a trial shows the same logits.',
+        True,
+    )
     compile: bool = knob(
-        'Compile each layer with torch.compile; on GPUs, where each device has the whole model.', False
+        'Compile each layer with torch.compile; on GPUs, where each device has the whole model. Packed rows are then '
+        'filled up to max_length, others to a multiple of 64 tokens. It needs Triton and a C compiler; without them '
+        'the run goes on as if it were off.',
+        True,
     )
 
 

@@ -1,11 +1,8 @@
 """The micro-batch that takes the most memory."""
 
-from dataclasses import replace
-
 import numpy as np
-import torch
 
-from .batches import IGNORE, MicroBatch, collate
+from .batches import MicroBatch
 from .build import TrainingData
 from .steps import StreamedSteps
 
@@ -17,29 +14,17 @@ def widest(data: TrainingData) -> MicroBatch:
     """
     sequences, steps = data.train.sequences, data.steps
     longest = np.argsort(-sequences.lengths, kind='stable')[: steps.batch_size]
-    batch = collate(
-        data.train.store, [sequences[i] for i in longest], data.pad_id, sequences.joined, steps.share.columns
-    )
-    return _prolonged(batch, data) if isinstance(steps, StreamedSteps) else batch
+    rows = [sequences[i] for i in longest]
+    if isinstance(steps, StreamedSteps):
+        rows = [_repeated(rows[i % len(rows)], data.max_length) for i in range(steps.batch_size)]
+    return steps.share.collate(data.train.store, rows, data.pad_id, sequences.joined)
 
 
-def _prolonged(batch: MicroBatch, data: TrainingData) -> MicroBatch:
-    """Return `batch` with every row repeated to full length, and as many rows as a micro-batch may have."""
-    rows, width = batch.input_ids.shape
-    wanted = data.max_length // data.steps.share.columns.of
-    times, down = -(-wanted // width), -(-data.steps.batch_size // rows)
-
-    def fill(tensor: torch.Tensor | None) -> torch.Tensor | None:
-        return None if tensor is None else tensor.repeat(down, times)[: data.steps.batch_size, :wanted].contiguous()
-
-    targets = fill(batch.targets)
-    trained_at = (targets.flatten() != IGNORE).nonzero().squeeze(1)
-    return replace(
-        batch,
-        input_ids=fill(batch.input_ids),
-        position_ids=fill(batch.position_ids),
-        targets=targets,
-        trained=len(trained_at),
-        trained_at=trained_at,
-        tokens=targets.numel(),
-    )
+def _repeated(pieces: np.ndarray, length: int) -> np.ndarray:
+    """Return `pieces` [n, 3] again and again, `length` tokens in all."""
+    each = (pieces[:, 2] - pieces[:, 1]).sum()
+    many = np.tile(pieces, (-(-length // each), 1))
+    stops = np.cumsum(many[:, 2] - many[:, 1])
+    many = many[: np.searchsorted(stops, length) + 1].copy()
+    many[-1, 2] -= stops[len(many) - 1] - length
+    return many

@@ -31,7 +31,7 @@ from ..parallel.zero import ZeroEngine, require_deepspeed
 from ..registry import HOOKS, lookup
 from . import files, hooks, saving, summary
 from .access import Access
-from .fast import fast_task, layers_to_choose
+from .fast import compiles, fast_task, layers_to_choose, padding
 from .fitting import activations
 from .metrics import MetricsFile
 from .optimizer import StepOptimizer, ZeroOptimizer, build_optimizer, schedulers
@@ -61,7 +61,8 @@ def train(config: Path, options: dict[str, Any], resume: str | bool = False, wor
     work_dir = writable(job.work_dir)
     meeting = Meeting(world) if world.size > 1 else None
     start = checkpoint_to_resume(work_dir, resume, meeting, world.restarts > 0)
-    data = build_data(job, Share.of_device(world.rank, world.size, job.strategy.sequence_parallel_size))
+    parts = job.strategy.sequence_parallel_size
+    data = build_data(job, Share.of_device(world.rank, world.size, parts, padding(job, compiles(job, device, world))))
     summary.show(summary.data_lines(job, data))
     if meeting:
         meeting.wait_for_all('data are ready')

@@ -4,8 +4,8 @@ One call of `train_step` is one optimizer step: all its micro-batches, one norma
 """
 
 import math
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -19,6 +19,7 @@ from .head import Head
 from .loss import summed_loss
 from .masters import Masters
 from .nonfinite import explain
+from .packed import PackedAttention
 from .recompute import Recomputation
 from .retry import Retry
 
@@ -34,6 +35,7 @@ class SupervisedFineTuning(BaseModel):
         team: The processes that split rows with this one, if any do.
         masters: The float32 masters of what is trained; the model then computes in `dtype` without autocast.
         head: Lets the loss do without logits.
+        attention: How the model attends over packed rows, if by where samples begin.
         layers: Those that may recompute more when memory runs out; None: that ends the run.
     """
 
@@ -45,10 +47,11 @@ class SupervisedFineTuning(BaseModel):
         team: Team | None = None,
         masters: Masters | None = None,
         head: Head | None = None,
+        attention: PackedAttention | None = None,
         layers: Recomputation | None = None,
     ) -> None:
         super().__init__()
-        self.llm, self.dtype, self.team = llm, dtype, team
+        self.llm, self.dtype, self.team, self.attention = llm, dtype, team, attention
         self.masters, self._head = masters, (head,)  # in a tuple: no submodule of this one
         self._device = device or next(llm.parameters()).device
         self._retry = Retry(self, layers) if layers is not None else None
@@ -70,12 +73,18 @@ class SupervisedFineTuning(BaseModel):
         """Return the loss summed over the trained tokens of `batch`."""
         batch = batch.to(self.device)
         more = self.team.arguments(batch.row_positions) if self.team else {}
+        if self.attention is not None:
+            more |= self.attention.arguments(batch)
         with self.autocast():
             return summed_loss(self.llm, batch, self._head[0], **more)
 
-    def whole_rows(self) -> AbstractContextManager:
-        """Return a context in which the model takes whole rows in each process, as generation gives them."""
-        return self.team.whole_rows() if self.team else nullcontext()
+    @contextmanager
+    def whole_rows(self) -> Iterator[None]:
+        """Let the model take whole rows in each process, as generation gives them."""
+        around = self.attention.as_before() if self.attention else nullcontext()
+        # Layers would be compiled for lengths that training never sees again.
+        with self.team.whole_rows() if self.team else around, torch.compiler.set_stance('force_eager'):
+            yield
 
     def train_step(
         self, data: list[MicroBatch], optim_wrapper: Any, stop: Callable[[], bool] = lambda: False

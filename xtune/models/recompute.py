@@ -94,7 +94,7 @@ class Recomputation:
         return len(self) - self.count
 
     def set(self, count: int, way: Way | None = None) -> None:
-        """Let the first `count` layers be called in `way` (None: they recompute), and the others keep what they need."""
+        """Let the first `count` layers be called in `way` (None: recompute), and the others keep what they need."""
         way, keeping = way or self.recomputing, self.keeping
         for number, layer in enumerate(self.layers):
             layer.way = way if number < count else keeping
