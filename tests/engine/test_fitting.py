@@ -85,7 +85,7 @@ class LiveBytes(TorchDispatchMode):
 def batch(vocabulary, rows=2, width=64):
     torch.manual_seed(1)
     ids = torch.randint(vocabulary, (rows, width))
-    return MicroBatch(ids, None, ids, ids.numel(), ids.numel(), [], torch.arange(ids.numel()))
+    return MicroBatch.of_rows(ids, ids)
 
 
 def llama(layers=4, **more):

@@ -81,6 +81,15 @@ class MicroBatch:
     longest: int
     row_positions: torch.Tensor | None = None
 
+    @classmethod
+    def of_rows(cls, input_ids: torch.Tensor, targets: torch.Tensor) -> 'MicroBatch':
+        """Return a batch of rows [B, S] of one sample each; `targets` [B, S] are -100 where nothing is trained."""
+        rows, width = input_ids.shape
+        trained_at = (targets.flatten() != IGNORE).nonzero().squeeze(1)
+        whole = [np.array([[row, 0, width]]) for row in range(rows)]
+        segments = _segments(whole, width, joined=False)
+        return cls(input_ids, None, targets, len(trained_at), input_ids.numel(), [], trained_at, *segments)
+
     def to(self, device: torch.device) -> 'MicroBatch':
         """Return the batch on `device`."""
         tensors = {name: t.to(device, non_blocking=True) for name, t in vars(self).items() if torch.is_tensor(t)}
