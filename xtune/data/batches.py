@@ -15,6 +15,7 @@ rows (`row_positions`, [B, S]) are always there.
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -92,8 +93,14 @@ class MicroBatch:
 
     def to(self, device: torch.device) -> 'MicroBatch':
         """Return the batch on `device`."""
-        tensors = {name: t.to(device, non_blocking=True) for name, t in vars(self).items() if torch.is_tensor(t)}
-        return replace(self, **tensors)
+        return self._with(lambda tensor: tensor.to(device, non_blocking=True))
+
+    def pinned(self) -> 'MicroBatch':
+        """Return the batch in pinned memory."""
+        return self._with(torch.Tensor.pin_memory)
+
+    def _with(self, function: Callable[[torch.Tensor], torch.Tensor]) -> 'MicroBatch':
+        return replace(self, **{name: function(t) for name, t in vars(self).items() if torch.is_tensor(t)})
 
 
 def collate(

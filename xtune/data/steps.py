@@ -49,6 +49,12 @@ class Step(list[MicroBatch]):
 
     cursor: Cursor | None = None
 
+    def pinned(self) -> 'Step':
+        """Return the step in pinned memory: copies from there to a GPU do not wait for what it computes."""
+        step = Step(batch.pinned() for batch in self)
+        step.cursor = self.cursor
+        return step
+
 
 class PlannedSteps(Dataset):
     """The steps of a plan over tokenised samples; any step can be asked for at any time.
