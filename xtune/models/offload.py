@@ -6,14 +6,14 @@ compute, and back one layer ahead of the backward pass.
 
 import weakref
 from collections.abc import Callable
-from functools import partial
+from copy import copy
 from typing import Any
 
 import torch
 from torch.autograd.graph import saved_tensors_hooks
 
 from .compiling import compiled
-from .recompute import Way, keep, recompute
+from .recompute import Way, recompute
 
 # Bytes; what is smaller stays where it is.
 SMALL = 2**20
@@ -29,22 +29,27 @@ class Offload:
 
     def __init__(self, small: int = SMALL, devices: tuple[str, ...] = ('cuda',)) -> None:
         self.small, self.devices = small, devices
-        self._inner: Way = keep
+        self._recompute: Way = recompute
+        self._between: set[int] = set()
         self._last: weakref.ref[_Held] | None = None
         self._streams: dict[torch.device, torch.cuda.Stream] = {}
 
-    def compiled(self) -> 'Offload':
-        """Return the same for compiled layers. Recomputation lies around these: inside, weights would be moved too."""
-        other = Offload(self.small, self.devices)
-        other._inner = compiled(keep)
+    def compiled(self, backend: str) -> 'Offload':
+        """Return the same for layers that torch.compile compiles with `backend`."""
+        other = copy(self)
+        other._recompute = compiled(recompute, backend)
         return other
 
     def __call__(self, layer: Callable, *args: Any, **kwargs: Any) -> Any:
+        # Compiled layers save their weights too, which stay.
+        self._between = {a.untyped_storage().data_ptr() for a in args if isinstance(a, torch.Tensor)}
         with saved_tensors_hooks(self._pack, self._unpack):  # inside `layer`, those of recomputation count
-            return recompute(partial(self._inner, layer), *args, **kwargs)
+            return self._recompute(layer, *args, **kwargs)
 
     def _pack(self, tensor: torch.Tensor) -> 'torch.Tensor | _Held':
         if tensor.device.type not in self.devices or tensor.nbytes < self.small:
+            return tensor
+        if tensor.untyped_storage().data_ptr() not in self._between:
             return tensor
         held = _Held(tensor, self._last, self._stream(tensor.device))
         self._last = weakref.ref(held)

@@ -67,7 +67,8 @@ class Recomputation:
     def compile(self, backend: str = 'inductor') -> None:
         """Compile the layers, each in its way, when they are called."""
         for layer in self.layers:
-            layer.way = layer.way.compiled() if hasattr(layer.way, 'compiled') else compiled(layer.way, backend)
+            own = getattr(layer.way, 'compiled', None)
+            layer.way = own(backend) if own else compiled(layer.way, backend)
 
     @property
     def keeping(self) -> Way:
