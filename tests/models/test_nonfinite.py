@@ -18,6 +18,9 @@ class NoStep:
     def clip(self):
         return torch.zeros(())
 
+    def step_if_finite(self, values):
+        return False
+
     def step(self):
         raise AssertionError('the step must not be taken')
 
@@ -68,3 +71,31 @@ def test_infinite_gradient_names_the_parameter(tiny_model):
         SupervisedFineTuning(llm, torch.float32).train_step([batch(['row 4']), batch(['row 5'])], Explode())
     assert raised.value.where == 'the gradient of model.layers.0.self_attn.q_proj.weight'
     assert raised.value.places == ['row 4', 'row 5']
+
+
+@pytest.mark.parametrize('masters', [False, True])
+def test_a_fused_update_is_queued_but_not_taken(masters, tiny_model):
+    """A fused optimizer skips the update itself, so the device need not be waited for before it."""
+    from transformers import AutoModelForCausalLM
+
+    from xtune.engine.optimizer import StepOptimizer
+    from xtune.models.masters import Masters
+
+    results = []
+    for fused in (True, False):
+        llm = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32)
+        dtype = torch.bfloat16 if masters else torch.float32
+        task = SupervisedFineTuning(llm, dtype, masters=Masters(llm, dtype) if masters else None)
+        optimizer = StepOptimizer(torch.optim.AdamW(task.trained_parameters().values(), fused=fused), 1.0)
+        assert optimizer.step_if_finite(torch.ones(2)) == fused
+        out = [task.train_step([batch(['row 4'])], optimizer)]
+        before = [p.clone() for p in task.trained_parameters().values()]
+        broken = llm.model.layers[1].self_attn.o_proj.weight.register_hook(lambda gradient: gradient * float('nan'))
+        with pytest.raises(NonFiniteStep, match='the gradient of model.layers.1.self_attn.o_proj.weight'):
+            task.train_step([batch(['row 4'])], optimizer)
+        assert all(map(torch.equal, before, task.trained_parameters().values()))
+        broken.remove()
+        optimizer.zero_grad()
+        out.append(task.train_step([batch(['row 4'])], optimizer))
+        results.append([*(value for one in out for value in one.values()), *task.trained_parameters().values()])
+    torch.testing.assert_close(*results, rtol=1e-4, atol=1e-5)

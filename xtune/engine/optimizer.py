@@ -42,10 +42,23 @@ class StepOptimizer(OptimWrapper):
             sum_gradients(every)
         parameters = [p for p in every if p.grad is not None]
         norm = whole(torch.nn.utils.get_total_norm([p.grad for p in parameters]))
-        # A norm that is not finite would make every gradient so, and hide which parameter's was.
-        if self.max_grad_norm and norm.isfinite():
-            torch.nn.utils.clip_grads_with_norm_(parameters, self.max_grad_norm, norm)
+        if self.max_grad_norm:
+            # A norm that is not finite would make every gradient so, and hide which parameter's was.
+            finite = norm.nan_to_num(0.0, 0.0, 0.0)
+            torch.nn.utils.clip_grads_with_norm_(parameters, self.max_grad_norm, finite)
         return norm
+
+    def step_if_finite(self, values: torch.Tensor) -> bool:
+        """Update if all `values` are finite, without waiting for the device to know; return False if the optimizer
+        cannot, and nothing is done."""
+        if not getattr(self.optimizer, '_step_supports_amp_scaling', False):
+            return False
+        self.optimizer.found_inf = (~values.isfinite()).any().float()  # how torch's GradScaler tells fused optimizers
+        try:
+            self.step()
+        finally:
+            del self.optimizer.found_inf
+        return True
 
 
 class ZeroOptimizer(StepOptimizer):
@@ -70,6 +83,10 @@ class ZeroOptimizer(StepOptimizer):
         if sum_values((~losses.isfinite()).sum().float()).item():
             return losses.new_tensor(float('nan'))
         return self.engine.step().to(losses.device)
+
+    def step_if_finite(self, values: torch.Tensor) -> bool:
+        """Do nothing: `clip` did."""
+        return False
 
     def step(self, **_: Any) -> None:
         """Do nothing: `clip` did."""

@@ -113,14 +113,22 @@ class SupervisedFineTuning(BaseModel):
         grad_norm = optim_wrapper.clip()
         loss_sum, stops = sum_values(torch.stack([loss_sum, loss_sum.new_tensor(float(stop()))])).unbind()
         grad_norm = grad_norm.float().to(loss_sum.device)  # offloaded gradients have theirs on the CPU
-        loss, grad_norm, stops = torch.stack([loss_sum / trained, grad_norm, stops]).tolist()
+        values = torch.stack([loss_sum / trained, grad_norm, stops])
+        # The update is queued first: the device is waited for once a step, when nothing of it remains to be queued.
+        queued = optim_wrapper.step_if_finite(values) and self._write_back()
+        loss, grad_norm, stops = values.tolist()
         if not (math.isfinite(loss) and math.isfinite(grad_norm)):
             raise explain(self, data, loss, grad_norm)
-        optim_wrapper.step()
-        if self.masters is not None:
-            self.masters.write_back()
+        if not queued:
+            optim_wrapper.step()
+            self._write_back()
         optim_wrapper.zero_grad()
         return dict(loss=loss, grad_norm=grad_norm, tokens=tokens, trained_tokens=trained, stop=stops > 0)
+
+    def _write_back(self) -> bool:
+        if self.masters is not None:
+            self.masters.write_back()
+        return True
 
     def add_gradients(self, data: list[MicroBatch], optim_wrapper: Any, trained: int) -> torch.Tensor:
         """Add the gradients of the micro-batches `data`, divided by `trained`; return their summed loss, a scalar."""
