@@ -10,8 +10,8 @@ from torch.nn.functional import scaled_dot_product_attention
 from transformers import AutoModelForCausalLM, LlamaConfig
 
 from xtune.models.attention import TAKES, kernel_attention
-from xtune.models.layers import recompute_activations
 from xtune.models.packed import packed_attention
+from xtune.models.recompute import recompute_activations
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a CUDA device')]
 ROWS, WIDTH = 2, 384

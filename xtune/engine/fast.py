@@ -47,7 +47,7 @@ def fast_task(
     layers = layers_to_choose(llm)
     compiled = layers is not None and compiles(job, device, world)
     if compiled:
-        layers.compile()
+        layers.compile(functions=job.quantization is not None)
     found = {
         'float32 masters': masters,
         'loss without logits': head,

@@ -74,7 +74,7 @@ def measure(task: SupervisedFineTuning, layers: Recomputation, batch: MicroBatch
 
     Nothing remains but what was compiled: no gradient, no change of random numbers; every layer recomputes.
     """
-    back, training, recomputing = random_numbers(task.device), task.llm.training, layers.recomputing
+    back, training, recomputing = random_numbers(task.device), task.llm.training, layers.ways.recompute
     task.llm.train()
     try:
         return _measured(task, layers, batch, memory)
@@ -90,7 +90,7 @@ def measure(task: SupervisedFineTuning, layers: Recomputation, batch: MicroBatch
 
 def _measured(task: SupervisedFineTuning, layers: Recomputation, batch: MicroBatch, memory: Memory) -> Measured:
     taken: dict[int, int] = {}
-    keeping, recomputing = layers.keeping, layers.recomputing
+    keeping, recomputing = layers.ways.keep, layers.ways.recompute
 
     def run(kept: int | None) -> int:
         """Return the peak of a forward and backward pass; `taken` is what each layer left behind in the forward."""

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch._dynamo.exc import TorchDynamoException
+from torch.utils.checkpoint import checkpoint
 
 # Graphs of one function; torch allows 8. Layers of several kinds, the first of which needs no gradient of its input,
 # and rows of several widths have one each.
@@ -56,6 +57,37 @@ def works(device: torch.device) -> bool:
     trial = Compiled(_trial)
     trial(torch.ones(16, device=device))
     return not trial.broken
+
+
+@lru_cache
+def recomputes_functions() -> bool:
+    """Tell whether recomputation that is compiled with a layer computes autograd functions again.
+
+    torch 2.11 keeps what they return, torch 2.13 does not. Tried on a small one, which takes a second.
+    """
+    kept: list[torch.Tensor] = []
+    values = torch.ones(4, requires_grad=True)
+    with torch.autograd.graph.saved_tensors_hooks(lambda tensor: kept.append(tensor) or tensor, lambda tensor: tensor):
+        torch.compile(_recomputed, backend='aot_eager_decomp_partition')(values)
+    return len(kept) == 1
+
+
+class _Twice(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, values: torch.Tensor) -> torch.Tensor:
+        return values * 2
+
+    @staticmethod
+    def backward(ctx: Any, slope: torch.Tensor) -> torch.Tensor:
+        return slope * 2
+
+
+def _functions(values: torch.Tensor) -> torch.Tensor:
+    return _Twice.apply(_Twice.apply(_Twice.apply(values).sin()).sin())
+
+
+def _recomputed(values: torch.Tensor) -> torch.Tensor:
+    return checkpoint(_functions, values, use_reentrant=False)
 
 
 def _trial(values: torch.Tensor) -> torch.Tensor:

@@ -12,7 +12,6 @@ from typing import Any
 import torch
 from torch.autograd.graph import saved_tensors_hooks
 
-from .compiling import compiled
 from .recompute import Way, recompute
 
 # Bytes; what is smaller stays where it is.
@@ -34,10 +33,10 @@ class Offload:
         self._last: weakref.ref[_Held] | None = None
         self._streams: dict[torch.device, torch.cuda.Stream] = {}
 
-    def compiled(self, backend: str) -> 'Offload':
-        """Return the same for layers that torch.compile compiles with `backend`."""
+    def through(self, recompute: Way) -> 'Offload':
+        """Return the same for layers that recompute in this way."""
         other = copy(self)
-        other._recompute = compiled(recompute, backend)
+        other._recompute = recompute
         return other
 
     def __call__(self, layer: Callable, *args: Any, **kwargs: Any) -> Any:

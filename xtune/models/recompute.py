@@ -5,14 +5,15 @@ transformers' own switch lies inside or outside of what is compiled, by its vers
 """
 
 from collections.abc import Callable
-from functools import lru_cache
+from dataclasses import dataclass
+from functools import lru_cache, partial
 from typing import Any
 
 import torch
 from torch.utils.checkpoint import checkpoint
 
 from ..errors import ModelError
-from .compiling import Compiled, compiled
+from .compiling import compiled, recomputes_functions
 from .layers import layers_of
 
 # Calls a layer: (layer, *its arguments, **its keyword arguments) -> what the layer returns.
@@ -29,10 +30,32 @@ def recompute(layer: Callable, *args: Any, **kwargs: Any) -> Any:
     return checkpoint(layer, *args, use_reentrant=False, **kwargs)
 
 
+@dataclass(frozen=True)
+class Ways:
+    """The two ways of a model's layers, as they are or compiled."""
+
+    keep: Way = keep
+    recompute: Way = recompute
+
+    @classmethod
+    def compiled(cls, backend: str, functions: bool) -> 'Ways':
+        """Return the ways of layers that torch.compile compiles with `backend`.
+
+        Args:
+            backend: Of torch.compile.
+            functions: The layers have autograd functions of their own, as quantised ones do.
+        """
+        keeping = compiled(keep, backend)
+        if functions and not recomputes_functions():
+            return cls(keeping, lambda layer, *args, **kwargs: recompute(partial(keeping, layer), *args, **kwargs))
+        return cls(keeping, compiled(recompute, backend))
+
+
 class _Chooses:
     """Goes before the class of a layer, which is then called in the way that its attribute `way` is."""
 
     way: Way = staticmethod(keep)
+    ways = Ways()
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if self.training and torch.is_grad_enabled():
@@ -64,30 +87,25 @@ class Recomputation:
     def __len__(self) -> int:
         return len(self.layers)
 
-    def compile(self, backend: str = 'inductor') -> None:
-        """Compile the layers, each in its way, when they are called."""
+    @property
+    def ways(self) -> Ways:
+        """How layers keep and recompute."""
+        return self.layers[0].ways
+
+    def compile(self, backend: str = 'inductor', functions: bool = False) -> None:
+        """Compile the layers, each in its way, when they are called; for the arguments see `Ways.compiled`."""
+        before, after = self.ways, Ways.compiled(backend, functions)
         for layer in self.layers:
-            own = getattr(layer.way, 'compiled', None)
-            layer.way = own(backend) if own else compiled(layer.way, backend)
-
-    @property
-    def keeping(self) -> Way:
-        """The way of layers that keep what they need."""
-        return self._like_the_others(keep)
-
-    @property
-    def recomputing(self) -> Way:
-        """The way of layers that recompute."""
-        return self._like_the_others(recompute)
-
-    def _like_the_others(self, way: Way) -> Way:
-        found = next((layer.way for layer in self.layers if isinstance(layer.way, Compiled)), None)
-        return way if found is None else compiled(way, found.backend)
+            layer.ways = after
+            if hasattr(layer.way, 'through'):  # offload
+                layer.way = layer.way.through(after.recompute)
+            else:
+                layer.way = after.keep if layer.way is before.keep else after.recompute
 
     @property
     def count(self) -> int:
         """How many layers recompute."""
-        return sum(layer.way not in (keep, self.keeping) for layer in self.layers)
+        return sum(layer.way is not self.ways.keep for layer in self.layers)
 
     @property
     def kept(self) -> int:
@@ -96,9 +114,9 @@ class Recomputation:
 
     def set(self, count: int, way: Way | None = None) -> None:
         """Let the first `count` layers be called in `way` (None: recompute), and the others keep what they need."""
-        way, keeping = way or self.recomputing, self.keeping
+        way = way or self.ways.recompute
         for number, layer in enumerate(self.layers):
-            layer.way = way if number < count else keeping
+            layer.way = way if number < count else self.ways.keep
 
 
 def recompute_activations(llm: torch.nn.Module, count: int | None = None, way: Way = recompute) -> None:
