@@ -13,16 +13,19 @@ layers (of a mixture of experts: of attention), AdamW, lr 1e-4, bf16; random wei
     tokens/s          median of the steps after the first 5, from the end of a step to the end of the next
     peak GiB          allocated by the process (on a CPU: resident)
     xtune to it       tokens/s of xtune at the same work / tokens/s of this contender
-    s to first step   from the start of the process to the end of its first step: imports, loading, compiling
+    s to first step   from the start of the process to the end of its first step: imports, loading, compiling; what
+                      was compiled before is found again, unless --cold
 
 Checkpointing: 'all' recomputes every layer (unsloth: its own way, which offloads), 'none' keeps everything; 'auto' and
-'offload' are xtune's. A peer has no run of what it cannot do, and a run that fails is a row with its reason. Writes
-FOLDER/benchmark.md, benchmark.json and results.jsonl, one run a line; exits with 1 if a run of xtune's failed for
-another reason than memory.
+'offload' are xtune's, which says how many layers it recomputed at last: more than asked for if memory ran out. By
+default the bare loop does LoRA without recomputation only. A peer has no run of what it cannot do, and a run that
+fails is a row with its reason. Writes FOLDER/benchmark.md, benchmark.json and results.jsonl, one run a line; exits
+with 1 if a run of xtune's or of the bare loop failed for another reason than memory or time.
 """
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import time
@@ -39,6 +42,8 @@ DEFAULT = {
     'qwen2_5_1_5b': (['lora', 'qlora', 'full'], ['none']),
 }
 USUAL = (['lora'], ['none', 'all'])
+# What the bare loop does if no contenders are named.
+BARE = ('lora', 'none')
 
 
 def arguments(given: list[str] | None) -> argparse.Namespace:
@@ -51,18 +56,21 @@ def arguments(given: list[str] | None) -> argparse.Namespace:
     parser.add_argument('--methods', nargs='+', choices=runs.METHODS, help='(default: some for each model)')
     parser.add_argument('--lengths', nargs='+', type=int, default=[2048], help='tokens of a row (default: 2048)')
     parser.add_argument('--checkpointing', nargs='+', choices=runs.CHECKPOINTING, help='(default: some for each model)')
-    parser.add_argument('--contenders', nargs='+', choices=runs.CONTENDERS, default=list(runs.CONTENDERS))
+    parser.add_argument('--contenders', nargs='+', choices=runs.CONTENDERS, help='(default: all that are installed)')
     parser.add_argument('--batch', type=int, default=4, help='rows of a step (default: 4)')
     parser.add_argument('--steps', type=int, default=20, help='optimizer steps of a run (default: 20)')
     parser.add_argument('--timeout', type=float, default=300, help='seconds of a run (default: 300)')
     parser.add_argument('--minutes', type=float, help='begin no run later than this (default: begin all)')
     parser.add_argument('--python', nargs='+', default=[], metavar='NAME=PATH', help="a contender's own interpreter")
+    parser.add_argument('--cold', action='store_true', help='let each run compile and tokenise anew')
     parser.add_argument('--resume', action='store_true', help='keep what an earlier call in FOLDER measured')
     args = parser.parse_args(given)
-    args.python = dict(pair.partition('=')[::2] for pair in args.python)
-    unknown = [name for name, path in args.python.items() if name not in runs.CONTENDERS or not path]
-    if unknown:
-        parser.error(f'--python {unknown[0]}: give NAME=PATH with one of {", ".join(runs.CONTENDERS)}')
+    pairs = [pair.partition('=')[::2] for pair in args.python]
+    for name, path in pairs:
+        if name not in runs.CONTENDERS or not os.access(path, os.X_OK):
+            names = ', '.join(runs.CONTENDERS)
+            parser.error(f'--python {name}={path}: give NAME=PATH, one of {names} and an interpreter that is there')
+    args.python = {name: os.path.abspath(path) for name, path in pairs}
     if args.steps < 2 or min(args.batch, *args.lengths) < 1:
         parser.error('--steps must be at least 2 (speed is from one step to the next), --batch and --lengths 1')
     return args
@@ -70,15 +78,19 @@ def arguments(given: list[str] | None) -> argparse.Namespace:
 
 def chosen(args: argparse.Namespace) -> list[runs.Case]:
     """Return the runs that the command line asks for, of contenders that are installed."""
-    there = [name for name in args.contenders if runs.installed(name, runs.python_of(name, args.python))]
-    for name in sorted(set(args.contenders) - set(there)):
-        print(f'{name}: not installed, left out')
+    wanted = args.contenders or runs.CONTENDERS
+    there = [name for name in wanted if runs.installed(name, runs.python_of(name, args.python))]
+    for name in wanted:
+        if name not in there:
+            print(f'{name}: not installed, left out')
     found = []
     for model in args.models:
         methods, ways = DEFAULT.get(model, USUAL)
         methods, ways = args.methods or methods, args.checkpointing or ways
         found += runs.cases({model: methods}, args.lengths, ways, there, args.batch, args.steps)
-    return found
+    if args.contenders:
+        return found
+    return [case for case in found if case.contender != 'bare' or (case.method, case.checkpointing) == BARE]
 
 
 def make(args: argparse.Namespace, folder: Path) -> dict:
@@ -126,7 +138,8 @@ def main(given: list[str] | None = None) -> None:
         elif late:
             result = runs.Result(case, problem='not run: out of time')
         else:
-            result = runs.run(case, folder, args.timeout, runs.python_of(case.contender, args.python))
+            python = runs.python_of(case.contender, args.python)
+            result = runs.run(case, folder, args.timeout, python, args.cold)
         results.append(result)
         print(f'{case.name}: {result.problem or f"{result.speed:,.0f} tokens/s"} ({result.seconds:.0f} s)', flush=True)
         write(folder, title, machine, results)

@@ -98,14 +98,22 @@ def config(case: Case, folder: Path, steps: int, batch: int, length: int, most: 
 
 def environment(folder: Path) -> dict[str, str]:
     """Return the environment of a process that finds xtune and these tools, with a cache in `folder`."""
-    paths = [str(TOOLS), str(TOOLS.parent), os.environ.get('PYTHONPATH', '')]
-    return os.environ | dict(PYTHONPATH=os.pathsep.join(filter(None, paths)), XTUNE_CACHE=str(folder / 'cache'))
+    given = [os.path.abspath(path) for path in os.environ.get('PYTHONPATH', '').split(os.pathsep) if path]
+    paths = os.pathsep.join([str(TOOLS), str(TOOLS.parent), *given])
+    return os.environ | dict(PYTHONPATH=paths, XTUNE_CACHE=str(folder / 'cache'))
 
 
-def in_time(command: list[str], log: Path, environment: dict[str, str], timeout: float) -> int | None:
-    """Run `command`, what it says to `log`; return its exit code, None if it took more than `timeout` seconds."""
+def in_time(
+    command: list[str], log: Path, environment: dict[str, str], timeout: float, current: Path | None = None
+) -> int | None:
+    """Run `command`, what it says to `log`; return its exit code, None if it took more than `timeout` seconds.
+
+    Its current folder is `current`, by default that of this process.
+    """
     with log.open('w', encoding='utf-8') as file:
-        process = subprocess.Popen(command, stdout=file, stderr=file, env=environment, start_new_session=True)
+        process = subprocess.Popen(
+            command, stdout=file, stderr=file, env=environment, cwd=current, start_new_session=True
+        )
         try:
             return process.wait(timeout)
         except subprocess.TimeoutExpired:

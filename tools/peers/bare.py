@@ -1,6 +1,6 @@
 """The model of an xtune config in a loop of its own: no runner, no hooks, no data pipeline, no report.
 
-    python -m peers.bare '{"config": "run.py", "rows": "rows.jsonl", "batch": 4, "steps": 20, "result": "result.json"}'
+python -m peers.bare '{"config": "run.py", "rows": "rows.jsonl", "batch": 4, "steps": 20, "result": "result.json"}'
 """
 
 import json

@@ -1,6 +1,6 @@
 """Makes the random models and rows of a benchmark; a program of its own, so that the GPU's memory is free again.
 
-    python -m peers.material '{"folder": "...", "models": [...], "lengths": [...], "rows": 80}'
+python -m peers.material '{"folder": "...", "models": [...], "lengths": [...], "rows": 80}'
 """
 
 import json

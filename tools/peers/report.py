@@ -40,7 +40,8 @@ def table(results: list[Result]) -> str:
     rows = []
     for result in results:
         case = result.case
-        cells = [case.model, case.method, f'{case.length:,}', case.checkpointing, case.contender]
+        way = f'{case.checkpointing} ({result.recomputed})' if result.recomputed else case.checkpointing
+        cells = [case.model, case.method, f'{case.length:,}', way, case.contender]
         if result.problem:
             rows.append([*cells, f'**{result.problem}**'])
             continue

@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+import shutil
 import statistics
 import subprocess
 import sys
@@ -19,6 +21,8 @@ OURS = ('xtune', 'bare')
 # The package that must be there, and what it can do: its methods, its ways of checkpointing.
 PEERS = {name: (METHODS[:2] + METHODS[3:], ('all', 'none')) for name in ('trl', 'llamafactory', 'unsloth')}
 CONTENDERS = (*OURS, *PEERS)
+# What a log says, by whomever, of a process that ran out of memory.
+SHORT = ('out of memory', 'outofmemory', 'does not fit into memory', 'memory ran out in a', 'memory ran out while')
 
 
 @dataclass(frozen=True)
@@ -48,7 +52,7 @@ class Case:
 @dataclass(frozen=True)
 class Result:
     """Tokens/s, peak GiB of the process, first and last loss, seconds from the start of the process to the end of
-    the first step and to its own end; or what went wrong."""
+    the first step and to its own end, how many layers xtune recomputed at last ('3 of 32'); or what went wrong."""
 
     case: Case
     speed: float = 0.0
@@ -57,6 +61,7 @@ class Result:
     last_loss: float = 0.0
     first_step: float = 0.0
     seconds: float = 0.0
+    recomputed: str = ''
     problem: str = ''
 
     def to_json(self) -> str:
@@ -128,18 +133,23 @@ def command(case: Case, folder: Path, place: Path, python: str) -> list[str]:
     return [python, '-m', module, json.dumps(work)]
 
 
-def run(case: Case, folder: Path, timeout: float, python: str) -> Result:
-    """Run `case` in `folder` for at most `timeout` seconds; what fails is told in the result."""
+def run(case: Case, folder: Path, timeout: float, python: str, cold: bool) -> Result:
+    """Run `case` in `folder` for at most `timeout` seconds; what fails is told in the result.
+
+    `cold`: nothing was compiled before.
+    """
     place = folder / case.name
-    (place / 'run').mkdir(parents=True, exist_ok=True)
-    (place / 'result.json').unlink(missing_ok=True)
+    shutil.rmtree(place, ignore_errors=True)
+    (place / 'run').mkdir(parents=True)
     around = environment(folder) | dict(HF_HUB_OFFLINE='1', TOKENIZERS_PARALLELISM='false')
     # Peers would else spread a model over all GPUs, or refuse to.
-    if 'CUDA_VISIBLE_DEVICES' not in os.environ:
-        around['CUDA_VISIBLE_DEVICES'] = '0'
+    around['CUDA_VISIBLE_DEVICES'] = os.environ.get('CUDA_VISIBLE_DEVICES', '0').partition(',')[0]
+    if cold:
+        around |= dict(TORCHINDUCTOR_CACHE_DIR=str(place / 'inductor'), TRITON_CACHE_DIR=str(place / 'triton'))
+        around['XTUNE_CACHE'] = str(place / 'cache')
     given = command(case, folder, place, python)
     began = time.time()
-    code = in_time(given, place / 'log.txt', around, timeout)
+    code = in_time(given, place / 'log.txt', around, timeout, place)
     return read(case, place, code, began, time.time() - began)
 
 
@@ -148,30 +158,26 @@ def read(case: Case, place: Path, code: int | None, began: float, seconds: float
 
     What it does after its last step, such as clearing up, may fail.
     """
-    path = place / 'result.json'
+    path, log = place / 'result.json', (place / 'log.txt').read_text(encoding='utf-8', errors='replace')
+    said = re.findall(r'recomputed in (\d+ of \d+) layers|from here on (\d+ of \d+) layers', log)
+    recomputed = ''.join(said[-1]) if said and case.contender in OURS else ''
     if not path.exists():
-        return Result(case, seconds=seconds, problem=_reason(place / 'log.txt', code))
+        short = any(sign in log.casefold() for sign in SHORT)
+        problem = 'out of memory' if short else why(code, place / 'log.txt')
+        return Result(case, seconds=seconds, recomputed=recomputed, problem=problem)
     found = json.loads(path.read_text(encoding='utf-8'))
     ends = found['ends']
     times = [after - before for before, after in zip(ends, ends[1:], strict=False)]
-    counted = times[WARM_UP - 1 :] or times
     return Result(
         case,
-        speed=case.batch * case.length / statistics.median(counted),
+        speed=case.batch * case.length / statistics.median(times[WARM_UP - 1 :] or times),
         memory=found['gib'],
         first_loss=found['losses'][0],
         last_loss=found['losses'][-1],
         first_step=ends[0] - began,
         seconds=seconds,
+        recomputed=recomputed,
     )
-
-
-def _reason(log: Path, code: int | None) -> str:
-    """Return why there is no result."""
-    text = log.read_text(encoding='utf-8', errors='replace').casefold()
-    if any(sign in text for sign in ('out of memory', 'outofmemory', 'does not fit into memory')):
-        return 'out of memory'
-    return why(code, log)
 
 
 def python_of(contender: str, others: dict[str, str]) -> str:

@@ -1,6 +1,6 @@
 """What every contender notes at the end of each step, in the same way; the result is one JSON line.
 
-    {"ends": [seconds since 1970, ...], "losses": [...], "gib": 12.3}
+{"ends": [seconds since 1970, ...], "losses": [...], "gib": 12.3}
 """
 
 import json
@@ -30,7 +30,9 @@ class Ticks:
         done = len(self.ends) >= self.steps
         if done:
             result = dict(ends=self.ends, losses=self.losses, gib=self.gib)
-            self.path.write_text(json.dumps(result) + '\n', encoding='utf-8')
+            part = self.path.with_suffix('.part')  # an end in between leaves no half a line
+            part.write_text(json.dumps(result) + '\n', encoding='utf-8')
+            part.replace(self.path)
         return done
 
 

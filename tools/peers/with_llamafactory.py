@@ -1,6 +1,6 @@
 """LLaMA-Factory's training, on rows that are tokenised already, with Liger's kernels where they are installed.
 
-    python -m peers.with_llamafactory '{...}'  (see benchmark_peers.py)
+python -m peers.with_llamafactory '{...}'  (see benchmark_peers.py)
 """
 
 import json

@@ -1,6 +1,6 @@
 """TRL's SFTTrainer, with gradient checkpointing as its default is, and Liger's kernels where they are installed.
 
-    python -m peers.with_trl '{...}'  (see benchmark_peers.py)
+python -m peers.with_trl '{...}'  (see benchmark_peers.py)
 """
 
 import json
@@ -28,9 +28,7 @@ def main(work: dict) -> None:
             bnb_4bit_compute_dtype=dtype,
         )
     if method != 'full':
-        lora = LoraConfig(
-            r=16, lora_alpha=16, lora_dropout=0.0, target_modules=work['targets'], task_type='CAUSAL_LM'
-        )
+        lora = LoraConfig(r=16, lora_alpha=16, lora_dropout=0.0, target_modules=work['targets'], task_type='CAUSAL_LM')
     config = SFTConfig(
         **arguments(work),
         model_init_kwargs=load,

@@ -1,6 +1,6 @@
 """Unsloth's model in TRL's SFTTrainer, as its notebooks do.
 
-    python -m peers.with_unsloth '{...}'  (see benchmark_peers.py)
+python -m peers.with_unsloth '{...}'  (see benchmark_peers.py)
 """
 
 import json
