@@ -1,8 +1,7 @@
 #!/usr/bin/env python
 """The same work by xtune, by a bare loop over the same model, and by trl, llamafactory and unsloth if installed.
 
-    python tools/benchmark_peers.py FOLDER                     Llama-3-8B and Qwen2.5-1.5B shapes, about 8 minutes on
-                                                               an H100 without peers
+    python tools/benchmark_peers.py FOLDER                     shapes of Llama 3 8B and Qwen2.5 1.5B, on a GPU
     python tools/benchmark_peers.py FOLDER --models gemma_like moe --methods lora --lengths 2048 8192
     python tools/benchmark_peers.py FOLDER --python unsloth=/envs/unsloth/bin/python --resume
     python tools/benchmark_peers.py FOLDER --models tiny --lengths 64 --steps 7            a tiny model, on CPUs too
@@ -130,18 +129,16 @@ def main(given: list[str] | None = None) -> None:
         f'speed as the median after the first {WARM_UP}.'
     )
     print(title, flush=True)
-    results = [result for case, result in done.items() if case not in todo]
-    for case in todo:
-        late = args.minutes is not None and time.monotonic() - began > 60 * args.minutes
-        if case in done:
-            result = done[case]
-        elif late:
+    places = {case: number for number, case in enumerate(todo)}
+    results = list(done.values())
+    for case in (case for case in todo if case not in done):
+        if args.minutes is not None and time.monotonic() - began > 60 * args.minutes:
             result = runs.Result(case, problem='not run: out of time')
         else:
             python = runs.python_of(case.contender, args.python)
             result = runs.run(case, folder, args.timeout, python, args.cold)
-        results.append(result)
         print(f'{case.name}: {result.problem or f"{result.speed:,.0f} tokens/s"} ({result.seconds:.0f} s)', flush=True)
+        results = sorted([*results, result], key=lambda one: places.get(one.case, -1))
         write(folder, title, machine, results)
     print('\n' + table(results), end='')
     excused = ('out of memory', 'not run: out of time')
