@@ -1,4 +1,4 @@
-"""What the runs need and no hub gives: random Llamas, a tokenizer of made-up words, rows of random token ids.
+"""What the runs need and no hub gives: random models, a tokenizer of made-up words, rows of random token ids.
 
 A program of its own, so that the GPU's memory is free again when it ends:
 
@@ -51,15 +51,19 @@ def depth_that_fits(shape: dict, memory: float, tokens: int) -> int:
 
 
 def make_model(folder: Path, shape: dict) -> None:
-    """Write a random Llama of `shape` in bf16 with a tokenizer of as many words as it has embeddings."""
+    """Write a random model of `shape` in bf16 with a tokenizer of as many words as it has embeddings.
+
+    `shape` is the arguments of its config in transformers; `model_type`, if there, names another kind than Llama.
+    """
     import torch
     from tokenizers import Tokenizer, models, pre_tokenizers
-    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+    from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
 
     torch.manual_seed(0)
-    torch.set_default_dtype(torch.bfloat16)
+    ends = dict(bos_token_id=1, eos_token_id=2)
+    config = AutoConfig.for_model(**{'model_type': 'llama', **shape}, dtype='bfloat16', **ends)
     with torch.device('cuda' if torch.cuda.is_available() else 'cpu'):
-        model = LlamaForCausalLM(LlamaConfig(**shape, dtype='bfloat16', bos_token_id=1, eos_token_id=2))
+        model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
     model.save_pretrained(folder)
     made_up = (f'w{i}' for i in range(len(SPECIAL), shape['vocab_size']))  # an id without a word is refused in rows
     words = Tokenizer(models.WordLevel({text: i for i, text in enumerate((*SPECIAL, *made_up))}, '<unk>'))
@@ -78,10 +82,13 @@ def make_rows(path: Path, count: int, length: int, vocabulary: int) -> None:
             file.write(json.dumps(dict(tokens=ids)) + '\n')
 
 
-def refusal(gpus: int, devices: int, tiny: bool) -> str:
-    """Return why this machine, with so many GPUs, cannot run on `devices`; an empty text if it can."""
+def refusal(gpus: int, devices: int, tiny: bool, option: str = '--model') -> str:
+    """Return why this machine, with so many GPUs, cannot run on `devices`; an empty text if it can.
+
+    `option` is that of the command line which names the model.
+    """
     if not gpus and not tiny:
-        return 'error: this machine has no GPU, and an 8B model needs one; add --model tiny'
+        return f'error: this machine has no GPU, and a model of that size needs one; add {option} tiny'
     return f'error: --devices {devices}, but this machine has {gpus} GPUs' if 0 < gpus < devices else ''
 
 

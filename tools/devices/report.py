@@ -7,10 +7,24 @@ from .runs import Result
 
 # Steps whose losses are compared; later ones part by rounding.
 FIRST = 5
-HEAD = (
-    '| method | strategy | devices | layers | tokens/s per device | against one device | peak GiB | first loss '
-    f'| largest difference of the first {FIRST} losses, norms |\n|---|---|---|---|---|---|---|---|---|\n'
-)
+COLUMNS = [
+    'method',
+    'strategy',
+    'devices',
+    'layers',
+    'tokens/s per device',
+    'against one device',
+    'peak GiB',
+    'first loss',
+    f'largest difference of the first {FIRST} losses, norms',
+]
+
+
+def markdown(columns: list[str], rows: list[list[str]]) -> str:
+    """Return a Markdown table; a row that is too short is filled up with empty cells."""
+    lines = [columns, ['---'] * len(columns), *(row + [''] * (len(columns) - len(row)) for row in rows)]
+    text = (' | '.join(cell.replace('|', '/') for cell in line) for line in lines)
+    return ''.join(f'| {line} |\n' for line in text)
 
 
 def reference(result: Result, results: list[Result]) -> Result | None:
@@ -40,15 +54,13 @@ def compared(result: Result, results: list[Result]) -> dict[str, Any]:
 
 def table(results: list[Result]) -> str:
     """Return the Markdown table."""
-    text = HEAD
+    rows = []
     for row in (compared(result, results) for result in results):
-        start = f'| {row["method"]} | {row["strategy"]} | {row["devices"]} | {row["layers"]} | '
+        cells = [row['method'], row['strategy'], str(row['devices']), str(row['layers'])]
         if row['problem']:
-            text += f'{start}**{row["problem"].replace("|", "/")}** | | | | |\n'
+            rows.append([*cells, f'**{row["problem"]}**'])
             continue
         share = f'{row["efficiency"]:.0%}' if 'efficiency' in row else '-'
-        text += (
-            f'{start}{row["speed"]:,.0f} | {share} | {row["memory"]:.1f} | {row["losses"][0]:.4f} | '
-            f'{row["loss_difference"]:.1e}, {row["norm_difference"]:.1e} |\n'
-        )
-    return text
+        cells += [f'{row["speed"]:,.0f}', share, f'{row["memory"]:.1f}', f'{row["losses"][0]:.4f}']
+        rows.append([*cells, f'{row["loss_difference"]:.1e}, {row["norm_difference"]:.1e}'])
+    return markdown(COLUMNS, rows)

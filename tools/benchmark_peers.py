@@ -1,0 +1,149 @@
+#!/usr/bin/env python
+"""The same work by xtune, by a bare loop over the same model, and by trl, llamafactory and unsloth if installed.
+
+    python tools/benchmark_peers.py FOLDER                     shapes of Llama 3 8B and Qwen2.5 1.5B, on a GPU
+    python tools/benchmark_peers.py FOLDER --models gemma_like moe --methods lora --lengths 2048 8192
+    python tools/benchmark_peers.py FOLDER --python unsloth=/envs/unsloth/bin/python --resume
+    python tools/benchmark_peers.py FOLDER --models tiny --lengths 64 --steps 7            a tiny model, on CPUs too
+
+Work: rows of random token ids, all trained, --batch x length tokens an optimizer step, LoRA of rank 16 on all linear
+layers (of a mixture of experts: of attention), AdamW, lr 1e-4, bf16; random weights. Each run is a process of its own.
+
+    tokens/s          median of the steps after the first 5, from the end of a step to the end of the next
+    peak GiB          allocated by the process (on a CPU: resident)
+    xtune to it       tokens/s of xtune at the same work / tokens/s of this contender
+    s to first step   from the start of the process to the end of its first step: imports, loading, compiling; what
+                      was compiled before is found again, unless --cold
+
+Checkpointing: 'all' recomputes every layer (unsloth: its own way, which offloads), 'none' keeps everything; 'auto' and
+'offload' are xtune's, which says how many layers it recomputed at last: more than asked for if memory ran out. By
+default the bare loop does LoRA without recomputation only. A peer has no run of what it cannot do, and a run that
+fails is a row with its reason. Writes FOLDER/benchmark.md, benchmark.json and results.jsonl, one run a line; exits
+with 1 if a run of xtune's or of the bare loop failed for another reason than memory or time.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from devices.runs import WARM_UP, environment
+from peers import material, runs
+from peers.report import compared, table
+from peers.shapes import SHAPES
+
+# Small enough for a first look: methods and ways of checkpointing of each model.
+DEFAULT = {
+    'llama3_8b': (['lora', 'qlora', 'fp8_lora'], ['none', 'all']),
+    'qwen2_5_1_5b': (['lora', 'qlora', 'full'], ['none']),
+}
+USUAL = (['lora'], ['none', 'all'])
+# What the bare loop does if no contenders are named.
+BARE = ('lora', 'none')
+
+
+def arguments(given: list[str] | None) -> argparse.Namespace:
+    """Return the parsed command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__.partition('\n')[0], epilog=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument('folder', type=Path, help='gets models, runs and results')
+    parser.add_argument('--models', nargs='+', choices=SHAPES, default=list(DEFAULT), help='shapes (default: two)')
+    parser.add_argument('--methods', nargs='+', choices=runs.METHODS, help='(default: some for each model)')
+    parser.add_argument('--lengths', nargs='+', type=int, default=[2048], help='tokens of a row (default: 2048)')
+    parser.add_argument('--checkpointing', nargs='+', choices=runs.CHECKPOINTING, help='(default: some for each model)')
+    parser.add_argument('--contenders', nargs='+', choices=runs.CONTENDERS, help='(default: all that are installed)')
+    parser.add_argument('--batch', type=int, default=4, help='rows of a step (default: 4)')
+    parser.add_argument('--steps', type=int, default=20, help='optimizer steps of a run (default: 20)')
+    parser.add_argument('--timeout', type=float, default=300, help='seconds of a run (default: 300)')
+    parser.add_argument('--minutes', type=float, help='begin no run later than this (default: begin all)')
+    parser.add_argument('--python', nargs='+', default=[], metavar='NAME=PATH', help="a contender's own interpreter")
+    parser.add_argument('--cold', action='store_true', help='let each run compile and tokenise anew')
+    parser.add_argument('--resume', action='store_true', help='keep what an earlier call in FOLDER measured')
+    args = parser.parse_args(given)
+    pairs = [pair.partition('=')[::2] for pair in args.python]
+    for name, path in pairs:
+        if name not in runs.CONTENDERS or not os.access(path, os.X_OK):
+            names = ', '.join(runs.CONTENDERS)
+            parser.error(f'--python {name}={path}: give NAME=PATH, one of {names} and an interpreter that is there')
+    args.python = {name: os.path.abspath(path) for name, path in pairs}
+    if args.steps < 2 or min(args.batch, *args.lengths) < 1:
+        parser.error('--steps must be at least 2 (speed is from one step to the next), --batch and --lengths 1')
+    return args
+
+
+def chosen(args: argparse.Namespace) -> list[runs.Case]:
+    """Return the runs that the command line asks for, of contenders that are installed."""
+    wanted = args.contenders or runs.CONTENDERS
+    there = [name for name in wanted if runs.installed(name, runs.python_of(name, args.python))]
+    for name in wanted:
+        if name not in there:
+            print(f'{name}: not installed, left out')
+    found = []
+    for model in args.models:
+        methods, ways = DEFAULT.get(model, USUAL)
+        methods, ways = args.methods or methods, args.checkpointing or ways
+        found += runs.cases({model: methods}, args.lengths, ways, there, args.batch, args.steps)
+    if args.contenders:
+        return found
+    return [case for case in found if case.contender != 'bare' or (case.method, case.checkpointing) == BARE]
+
+
+def make(args: argparse.Namespace, folder: Path) -> dict:
+    """Make models and rows in a process of its own; return what the machine is."""
+    wanted = dict(folder=str(folder), models=args.models, lengths=args.lengths, rows=args.steps * args.batch)
+    command = [sys.executable, '-m', material.__name__, json.dumps(wanted)]
+    folder.mkdir(parents=True, exist_ok=True)
+    made = subprocess.run(command, env=environment(folder))
+    if made.returncode:
+        sys.exit(made.returncode)
+    return json.loads((folder / 'machine.json').read_text(encoding='utf-8'))
+
+
+def known(path: Path, resume: bool) -> dict[runs.Case, runs.Result]:
+    """Return what an earlier call measured, without its failures; nothing unless `resume`."""
+    lines = path.read_text(encoding='utf-8').splitlines() if resume and path.exists() else []
+    return {result.case: result for result in map(runs.Result.from_json, lines) if not result.problem}
+
+
+def write(folder: Path, title: str, machine: dict, results: list[runs.Result]) -> None:
+    """Write all that is known so far."""
+    (folder / 'results.jsonl').write_text(''.join(one.to_json() + '\n' for one in results), encoding='utf-8')
+    (folder / 'benchmark.md').write_text(f'{title}\n\n{table(results)}', encoding='utf-8')
+    found = dict(machine=machine, runs=[compared(one, results) for one in results])
+    (folder / 'benchmark.json').write_text(json.dumps(found, indent=1) + '\n', encoding='utf-8')
+
+
+def main(given: list[str] | None = None) -> None:
+    """Run every case and write the results after each, so that an end in between loses none."""
+    began = time.monotonic()
+    args = arguments(given)
+    folder = args.folder.resolve()
+    done = known(folder / 'results.jsonl', args.resume)
+    todo, machine = chosen(args), make(args, folder)
+    title = (
+        f'{machine["device"]}, torch {machine["torch"]}: {args.batch} rows in a step, {args.steps} steps, '
+        f'speed as the median after the first {WARM_UP}.'
+    )
+    print(title, flush=True)
+    places = {case: number for number, case in enumerate(todo)}
+    results = list(done.values())
+    for case in (case for case in todo if case not in done):
+        if args.minutes is not None and time.monotonic() - began > 60 * args.minutes:
+            result = runs.Result(case, problem='not run: out of time')
+        else:
+            python = runs.python_of(case.contender, args.python)
+            result = runs.run(case, folder, args.timeout, python, args.cold)
+        print(f'{case.name}: {result.problem or f"{result.speed:,.0f} tokens/s"} ({result.seconds:.0f} s)', flush=True)
+        results = sorted([*results, result], key=lambda one: places.get(one.case, -1))
+        write(folder, title, machine, results)
+    print('\n' + table(results), end='')
+    excused = ('out of memory', 'not run: out of time')
+    sys.exit(1 if any(r.problem not in ('', *excused) for r in results if r.case.contender in runs.OURS) else 0)
+
+
+if __name__ == '__main__':
+    main()

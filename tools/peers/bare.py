@@ -1,0 +1,52 @@
+"""The model of an xtune config in a loop of its own: no runner, no hooks, no data pipeline, no report.
+
+python -m peers.bare '{"config": "run.py", "rows": "rows.jsonl", "batch": 4, "steps": 20, "result": "result.json"}'
+"""
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+
+from xtune.config.load import load
+from xtune.config.wire import wire
+from xtune.data.batches import IGNORE, MicroBatch
+from xtune.engine.fast import fast_task, layers_to_choose
+from xtune.engine.fitting import activations
+from xtune.engine.optimizer import build_optimizer
+from xtune.models.build import build_llm
+from xtune.models.device import best_device
+from xtune.parallel.world import ALONE
+
+from .ticks import Ticks
+
+
+def batches(path: Path, size: int) -> Iterator[MicroBatch]:
+    """Yield the rows of `path`, `size` at a time, each token but the first of a row trained."""
+    rows = [json.loads(line)['tokens'] for line in path.read_text(encoding='utf-8').splitlines()]
+    for first in range(0, len(rows), size):
+        input_ids = torch.tensor(rows[first : first + size])
+        targets = torch.nn.functional.pad(input_ids[:, 1:], (0, 1), value=IGNORE)
+        yield MicroBatch.of_rows(input_ids, targets)
+
+
+def main(work: dict) -> None:
+    """Train as `xtune train` does, step by step."""
+    config = Path(work['config'])
+    job, device = wire(load(config), config.stem), best_device()
+    every = list(batches(Path(work['rows']), work['batch']))
+    torch.manual_seed(job.values.seed)
+    llm, dtype = build_llm(job, device)
+    task = fast_task(job, llm, dtype, device, None, ALONE)
+    optimizer = build_optimizer(job, task.trained_parameters().values(), device)
+    print(activations(job, task, layers_to_choose(llm), 1, lambda: every[0]), flush=True)
+    ticks = Ticks(Path(work['result']), work['steps'])
+    task.train()
+    for batch in every:
+        ticks.add(task.train_step([batch], optimizer)['loss'])
+
+
+if __name__ == '__main__':
+    main(json.loads(sys.argv[1]))
