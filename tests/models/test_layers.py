@@ -43,7 +43,10 @@ def test_other_values_are_refused(make_config, xtune, value, said):
     assert code == 2 and 'checkpointing' in err and said in err
 
 
-@pytest.mark.parametrize('family', ['llama', 'qwen3', 'gemma3_text', 'mixtral', 'starcoder2'])
+SLOW = [pytest.param(family, marks=pytest.mark.slow) for family in ('qwen3', 'mixtral', 'starcoder2')]
+
+
+@pytest.mark.parametrize('family', ['llama', 'gemma3_text', *SLOW])
 def test_compiled_layers_share_graphs_and_change_nothing(family):
     """A graph for each way, and another for the first layer, whose input needs no gradient; not one for each layer."""
     from xtune.models.compiling import compiled

@@ -40,6 +40,9 @@ class KeepGradients:
     def clip(self):
         return torch.zeros(())
 
+    def step_if_finite(self, values):
+        return False
+
     def step(self):
         pass
 

@@ -11,8 +11,6 @@ CASES += [('full', name) for name in ('ddp', 'zero2', 'zero3', 'fsdp2')]
 CASES += [('qlora', name) for name in ('ddp', 'zero2', 'fsdp2')]
 # One of each kind; the others run with -m slow.
 QUICK = [('lora', 'ddp'), ('lora', 'zero2'), ('full', 'zero3'), ('full', 'fsdp2'), ('qlora', 'fsdp2')]
-SLOW = [case for case in CASES if case not in QUICK]
-STEPS = 20
 
 
 def strategy(name):
@@ -39,30 +37,33 @@ def run(tmp_path_factory, byte_model, write_config, in_processes, figures):
         'checkpoint.every_epochs': None,
     }
 
-    def case(method, name, precision, accumulate, size):
+    def case(method, name, precision, steps, accumulate, size):
         own = {'strategy': strategy(name), 'precision': precision, 'schedule.accumulate': accumulate}
         own |= {} if method == 'full' else {'lora.lora_dropout': 0.0}  # drawn by each process for itself
         own |= {'checkpointing': 'all' if method == 'qlora' else 'none'}
-        own |= {'schedule.max_steps': STEPS if precision == 'fp32' else 6}  # a CPU is slow in bf16
+        own |= {'schedule.max_steps': steps}
         label = f'{method}_{name}_{precision}'
         path = write_config(folder, label, method, **shared, **own)
         return dict(name=label, config=str(path), size=size)
 
-    def run(cases, precision='fp32'):
+    def run(cases, steps, precision='fp32'):
         alone = [(method, 'one_device') for method in dict(cases)]
-        made = [case(*one, precision, 4, 1) for one in alone] + [case(*one, precision, 2, 2) for one in cases]
+        made = [case(*one, precision, steps, 4, 1) for one in alone]
+        made += [case(*one, precision, steps, 2, 2) for one in cases]
         in_processes(made, folder)
         return {(m, name): figures(folder / f'{m}_{name}_{precision}') for m, name in [*alone, *cases]}
 
     return run
 
 
-@pytest.mark.parametrize('cases', [QUICK, pytest.param(SLOW, marks=pytest.mark.slow)], ids=['quick', 'slow'])
-def test_two_processes_train_as_one(cases, run):
-    found = run(cases)
+@pytest.mark.parametrize(
+    ('cases', 'steps'), [(QUICK, 8), pytest.param(CASES, 20, marks=pytest.mark.slow)], ids=['quick', 'all']
+)
+def test_two_processes_train_as_one(cases, steps, run):
+    found = run(cases, steps)
     for method, name in cases:
         one, two = found[method, 'one_device'], found[method, name]
-        assert {step for step, _ in one} == set(range(1, STEPS + 1)) and any(key == 'val_loss' for _, key in one)
+        assert {step for step, _ in one} == set(range(1, steps + 1)) and any(key == 'val_loss' for _, key in one)
         assert max(value for (_, key), value in one.items() if key == 'grad_norm') > 0.05  # some steps are clipped
         assert two == pytest.approx(one, rel=1e-5), (method, name)
 
@@ -70,5 +71,5 @@ def test_two_processes_train_as_one(cases, run):
 @pytest.mark.slow
 def test_two_processes_in_bf16(run):
     """bf16 keeps three digits; the micro-batches are the same, and their gradients are summed in float32."""
-    found = run([('lora', 'ddp')], 'bf16')
+    found = run([('lora', 'ddp')], 6, 'bf16')  # a CPU is slow in it
     assert found['lora', 'ddp'] == pytest.approx(found['lora', 'one_device'], rel=1e-3)
