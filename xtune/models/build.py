@@ -1,5 +1,7 @@
 """Load the base model, quantised or not, and put the adapter on it."""
 
+from typing import Any
+
 import torch
 from huggingface_hub.errors import StrictDataclassError
 from peft import PeftModel, get_peft_model
@@ -53,12 +55,8 @@ def load_base(job: Job, device: torch.device, dtype: torch.dtype) -> PreTrainedM
     Raises:
         ModelError: It cannot be loaded, or not trained as the config says.
     """
-    arguments = {}
-    if job.quantization is not None:
-        quantization = job.quantization()
-        if getattr(quantization, 'load_in_4bit', False):
-            quantization = job.quantization(**_four_bit_types(job, dtype))
-        arguments['quantization_config'] = quantization
+    quantization = quantisation_of(job, dtype)
+    arguments = {} if quantization is None else {'quantization_config': quantization}
     model = load_model(job, device, dtype if job.lora is not None else torch.float32, **arguments)
     model.config.use_cache = False
     flash = 'flash' in str(model.config._attn_implementation)
@@ -69,6 +67,18 @@ def load_base(job: Job, device: torch.device, dtype: torch.dtype) -> PreTrainedM
         )
     _check_trainable(model, job, flash)
     return model
+
+
+def quantisation_of(job: Job, dtype: torch.dtype) -> Any:
+    """Return the transformers quantisation config of a run that computes in `dtype`; None: it has none."""
+    if job.quantization is None:
+        return None
+    quantization = job.quantization()
+    return (
+        job.quantization(**_four_bit_types(job, dtype))
+        if getattr(quantization, 'load_in_4bit', False)
+        else quantization
+    )
 
 
 def finish(model: PreTrainedModel, job: Job) -> PreTrainedModel | PeftModel:

@@ -1,0 +1,153 @@
+"""A plan: what the run of a config needs, on which cards it fits, and what to change where it does not."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from functools import partial
+
+import torch
+from transformers import PreTrainedConfig
+
+from ..config.wire import Job
+from ..models.build import run_dtype
+from .frame import adapted, frame, model_config
+from .predict import Prediction, layers, predict
+
+GIB = 2**30
+# Of a card's GiB, what a run can use: allocators lose some, and a desktop takes some. CUDA itself takes CONTEXT.
+USABLE, CONTEXT = 0.93, GIB // 2
+SHORTEST = 256
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A run that differs from the config's, and how: options of --cfg-options."""
+
+    job: Job
+    options: tuple[str, ...] = ()
+
+    def but(self, job: Job, *options: str) -> 'Variant':
+        """Return this with more changes; a later value of an option takes the place of an earlier one."""
+        names = {option.partition('=')[0] for option in options}
+        return Variant(job, (*(o for o in self.options if o.partition('=')[0] not in names), *options))
+
+
+@dataclass(frozen=True)
+class Size:
+    """Parameters of the model with its adapter, how many of them are trained, and those of the largest tensor."""
+
+    parameters: int
+    trained: int
+    largest: int
+
+
+class Planner:
+    """Predicts runs of one model; each is predicted once.
+
+    Args:
+        job: The run of the config.
+
+    Raises:
+        ModelError: config.json cannot be read, or the model cannot be built from it.
+    """
+
+    def __init__(self, job: Job) -> None:
+        self.job, self.config = job, model_config(job)
+        self._known: dict[tuple, Prediction] = {}
+
+    def size(self) -> Size:
+        """Return the sizes of the run's model."""
+        # Quantisation changes what a parameter takes, and not how many there are.
+        job = replace(self.job, quantization=None)
+        model = adapted(frame(job, self.config, torch.bfloat16), job)
+        numbers = [(p.numel(), p.requires_grad) for p in model.parameters()]
+        return Size(sum(n for n, _ in numbers), sum(n for n, trained in numbers if trained), max(n for n, _ in numbers))
+
+    def counted(self, job: Job) -> Prediction:
+        """Return what a run takes on any card, from tensors without values."""
+        values, schedule = job.values, job.schedule
+        key = (job.lora is None, str(job.quantization), values.checkpointing, values.max_length)
+        key += (schedule.batch_size, schedule.accumulate > 1)
+        if key not in self._known:
+            job = in_bf16(job)
+            dtype = run_dtype(job, torch.device('cpu'))
+            self._known[key] = predict(job, layers(job, self.config, dtype, None), measured=False)
+        return self._known[key]
+
+    def measured(self, job: Job, device: torch.device) -> Prediction | None:
+        """Return what a run takes on the GPU `device`, from real steps of slices; None: these do not fit."""
+        dtype = run_dtype(job, device)
+        try:
+            return predict(job, layers(job, self.config, dtype, device), measured=True)
+        except torch.OutOfMemoryError:
+            return None
+        finally:
+            torch.cuda.empty_cache()
+
+    def first_fit(self, room: float) -> tuple[Variant, Prediction] | None:
+        """Return the nearest run that needs at most `room` bytes with the context of CUDA; None: there is none."""
+        for variant in self.nearest():
+            found = self.counted(variant.job)
+            if found.peak + CONTEXT <= room:
+                return variant, found
+        return None
+
+    def nearest(self) -> Iterator[Variant]:
+        """Yield the config's run and ever more distant ones: recomputing, micro-batches, method, length.
+
+        Smaller micro-batches with more accumulation are the same optimizer step; the last changes are another run.
+        """
+        now = Variant(self.job)
+        yield now
+        if now.job.values.checkpointing != 'all':
+            now = now.but(_values(now.job, checkpointing='all'), "checkpointing='all'")
+            yield now
+        for now in _smaller(now):  # noqa: B020
+            yield now
+        for method in _methods(now.job):
+            now = now.but(*method)
+            yield now
+        length = self.job.values.max_length
+        while length // 2 >= SHORTEST:
+            length //= 2
+            now = now.but(_values(now.job, max_length=length), f'max_length={length}')
+            yield now
+
+
+def in_bf16(job: Job) -> Job:
+    """Return `job` with the compute type that 'auto' means on the GPUs of today."""
+    return _values(job, precision='bf16') if job.values.precision == 'auto' else job
+
+
+def room(card: float) -> float:
+    """Return the bytes that a run can use of a card of `card` GB, which sells as GB what are GiB."""
+    return USABLE * card * GIB
+
+
+def _values(job: Job, **values) -> Job:
+    return replace(job, values=replace(job.values, **values))
+
+
+def _smaller(now: Variant) -> Iterator[Variant]:
+    schedule = now.job.schedule
+    batch, sequences = schedule.batch_size, schedule.batch_size * schedule.accumulate
+    while batch > 1:
+        batch = max(n for n in range(1, batch // 2 + 1) if sequences % n == 0)
+        made = replace(schedule, batch_size=batch, accumulate=sequences // batch)
+        options = (f'schedule.batch_size={batch}', f'schedule.accumulate={sequences // batch}')
+        now = now.but(replace(now.job, schedule=made), *options)
+        yield now
+
+
+def _methods(job: Job) -> Iterator[tuple]:
+    from peft import LoraConfig
+    from transformers import BitsAndBytesConfig
+
+    lora: Callable = job.lora or partial(LoraConfig, r=16, target_modules='all-linear', task_type='CAUSAL_LM')
+    if job.lora is None:
+        yield replace(job, lora=lora), 'a lora preset'
+    if not (job.quantization and getattr(job.quantization(), 'load_in_4bit', False)):
+        nf4 = partial(BitsAndBytesConfig, load_in_4bit=True, bnb_4bit_quant_type='nf4', bnb_4bit_use_double_quant=True)
+        yield replace(job, lora=lora, quantization=nf4), 'a qlora preset'
+
+
+__all__ = ['CONTEXT', 'GIB', 'Planner', 'PreTrainedConfig', 'Size', 'Variant', 'in_bf16', 'room']
