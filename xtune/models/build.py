@@ -46,7 +46,7 @@ def run_dtype(job: Job, device: torch.device) -> torch.dtype:
         raise ModelError('a quantised base cannot be trained itself: set lora, or quantization = None')
     require_bitsandbytes('quantization')
     # int8 kernels take no float32
-    return torch.bfloat16 if getattr(job.quantization(), 'load_in_8bit', False) else dtype
+    return torch.bfloat16 if getattr(quantisation_of(job, dtype), 'load_in_8bit', False) else dtype
 
 
 def load_base(job: Job, device: torch.device, dtype: torch.dtype) -> PreTrainedModel:
@@ -70,15 +70,20 @@ def load_base(job: Job, device: torch.device, dtype: torch.dtype) -> PreTrainedM
 
 
 def quantisation_of(job: Job, dtype: torch.dtype) -> Any:
-    """Return the transformers quantisation config of a run that computes in `dtype`; None: it has none."""
+    """Return the transformers quantisation config of a run that computes in `dtype`; None: it has none.
+
+    Raises:
+        ModelError: A package for it is missing, or it refuses its arguments.
+    """
     if job.quantization is None:
         return None
-    quantization = job.quantization()
-    return (
-        job.quantization(**_four_bit_types(job, dtype))
-        if getattr(quantization, 'load_in_4bit', False)
-        else quantization
-    )
+    try:
+        quantization = job.quantization()
+        if getattr(quantization, 'load_in_4bit', False):
+            quantization = job.quantization(**_four_bit_types(job, dtype))
+        return quantization
+    except (ImportError, ValueError) as error:
+        raise ModelError(f'the section `quantization` is refused: {reason(error)}') from error
 
 
 def finish(model: PreTrainedModel, job: Job) -> PreTrainedModel | PeftModel:

@@ -20,6 +20,7 @@ from ..models.folder import check_model_folder
 from ..models.layers import layers_of
 from ..models.legacy.hub import legacy_folder
 from ..models.quiet import quiet
+from .attention import counted_attention
 
 # Arguments of from_pretrained that choose the config, and those that change the class built from it.
 _FINDING = ('revision', 'token', 'cache_dir', 'local_files_only', 'subfolder')
@@ -58,8 +59,10 @@ def model_config(job: Job) -> PreTrainedConfig:
     return config
 
 
-def frame(job: Job, config: PreTrainedConfig, dtype: torch.dtype) -> PreTrainedModel:
+def frame(job: Job, config: PreTrainedConfig, dtype: torch.dtype, counted: bool = True) -> PreTrainedModel:
     """Return the base model on the meta device, for a run that computes in `dtype`; quantised layers are in place.
+
+    `counted` says that it will have no values.
 
     Raises:
         ModelError: It cannot be built, or is quantised in a way that is not counted.
@@ -71,7 +74,8 @@ def frame(job: Job, config: PreTrainedConfig, dtype: torch.dtype) -> PreTrainedM
         if method != 'mxfp4':  # which transformers unpacks to train it
             raise ModelError(f'weights that are stored quantised ({method}) are not planned; take a base that is not')
         del config.quantization_config
-    wanted = {key: job.load_llm.keywords[key] for key in ('attn_implementation',) if key in job.load_llm.keywords}
+    attention = (counted_attention(job) if counted else None) or job.load_llm.keywords.get('attn_implementation')
+    wanted = {} if attention is None else {'attn_implementation': attention}
     weights = dtype if job.lora is not None else torch.float32
     quantization = quantisation_of(job, dtype)
     try:
@@ -93,7 +97,7 @@ def frame(job: Job, config: PreTrainedConfig, dtype: torch.dtype) -> PreTrainedM
 
 
 def adapted(model: PreTrainedModel, job: Job) -> PreTrainedModel | PeftModel:
-    """Return a frame with the adapter of `job` on it, trained parts in float32, and activations recomputed as it says."""
+    """Return a frame with the adapter of `job` on it, which recomputes activations as that says."""
     with META:
         return finish(model, job).train()
 
@@ -163,3 +167,11 @@ def _filled(parameter: torch.nn.Parameter, device: torch.device) -> torch.nn.Par
         made.CB, made.SCB = made.data, scales
         return made
     return torch.nn.Parameter(values, parameter.requires_grad)
+
+
+def packed_bytes(parameter: torch.nn.Parameter) -> int:
+    """Return the bytes that a frozen parameter of a frame takes at least, once it is filled."""
+    settings, count = vars(parameter), parameter.numel()
+    if 'quant_type' in settings:
+        return count // 2  # and the scales
+    return count if 'SCB' in settings else count * parameter.element_size()

@@ -124,7 +124,7 @@ def layers(job: Job, config: PreTrainedConfig, dtype: torch.dtype, device: torch
 def _slice(
     job: Job, config: PreTrainedConfig, dtype: torch.dtype, device: torch.device | None, chosen: list[int]
 ) -> Slice:
-    model = frame(job, config, dtype)
+    model = frame(job, config, dtype, counted=device is None)
     keep_layers(model, chosen)
     return measure(model, job, dtype, device)
 
@@ -143,7 +143,6 @@ def predict(job: Job, found: Layers, measured: bool) -> Prediction:
     if not several:
         parts['backward 0 '] = found.lowest_layer(whole)
     where = max(parts, key=parts.get)
-    level = whole.after['ends 0' if 'ends 0' in whole.after else 'backward 0']
     seconds = speed = None
     if whole.seconds is not None:
         each, rest = whole.seconds

@@ -1,7 +1,8 @@
 """Train some layers of a model for a few steps and note what memory each part of a step takes.
 
-The model is built and trained by the code of `xtune train`, from random weights; micro-batches are full, and every token
-in them is trained. On a GPU the allocator counts and a clock runs. Elsewhere the step runs on tensors without values.
+The model is built and trained by the code of `xtune train`, from random weights; micro-batches are full, and every
+token in them is trained. On a GPU the allocator counts and a clock runs. Elsewhere the step runs on tensors without
+values.
 """
 
 import gc
@@ -22,9 +23,11 @@ from ..data.batches import MicroBatch
 from ..engine.fast import fast_task
 from ..engine.optimizer import StepOptimizer, build_optimizer
 from ..models.finetune import SupervisedFineTuning
+from ..models.quiet import quiet
 from ..parallel.world import ALONE
+from .attention import is_packed
 from .frame import adapted, fill
-from .states import counted_optimizer
+from .states import counted_optimizer, make_state
 from .tracker import LiveBytes
 
 # Micro-batches whose times are compared, and how often.
@@ -78,8 +81,8 @@ class Slice:
     """What a model of some layers took.
 
     `before` are the bytes between steps. `phases` are those of a step of two micro-batches: forward, backward (of the
-    layers), ends (backward of the embedding) with the number of the micro-batch; clip, step. Before them are frozen (the
-    weights that are not trained) and ready (the model, and no state of the optimizer). `seconds` are those of a
+    layers), ends (backward of the embedding) with the number of the micro-batch; clip, step. Before them are frozen
+    (the weights that are not trained) and ready (the model, and no state of the optimizer). `seconds` are those of a
     micro-batch and of the rest of a step; None: no clock ran.
     """
 
@@ -125,21 +128,24 @@ class Marked(StepOptimizer):
         super().zero_grad(**more)
 
 
-def full_batch(vocabulary: int, rows: int, length: int) -> MicroBatch:
-    """Return `rows` of `length` random tokens, all of them trained."""
+def full_batch(vocabulary: int, rows: int, length: int, packed: bool = False) -> MicroBatch:
+    """Return `rows` of `length` random tokens, all of them trained; if `packed`, two samples a row."""
     ids = torch.randint(vocabulary, (rows, length))
     targets = ids.roll(-1, 1)
-    return MicroBatch(ids, None, targets, ids.numel(), ids.numel(), [''], torch.arange(ids.numel()))
+    positions = torch.arange(length).remainder(-(-length // 2)).expand(rows, length) if packed else None
+    return MicroBatch(ids, positions, targets, ids.numel(), ids.numel(), [''], torch.arange(ids.numel()))
 
 
 @contextmanager
 def without_values() -> Iterator[LiveBytes]:
     """Return a context in which tensors have no values, and what counts them."""
-    with FakeTensorMode(allow_non_fake_inputs=True), _Fake(without_values=True) as live:
+    with FakeTensorMode(allow_non_fake_inputs=True), Counter(without_values=True) as live:
         yield live
 
 
-class _Fake(LiveBytes):
+class Counter(LiveBytes):
+    """A meter of tensors, with values or without."""
+
     def reset(self) -> None:
         """Forget the peak."""
         self.peak = self.now
@@ -153,15 +159,16 @@ def measure(model: PreTrainedModel, job: Job, dtype: torch.dtype, device: torch.
     """
     model = adapted(model, job)
     try:
-        with without_values() if device is None else nullcontext(CudaMeter(device)) as meter:
-            return _trained(model, job, dtype, device or torch.device('cpu'), meter)
+        with quiet(), without_values() if device is None else nullcontext(CudaMeter(device)) as meter:
+            return trained_slice(model, job, dtype, device or torch.device('cpu'), meter)
     finally:
         if device is not None:
             gc.collect()
             torch.cuda.empty_cache()
 
 
-def _trained(model: PreTrainedModel, job: Job, dtype: torch.dtype, device: torch.device, meter: Meter) -> Slice:
+def trained_slice(model: PreTrainedModel, job: Job, dtype: torch.dtype, device: torch.device, meter: Meter) -> Slice:
+    """Return what training a frame with its adapter takes on `device`, as `meter` counts; it gets random values."""
     fill(model, device)
     trained = sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)
     still = {'frozen': Phase(0, meter.now - trained)}
@@ -171,8 +178,12 @@ def _trained(model: PreTrainedModel, job: Job, dtype: torch.dtype, device: torch
     real = device.type == 'cuda'
     parameters = list(task.trained_parameters().values())
     plain = build_optimizer(job, parameters, device) if real else counted_optimizer(job, parameters)
-    batch = full_batch(model.get_input_embeddings().weight.shape[0], job.schedule.batch_size, job.values.max_length)
-    task.train_step([batch], plain)  # makes the optimizer's state
+    vocabulary = model.get_input_embeddings().weight.shape[0]
+    batch = full_batch(vocabulary, job.schedule.batch_size, job.values.max_length, is_packed(job))
+    if real:
+        task.train_step([batch], plain)
+    else:
+        make_state(plain, parameters)
     before = meter.now
     marked = Marked(plain, meter)
     handle = model.get_input_embeddings().register_forward_hook(_announce(marked))

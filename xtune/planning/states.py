@@ -28,6 +28,14 @@ def counted_optimizer(job: Job, parameters: list[torch.nn.Parameter]) -> StepOpt
     return made
 
 
+def make_state(optimizer: StepOptimizer, parameters: list[torch.nn.Parameter]) -> None:
+    """Let an optimizer make the state of all parameters, as its first step does."""
+    for parameter in parameters:
+        parameter.grad = torch.zeros_like(parameter)
+    optimizer.step()
+    optimizer.zero_grad()
+
+
 class StandIn(torch.optim.Optimizer):
     """Keeps as many bytes as an optimizer of bitsandbytes, which works on CUDA only, and changes nothing.
 
@@ -38,9 +46,18 @@ class StandIn(torch.optim.Optimizer):
 
     def __init__(self, parameters: list[torch.nn.Parameter], name: str) -> None:
         super().__init__(parameters, {})
-        self.bits = 8 if '8bit' in name else 32
-        self.paged = 'Paged' in name
-        self.moments = 2 if any(one in name for one in ('Adam', 'AdEMAMix', 'LAMB')) else 1
+        self.bits, self.moments, self.paged = *self._state(name), 'Paged' in name
+
+    @staticmethod
+    def _state(name: str) -> tuple[int, int]:
+        """Return the bits of a value, and how many an optimizer of that name keeps of each parameter."""
+        return 8 if '8bit' in name else 32, 2 if any(one in name for one in ('Adam', 'LAMB')) else 1
+
+    @classmethod
+    def bytes_each(cls, name: str) -> int:
+        """Return the least bytes that an optimizer of that name keeps of each value."""
+        bits, moments = cls._state(name)
+        return bits // 8 * moments
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> None:

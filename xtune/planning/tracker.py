@@ -79,5 +79,9 @@ def _inside(func: Any, args: tuple) -> int:
     if name == 'bitsandbytes::gemm_4bit':
         return args[0].element_size() * args[2][0] * args[2][1]
     if name.startswith('aten::_scaled_dot_product') and name.endswith('backward'):
-        return 4 * args[1].numel()
+        query, key = args[1], args[2]
+        copies = (
+            2 * query.element_size() if key.shape[1] < query.shape[1] else 0
+        )  # gradients of keys and values by head
+        return (4 + copies) * query.numel()
     return 0

@@ -1,0 +1,100 @@
+"""Slices extrapolate to the whole, and count what real tensors take."""
+
+import gc
+
+import pytest
+import torch
+
+from xtune.planning.frame import adapted, frame, keep_layers, kinds, model_config
+from xtune.planning.planner import Planner, in_bf16
+from xtune.planning.predict import layers, predict
+from xtune.planning.slices import Counter, measure, trained_slice, without_values
+
+
+def whole_peak(job):
+    config = model_config(job)
+    found = measure(frame(job, config, torch.bfloat16), job, torch.bfloat16, None)
+    skipped = '1' if job.schedule.accumulate == 1 else '0'
+    return max(phase.peak for name, phase in found.phases.items() if not name.endswith(skipped))
+
+
+@pytest.mark.parametrize(
+    ('method', 'options'),
+    [
+        ('qlora', {'lora.target_modules': ['q_proj', 'down_proj'], 'schedule.batch_size': 64}),
+        ('full', {'checkpointing': 'none', 'schedule.accumulate': 1, 'max_length': 64}),
+        ('full', {'checkpointing': 'none', 'schedule.batch_size': 64, 'speed.fused_loss': False}),
+    ],
+)
+def test_slices_tell_the_peak_of_four_layers(method, options, job, shape):
+    made = job(method, base_model=shape(num_hidden_layers=4), **options)
+    found = predict(made, layers(made, model_config(made), torch.bfloat16, None), measured=True)
+    assert found.peak == pytest.approx(whole_peak(made), rel=0.02)
+    assert found.speed is None and found.peak > found.held > found.frozen
+
+
+def test_layers_of_several_kinds_are_told_apart(job, shape):
+    pattern = ['sliding_attention', 'sliding_attention', 'full_attention']
+    kind = dict(model_type='qwen2', use_sliding_window=True, sliding_window=16, layer_types=pattern)
+    made = job('full', base_model=shape(num_hidden_layers=3, **kind))
+    config = model_config(made)
+    assert len(set(kinds(frame(made, config, torch.bfloat16)))) == 2
+    found = layers(made, config, torch.bfloat16, None)
+    assert sorted(found.counts.values()) == [1]
+    assert predict(made, found, measured=True).peak == pytest.approx(whole_peak(made), rel=0.02)
+
+
+@pytest.mark.parametrize(('method', 'pack'), [('lora', False), ('qlora', True), ('full', True), ('full', False)])
+def test_tensors_without_values_count_as_real_ones(method, pack, job):
+    made = job(method, pack=pack, **{'lora.lora_dropout': 0.0} if method != 'full' else {})
+
+    fake = without_values()
+
+    def run(context):
+        model = frame(made, model_config(made), torch.bfloat16, counted=context is fake)
+        keep_layers(model, [0])
+        model = adapted(model, made)
+        with context as meter:
+            found = trained_slice(model, made, torch.bfloat16, torch.device('cpu'), meter)
+        del model
+        gc.collect()
+        return found.phases
+
+    real, fake = run(Counter()), run(fake)
+    assert list(real) == list(fake)
+    for name in real:
+        assert fake[name].peak == pytest.approx(real[name].peak, rel=0.01, abs=2000), name
+        assert fake[name].after == pytest.approx(real[name].after, rel=0.01, abs=2000), name
+
+
+def test_weights_are_those_of_the_type(job, shape):
+    folder = shape(num_hidden_layers=4)
+    held = {method: Planner(job(method, base_model=folder)) for method in ('lora', 'qlora', 'full')}
+    found = {method: planner.counted(planner.job) for method, planner in held.items()}
+    parameters = held['full'].size().parameters
+    assert held['full'].size().trained == parameters
+    assert found['lora'].frozen == pytest.approx(2 * parameters, rel=0.01)
+    embedding = 2 * 50000 * 64
+    assert embedding < found['qlora'].frozen < embedding + 0.6 * (parameters - 50000 * 64)
+    assert found['full'].frozen < 20_000  # buffers
+    assert found['full'].held == pytest.approx((2 + 4 + 8) * parameters, rel=0.01)
+    assert found['full'].gradients == pytest.approx(4 * parameters, rel=0.01)
+    assert found['full'].optimizer == pytest.approx(8 * parameters, rel=0.01)
+
+
+def test_bitsandbytes_optimizers_are_counted(job, shape):
+    folder, kind = shape(num_hidden_layers=1), 'bitsandbytes.optim.'
+    sizes = {}
+    for name in ('AdamW8bit', 'AdamW32bit', 'PagedAdamW32bit', 'Lion32bit'):
+        made = job('full', base_model=folder, **{'optimizer.type': kind + name})
+        sizes[name] = Planner(made).counted(made).optimizer
+    parameters = Planner(made).size().parameters
+    assert sizes['AdamW32bit'] == pytest.approx(8 * parameters, rel=0.01)
+    assert sizes['AdamW8bit'] == pytest.approx(2 * parameters, rel=0.05)
+    assert sizes['Lion32bit'] == pytest.approx(4 * parameters, rel=0.01)
+    assert sizes['PagedAdamW32bit'] < 0.1 * parameters
+
+
+def test_auto_means_bf16_and_other_types_stay(job):
+    assert in_bf16(job(precision='auto')).values.precision == 'bf16'
+    assert in_bf16(job(precision='fp32')).values.precision == 'fp32'
