@@ -9,8 +9,8 @@ import torch
 from xtune.errors import ModelError
 from xtune.planning import refusal
 from xtune.planning.frame import fill, frame, model_config
+from xtune.planning.meters import without_values
 from xtune.planning.planner import CONTEXT, GIB, USABLE, Planner, room
-from xtune.planning.slices import without_values
 
 WIDE = dict(hidden_size=1024, intermediate_size=4096, num_hidden_layers=12, num_attention_heads=8, vocab_size=2000)
 
@@ -21,6 +21,12 @@ def test_the_command_prints_a_plan(make_config, xtune, shape):
     assert code == 0, err
     for word in ('peak', 'parameters are trained', 'unknown without a GPU', 'counted on slices', '8 GB', 'yes'):
         assert word in ' '.join(out.split()), word
+
+
+def test_a_strategy_that_slices_is_named(make_config, xtune, shape):
+    config = make_config('full', base_model=shape(num_hidden_layers=1), **{'schedule.accumulate': 1})
+    code, out, _ = xtune('plan', config, '--strategy', 'fsdp2', '--memory', '8')
+    assert code == 0 and 'fsdp2 slices this' in ' '.join(out.split())
 
 
 def test_json_has_all_figures_and_smaller_cards_get_a_way_out(make_config, xtune, shape):

@@ -5,7 +5,7 @@ import gc
 import pytest
 import torch
 
-from xtune.planning.slices import without_values
+from xtune.planning.meters import without_values
 from xtune.planning.tracker import LiveBytes
 
 
@@ -34,10 +34,14 @@ def test_bytes_are_rounded_up_as_the_allocator_of_cuda_does():
 def test_the_peak_is_that_of_a_backward_pass():
     weight = torch.ones(1000, requires_grad=True)
     with LiveBytes(grain=1) as live:
-        middle = weight.exp()  # keeps its result
+        middle = weight.exp()  # its result is kept, and the product's is not
         loss = (middle * middle).sum()
-        assert live.now == 4000 + 4
-        del middle, loss
+        assert live.now == 4000 + 4 and live.peak == 8000 + 4
+        del middle
+        loss.backward()
+        assert weight.grad.shape == (1000,) and live.peak >= 12_000
+        weight.grad = None
+        del loss
         assert live.now == 0
 
 
@@ -68,9 +72,19 @@ def test_without_values_tensors_are_equal_if_one_kind_of_operation_wrote_them():
         assert not torch.equal(a @ a, (a @ a).mul_(2))
 
 
+def test_tables_that_live_on_keep_their_values():
+    import bitsandbytes.functional
+
+    bitsandbytes.functional.name2qmap.clear()
+    with without_values():
+        bitsandbytes.functional.quantize_4bit(torch.ones(64, 64), compress_statistics=True, quant_type='nf4')
+    packed, state = bitsandbytes.functional.quantize_4bit(torch.ones(64, 64), compress_statistics=True)
+    assert bitsandbytes.functional.dequantize_4bit(packed, state).sum().item() == 64 * 64
+
+
 def test_4_bit_products_count_the_unpacked_weight():
+    import bitsandbytes
     from bitsandbytes.functional import quantize_4bit
-    from bitsandbytes.nn import Params4bit  # noqa: F401
 
     with without_values() as live:
         packed, state = quantize_4bit(torch.ones(1024, 512, dtype=torch.bfloat16), quant_type='nf4')
@@ -78,7 +92,5 @@ def test_4_bit_products_count_the_unpacked_weight():
         rows = torch.ones(8, 512, dtype=torch.bfloat16, requires_grad=True)
         live.reset()
         before = live.now
-        import bitsandbytes
-
         out = bitsandbytes.matmul_4bit(rows, packed, state)
         assert live.peak - before >= 1024 * 512 * 2 and live.now - before == out.untyped_storage().nbytes()

@@ -48,7 +48,7 @@ def _run(args: argparse.Namespace) -> int:
 COMMANDS = {
     'plan': (
         'predict the memory and speed of a run, and on which cards it fits, without reading weights',
-        'xtune plan qwen2_5_7b_instruct_qlora_alpaca_e3 --memory 8 24',
+        'xtune plan qwen2_5_7b_chat_qlora_alpaca_e3 --memory 8 24',
         _add,
         _run,
     )

@@ -5,7 +5,6 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
-from transformers import PreTrainedConfig
 
 from ..config.wire import Job
 from ..models.build import run_dtype
@@ -70,14 +69,14 @@ class Planner:
         if key not in self._known:
             job = in_bf16(job)
             dtype = run_dtype(job, torch.device('cpu'))
-            self._known[key] = predict(job, layers(job, self.config, dtype, None), measured=False)
+            self._known[key] = predict(job, layers(job, self.config, dtype, None))
         return self._known[key]
 
     def measured(self, job: Job, device: torch.device) -> Prediction | None:
         """Return what a run takes on the GPU `device`, from real steps of slices; None: these do not fit."""
         dtype = run_dtype(job, device)
         try:
-            return predict(job, layers(job, self.config, dtype, device), measured=True)
+            return predict(job, layers(job, self.config, dtype, device))
         except torch.OutOfMemoryError:
             return None
         finally:
@@ -148,6 +147,3 @@ def _methods(job: Job) -> Iterator[tuple]:
     if not (job.quantization and getattr(job.quantization(), 'load_in_4bit', False)):
         nf4 = partial(BitsAndBytesConfig, load_in_4bit=True, bnb_4bit_quant_type='nf4', bnb_4bit_use_double_quant=True)
         yield replace(job, lora=lora, quantization=nf4), 'a qlora preset'
-
-
-__all__ = ['CONTEXT', 'GIB', 'Planner', 'PreTrainedConfig', 'Size', 'Variant', 'in_bf16', 'room']

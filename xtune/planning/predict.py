@@ -17,7 +17,7 @@ from .slices import Slice, measure
 
 # Layers that a clock needs to tell their time from the noise of the rest.
 TIMED = 4
-# Bytes that cuBLAS takes from the allocator for its work; a slice on a GPU has them already.
+# Bytes that cuBLAS takes from the allocator for its work, where no allocator tells.
 CUBLAS = 32 * 2**20
 
 
@@ -56,6 +56,7 @@ class Layers:
     base: Slice
     more: dict[Kind, Levels]
     counts: dict[Kind, int]  # how many layers the model has beyond the base
+    workspace: int  # bytes that libraries take once
 
     def whole(self) -> Levels:
         """Return the levels of the whole model."""
@@ -110,6 +111,12 @@ def layers(job: Job, config: PreTrainedConfig, dtype: torch.dtype, device: torch
     first = {kind: found.index(kind) for kind in reversed(found)}
     base = sorted(first.values())
     counts = {kind: number - 1 for kind, number in Counter(found).items() if number > 1}
+    workspace = CUBLAS
+    if device is not None:
+        # Libraries take their workspaces in the first run and keep them, so slices that follow have none in them.
+        before = torch.cuda.memory_allocated(device)
+        _slice(job, config, dtype, device, base)
+        workspace = torch.cuda.memory_allocated(device) - before
     smallest = _slice(job, config, dtype, device, base)
     more = {}
     for kind, count in counts.items():
@@ -118,7 +125,7 @@ def layers(job: Job, config: PreTrainedConfig, dtype: torch.dtype, device: torch
         larger = _slice(job, config, dtype, device, sorted(base + extra))
         difference = Levels.of(larger).plus(Levels.of(smallest), -1)
         more[kind] = difference.plus(difference, 1 / len(extra) - 1)
-    return Layers(smallest, more, counts)
+    return Layers(smallest, more, counts, workspace)
 
 
 def _slice(
@@ -129,13 +136,12 @@ def _slice(
     return measure(model, job, dtype, device)
 
 
-def predict(job: Job, found: Layers, measured: bool) -> Prediction:
+def predict(job: Job, found: Layers) -> Prediction:
     """Return what the run of `job` takes.
 
     Args:
         job: The run.
         found: Slices of its model.
-        measured: Whether an allocator counted, which knows of cuBLAS.
     """
     whole, several = found.whole(), job.schedule.accumulate > 1
     last = '1' if several else '0'
@@ -154,7 +160,7 @@ def predict(job: Job, found: Layers, measured: bool) -> Prediction:
         optimizer=round(whole.before - whole.after['ready']),
         gradients=round(max(whole.after['step'] - whole.before, 0)),
         kept=round(whole.after['forward 0'] - whole.before),
-        peak=round(parts[where]) + (0 if measured else CUBLAS),
+        peak=round(parts[where]) + found.workspace,
         where=where.split()[0],
         seconds=seconds,
         speed=speed,

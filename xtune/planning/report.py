@@ -41,9 +41,14 @@ class Plan:
     cards: tuple[Card, ...]
 
     @property
+    def sliced(self) -> bool:
+        """Whether the strategy slices what one device holds here."""
+        return self.job.strategy.name not in ('one_device', 'ddp')
+
+    @property
     def fits_here(self) -> bool | None:
-        """Whether the run fits this machine's GPU; None: it has none."""
-        if self.gpu_bytes is None:
+        """Whether the run fits this machine's GPU; None: it has none, or the run's strategy slices it over several."""
+        if self.gpu_bytes is None or self.sliced:
             return None
         return self.best.peak + CONTEXT <= room(self.gpu_bytes / GIB)
 
@@ -72,6 +77,7 @@ class Plan:
             base_model=values.base_model,
             parameters=self.size.parameters,
             trained_parameters=self.size.trained,
+            strategy=self.job.strategy.name,
             batch_size=schedule.batch_size,
             accumulate=schedule.accumulate,
             max_length=values.max_length,
@@ -140,6 +146,11 @@ def show(plan: Plan, console: Console) -> None:
         'all are kept' if disk['total'] is None else f'{_gib(disk["total"])} at most with keep={job.checkpoint.keep}'
     )
     table.add_row('disk', f'{each}; {total}')
+    if plan.sliced:
+        name = job.strategy.name
+        table.add_row(
+            'strategy', f'{name} slices this over its devices; the figures are those of one that has it whole'
+        )
     if plan.fits_here is not None:
         verdict = 'fits' if plan.fits_here else '[bold]does not fit[/]'
         table.add_row('this GPU', f'{verdict}: {plan.gpu}, {_gib(plan.gpu_bytes)}')

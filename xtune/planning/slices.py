@@ -7,15 +7,14 @@ values.
 
 import gc
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext, redirect_stdout
+from collections.abc import Callable
+from contextlib import nullcontext, redirect_stdout
 from dataclasses import dataclass
 from io import StringIO
 from statistics import median
-from typing import Any, Protocol
+from typing import Any
 
 import torch
-from torch._subclasses.fake_tensor import FakeTensorMode
 from transformers import PreTrainedModel
 
 from ..config.wire import Job
@@ -27,53 +26,11 @@ from ..models.quiet import quiet
 from ..parallel.world import ALONE
 from .attention import is_packed
 from .frame import adapted, fill
+from .meters import CudaMeter, Marked, Meter, Phase, without_values
 from .states import counted_optimizer, make_state
-from .tracker import LiveBytes
 
 # Micro-batches whose times are compared, and how often.
 FEW, MANY, TIMES = 1, 3, 3
-
-
-class Meter(Protocol):
-    """Counts bytes: those alive now, and the most since the last `reset`."""
-
-    now: int
-    peak: int
-
-    def reset(self) -> None: ...
-
-
-class CudaMeter:
-    """The allocator of a GPU.
-
-    Args:
-        device: The GPU.
-    """
-
-    def __init__(self, device: torch.device) -> None:
-        self.device, self.begin = device, torch.cuda.memory_allocated(device)
-
-    @property
-    def now(self) -> int:
-        """Bytes allocated since the meter was made."""
-        return torch.cuda.memory_allocated(self.device) - self.begin
-
-    @property
-    def peak(self) -> int:
-        """The most of them since `reset`."""
-        return torch.cuda.max_memory_allocated(self.device) - self.begin
-
-    def reset(self) -> None:
-        """Forget the peak."""
-        torch.cuda.reset_peak_memory_stats(self.device)
-
-
-@dataclass(frozen=True)
-class Phase:
-    """Bytes: the most during a part of a step, and what is left after it."""
-
-    peak: int
-    after: int
 
 
 @dataclass(frozen=True)
@@ -91,64 +48,12 @@ class Slice:
     seconds: tuple[float, float] | None = None
 
 
-class Marked(StepOptimizer):
-    """The optimizer of a run, which notes each part of a step as it ends."""
-
-    def __init__(self, plain: StepOptimizer, meter: Meter) -> None:
-        super().__init__(plain.optimizer, plain.max_grad_norm)
-        self.meter, self.phases, self._number = meter, {}, 0
-
-    def mark(self, name: str) -> None:
-        """End a part of the step."""
-        self.phases[name] = Phase(self.meter.peak, self.meter.now)
-        self.meter.reset()
-
-    def layers_done(self, _gradient: torch.Tensor) -> None:
-        """Note that the backward pass has reached the embedding."""
-        self.mark(f'backward {self._number}')
-
-    def loss(self, task: Callable[[Any], torch.Tensor], batch: Any) -> torch.Tensor:
-        found = super().loss(task, batch)
-        self.mark(f'forward {self._number}')
-        return found
-
-    def backward(self, loss: torch.Tensor, last: bool = True, **more: Any) -> None:
-        super().backward(loss, last, **more)
-        reached = f'backward {self._number}' in self.phases
-        self.mark(f'{"ends" if reached else "backward"} {self._number}')
-        self._number += 1
-
-    def clip(self) -> torch.Tensor:
-        found = super().clip()
-        self.mark('clip')
-        return found
-
-    def zero_grad(self, **more: Any) -> None:
-        self.mark('step')
-        super().zero_grad(**more)
-
-
 def full_batch(vocabulary: int, rows: int, length: int, packed: bool = False) -> MicroBatch:
     """Return `rows` of `length` random tokens, all of them trained; if `packed`, two samples a row."""
     ids = torch.randint(vocabulary, (rows, length))
     targets = ids.roll(-1, 1)
     positions = torch.arange(length).remainder(-(-length // 2)).expand(rows, length) if packed else None
     return MicroBatch(ids, positions, targets, ids.numel(), ids.numel(), [''], torch.arange(ids.numel()))
-
-
-@contextmanager
-def without_values() -> Iterator[LiveBytes]:
-    """Return a context in which tensors have no values, and what counts them."""
-    with FakeTensorMode(allow_non_fake_inputs=True), Counter(without_values=True) as live:
-        yield live
-
-
-class Counter(LiveBytes):
-    """A meter of tensors, with values or without."""
-
-    def reset(self) -> None:
-        """Forget the peak."""
-        self.peak = self.now
 
 
 def measure(model: PreTrainedModel, job: Job, dtype: torch.dtype, device: torch.device | None) -> Slice:
@@ -215,6 +120,3 @@ def _timed(task: SupervisedFineTuning, optimizer: StepOptimizer, batch: MicroBat
     few, many = (median(once(count) for _ in range(TIMES)) for count in (FEW, MANY))
     each = (many - few) / (MANY - FEW)
     return each, max(few - FEW * each, 0.0)
-
-
-__all__ = ['CudaMeter', 'Marked', 'Phase', 'Slice', 'full_batch', 'measure', 'without_values']
