@@ -98,6 +98,8 @@ def test_a_run_is_refused_only_if_its_weights_alone_are_too_much(method, job, sh
     said = str(refused.value)
     assert 'a GPU of ours' in said and 'fsdp2' in said and 'xtune plan' in said
     assert ('qlora preset' in said) == (method != 'qlora')
+    if method != 'full':
+        return
     counted = Planner(made).counted(made)
     assert 0.85 * (counted.held + counted.gradients) < least.total <= counted.held + counted.gradients
 

@@ -5,6 +5,7 @@ What a part takes above that level for a while is the work of one layer or of th
 except in the optimizer's update, which is again a difference.
 """
 
+import gc
 from collections import Counter
 from dataclasses import dataclass, replace
 
@@ -133,7 +134,13 @@ def _slice(
 ) -> Slice:
     model = frame(job, config, dtype, counted=device is None)
     keep_layers(model, chosen)
-    return measure(model, job, dtype, device)
+    try:
+        return measure(model, job, dtype, device)
+    finally:
+        if device is not None:  # hooks and what they change refer to each other
+            del model
+            gc.collect()
+            torch.cuda.empty_cache()
 
 
 def predict(job: Job, found: Layers) -> Prediction:

@@ -5,7 +5,6 @@ token in them is trained. On a GPU the allocator counts and a clock runs. Elsewh
 values.
 """
 
-import gc
 import time
 from collections.abc import Callable
 from contextlib import nullcontext, redirect_stdout
@@ -63,13 +62,8 @@ def measure(model: PreTrainedModel, job: Job, dtype: torch.dtype, device: torch.
         ModelError: The adapter does not fit the model.
     """
     model = adapted(model, job)
-    try:
-        with quiet(), without_values() if device is None else nullcontext(CudaMeter(device)) as meter:
-            return trained_slice(model, job, dtype, device or torch.device('cpu'), meter)
-    finally:
-        if device is not None:
-            gc.collect()
-            torch.cuda.empty_cache()
+    with quiet(), without_values() if device is None else nullcontext(CudaMeter(device)) as meter:
+        return trained_slice(model, job, dtype, device or torch.device('cpu'), meter)
 
 
 def trained_slice(model: PreTrainedModel, job: Job, dtype: torch.dtype, device: torch.device, meter: Meter) -> Slice:
