@@ -28,8 +28,8 @@ SETS: dict[str, list[str]] = {
         *('qlora_oasst1_e3_hf', 'qlora_oasst1_mmlu_e3'),
     ],
     'llama2_70b': [f'{m}_open_platypus_e1{end}' for m in ('qlora', 'int8_lora') for end in ('', '_hf')],
-    'smollm2_135m': 'full_pretrain_e1 full_selfcog_e2 lora_alpaca_e1 lora_medqa_e1 lora_selfcog_e2 qlora_alpaca_e1 '
-    'qlora_selfcog_e2'.split(),
+    'smollm2_135m': 'fp8_lora_selfcog_e2 full_pretrain_e1 full_selfcog_e2 lora_alpaca_e1 lora_medqa_e1 lora_selfcog_e2 '
+    'qlora_alpaca_e1 qlora_selfcog_e2'.split(),
     # What to start with today, by size: below 5 B parameters, one GPU of 24 to 80 GB, and above.
     'small': 'full_alpaca_enzh_e3 lora_alpaca_enzh_e3 lora_oasst1_e3 full_custom_sft_e1 lora_custom_sft_e1'.split(),
     'mid': 'lora_alpaca_enzh_e3 qlora_alpaca_enzh_e3 qlora_oasst1_e3 lora_custom_sft_e1 qlora_custom_sft_e1'.split(),
@@ -44,7 +44,7 @@ EXCEPTIONS: dict[str, tuple[str, str]] = {
     'internlm_7b_qlora_oasst1_mmlu_e3': ('internlm_7b_qlora_oasst1_e3', 'Measures five-shot MMLU as it learns.'),
 }
 NOTES: dict[str, str] = {
-    r'smollm2_135m_\w+_selfcog_e2': 'Minutes on two CPU cores.',
+    r'smollm2_135m_(full|q?lora)_selfcog_e2': 'Minutes on two CPU cores.',
     r'gpt_oss_20b_\w+': 'Nothing is packed: in transformers, packed samples of this model attend to each other.',
 }
 for _alias in ('internlm_7b_qlora_oasst1_e3', *(f'llama2_70b_{m}_open_platypus_e1' for m in ('qlora', 'int8_lora'))):
@@ -71,7 +71,7 @@ CHANGES: dict[str, list[str]] = {
     r'smollm2_135m_full_pretrain_e1': ['chat_samples.every_steps = None'],
     r'smollm2_135m_q?lora_(alpaca|medqa)_e1': ['max_length = 1024'],
     r'smollm2_135m_full_selfcog_e2': [_EACH_ROW, 'optimizer.lr = 2e-4', *_TINY],
-    r'smollm2_135m_q?lora_selfcog_e2': [_EACH_ROW, *_TINY_LORA],
+    r'smollm2_135m_(q|fp8_)?lora_selfcog_e2': [_EACH_ROW, *_TINY_LORA],
 }
 # Beginning of a model's name -> the name that MOSS conversations teach it.
 BOTS = dict(baichuan='Baichuan', internlm='InternLM', llama2='Llama2', llama_='Llama', qwen='Qwen')

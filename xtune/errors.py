@@ -36,6 +36,10 @@ class NonFiniteError(XtuneError):
     """The loss or a gradient became NaN or infinite."""
 
 
+class OutOfMemory(XtuneError):
+    """The run does not fit into memory."""
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Return `'; did you mean `x`?'` for the known name closest to `name`, or an empty string."""
     close = difflib.get_close_matches(str(name), [str(k) for k in known], n=3, cutoff=0.6)

@@ -28,8 +28,9 @@ data = dict(
 # 'auto' computes in bf16 where the GPU has it, else in fp32.
 precision = 'auto'
 
-# Recompute every layer's activations in the backward pass ('all') or none.
-checkpointing = 'all'
+# Layers that recompute their activations in the backward pass: what memory demands ('auto'), 'all', 'none', a number,
+# or 'offload' (all, with what lies between them in host memory).
+checkpointing = 'auto'
 
 schedule = dict(
     max_epochs=1,

@@ -163,7 +163,7 @@ def test_a_cache_that_cannot_be_written_is_named(tmp_path, monkeypatch):
         ('qwen3_9b_qlora_medqa_e2', ['no model is called `qwen3_9b`; did you mean `qwen3_8b`']),
         ('qwen3_8b_qlora_medqq_e2', ['no data set is called `medqq`; did you mean `medqa`']),
         ('qwen3_8b_qlroa_medqa_e2', ['no method is called `qlroa`; did you mean `qlora`']),
-        ('qwen3_8b_dpo_medqa_e2', ['no method is called `dpo`; there are full, int8_lora, lora, qlora']),
+        ('qwen3_8b_dpo_medqa_e2', ['no method is called `dpo`; there are fp8_lora, full, int8_lora, lora, qlora']),
         ('qwen3_9b_lora_medqq_e2', ['no model is called `qwen3_9b`', 'no data set is called `medqq`']),
         ('qwen3_8b_qlora_medqa', ['does not end in _e<epochs>']),
         ('qwen3_8b_qlora_medqa_e0', ['does not end in _e<epochs>']),

@@ -2,10 +2,12 @@
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from xtune.errors import ModelError
-from xtune.models.layers import layers_of, recompute_activations
+from xtune.models.compiling import Compiled, works
+from xtune.models.layers import layers_of
+from xtune.models.recompute import Recomputation, keep, recompute, recompute_activations
 
 
 def run(tiny_model, count):
@@ -34,7 +36,58 @@ def test_more_layers_than_there_are_is_refused(tiny_model):
         run(tiny_model, 3)
 
 
-@pytest.mark.parametrize(('value', 'said'), [('some', "'some'"), (-1, '-1')])
+@pytest.mark.parametrize(('value', 'said'), [('some', "'some'"), (-1, 'at least 0, got -1')])
 def test_other_values_are_refused(make_config, xtune, value, said):
     code, _, err = xtune('train', make_config(), '--cfg-options', f'checkpointing={value}')
     assert code == 2 and 'checkpointing' in err and said in err
+
+
+@pytest.mark.parametrize('family', ['llama', 'qwen3', 'gemma3_text', 'mixtral', 'starcoder2'])
+def test_compiled_layers_share_graphs_and_change_nothing(family):
+    """A graph for each way, and another for the first layer, whose input needs no gradient; not one for each layer."""
+    from xtune.models.compiling import compiled
+
+    torch.manual_seed(0)
+    tiny = dict(vocab_size=64, hidden_size=32, intermediate_size=64, num_attention_heads=4, num_key_value_heads=2)
+    more = dict(layer_types=['full_attention', 'sliding_attention'] * 3) if family == 'gemma3_text' else {}
+    config = AutoConfig.for_model(family, **tiny, num_hidden_layers=6, head_dim=8, pad_token_id=0, **more)
+    llm = AutoModelForCausalLM.from_config(config).train()
+    for parameter in llm.get_input_embeddings().parameters():
+        parameter.requires_grad_(False)
+    weight = next(p for name, p in llm.named_parameters() if 'layers.0' in name and 'proj' in name)
+    graphs, ids, found = [], torch.arange(12)[None], []
+
+    def backend(graph, _):
+        graphs.append(graph)
+        return graph
+
+    def run():
+        llm.zero_grad()
+        llm(input_ids=ids, use_cache=False).logits.square().mean().backward()
+        return weight.grad.clone()
+
+    layers = Recomputation(llm)
+    plain = run()
+    layers.compile(backend)
+    for count in (6, 0, 2, 6):
+        layers.set(count)
+        assert layers.count == count
+        torch.testing.assert_close(run(), plain)
+        found.append(len(graphs))
+    assert not compiled(keep, backend).broken and not compiled(recompute, backend).broken
+    assert found[1] == found[3], 'a change compiled something anew'
+    if family != 'mixtral':  # which expert takes which token breaks its graphs
+        assert found[0] <= (4 if family == 'gemma3_text' else 2)
+    with torch.no_grad():
+        assert torch.isfinite(llm(input_ids=ids).logits).all()
+
+
+def test_what_cannot_be_compiled_runs_as_it_is(capsys):
+    def backend(graph, _):
+        raise RuntimeError('no C compiler')
+
+    fast = Compiled(torch.sin, backend)
+    for _ in range(2):
+        assert fast(torch.zeros(3)).tolist() == [0, 0, 0]
+    assert fast.broken and capsys.readouterr().out.count('torch.compile fails here') == 1
+    assert not works(torch.device('cpu'))

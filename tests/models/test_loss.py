@@ -12,8 +12,8 @@ from xtune.data.encode import Encoder
 from xtune.data.packing import pack
 from xtune.data.prepare import prepare
 from xtune.data.tokenise import Tokeniser
-from xtune.models.build import recompute_activations
 from xtune.models.finetune import SupervisedFineTuning
+from xtune.models.recompute import recompute_activations
 from xtune.templates.resolve import resolve
 
 

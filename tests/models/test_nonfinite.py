@@ -25,7 +25,8 @@ class NoStep:
 def batch(places):
     ids = torch.arange(6).repeat(len(places), 1)
     targets = ids.roll(-1, dims=1)
-    return MicroBatch(ids, None, targets, targets.numel(), ids.numel(), places, torch.arange(targets.numel()))
+    borders, at = torch.arange(0, ids.numel() + 1, 6, dtype=torch.int32), torch.arange(targets.numel())
+    return MicroBatch(ids, None, targets, targets.numel(), ids.numel(), places, at, borders, 6)
 
 
 def test_nan_in_a_weight_names_the_module(tiny_model):

@@ -7,6 +7,7 @@ import pytest
 
 from xtune.engine.train import train
 from xtune.errors import ConfigError
+from xtune.models.float8 import Float8Config
 from xtune.parallel.compatibility import METHODS, REFUSED, STRATEGIES, check, method_of
 from xtune.parallel.world import World
 
@@ -56,6 +57,7 @@ def test_unknown_strategy_names_the_close_one():
         (True, dict(load_in_4bit=True), 'qlora'),
         (True, dict(load_in_8bit=True), 'int8_lora'),
         (True, dict(nbits=4), 'other_quantised'),
+        (True, dict(type=Float8Config, skip=[]), 'fp8_lora'),
     ],
 )
 def test_method_of_a_config(lora, quantization, method):

@@ -139,7 +139,7 @@ def test_names_are_chosen_and_listed(verify, monkeypatch, capsys):
     monkeypatch.setattr(sys, 'argv', ['verify_presets.py', '--only', 'smollm2_135m_*_selfcog_e2', '--list'])
     assert tool.main() == 0
     names = capsys.readouterr().out.split()
-    assert names == [f'smollm2_135m_{method}_selfcog_e2' for method in ('full', 'lora', 'qlora')]
+    assert names == [f'smollm2_135m_{method}_selfcog_e2' for method in ('fp8_lora', 'full', 'lora', 'qlora')]
 
 
 def test_results_become_the_page_and_failures_the_exit_code(verify, tmp_path, monkeypatch, capsys):

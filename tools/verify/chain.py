@@ -16,7 +16,7 @@ from xtune.engine.files import POINTER
 from xtune.engine.files import load as load_checkpoint
 
 from .preset import Preset
-from .results import SHORT, Result
+from .results import GPU_ONLY, LOADED, SHORT, Result
 from .results import STAGES as NAMES
 
 _STEPS = 2
@@ -27,13 +27,16 @@ class StageFailed(Exception):
 
 
 def run(preset: Preset, folder: Path, whole: bool = True) -> Result:
-    """Run all stages of a preset, or those up to training, until one fails; what it writes stays only then."""
+    """Run all stages of a preset, or those up to training, until one fails; what it writes stays only then.
+
+    Of a method that needs a GPU only the first is run.
+    """
     if preset.alias:
         return preset.result(alias=preset.alias)
     work = folder / 'runs' / preset.name
     shutil.rmtree(work, ignore_errors=True)
     passed, reason = [], ''
-    for name in NAMES if whole else SHORT:
+    for name in LOADED if preset.parts['methods'] in GPU_ONLY else NAMES if whole else SHORT:
         try:
             STAGES[name](preset, work, folder)
         except StageFailed as error:

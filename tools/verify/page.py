@@ -5,7 +5,7 @@ from pathlib import Path
 
 from xtune.config.presets import ROOT
 
-from .results import SHORT, STAGES, Result, rows_of, versions
+from .results import GPU_ONLY, SHORT, STAGES, Result, rows_of, versions
 from .settings import CHANGED, LONGER
 
 PAGE = ROOT.parent / 'docs' / 'en' / 'presets.md'
@@ -14,7 +14,7 @@ _HEAD = """# Presets, and what was run of each
 Written by `python tools/verify_presets.py`; do not edit. Run with {versions}.
 
 {passed} of {count} presets passed: {whole} all stages, {short} loading and training, {aliases} as another
-name of one of these.
+name of one of these, and {loaded} loading only, as their method ({gpu_only}) needs a GPU.
 
 ## What was run
 
@@ -30,7 +30,7 @@ Each preset was run on a CPU through the commands of `xtune`, on a small random 
 | chat | `xtune chat` with the merged (`full`: saved) model: one prompt, 4 tokens, greedy |
 
 `all` means these six, which the first preset of each model and method runs. The others train on other data and stop
-after `train`. In bold stands the stage that failed, and what it said.
+after `train`, those whose method needs a GPU after `load`. In bold stands the stage that failed, and what it said.
 
 The copy has the class that the real model has in transformers and the flags of its published config.json (tied
 embeddings, norms, biases, heads per key-value head, rotary parameters, caps, ranks, experts and how many are used), two
@@ -71,6 +71,8 @@ def render(results: list[Result], parts_without: list[str]) -> str:
         whole=sum(one.stages == STAGES for one in results if one.passed),
         short=sum(one.stages == SHORT for one in results if one.passed),
         aliases=sum(bool(one.alias) for one in results),
+        loaded=sum(one.method in GPU_ONLY for one in results if one.passed and not one.alias),
+        gpu_only=', '.join(f'`{method}`' for method in GPU_ONLY),
         changed='\n'.join(changed),
     )
     for family, group in groupby(results, key=lambda one: one.family):

@@ -9,6 +9,8 @@ from pathlib import Path
 
 STAGES = ('load', 'train', 'resume', 'convert', 'merge', 'chat')
 SHORT = STAGES[:2]  # of presets that share model and method with one that ran all stages
+LOADED = STAGES[:1]  # of presets whose method needs a GPU
+GPU_ONLY = ('fp8_lora',)
 NOT_RUN = 'not run'
 _LIBRARIES = ('torch', 'transformers', 'peft', 'bitsandbytes', 'tokenizers')
 _LONGEST = 240  # characters of a reason in the page
@@ -36,7 +38,8 @@ class Result:
     @property
     def passed(self) -> bool:
         """Whether its stages passed, or it equals a preset that has a row of its own."""
-        return bool(self.alias) or (self.stages in (STAGES, SHORT) and not self.reason)
+        enough = (LOADED,) if self.method in GPU_ONLY else (STAGES, SHORT)
+        return bool(self.alias) or (self.stages in enough and not self.reason)
 
     @property
     def status(self) -> str:

@@ -11,6 +11,7 @@ from .options import add_cfg_options, add_strategy, options_of
 
 STRATEGIES = 'strategies (for --strategy)'
 _QUANTISED = {'load_in_4bit': (4, '4-bit'), 'load_in_8bit': (8, 'int8')}
+_FLOAT8 = (16, 'in float8')  # two copies of eight bits
 
 
 def _add_list(parser: argparse.ArgumentParser) -> None:
@@ -107,9 +108,16 @@ def _method(values: dict[str, Any]) -> str:
     lora, quantization = values.get('lora'), values.get('quantization') or {}
     if lora is None:
         return 'all weights'
-    bits = next((words for key, (_, words) in _QUANTISED.items() if quantization.get(key)), 'unquantised')
+    _, words = _bits(quantization)
     options = ', '.join(f'{k} {lora[k]}' for k in ('r', 'lora_alpha', 'lora_dropout', 'target_modules') if k in lora)
-    return f'LoRA on a base that is {bits}: {options}'
+    return f'LoRA on a base that is {words}: {options}'
+
+
+def _bits(quantization: dict[str, Any]) -> tuple[int, str]:
+    """Return the bits that a frozen weight takes, and what such a base is."""
+    if 'Float8Config' in str(quantization.get('type')):
+        return _FLOAT8
+    return next((found for key, found in _QUANTISED.items() if quantization.get(key)), (16, 'unquantised'))
 
 
 def _memory(values: dict[str, Any], batch: int) -> str:
@@ -122,9 +130,9 @@ def _memory(values: dict[str, Any], batch: int) -> str:
     if size is None:
         return f'unknown: no part tells the parameters of {values["base_model"]}'
     lora, quantization = values.get('lora'), values.get('quantization') or {}
-    bits = next((bits for key, (bits, _) in _QUANTISED.items() if quantization.get(key)), 16)
+    bits, _ = _bits(quantization)
     tokens = batch * values.get('max_length', 2048)
-    recomputed = values.get('checkpointing', 'all') == 'all'
+    recomputed = values.get('checkpointing', 'auto') in ('auto', 'all', 'offload')
     need = estimate(size, bits, lora and lora.get('r', 8), tokens, recomputed)
     trained = 'weights, gradients and optimizer' if lora is None else 'adapter, gradients and optimizer'
     frozen = '' if lora is None else f'frozen weights {need.weights:,.1f}, '

@@ -44,8 +44,13 @@ class Scalars:
         'in fp32 either way.',
         'auto',
     )
-    checkpointing: Literal['all', 'none'] = knob(
-        'Layers whose activations are recomputed in the backward pass: less memory, about a third more time.', 'all'
+    checkpointing: int | Literal['auto', 'all', 'none', 'offload'] = knob(
+        'Layers whose activations are recomputed in the backward pass: less memory, about a third more time. auto: as '
+        'many as the memory of the GPU demands, measured before the first step (on CPUs, with sliced weights and with '
+        'split rows: all); a number: that many, the first ones; offload: all, and what lies between layers waits in '
+        'host memory.',
+        'auto',
+        low=0,
     )
     seed: int = knob('Seed of data order, adapter initialisation and dropout.', 42, low=0)
     work_dir: str | None = knob('Folder the run writes to; default work_dirs/<config name>.', None)
@@ -139,8 +144,17 @@ class Speed:
         'has the whole model, and its logits are those of one linear layer.',
         True,
     )
+    varlen: bool = knob(
+        'Attend over packed rows by where samples begin, instead of a mask: by the kernel of torch >= 2.10 on GPUs in '
+        "bf16, a sample at a time on CPUs. Where each device has the whole model, llm.attn_implementation is 'sdpa', "
+        'and a trial shows the same logits.',
+        True,
+    )
     compile: bool = knob(
-        'Compile each layer with torch.compile; on GPUs, where each device has the whole model.', False
+        'Compile each layer with torch.compile; on GPUs, where each device has the whole model. Packed rows are then '
+        'filled up to max_length, others to a multiple of 64 tokens. It needs Triton and a C compiler; without them '
+        'the run goes on as if it were off.',
+        True,
     )
 
 
@@ -241,7 +255,7 @@ SECTIONS: dict[str, Section | None] = {
     'llm': Section('How the model is loaded: a callable and its arguments.'),
     'tokenizer': Section('How the tokenizer is loaded.'),
     'template': None,
-    'quantization': Section('Quantised frozen base (QLoRA); None: not quantised.', nullable=True, strict=True),
+    'quantization': Section('Quantised frozen base (QLoRA, float8); None: not quantised.', nullable=True, strict=True),
     'lora': Section('Adapter (peft); None: all weights are trained.', nullable=True, strict=True),
     'train_dataset': Section('The training data: a data set, or a list of them.', Source),
     'val_dataset': Section(

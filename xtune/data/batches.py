@@ -8,10 +8,14 @@ Legend: B sequences, S tokens of the longest of them.
 
 No attention mask is needed: attention is causal and padding stands at the end, in a segment of its own.
 
+    borders_C        where segments begin among all B * S tokens, then B * S at least once
+
 Where several devices split each row, each gets its columns of these three, and position_ids and the positions of whole
 rows (`row_positions`, [B, S]) are always there.
 """
 
+import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -45,11 +49,27 @@ class Columns:
 EVERY_COLUMN = Columns()
 
 
+@dataclass(frozen=True)
+class Padding:
+    """How wide rows are: `width` at least, and a multiple of `multiple`. `fixed`: position_ids are always there."""
+
+    width: int = 1
+    multiple: int = 1
+    fixed: bool = False
+
+
+# As wide as the longest row.
+CLOSE = Padding()
+# Fewest segments that borders are made for, so that most batches have borders of one shape.
+SEGMENTS = 16
+
+
 @dataclass
 class MicroBatch:
     """Tensors of one forward pass, and the places of the rows they come from. `trained` counts targets other than
     -100, `tokens` what is not padding, both in the columns of this device. `trained_at` [trained] are the places of
-    those targets among all, so that no GPU is asked for them."""
+    those targets among all, so that no GPU is asked for them. `borders` are of whole rows, whose longest segment has
+    `longest` tokens at most; both are rounded up to powers of two, by empty segments at the end."""
 
     input_ids: torch.Tensor
     position_ids: torch.Tensor | None
@@ -58,16 +78,38 @@ class MicroBatch:
     tokens: int
     places: list[str]
     trained_at: torch.Tensor
+    borders: torch.Tensor
+    longest: int
     row_positions: torch.Tensor | None = None
+
+    @classmethod
+    def of_rows(cls, input_ids: torch.Tensor, targets: torch.Tensor) -> 'MicroBatch':
+        """Return a batch of rows [B, S] of one sample each; `targets` [B, S] are -100 where nothing is trained."""
+        rows, width = input_ids.shape
+        trained_at = (targets.flatten() != IGNORE).nonzero().squeeze(1)
+        whole = [np.array([[row, 0, width]]) for row in range(rows)]
+        segments = _segments(whole, width, joined=False)
+        return cls(input_ids, None, targets, len(trained_at), input_ids.numel(), [], trained_at, *segments)
 
     def to(self, device: torch.device) -> 'MicroBatch':
         """Return the batch on `device`."""
-        tensors = {name: t.to(device, non_blocking=True) for name, t in vars(self).items() if torch.is_tensor(t)}
-        return replace(self, **tensors)
+        return self._with(lambda tensor: tensor.to(device, non_blocking=True))
+
+    def pinned(self) -> 'MicroBatch':
+        """Return the batch in pinned memory."""
+        return self._with(torch.Tensor.pin_memory)
+
+    def _with(self, function: Callable[[torch.Tensor], torch.Tensor]) -> 'MicroBatch':
+        return replace(self, **{name: function(t) for name, t in vars(self).items() if torch.is_tensor(t)})
 
 
 def collate(
-    store: Store, sequences: list[np.ndarray], pad_id: int, joined: bool = False, columns: Columns = EVERY_COLUMN
+    store: Store,
+    sequences: list[np.ndarray],
+    pad_id: int,
+    joined: bool = False,
+    columns: Columns = EVERY_COLUMN,
+    padding: Padding = CLOSE,
 ) -> MicroBatch:
     """Return the `columns` of the tensors of `sequences`, each pieces [n, 3] of (sample, first token, end token).
 
@@ -77,7 +119,8 @@ def collate(
     """
     sequences = sequences or [np.empty((0, 3), dtype=np.int64)]
     lengths = np.array([(pieces[:, 2] - pieces[:, 1]).sum() for pieces in sequences])
-    width = -(-(int(lengths.max()) or 2) // columns.of) * columns.of
+    unit = math.lcm(columns.of, padding.multiple)
+    width = -(-max(int(lengths.max()) or 2, padding.width) // unit) * unit
     shape = (len(sequences), width)
     input_ids = np.full(shape, pad_id, dtype=np.int64)
     positions = np.zeros(shape, dtype=np.int64)
@@ -94,18 +137,39 @@ def collate(
     several, split = not joined and any(len(pieces) > 1 for pieces in sequences), columns.of > 1
     if not several:
         positions[:] = np.arange(width)  # padding in a segment of its own would cost a mask
+    given = several or split or padding.fixed
     own = columns.slice(width)
     targets = targets[:, own]
     return MicroBatch(
         torch.from_numpy(input_ids[:, own]),
-        torch.from_numpy(positions[:, own]) if several or split else None,
+        torch.from_numpy(positions[:, own]) if given else None,
         torch.from_numpy(targets),
         int((targets != IGNORE).sum()),
         int((lengths.clip(own.start, own.stop) - own.start).sum()),
         [store.place(index) for pieces in sequences for index in pieces[:, 0].tolist()],
         torch.from_numpy(np.flatnonzero(targets != IGNORE)),
+        *_segments(sequences, width, joined),
         torch.from_numpy(positions) if split else None,
     )
+
+
+def _segments(sequences: list[np.ndarray], width: int, joined: bool) -> tuple[torch.Tensor, int]:
+    """Return the borders int32 [C] of what sees itself only, in rows of `width` laid end to end, and the longest."""
+    starts = []
+    for row, pieces in enumerate(sequences):
+        ends = (pieces[:, 2] - pieces[:, 1]).cumsum()
+        starts.append(row * width + (np.append(0, ends[-1:]) if joined else np.append(0, ends)))
+    total = len(sequences) * width
+    borders = np.unique(np.append(np.concatenate(starts), total))
+    longest = min(_power_of_two(int(np.diff(borders).max())), width)
+    count = max(_power_of_two(len(borders) - 1), SEGMENTS)
+    filled = np.full(count + 1, total, dtype=np.int32)
+    filled[: len(borders)] = borders
+    return torch.from_numpy(filled), longest
+
+
+def _power_of_two(number: int) -> int:
+    return 1 << (number - 1).bit_length()
 
 
 def _write_targets(row: np.ndarray, ids: np.ndarray, spans: list, first: int, stop: int, at: int, joined: bool) -> None:

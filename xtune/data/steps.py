@@ -5,10 +5,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
+import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from .batches import EVERY_COLUMN, Columns, MicroBatch, Store, collate
+from .batches import CLOSE, EVERY_COLUMN, Columns, MicroBatch, Padding, Store, collate
 from .plan import Plan
 from .stream import Cursor, RowStream
 
@@ -17,21 +18,27 @@ Group = TypeVar('Group')
 
 @dataclass(frozen=True)
 class Share:
-    """Which micro-batches of a step are this device's: every `of`-th, from number `rank` on, and of them `columns`."""
+    """Which micro-batches of a step are this device's: every `of`-th, from number `rank` on, and of them `columns`.
+    Their rows are filled up by `padding`."""
 
     rank: int = 0
     of: int = 1
     columns: Columns = EVERY_COLUMN
+    padding: Padding = CLOSE
 
     @classmethod
-    def of_device(cls, rank: int, devices: int, parts: int) -> 'Share':
+    def of_device(cls, rank: int, devices: int, parts: int, padding: Padding = CLOSE) -> 'Share':
         """Return the share of device `rank`, where `parts` neighbouring devices split each row."""
-        return cls(rank // parts, devices // parts, Columns(rank % parts, parts))
+        return cls(rank // parts, devices // parts, Columns(rank % parts, parts), padding)
 
     def pick(self, groups: list[Group], blank: Group) -> list[Group]:
         """Return this device's part of `groups`; all devices get equally many, where there are too few a `blank`."""
         rounds = -(-len(groups) // self.of)
         return (groups + [blank] * (rounds * self.of - len(groups)))[self.rank :: self.of]
+
+    def collate(self, store: Store, sequences: list[np.ndarray], pad_id: int, joined: bool) -> MicroBatch:
+        """Return this device's columns of one of its micro-batches."""
+        return collate(store, sequences, pad_id, joined, self.columns, self.padding)
 
 
 WHOLE = Share()  # one device takes all
@@ -41,6 +48,12 @@ class Step(list[MicroBatch]):
     """The micro-batches of one device in one optimizer step. `cursor` is where a stream stands after it."""
 
     cursor: Cursor | None = None
+
+    def pinned(self) -> 'Step':
+        """Return the step in pinned memory: copies from there to a GPU do not wait for what it computes."""
+        step = Step(batch.pinned() for batch in self)
+        step.cursor = self.cursor
+        return step
 
 
 class PlannedSteps(Dataset):
@@ -65,8 +78,7 @@ class PlannedSteps(Dataset):
     def __getitem__(self, index: int) -> Step:
         joined = self.plan.sequences.joined
         groups = self.share.pick(self.plan.step(index), [])
-        columns = self.share.columns
-        return Step(collate(self.store, sequences, self.pad_id, joined, columns) for sequences in groups)
+        return Step(self.share.collate(self.store, sequences, self.pad_id, joined) for sequences in groups)
 
     @property
     def steps_per_epoch(self) -> int:
@@ -149,8 +161,8 @@ class StreamedSteps(Dataset):
                 chosen = [window.sequences[i] for i in range(number * per_step, (number + 1) * per_step)]
                 groups = [chosen[i : i + self.batch_size] for i in range(0, per_step, self.batch_size)]
                 mine = self.share.pick(groups, [])
-                joined, columns = window.sequences.joined, self.share.columns
-                step = Step(collate(window.store, group, self.pad_id, joined, columns) for group in mine)
+                joined = window.sequences.joined
+                step = Step(self.share.collate(window.store, group, self.pad_id, joined) for group in mine)
                 ends = number + 1 == window.steps
                 step.cursor = window.next if ends else replace(window.begin, step=number + 1)
                 yield step

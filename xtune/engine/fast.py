@@ -1,29 +1,79 @@
 """Which of the things that make a step fast apply to a run."""
 
+from contextlib import nullcontext
+
 import torch
 
 from ..config.wire import Job
+from ..data.batches import CLOSE, Padding
+from ..errors import ModelError
+from ..models import compiling
 from ..models.finetune import SupervisedFineTuning
 from ..models.head import plain_head
-from ..models.layers import layers_of
 from ..models.masters import Masters
+from ..models.packed import PackedAttention, packed_attention
+from ..models.recompute import Recomputation
 from ..parallel.sequence import Team
 from ..parallel.world import World
 from . import summary
+from .fitting import has_whole_model
+
+# Rows that are not packed are filled up to a multiple of this when layers are compiled.
+MULTIPLE = 64
+
+
+def compiles(job: Job, device: torch.device, world: World) -> bool:
+    """Tell whether layers are compiled."""
+    return has_whole_model(job, world.size) and job.speed.compile and compiling.works(device)
+
+
+def padding(job: Job, compiled: bool) -> Padding:
+    """Return how rows are filled up: for `compiled` layers to few shapes, of which packed rows have one."""
+    if not compiled:
+        return CLOSE
+    if job.values.packing == 'none':
+        return Padding(multiple=MULTIPLE)
+    return Padding(width=job.values.max_length, fixed=job.values.packing != 'stream')
 
 
 def fast_task(
     job: Job, llm: torch.nn.Module, dtype: torch.dtype, device: torch.device, team: Team | None, world: World
 ) -> SupervisedFineTuning:
     """Return the task of a run, with what the section `speed` asks for and the run allows."""
-    # What is sliced is gathered by the strategy, in its own types.
-    whole = world.size == 1 or job.strategy.name in ('one_device', 'ddp')
+    whole = has_whole_model(job, world.size)
     masters = Masters(llm, dtype) if whole and job.speed.masters and dtype != torch.float32 else None
     head = plain_head(llm) if whole and job.speed.fused_loss and (masters or dtype == torch.float32) else None
-    compiled = whole and job.speed.compile and device.type == 'cuda'
-    for layer in layers_of(llm) if compiled else ():
-        layer.compile()
-    found = {'float32 masters': masters, 'loss without logits': head, 'compiled layers': compiled or None}
+    attention = _attention(job, llm, dtype, device, masters) if whole and team is None else None
+    layers = layers_to_choose(llm)
+    compiled = layers is not None and compiles(job, device, world)
+    if compiled:
+        layers.compile()
+    found = {
+        'float32 masters': masters,
+        'loss without logits': head,
+        'varlen attention': attention,
+        'compiled layers': compiled or None,
+    }
     on = [name for name, thing in found.items() if thing is not None]
     summary.show(iter([('speed', ', '.join(on) or 'nothing of the section applies')]))
-    return SupervisedFineTuning(llm, dtype, device, team, masters, head)
+    # A process that lacks memory would leave those waiting that split its rows or its weights.
+    may_retry = layers if whole and team is None else None
+    return SupervisedFineTuning(llm, dtype, device, team, masters, head, attention, may_retry)
+
+
+def layers_to_choose(llm: torch.nn.Module) -> Recomputation | None:
+    """Return the layers of `llm`, each of which may recompute; None: it has no list of them."""
+    try:
+        return Recomputation(llm)
+    except ModelError:
+        return None
+
+
+def _attention(
+    job: Job, llm: torch.nn.Module, dtype: torch.dtype, device: torch.device, masters: Masters | None
+) -> PackedAttention | None:
+    if not job.speed.varlen or job.values.packing in ('none', 'stream'):
+        return None
+    casts = masters is None and dtype != torch.float32
+    context = torch.autocast(device.type, dtype=dtype) if casts else nullcontext()
+    return packed_attention(llm, dtype, device, job.values.max_length, context)

@@ -2,12 +2,13 @@
 
 import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import Any
 
 import torch
 from mmengine.runner import BaseLoop
 
+from ..data.ahead import ahead
 from ..data.steps import Step
 from ..data.stream import Cursor
 from ..errors import DataError, NonFiniteError
@@ -72,15 +73,22 @@ class StepLoop(BaseLoop):
             runner.call_hook('before_train')
             runner.model.train()
             try:
-                for batches in self.dataloader:
-                    self._step(batches)
-                    self.interrupted |= self._signal is not None and not several()
-                    if self.interrupted:
-                        break
+                with closing(self._batches()) as steps:
+                    for batches in steps:
+                        self._step(batches)
+                        self.interrupted |= self._signal is not None and not several()
+                        if self.interrupted:
+                            break
             except DataError as error:  # torch puts the traceback of a loader process before the message
                 raise DataError(str(error).rpartition('errors.DataError: ')[2]) from error
         runner.call_hook('after_train')
         return runner.model
+
+    def _batches(self) -> Iterator[Step]:
+        """Yield the batches of each step, made in advance: by a thread if the loader has no processes for it."""
+        on_gpu = self.runner.model.device.type == 'cuda'
+        steps = (step.pinned() if on_gpu else step for step in self.dataloader)
+        return steps if self.dataloader.num_workers else ahead(steps)
 
     def _step(self, batches: Step) -> None:
         runner = self.runner

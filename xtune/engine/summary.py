@@ -8,6 +8,7 @@ from ..config.sections import Source
 from ..config.wire import Job
 from ..data.build import TrainingData
 from ..data.report import Report, counted
+from ..models.float8 import Float8Linear
 from ..parallel.world import World
 from ..visible import visible
 
@@ -55,12 +56,14 @@ def model_lines(job: Job, llm: torch.nn.Module, dtype: torch.dtype, device: torc
     trained = sum(p.numel() for p in llm.parameters() if p.requires_grad)
     total = getattr(llm, 'num_parameters', lambda: sum(p.numel() for p in llm.parameters()))()
     base = type(job.quantization()).__name__.replace('Config', '') if job.quantization else 'not quantised'
+    in_float8 = sum(isinstance(module, Float8Linear) for module in llm.modules())
+    base += f' ({counted(in_float8, "linear layer")})' if in_float8 else ''
     yield 'model', f'{job.values.base_model} ({llm.config.model_type}), base {base}'
     method = 'all weights' if job.lora is None else f'{type(job.lora()).__name__.replace("Config", "")} adapter'
     yield 'trained', f'{method}: {trained / 1e6:,.2f} M of {total / 1e6:,.1f} M parameters ({trained / total:.2%})'
     name = torch.cuda.get_device_name(device) if device.type == 'cuda' else 'CPU'
     short = {torch.bfloat16: 'bf16', torch.float32: 'fp32'}[dtype]
-    yield 'device', f'{name}, computes in {short}, activations recomputed: {job.values.checkpointing}'
+    yield 'device', f'{name}, computes in {short}'
 
 
 def schedule_lines(job: Job, data: TrainingData, world: World) -> Iterator[tuple[str, str]]:

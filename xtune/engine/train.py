@@ -14,11 +14,14 @@ from ..config.load import load
 from ..config.wire import Job, wire
 from ..data.build import TrainingData, build_data
 from ..data.steps import Share, step_loader
+from ..data.widest import widest
 from ..errors import ModelError
+from ..models import float8_checks
 from ..models.build import run_dtype
 from ..models.device import best_device
 from ..models.export import ExportInfo, export_info, write_adapter
 from ..models.finetune import SupervisedFineTuning
+from ..models.shortage import naming_shortage
 from ..parallel import compatibility, sequence_check
 from ..parallel.lost import naming_lost_contact
 from ..parallel.meet import Meeting
@@ -30,7 +33,8 @@ from ..planning import refusal
 from ..registry import HOOKS, lookup
 from . import files, hooks, saving, summary
 from .access import Access
-from .fast import fast_task
+from .fast import compiles, fast_task, layers_to_choose, padding
+from .fitting import activations
 from .metrics import MetricsFile
 from .optimizer import StepOptimizer, ZeroOptimizer, build_optimizer, schedulers
 from .placing import build_spread
@@ -60,15 +64,17 @@ def train(config: Path, options: dict[str, Any], resume: str | bool = False, wor
     meeting = Meeting(world) if world.size > 1 else None
     start = checkpoint_to_resume(work_dir, resume, meeting, world.restarts > 0)
     _check_memory(job, world, device)
-    data = build_data(job, Share.of_device(world.rank, world.size, job.strategy.sequence_parallel_size))
+    parts = job.strategy.sequence_parallel_size
+    data = build_data(job, Share.of_device(world.rank, world.size, parts, padding(job, compiles(job, device, world))))
     summary.show(summary.data_lines(job, data))
     if meeting:
         meeting.wait_for_all('data are ready')
     with meeting.group(device, job.strategy.timeout) if meeting else nullcontext():
         set_random_seed(job.values.seed)  # adapters are initialised at random
-        llm, dtype = build_spread(
-            job, device, meeting, lambda whole, dtype: summary.show(summary.model_lines(job, whole, dtype, device))
-        )
+        with naming_shortage('loading the model'):
+            llm, dtype = build_spread(
+                job, device, meeting, lambda whole, dtype: summary.show(summary.model_lines(job, whole, dtype, device))
+            )
         team = sequence_check.team_of(llm, dtype, device, job.strategy, job.values.max_length)
         summary.show(summary.schedule_lines(job, data, world))
 
@@ -78,9 +84,12 @@ def train(config: Path, options: dict[str, Any], resume: str | bool = False, wor
             if start is None:
                 put_aside(work_dir)
             write_text(work_dir / f'{job.name}.py', text)
-        task = fast_task(job, llm, dtype, device, team, world)
-        runner = build_runner(job, data, task, device, text, start, world)
-        _train(runner, job, world)
+        with naming_shortage('training'):
+            task = fast_task(job, llm, dtype, device, team, world)
+            runner = build_runner(job, data, task, device, text, start, world)
+            layers = layers_to_choose(llm)
+            summary.show(iter([('memory', activations(job, task, layers, world.size, lambda: widest(data)))]))
+            _train(runner, job, world)
     return _farewell(runner, job, world)
 
 
@@ -175,8 +184,11 @@ def _stored_dtype(job: Job, llm: torch.nn.Module) -> str:
 
 def _check_strategy(job: Job, world: World, device: torch.device) -> None:
     name, quantization = job.strategy.name, job.quantization
-    method = compatibility.method_of(job.lora is not None, quantization and dict(quantization.keywords))
+    method = compatibility.method_of(
+        job.lora is not None, quantization and dict(quantization.keywords, type=quantization.func)
+    )
     compatibility.check(method, name, world.size)
+    float8_checks.check(job, device)
     sequence_check.check_devices(job.strategy.sequence_parallel_size, world.size)
     if world.size > 1 and name.startswith('zero'):
         require_deepspeed()

@@ -13,10 +13,14 @@ from ..errors import ModelError
 from .config_file import reason
 from .device import compute_dtype, require_bitsandbytes
 from .experts import spare_experts
+from .float8 import refuse_trained, to_float8_base
+from .float8_checks import float8_of
 from .folder import check_model_folder
-from .layers import recompute_activations
 from .legacy.hub import legacy_folder
+from .offload import Offload
 from .quiet import quiet
+from .recompute import recompute, recompute_activations
+from .shortage import CHANGES, brief
 from .whole import checked
 
 
@@ -44,6 +48,8 @@ def run_dtype(job: Job, device: torch.device) -> torch.dtype:
         return dtype
     if job.lora is None:
         raise ModelError('a quantised base cannot be trained itself: set lora, or quantization = None')
+    if float8_of(job) is not None:
+        return torch.bfloat16
     require_bitsandbytes('quantization')
     # int8 kernels take no float32
     return torch.bfloat16 if getattr(quantisation_of(job, dtype), 'load_in_8bit', False) else dtype
@@ -55,7 +61,7 @@ def load_base(job: Job, device: torch.device, dtype: torch.dtype) -> PreTrainedM
     Raises:
         ModelError: It cannot be loaded, or not trained as the config says.
     """
-    quantization = quantisation_of(job, dtype)
+    float8, quantization = float8_of(job), quantisation_of(job, dtype)
     arguments = {} if quantization is None else {'quantization_config': quantization}
     model = load_model(job, device, dtype if job.lora is not None else torch.float32, **arguments)
     model.config.use_cache = False
@@ -66,16 +72,18 @@ def load_base(job: Job, device: torch.device, dtype: torch.dtype) -> PreTrainedM
             "(and accumulate more), or llm.attn_implementation='sdpa'"
         )
     _check_trainable(model, job, flash)
+    if float8 is not None:
+        to_float8_base(model, float8)
     return model
 
 
 def quantisation_of(job: Job, dtype: torch.dtype) -> Any:
-    """Return the transformers quantisation config of a run that computes in `dtype`; None: it has none.
+    """Return the transformers quantisation config of a run that computes in `dtype`; None: it has none, as float8 has.
 
     Raises:
         ModelError: A package for it is missing, or it refuses its arguments.
     """
-    if job.quantization is None:
+    if job.quantization is None or float8_of(job) is not None:
         return None
     try:
         quantization = job.quantization()
@@ -96,7 +104,9 @@ def finish(model: PreTrainedModel, job: Job) -> PreTrainedModel | PeftModel:
         model = _add_adapter(model, job)
     recomputed = job.values.checkpointing
     if recomputed not in ('none', 0):
-        recompute_activations(model, None if recomputed == 'all' else recomputed)
+        # What 'auto' may keep is measured once the model is in its place.
+        count = recomputed if isinstance(recomputed, int) else None
+        recompute_activations(model, count, Offload() if recomputed == 'offload' else recompute)
     return model
 
 
@@ -135,6 +145,8 @@ def load_model(job: Job, device: torch.device, dtype: torch.dtype, **arguments) 
             return _load(job, dtype=dtype, device_map={'': str(device)}, **arguments)
     except ModelError:
         raise
+    except torch.OutOfMemoryError as error:
+        raise ModelError(f'the model `{name}` does not fit into memory: {brief(error)} {CHANGES}') from error
     except (OSError, ValueError, ImportError, KeyError, RuntimeError, SafetensorError, StrictDataclassError) as error:
         raise ModelError(f'the model `{name}` cannot be loaded: {reason(error)}') from error
 
@@ -165,9 +177,12 @@ def _add_adapter(model: PreTrainedModel, job: Job) -> PeftModel:
                 )
             spare_experts(model, config)
             model = get_peft_model(model, config)
+            refuse_trained(model)
             for parameter in model.parameters():  # peft leaves modules_to_save in the base's type
                 if parameter.requires_grad:
                     parameter.data = parameter.data.float()
             return model
+    except ModelError:
+        raise
     except (ValueError, TypeError, KeyError, ImportError) as error:
         raise ModelError(f'the adapter of section `lora` does not fit the model: {reason(error)}') from error

@@ -4,8 +4,8 @@ One call of `train_step` is one optimizer step: all its micro-batches, one norma
 """
 
 import math
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -19,6 +19,9 @@ from .head import Head
 from .loss import summed_loss
 from .masters import Masters
 from .nonfinite import explain
+from .packed import PackedAttention
+from .recompute import Recomputation
+from .retry import Retry
 
 
 @TASKS.register_module()
@@ -32,6 +35,8 @@ class SupervisedFineTuning(BaseModel):
         team: The processes that split rows with this one, if any do.
         masters: The float32 masters of what is trained; the model then computes in `dtype` without autocast.
         head: Lets the loss do without logits.
+        attention: How the model attends over packed rows, if by where samples begin.
+        layers: Those that may recompute more when memory runs out; None: that ends the run.
     """
 
     def __init__(
@@ -42,11 +47,19 @@ class SupervisedFineTuning(BaseModel):
         team: Team | None = None,
         masters: Masters | None = None,
         head: Head | None = None,
+        attention: PackedAttention | None = None,
+        layers: Recomputation | None = None,
     ) -> None:
         super().__init__()
-        self.llm, self.dtype, self.team = llm, dtype, team
+        self.llm, self.dtype, self.team, self.attention = llm, dtype, team, attention
         self.masters, self._head = masters, (head,)  # in a tuple: no submodule of this one
         self._device = device or next(llm.parameters()).device
+        self._retry = Retry(self, layers) if layers is not None else None
+
+    @property
+    def has_logits(self) -> bool:
+        """Whether the loss is computed from logits that are there as a whole."""
+        return self._head[0] is None
 
     @property
     def device(self) -> torch.device:
@@ -60,12 +73,18 @@ class SupervisedFineTuning(BaseModel):
         """Return the loss summed over the trained tokens of `batch`."""
         batch = batch.to(self.device)
         more = self.team.arguments(batch.row_positions) if self.team else {}
+        if self.attention is not None:
+            more |= self.attention.arguments(batch)
         with self.autocast():
             return summed_loss(self.llm, batch, self._head[0], **more)
 
-    def whole_rows(self) -> AbstractContextManager:
-        """Return a context in which the model takes whole rows in each process, as generation gives them."""
-        return self.team.whole_rows() if self.team else nullcontext()
+    @contextmanager
+    def whole_rows(self) -> Iterator[None]:
+        """Let the model take whole rows in each process, as generation gives them."""
+        around = self.attention.as_before() if self.attention else nullcontext()
+        # Layers would be compiled for lengths that training never sees again.
+        with self.team.whole_rows() if self.team else around, torch.compiler.set_stance('force_eager'):
+            yield
 
     def train_step(
         self, data: list[MicroBatch], optim_wrapper: Any, stop: Callable[[], bool] = lambda: False
@@ -83,16 +102,15 @@ class SupervisedFineTuning(BaseModel):
 
         Raises:
             NonFiniteStep: The loss or a gradient is NaN or infinite; the weights are as before the step.
+            OutOfMemory: The step does not fit, though all layers recompute.
         """
         trained, tokens = sum_counts(sum(batch.trained for batch in data), sum(batch.tokens for batch in data))
         trained = max(trained, 1)
-        sums = []
-        for number, batch in enumerate(data, 1):
-            loss_sum = optim_wrapper.loss(self, batch)
-            optim_wrapper.backward(loss_sum / trained, last=number == len(data))
-            sums.append(loss_sum.detach())
+        if self._retry is None:
+            loss_sum = self.add_gradients(data, optim_wrapper, trained)
+        else:
+            loss_sum = self._retry.add_gradients(data, optim_wrapper, trained)
         grad_norm = optim_wrapper.clip()
-        loss_sum = torch.stack(sums).sum()
         loss_sum, stops = sum_values(torch.stack([loss_sum, loss_sum.new_tensor(float(stop()))])).unbind()
         grad_norm = grad_norm.float().to(loss_sum.device)  # offloaded gradients have theirs on the CPU
         loss, grad_norm, stops = torch.stack([loss_sum / trained, grad_norm, stops]).tolist()
@@ -103,6 +121,20 @@ class SupervisedFineTuning(BaseModel):
             self.masters.write_back()
         optim_wrapper.zero_grad()
         return dict(loss=loss, grad_norm=grad_norm, tokens=tokens, trained_tokens=trained, stop=stops > 0)
+
+    def add_gradients(self, data: list[MicroBatch], optim_wrapper: Any, trained: int) -> torch.Tensor:
+        """Add the gradients of the micro-batches `data`, divided by `trained`; return their summed loss, a scalar."""
+        sums = []
+        for number, batch in enumerate(data, 1):
+            loss_sum = optim_wrapper.loss(self, batch)
+            optim_wrapper.backward(loss_sum / trained, last=number == len(data))
+            sums.append(loss_sum.detach())
+        return torch.stack(sums).sum()
+
+    def drop_gradients(self) -> None:
+        """Forget all gradients, also those that are on their way to a master."""
+        for parameter in (*self.llm.parameters(), *self.trained_parameters().values()):
+            parameter.grad = None
 
     @torch.no_grad()
     def val_step(self, data: list[MicroBatch]) -> tuple[float, int]:

@@ -1,6 +1,7 @@
 """Cross-entropy of the output layer, a chunk of positions at a time: [positions, vocabulary] is never there as a whole.
 
-The gradient is computed with the loss, while a chunk's logits are there, as in Liger Kernel (Hsu et al., 2024).
+The gradient is computed with the loss, while a chunk's logits are there, as in Liger Kernel (Hsu et al., 2024). On a
+GPU what stands between the products is compiled: it reads the logits of a chunk twice and writes their gradient once.
 
 Legend: K positions, k of a chunk, H width, V vocabulary.
 """
@@ -9,7 +10,10 @@ from typing import Any
 
 import torch
 
-# Bytes that the float32 logits of a chunk may take.
+from . import compiling
+from .compiling import compiled
+
+# Bytes that the float32 logits of a chunk may take; compiled, they are never there in float32, and take half.
 CHUNK = 2**28
 
 
@@ -39,16 +43,18 @@ class _LinearCrossEntropy(torch.autograd.Function):
             for number, tensor in enumerate((hidden_KH, weight_VH, bias_V))
         ]
         rows = max(1, CHUNK // (4 * weight_VH.shape[0]))
+        fast = compiling.works(hidden_KH.device)
+        loss_and_slope = compiled(_loss_and_slope, dynamic=True) if fast else _loss_and_slope
         for start in range(0, len(hidden_KH), rows):
-            hidden_kH, targets_k1 = hidden_KH[start : start + rows], targets_K[start : start + rows, None]
-            logits_kV = torch.nn.functional.linear(hidden_kH, weight_VH, bias_V).float()
-            log_total_k1 = logits_kV.logsumexp(1, keepdim=True)
-            total += (log_total_k1 - logits_kV.gather(1, targets_k1)).sum()
+            hidden_kH = hidden_KH[start : start + rows]
+            logits_kV = torch.nn.functional.linear(hidden_kH, weight_VH, bias_V)
+            targets_k = targets_K[start : start + rows]
             if not any(wants):
+                total += torch.nn.functional.cross_entropy(logits_kV.float(), targets_k, reduction='sum')
                 continue
-            # softmax - 1 at the target
-            slope_kV = logits_kV.sub_(log_total_k1).exp_()
-            slope_kV.scatter_add_(1, targets_k1, slope_kV.new_full((), -1.0).expand(targets_k1.shape))
+            loss, slope_kV = loss_and_slope(logits_kV, targets_k)
+            total += loss
+            del logits_kV  # before the products below take room
             _add(grads, slope_kV, hidden_kH, weight_VH, start)
         ctx.save_for_backward(*grads)
         ctx.dtypes = weight_VH.dtype, bias_V.dtype if bias_V is not None else None
@@ -61,12 +67,20 @@ class _LinearCrossEntropy(torch.autograd.Function):
         return hidden, None if weight is None else weight.to(own), None if bias is None else bias.to(of_bias), None
 
 
+def _loss_and_slope(logits_kV: torch.Tensor, targets_k: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the summed cross-entropy, a float32 scalar, and its gradient [k, V] in the type of the logits."""
+    logits_kV, own = logits_kV.float(), logits_kV.dtype
+    log_total_k1 = logits_kV.logsumexp(1, keepdim=True)
+    loss = (log_total_k1 - logits_kV.gather(1, targets_k[:, None])).sum()
+    hit_kV = torch.arange(logits_kV.shape[1], device=logits_kV.device) == targets_k[:, None]
+    return loss, ((logits_kV - log_total_k1).exp() - hit_kV.float()).to(own)
+
+
 def _add(grads: list, slope_kV: torch.Tensor, hidden_kH: torch.Tensor, weight_VH: torch.Tensor, start: int) -> None:
     """Add what a chunk gives to the gradients of hidden states, weight and bias that are wanted."""
     hidden, weight, bias = grads
     if bias is not None:
         bias += slope_kV.sum(0)
-    slope_kV = slope_kV.to(hidden_kH.dtype)
     if hidden is not None:
         torch.mm(slope_kV, weight_VH, out=hidden[start : start + len(hidden_kH)])
     if weight is not None:

@@ -12,6 +12,7 @@ from transformers import AttentionInterface
 from transformers.masking_utils import create_causal_mask, create_sliding_window_causal_mask
 
 from ..errors import ModelError
+from ..models.attention import slides
 from .sequence import ATTENTION, Row, exchange
 
 
@@ -60,18 +61,11 @@ def _check(module: torch.nn.Module, row: Row | None, window: int | None, given: 
         reason = 'does not hand on the arguments that splitting rows needs'
     elif more:
         reason = f'attends with {more[0]}, which is not split by heads'
-    elif _slides(module) and window is None:
+    elif slides(module) and window is None:
         reason = 'does not say how wide its sliding window is'
     else:
         return
     raise ModelError(f'{type(module).__name__} {reason}; set strategy.sequence_parallel_size=1')
-
-
-def _slides(module: torch.nn.Module) -> bool:
-    kinds, index = getattr(module.config, 'layer_types', None), getattr(module, 'layer_idx', None)
-    if kinds and index is not None:
-        return kinds[index] == 'sliding_attention'
-    return getattr(module.config, 'sliding_window', None) is not None
 
 
 class Seen:

@@ -8,7 +8,7 @@ values.
 import time
 from collections.abc import Callable
 from contextlib import nullcontext, redirect_stdout
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import StringIO
 from statistics import median
 from typing import Any
@@ -50,9 +50,14 @@ class Slice:
 def full_batch(vocabulary: int, rows: int, length: int, packed: bool = False) -> MicroBatch:
     """Return `rows` of `length` random tokens, all of them trained; if `packed`, two samples a row."""
     ids = torch.randint(vocabulary, (rows, length))
-    targets = ids.roll(-1, 1)
-    positions = torch.arange(length).remainder(-(-length // 2)).expand(rows, length) if packed else None
-    return MicroBatch(ids, positions, targets, ids.numel(), ids.numel(), [''], torch.arange(ids.numel()))
+    batch = MicroBatch.of_rows(ids, ids.roll(-1, 1))
+    if not packed:
+        return batch
+    half = -(-length // 2)
+    starts = [row * length + at for row in range(rows) for at in (0, half)]
+    positions = torch.arange(length).remainder(half).expand(rows, length)
+    borders = torch.tensor([*starts, rows * length], dtype=torch.int32)
+    return replace(batch, position_ids=positions, borders=borders, longest=half)
 
 
 def measure(model: PreTrainedModel, job: Job, dtype: torch.dtype, device: torch.device | None) -> Slice:

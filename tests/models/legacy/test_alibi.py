@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from xtune.errors import ModelError
-from xtune.models.build import recompute_activations
 from xtune.models.legacy.alibi import slopes
 from xtune.models.legacy.load import load_legacy
 from xtune.models.legacy.save import open_for_original, write_native
+from xtune.models.recompute import recompute_activations
 
 FOLDER = Path(__file__).parent / 'files' / 'baichuan_13b'
 

@@ -6,7 +6,6 @@ import torch
 from mmengine.hooks import Hook
 from tqdm import tqdm
 
-from ...data.batches import collate
 from ...data.build import Split
 from ...data.steps import WHOLE, Share
 from ...parallel.together import sum_counts, sum_values
@@ -60,7 +59,7 @@ class ValidationHook(Hook):
         mine = self.share.pick(starts, len(sequences))
         for start in tqdm(mine, desc='validation', disable=None, leave=False):
             chosen = [sequences[i] for i in range(start, min(start + self.batch_size, len(sequences)))]
-            batch = collate(store, chosen, self.pad_id, sequences.joined, self.share.columns)
+            batch = self.share.collate(store, chosen, self.pad_id, sequences.joined)
             loss_sum, count = runner.model.val_step([batch])
             total, trained = total + loss_sum, trained + count
         runner.model.train()

@@ -1,0 +1,29 @@
+"""FP8 LoRA: a frozen base in float8, LoRA on every linear layer.
+
+As much memory as LoRA, faster on GPUs with float8: NVIDIA Ada (compute capability 8.9), Hopper and later.
+"""
+from peft import LoraConfig
+from torch.optim import AdamW
+
+from xtune.models.float8 import Float8Config
+
+quantization = dict(
+    type=Float8Config,
+    skip=['router', 'gate'],  # parts of names of layers that stay in bf16
+)
+
+lora = dict(
+    type=LoraConfig,
+    r=64,
+    lora_alpha=16,  # the update is scaled by lora_alpha / r
+    lora_dropout=0.1,
+    target_modules='all-linear',
+    task_type='CAUSAL_LM',
+)
+
+optimizer = dict(
+    type=AdamW,
+    lr=2e-4,
+    betas=(0.9, 0.999),
+    weight_decay=0.0,
+)

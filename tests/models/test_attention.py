@@ -1,0 +1,205 @@
+"""Packed rows attend by where samples begin: the same logits and gradients as under a mask and as sample by sample."""
+
+from contextlib import nullcontext
+
+import numpy as np
+import pytest
+import torch
+from torch._dynamo.utils import counters
+from transformers import CONFIG_MAPPING, AutoModelForCausalLM
+
+from xtune.data.batches import Padding, collate
+from xtune.models.attention import KERNEL
+from xtune.models.loss import summed_loss
+from xtune.models.packed import PackedAttention, packed_attention
+
+CPU = torch.device('cpu')
+SMALL = dict(
+    vocab_size=64,
+    hidden_size=32,
+    intermediate_size=48,
+    num_hidden_layers=2,
+    num_attention_heads=4,
+    num_key_value_heads=2,
+    max_position_embeddings=64,
+    initializer_range=0.3,  # so that a token that attends wrongly shows
+    attn_implementation='sdpa',
+    **dict(bos_token_id=1, eos_token_id=2, pad_token_id=0),
+)
+KINDS = {
+    'llama': {},
+    'qwen2': {},
+    'qwen3': dict(head_dim=8),
+    'mistral': dict(sliding_window=4),
+    'gemma3_text': dict(head_dim=8, sliding_window=4, query_pre_attn_scalar=10),
+    'phi3': dict(sliding_window=4),
+    'mixtral': dict(num_local_experts=2),
+    'starcoder2': dict(sliding_window=4, residual_dropout=0.0, embedding_dropout=0.0),
+}
+LENGTHS = [[7, 9, 3], [13, 1]]  # of the samples in two rows
+
+
+class Samples:
+    """Random samples, of which all tokens are trained."""
+
+    def __init__(self, lengths):
+        random = np.random.default_rng(0)
+        self._ids = [random.integers(3, 64, n) for n in lengths]
+
+    def ids(self, index):
+        return self._ids[index]
+
+    def spans(self, index):
+        return np.array([[0, len(self._ids[index])]])
+
+    def place(self, index):
+        return f'row {index}'
+
+
+def rows(lengths):
+    """The samples, numbered through, as the pieces of rows."""
+    flat, made = 0, []
+    for row in lengths:
+        made.append(np.array([(flat + i, 0, n) for i, n in enumerate(row)]))
+        flat += len(row)
+    return Samples([n for row in lengths for n in row]), made
+
+
+def tiny(kind, **options):
+    torch.manual_seed(0)
+    given = {**SMALL, **KINDS.get(kind, {}), **options}
+    implementation = given.pop('attn_implementation')
+    return AutoModelForCausalLM.from_config(CONFIG_MAPPING[kind](**given), attn_implementation=implementation)
+
+
+def switched(llm, max_length=64):
+    return packed_attention(llm, torch.float32, CPU, max_length, nullcontext())
+
+
+def result(llm, batches, attention=None):
+    """The losses of `batches`, and the gradients of their sum."""
+    llm.zero_grad()
+    more = [attention.arguments(batch) if attention else {} for batch in batches]
+    losses = [summed_loss(llm, batch, **one) for batch, one in zip(batches, more, strict=True)]
+    sum(losses).backward()
+    return sum(losses).detach(), {name: p.grad.clone() for name, p in llm.named_parameters() if p.grad is not None}
+
+
+def same(found, expected):
+    torch.testing.assert_close(found[0], expected[0], rtol=1e-5, atol=1e-5)
+    assert found[1].keys() == expected[1].keys()
+    for name, slope in expected[1].items():
+        torch.testing.assert_close(found[1][name], slope, rtol=1e-4, atol=1e-5 * max(1, slope.abs().max().item()))
+
+
+@pytest.mark.parametrize('kind', KINDS)
+def test_packed_rows_are_those_under_a_mask_and_samples_alone(kind):
+    llm = tiny(kind)
+    store, packed = rows(LENGTHS)
+    batch = collate(store, packed, pad_id=0)
+    alone = [collate(store, [pieces[None]], pad_id=0) for row in packed for pieces in row]
+    alone = [one for one in alone if one.trained]
+    masked, separate = result(llm, [batch]), result(llm, alone)
+    attention = switched(llm)
+    assert attention is not None
+    found = result(llm, [batch], attention)
+    same(found, masked)
+    same(found, separate)
+    padded = collate(store, packed, pad_id=0, padding=Padding(width=40, fixed=True))
+    same(result(llm, [padded], attention), masked)
+    with attention.as_before():
+        same(result(llm, [batch]), masked)
+
+
+def drops_arguments(llm):
+    """Let the layers of `llm` lose what tells samples apart."""
+
+    def lose(module, args, kwargs):
+        return args, {name: value for name, value in kwargs.items() if name != 'segment_borders'}
+
+    for layer in llm.model.layers:
+        layer.register_forward_pre_hook(lose, with_kwargs=True)
+    return llm
+
+
+def sees_other_samples(llm):
+    """Let the layers of `llm` attend over borders that are wrong."""
+
+    def move(module, args, kwargs):
+        if 'segment_borders' in kwargs:
+            kwargs['segment_borders'] = kwargs['segment_borders'].new_tensor([0, 16])
+        return args, kwargs
+
+    for layer in llm.model.layers:
+        layer.register_forward_pre_hook(move, with_kwargs=True)
+    return llm
+
+
+@pytest.mark.parametrize(
+    'make',
+    [
+        lambda: tiny('llama', attention_dropout=0.1),
+        lambda: tiny('llama', attn_implementation='eager'),
+        lambda: tiny('gemma2', attn_implementation='eager', head_dim=8),
+        lambda: drops_arguments(tiny('llama')),
+        lambda: sees_other_samples(tiny('llama')),
+    ],
+    ids=['dropout', 'eager', 'gemma2', 'drops arguments', 'sees other samples'],
+)
+def test_what_it_cannot_do_stays_as_it_was(make):
+    llm = make()
+    before = llm.config._attn_implementation
+    assert switched(llm) is None
+    assert llm.config._attn_implementation == before
+
+
+@pytest.mark.parametrize('kind', ['llama', 'qwen3'])
+def test_layers_compile_once_whatever_a_row_holds(kind):
+    torch._dynamo.reset()
+    counters.clear()
+    with torch.device('meta'):
+        llm = tiny(kind, num_hidden_layers=3).bfloat16()
+    attention = PackedAttention(llm, KERNEL)
+    for layer in llm.model.layers:
+        layer.compile(backend='eager', fullgraph=True)
+    graphs = []
+    for lengths in ([5, 11], [2] * 8, [1] * 20, [20, 3], [4] * 8):
+        store, packed = rows([lengths])
+        batch = collate(store, packed, 0, padding=Padding(width=32, fixed=True)).to(torch.device('meta'))
+        more = attention.arguments(batch)
+        llm.model(input_ids=batch.input_ids, position_ids=batch.position_ids, use_cache=False, **more)
+        graphs.append(counters['stats']['unique_graphs'])
+    assert graphs == [1, 1, 1, 2, 2], 'one more for another longest segment, then none'
+
+
+@pytest.mark.parametrize(
+    ('lengths', 'joined', 'width', 'expected', 'longest'),
+    [
+        ([[5, 3], [4]], False, 1, [0, 5, 8, 12, 16], 8),
+        ([[5, 3], [4]], True, 1, [0, 8, 12, 16], 8),
+        ([[5, 3], [4]], False, 10, [0, 5, 8, 10, 14, 20], 8),
+        ([[9]], False, 12, [0, 9, 12], 12),
+        ([], False, 1, [0, 2], 2),
+    ],
+)
+def test_borders(lengths, joined, width, expected, longest):
+    store, packed = rows(lengths)
+    batch = collate(store, packed, 0, joined, padding=Padding(width=width, fixed=True))
+    total = expected[-1]
+    assert batch.borders.tolist() == expected + [total] * (17 - len(expected))
+    assert batch.borders.dtype == torch.int32 and batch.longest == longest
+    assert batch.position_ids is not None and batch.input_ids.numel() == total
+
+
+def test_borders_beyond_16_come_in_powers_of_two():
+    store, packed = rows([[2] * 17])
+    batch = collate(store, packed, 0)
+    assert batch.borders.shape == (33,) and batch.longest == 2
+
+
+def test_padding_changes_no_count_and_no_target():
+    store, packed = rows(LENGTHS)
+    close, wide = (collate(store, packed, 0, padding=p) for p in (Padding(), Padding(multiple=64)))
+    assert wide.input_ids.shape == (2, 64) and close.input_ids.shape == (2, 19)
+    assert (wide.trained, wide.tokens, wide.places) == (close.trained, close.tokens, close.places)
+    assert torch.equal(wide.targets.flatten()[wide.trained_at], close.targets.flatten()[close.trained_at])

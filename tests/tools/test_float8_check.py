@@ -1,0 +1,43 @@
+"""tools/float8_check.py: its configs load, and its figures are those of the two bases. The runs need a GPU."""
+
+import importlib.util
+import sys
+
+import pytest
+import torch
+
+from xtune.config.presets import ROOT
+
+
+@pytest.fixture(scope='module')
+def tool():
+    """The tool as a module."""
+    spec = importlib.util.spec_from_file_location('float8_check', ROOT.parent / 'tools' / 'float8_check.py')
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_gradients_of_the_first_step_are_nearly_those_on_bf16(tool, tiny_model, tmp_path):
+    args = tool.arguments([str(tiny_model), '--out', str(tmp_path), '--set', 'max_length=32', 'data.num_proc=1'])
+    changed = tool.options(args) | {'train_dataset.limit': 2, 'schedule.batch_size': 2}
+    found = [tool.first_gradients(tool.job_of(base, changed), torch.device('cpu')) for base in tool.METHODS]
+    assert found[0].norm() > 0 and not torch.equal(*found)
+    assert torch.nn.functional.cosine_similarity(*found, dim=0) > 0.99
+
+
+def test_curves_are_compared_after_they_are_smoothed(tool):
+    one = [10.0, 8.0] * 10
+    assert tool.differences(one, one) == (0, 0)
+    assert tool.differences(one, [8.0, 10.0] * 10) == pytest.approx((0, 0))
+    largest, average = tool.differences([4.0] * 20, [4.0] * 10 + [4.4] * 10)
+    assert largest == pytest.approx(0.1) and average == pytest.approx(0.05)
+    with pytest.raises(ValueError, match='9 steps make no curve'):
+        tool.differences([1.0] * 9, [1.0] * 9)
+
+
+def test_without_a_gpu_it_says_what_it_needs(tool, monkeypatch):
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
+    monkeypatch.setattr(sys, 'argv', ['float8_check.py', 'model'])
+    with pytest.raises(SystemExit, match='error: this needs a CUDA GPU'):
+        tool.main()

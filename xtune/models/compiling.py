@@ -1,0 +1,62 @@
+"""torch.compile, where it works: the one place that knows its private parts.
+
+A layer is compiled with what is done around it (`recompute`), so that the backward pass leaves out what only the output
+needed: the last product of each layer, a quarter of its work.
+"""
+
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch._dynamo.exc import TorchDynamoException
+
+# Graphs of one function; torch allows 8. Layers of several kinds, the first of which needs no gradient of its input,
+# and rows of several widths have one each.
+GRAPHS = 32
+
+
+class Compiled:
+    """`function`, compiled when it is called; if torch cannot compile it, it says so once and goes on without.
+
+    Args:
+        function: What to compile.
+        backend: Of torch.compile.
+        dynamic: Let one graph serve every shape.
+    """
+
+    def __init__(self, function: Callable, backend: str = 'inductor', dynamic: bool | None = None) -> None:
+        torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, GRAPHS)
+        self.backend = backend
+        self.plain, self._fast = function, torch.compile(function, backend=backend, dynamic=dynamic)
+        self.broken = False
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if not self.broken:
+            try:
+                return self._fast(*args, **kwargs)
+            except TorchDynamoException as error:
+                self.broken = True
+                reason = str(error).strip().partition('\n')[0] or type(error).__name__
+                print(f'note: torch.compile fails here ({reason[:200]}), so the run goes on without it', flush=True)
+        return self.plain(*args, **kwargs)
+
+
+@lru_cache
+def compiled(function: Callable, backend: str = 'inductor', dynamic: bool | None = None) -> Compiled:
+    """Return `function`, compiled: the same object for the same function."""
+    return Compiled(function, backend, dynamic)
+
+
+@lru_cache
+def works(device: torch.device) -> bool:
+    """Tell whether torch.compile works on `device`, a GPU: it needs Triton and a C compiler. Takes a few seconds."""
+    if device.type != 'cuda':
+        return False
+    trial = Compiled(_trial)
+    trial(torch.ones(16, device=device))
+    return not trial.broken
+
+
+def _trial(values: torch.Tensor) -> torch.Tensor:
+    return values.sin() + 1

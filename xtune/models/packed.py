@@ -1,0 +1,137 @@
+"""Lets a model attend over packed rows by where samples begin, if a trial shows that it may."""
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any
+
+import torch
+
+from ..data.batches import MicroBatch
+from ..errors import ModelError
+from ..parallel.sequence import base_of
+from .attention import KERNEL, LOOP, TAKES
+from .layers import layers_of
+from .quiet import quiet
+
+# Samples of the trial's row.
+TRIAL = (5, 11)
+# Largest difference from a mask, as a share of the norm. Samples that see each other give about 1.
+TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.1}
+# Kinds of layers that attend as the functions here do, or not at all.
+KINDS = ('full_attention', 'sliding_attention', 'linear_attention')
+
+
+class PackedAttention:
+    """The attention of `llm` over packed rows.
+
+    Args:
+        llm: The model, whose attention is replaced.
+        name: One of transformers' AttentionInterface that takes `arguments`.
+    """
+
+    def __init__(self, llm: torch.nn.Module, name: str) -> None:
+        self.model, self.name = base_of(llm), name
+        self.inner: str = self.model.config._attn_implementation
+        self._attend_with(name)
+
+    def arguments(self, batch: MicroBatch) -> dict[str, Any]:
+        """Return what the model's call takes beside the tokens of `batch`."""
+        if batch.borders.device.type != 'cpu':
+            # Layers compile once for any number of samples.
+            torch._dynamo.maybe_mark_dynamic(batch.borders, 0)
+        return dict(segment_borders=batch.borders, longest_segment=batch.longest)
+
+    @contextmanager
+    def as_before(self) -> Iterator[None]:
+        """Let the model attend as it did, as generation needs."""
+        self._attend_with(self.inner)
+        try:
+            yield
+        finally:
+            self._attend_with(self.name)
+
+    def _attend_with(self, name: str) -> None:
+        with quiet():
+            self.model.set_attn_implementation(name)
+
+
+def packed_attention(
+    llm: torch.nn.Module, dtype: torch.dtype, device: torch.device, max_length: int, context: AbstractContextManager
+) -> PackedAttention | None:
+    """Let `llm` attend by where samples begin, and return how; None: it is as before, for it or the device cannot.
+
+    Args:
+        llm: The model.
+        dtype: The compute type.
+        device: Where it computes.
+        max_length: Tokens of the longest row.
+        context: In which the model computes.
+    """
+    model = base_of(llm)
+    if device.type == 'cuda' and (dtype not in (torch.bfloat16, torch.float16) or not TAKES):
+        return None
+    if device.type not in ('cpu', 'cuda') or model.config._attn_implementation != 'sdpa':
+        return None
+    config = model.config.get_text_config()
+    if _has_dropout(config) or not _kinds_fit(config):
+        return None
+    window = getattr(config, 'sliding_window', None)
+    if device.type == 'cuda' and window and window < max_length and 'window_size' not in TAKES:
+        return None
+    packed = PackedAttention(llm, KERNEL if device.type == 'cuda' else LOOP)
+    if model.config._attn_implementation == packed.inner or not _agrees(llm, packed, dtype, device, context):
+        packed._attend_with(packed.inner)
+        return None
+    return packed
+
+
+def _has_dropout(config: Any) -> bool:
+    """Return whether attention weights are dropped, by the names that models give it."""
+    return any(
+        bool(v) for n, v in vars(config).items() if n.startswith('att') and ('dropout' in n or n.endswith('drop'))
+    )
+
+
+def _kinds_fit(config: Any) -> bool:
+    kinds = getattr(config, 'layer_types', None) or ()
+    return all(kind in KINDS or 'attention' not in kind for kind in kinds)
+
+
+def _agrees(
+    llm: torch.nn.Module,
+    packed: PackedAttention,
+    dtype: torch.dtype,
+    device: torch.device,
+    context: AbstractContextManager,
+) -> bool:
+    """Return whether the logits of a packed row are those under a mask, and the backward pass runs too."""
+    training = llm.training
+    llm.eval()
+    try:
+        with context, torch.enable_grad():
+            found = [_tried(llm, packed, device)]
+            with packed.as_before():
+                found.append(_tried(llm, None, device))
+    except (AttributeError, TypeError, ValueError, RuntimeError, ModelError):  # models of any author
+        return False
+    finally:
+        llm.train(training)
+    (new, *slopes), (old, *_) = found
+    finite = all(slope.isfinite().all() for slope in slopes)
+    return finite and ((new - old).norm() <= TOLERANCE.get(dtype, 0.1) * old.norm()).item()
+
+
+def _tried(llm: torch.nn.Module, packed: PackedAttention | None, device: torch.device) -> list[torch.Tensor]:
+    """Return the logits of a row of two samples, and the gradients of two weights of the layers."""
+    width = sum(TRIAL)
+    ids_BS = torch.arange(1, 1 + width, device=device)[None] % base_of(llm).config.get_text_config().vocab_size
+    positions_BS = torch.cat([torch.arange(n) for n in TRIAL])[None].to(device)
+    more = {}
+    if packed is not None:
+        borders = torch.tensor([0, TRIAL[0], width, width], dtype=torch.int32, device=device)
+        more = dict(segment_borders=borders, longest_segment=width)
+    logits_BSV = llm(input_ids=ids_BS, position_ids=positions_BS, use_cache=False, **more).logits.float()
+    # Of the first layers, so that the backward pass goes through all; autograd.grad adds to no gradient.
+    first = [p for layer in layers_of(llm) for p in layer.parameters() if p.requires_grad][:2]
+    slopes = torch.autograd.grad(logits_BSV.square().mean(), first, allow_unused=True) if first else ()
+    return [logits_BSV.detach(), *(slope for slope in slopes if slope is not None)]

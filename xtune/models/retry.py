@@ -1,0 +1,75 @@
+"""A step for which memory runs out is done again, with fewer layers that keep their activations."""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from ..data.batches import MicroBatch
+from ..parallel.together import sum_counts
+from .recompute import Recomputation
+from .shortage import shortage
+
+if TYPE_CHECKING:
+    from .finetune import SupervisedFineTuning
+
+
+class Retry:
+    """Adds the gradients of a step; see the module.
+
+    Args:
+        task: The model and its loss.
+        layers: Its layers.
+    """
+
+    def __init__(self, task: 'SupervisedFineTuning', layers: Recomputation) -> None:
+        self._task, self._layers = (task,), layers  # in a tuple, as the task holds this
+
+    def add_gradients(self, data: list[MicroBatch], optim_wrapper: Any, trained: int) -> torch.Tensor:
+        """Do what the task's method does, as often as it takes to fit.
+
+        Raises:
+            OutOfMemory: It does not fit, though all layers recompute.
+        """
+        (task,) = self._task
+        back = random_numbers(task.device)
+        while True:
+            total, error = None, None
+            try:
+                total = task.add_gradients(data, optim_wrapper, trained)
+            except torch.OutOfMemoryError as found:
+                error = found.with_traceback(None)  # its frames hold tensors
+            # If only those did the step again for whom it did not fit, the processes would part ways.
+            if not sum_counts(int(error is not None))[0]:
+                return total
+            task.drop_gradients()
+            if task.device.type == 'cuda':
+                torch.cuda.empty_cache()
+            self._keep_less(data, optim_wrapper, error)
+            back()
+
+    def _keep_less(self, data: list[MicroBatch], optim_wrapper: Any, error: Exception | None) -> None:
+        layers, (task,) = self._layers, self._task
+        if not layers.kept:
+            largest = max(data, key=lambda batch: batch.input_ids.numel())
+            states = optim_wrapper.optimizer.state
+            raise shortage(task.llm, task.trained_parameters().values(), states, largest, task.has_logits) from error
+        layers.set(len(layers) - layers.kept // 2)
+        print(
+            f'note: memory ran out; from here on {layers.count} of {len(layers)} layers recompute their activations, '
+            'and the step is done again',
+            flush=True,
+        )
+
+
+def random_numbers(device: torch.device) -> Callable[[], None]:
+    """Return a function that puts torch's generators of the CPU and of `device` where they are now."""
+    host = torch.get_rng_state()
+    own = torch.cuda.get_rng_state(device) if device.type == 'cuda' else None
+
+    def back() -> None:
+        torch.set_rng_state(host)
+        if own is not None:
+            torch.cuda.set_rng_state(own, device)
+
+    return back

@@ -1,0 +1,83 @@
+"""What to say when memory ran out: what takes it, and what to change."""
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+from ..data.batches import MicroBatch
+from ..errors import OutOfMemory
+
+GIB = 2**30
+CHANGES = (
+    'Lower schedule.batch_size (and raise schedule.accumulate, for the same steps), then max_length; '
+    "checkpointing='offload' keeps less, a qlora preset has a base of 4 bits, and several GPUs share the model with "
+    '--strategy fsdp2.'
+)
+
+
+def shortage(
+    llm: torch.nn.Module, trained: Iterable[torch.nn.Parameter], states: Any, batch: MicroBatch, logits: bool
+) -> OutOfMemory:
+    """Return the error of a step that does not fit though every layer recomputes.
+
+    Args:
+        llm: The model.
+        trained: What the optimizer changes.
+        states: The optimizer's state.
+        batch: The largest micro-batch of the step.
+        logits: Whether [tokens, vocabulary] is there as a whole.
+    """
+    own, trained = list(llm.parameters()), list(trained)
+    known = {id(p) for p in own}
+    weights, masters = _bytes(own), _bytes(p for p in trained if id(p) not in known)
+    parts = {
+        'weights': weights,
+        'float32 masters': masters,
+        'gradients': sum(p.numel() * 4 for p in trained),
+        'optimizer state': _bytes(t for state in states.values() for t in state.values() if torch.is_tensor(t))
+        or 8 * sum(p.numel() for p in trained),
+    }
+    rows, width = batch.input_ids.shape
+    if logits:
+        # At most: of positions with a target alone; the type they are computed in, float32, and their gradient.
+        parts['logits'] = rows * width * _vocabulary(llm) * 10
+    said = ', '.join(f'{name} {size / GIB:.2f}' for name, size in parts.items() if size)
+    device = own[0].device
+    left = ''
+    if device.type == 'cuda':
+        total = torch.cuda.get_device_properties(device).total_memory
+        said += f'; the GPU has {total / GIB:.1f}'
+        held = sum(size for name, size in parts.items() if name != 'logits')
+        left = f', which leaves {max(total - held, 0) / GIB:.1f} GiB for activations'
+    return OutOfMemory(
+        f'memory ran out in a step of {rows} x {width} tokens, though every layer recomputes its activations. In GiB: '
+        f'{said}{left}. {CHANGES}'
+    )
+
+
+@contextmanager
+def naming_shortage(doing: str) -> Iterator[None]:
+    """Let torch's error about memory be one that says what to change; `doing` is what it happened at.
+
+    Raises:
+        OutOfMemory: Memory ran out.
+    """
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise OutOfMemory(f'memory ran out while {doing}: {brief(error)} {CHANGES}') from error
+
+
+def brief(error: torch.OutOfMemoryError) -> str:
+    """Return what torch says about sizes, without its advice."""
+    return ' '.join(str(error).split()).split(' If reserved but')[0]
+
+
+def _bytes(tensors: Iterable[torch.Tensor]) -> int:
+    return sum(tensor.nbytes for tensor in tensors)
+
+
+def _vocabulary(llm: torch.nn.Module) -> int:
+    return llm.config.get_text_config().vocab_size
