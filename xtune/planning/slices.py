@@ -7,8 +7,9 @@ values.
 
 import time
 from collections.abc import Callable
-from contextlib import nullcontext, redirect_stdout
+from contextlib import redirect_stdout
 from dataclasses import dataclass, replace
+from functools import partial
 from io import StringIO
 from statistics import median
 from typing import Any
@@ -20,10 +21,12 @@ from ..config.wire import Job
 from ..data.batches import MicroBatch
 from ..engine.fast import fast_task
 from ..engine.optimizer import StepOptimizer, build_optimizer
+from ..models.compiling import replaced
 from ..models.finetune import SupervisedFineTuning
 from ..models.quiet import quiet
 from ..parallel.world import ALONE
 from .attention import is_packed
+from .compiled import counted
 from .frame import adapted, fill
 from .meters import CudaMeter, Marked, Meter, Phase, without_values
 from .states import counted_optimizer, make_state
@@ -67,8 +70,11 @@ def measure(model: PreTrainedModel, job: Job, dtype: torch.dtype, device: torch.
         ModelError: The adapter does not fit the model.
     """
     model = adapted(model, job)
-    with quiet(), without_values() if device is None else nullcontext(CudaMeter(device)) as meter:
-        return trained_slice(model, job, dtype, device or torch.device('cpu'), meter)
+    if device is not None:
+        with quiet():
+            return trained_slice(model, job, dtype, device, CudaMeter(device))
+    with quiet(), without_values() as meter, replaced(partial(counted, meter=meter)):
+        return trained_slice(model, job, dtype, torch.device('cpu'), meter)
 
 
 def trained_slice(model: PreTrainedModel, job: Job, dtype: torch.dtype, device: torch.device, meter: Meter) -> Slice:
@@ -76,10 +82,10 @@ def trained_slice(model: PreTrainedModel, job: Job, dtype: torch.dtype, device: 
     fill(model, device)
     trained = sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)
     still = {'frozen': Phase(0, meter.now - trained)}
+    real = device.type == 'cuda'
     with redirect_stdout(StringIO()):
         task = fast_task(job, model, dtype, device, None, ALONE).train()
     still['ready'] = Phase(0, meter.now)
-    real = device.type == 'cuda'
     parameters = list(task.trained_parameters().values())
     plain = build_optimizer(job, parameters, device) if real else counted_optimizer(job, parameters)
     vocabulary = model.get_input_embeddings().weight.shape[0]

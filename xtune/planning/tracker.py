@@ -5,6 +5,8 @@ is alive at each moment is then known without the GPU that the run is meant for.
 """
 
 import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -36,11 +38,24 @@ class LiveBytes(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         answer = self._answer(func, args) if self.without_values else None
         out = func(*args, **(kwargs or {})) if answer is None else answer
-        self.peak = max(self.peak, self.now + _inside(func, args))
+        self.took(inside(func, args))
         for leaf in tree_leaves(out):
             if isinstance(leaf, torch.Tensor):
                 self._note(leaf.untyped_storage(), None if func.is_view else func)
         return out
+
+    def took(self, more: int) -> None:
+        """Note that something which is not seen here took `more` bytes for a while."""
+        self.peak = max(self.peak, self.now + more)
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Return a context in which nothing is counted; nothing else may be entered between it and this."""
+        self.__exit__(None, None, None)
+        try:
+            yield
+        finally:
+            self.__enter__()
 
     def _note(self, storage: torch.UntypedStorage, func: Any) -> None:
         key = storage._cdata
@@ -69,7 +84,7 @@ class LiveBytes(TorchDispatchMode):
         return None
 
 
-def _inside(func: Any, args: tuple) -> int:
+def inside(func: Any, args: tuple) -> int:
     """Return the bytes that an operation's CUDA kernel takes while it runs, beyond what it returns.
 
     4-bit products of more than a few rows unpack the weight; the backward pass of attention adds up the gradient of
