@@ -22,42 +22,38 @@ from .tracker import LiveBytes
 _NO_GRAPH = (RuntimeError, AssertionError, TypeError, ValueError, AttributeError, NotImplementedError)
 
 
-def counted(function: Callable, meter: LiveBytes) -> Callable:
-    """Return what stands for the compiled `function` where `meter` counts: a way of a layer, or one without weights."""
-    if function is keep:
-        return CountedLayers(meter)
-    if function is recompute:
-        kept = CountedLayers(meter)
-        return lambda layer, *args, **kwargs: recompute(partial(kept, layer), *args, **kwargs)
-    return partial(_fused, meter, function)
+class CountedGraphs:
+    """Stands for what is compiled, in the place of `compiling.compiled`; one for layers of the same kind.
 
-
-def _fused(meter: LiveBytes, function: Callable, *args: torch.Tensor) -> Any:
-    """Return what `function` of tensors returns; what is between is never in memory."""
-    with meter.paused():
-        found = function(*args)
-    leaves, spec = tree_flatten(found)
-    return tree_unflatten([torch.empty_like(leaf) for leaf in leaves], spec)
-
-
-class CountedLayers:
-    """Calls layers whose tensors have no values as if they were compiled.
-
-    Args:
-        meter: Counts.
+    `meter` is what counts; set it before anything is called.
     """
 
-    def __init__(self, meter: LiveBytes) -> None:
-        self.meter = meter
+    meter: LiveBytes
+
+    def __init__(self) -> None:
         self._made: dict[tuple, Callable | None] = {}
 
-    def __call__(self, layer: Callable, *args: Any, **kwargs: Any) -> Any:
+    def stand_in(self, function: Callable) -> Callable:
+        """Return what stands for the compiled `function`: a way of layers, or one of tensors without gradients."""
+        if function in (keep, recompute):
+            return partial(self._layer, function)
+        return partial(self._fused, function)
+
+    def _fused(self, function: Callable, *args: torch.Tensor) -> Any:
+        """Return what `function` returns; what is between is never in memory."""
+        with self.meter.paused():
+            found = function(*args)
+        leaves, spec = tree_flatten(found)
+        return tree_unflatten([torch.empty_like(leaf) for leaf in leaves], spec)
+
+    def _layer(self, way: Callable, layer: Callable, *args: Any, **kwargs: Any) -> Any:
         leaves, spec = tree_flatten((args, kwargs))
         places = [n for n, leaf in enumerate(leaves) if isinstance(leaf, torch.Tensor)]
         given = [leaves[n] for n in places]
         own = list(_tensors(layer.__self__))
         weights = [tensor for *_, tensor in own]
-        key = (id(layer.__self__), *((t.shape, t.requires_grad) for t in given))
+        rest = tuple(repr(leaf) for leaf in leaves if not isinstance(leaf, torch.Tensor))
+        key = (way, _kind(layer.__self__), rest, *map(_look, weights), *map(_look, given))
         if key not in self._made:
 
             def call(weights: list[torch.Tensor], tensors: list[torch.Tensor]) -> Any:
@@ -67,38 +63,35 @@ class CountedLayers:
                 args, kwargs = tree_unflatten(leaves, spec)
                 return layer(*args, **kwargs)
 
-            self._made[key] = self._traced(call, weights, given)
+            self._made[key] = self._traced(call, weights, given, way is recompute)
             _put(own, weights)
+            leaves.clear(), own.clear()  # `call` stays, and would hold them
         made = self._made[key]
-        return layer(*args, **kwargs) if made is None else made(weights, given)
+        return way(layer, *args, **kwargs) if made is None else made(weights, given)
 
-    def _traced(self, call: Callable, weights: list[torch.Tensor], given: list[torch.Tensor]) -> Callable | None:
+    def _traced(self, call: Callable, weights: list, given: list, recomputed: bool) -> Callable | None:
         """Return what stands for the compiled `call`; None: it has no graph."""
-        made = self._function(call)
-        # Recomputation counts what is saved, and this call saves things too.
-        with self.meter.paused(), saved_tensors_hooks(_same, _same):
-            try:
-                made(weights, given)
-            except _NO_GRAPH:
-                import traceback; traceback.print_exc()
-                return None
-        return made
-
-    def _function(self, call: Callable) -> Callable:
         freed: set[str] = set()
 
         def parted(joint: GraphModule, inputs: Any, **more: Any) -> tuple[GraphModule, GraphModule]:
-            forward, backward = _parted(joint, inputs, **more)
+            forward, backward = _parted(joint, inputs, recomputed, **more)
             freed.update(Graph(forward).made())
             return forward, backward
 
-        return aot_function(
+        made = aot_function(
             call,
             fw_compiler=lambda module, _: self._half(Graph(module)),
             bw_compiler=lambda module, _: self._half(Graph(module, freed)),
             partition_fn=parted,
             decompositions=_decompositions(),
         )
+        # Whoever counts what is saved would count this call too.
+        with self.meter.paused(), saved_tensors_hooks(_same, _same):
+            try:
+                made(weights, given)
+            except _NO_GRAPH:
+                return None
+        return made
 
     def _half(self, graph: Graph) -> Callable:
         """Return what stands for a half of a function's graph: a function of a list, which it empties."""
@@ -116,6 +109,16 @@ class CountedLayers:
 
 def _same(tensor: torch.Tensor) -> torch.Tensor:
     return tensor
+
+
+def _look(tensor: torch.Tensor) -> tuple:
+    return tensor.shape, tensor.stride(), tensor.dtype, tensor.requires_grad
+
+
+def _kind(module: torch.nn.Module) -> tuple:
+    """Return what else a layer's graph depends on: its parts, and the windows of its attention."""
+    windows = (getattr(part, 'sliding_window', None) for part in module.modules())
+    return repr(module), tuple(window for window in windows if isinstance(window, int))
 
 
 def _result(node: Any, known: dict[Node, torch.Tensor]) -> Any:
@@ -165,11 +168,25 @@ def _decompositions() -> dict:
     return select_decomp_table()
 
 
-def _parted(joint: GraphModule, inputs: Any, **more: Any) -> tuple[GraphModule, GraphModule]:
+def _parted(joint: GraphModule, inputs: Any, recomputed: bool, **more: Any) -> tuple[GraphModule, GraphModule]:
     from torch._guards import detect_fake_mode
     from torch._inductor.fx_passes.joint_graph import joint_graph_passes
     from torch._inductor.virtualized import V
 
+    if recomputed:
+        _mark(joint)
     with V.set_fake_mode(detect_fake_mode(inputs)):
         joint = joint_graph_passes(joint)
         return min_cut_rematerialization_partition(joint, inputs, compiler='inductor', **more)
+
+
+def _mark(joint: GraphModule) -> None:
+    """Mark the forward half as torch.compile marks what is within `checkpoint`."""
+    from torch.utils.checkpoint import CheckpointPolicy
+
+    later = set()
+    for node in joint.graph.nodes:
+        if 'tangents' in node.name or later.intersection(node.all_input_nodes):
+            later.add(node)
+        elif node.op == 'call_function':
+            node.meta['recompute'], node.meta['ac_graph_id'] = CheckpointPolicy.PREFER_RECOMPUTE, 0

@@ -13,6 +13,7 @@ import torch
 from transformers import PreTrainedConfig
 
 from ..config.wire import Job
+from .compiled import CountedGraphs
 from .frame import Kind, frame, keep_layers, kinds
 from .slices import Slice, measure
 
@@ -102,12 +103,19 @@ class Prediction:
     speed: float | None
 
 
-def layers(job: Job, config: PreTrainedConfig, dtype: torch.dtype, device: torch.device | None) -> Layers:
+def layers(
+    job: Job,
+    config: PreTrainedConfig,
+    dtype: torch.dtype,
+    device: torch.device | None,
+    graphs: CountedGraphs | None = None,
+) -> Layers:
     """Measure slices of the model of `job`, on `device`, or without values on none.
 
     Raises:
         ModelError: The model or its adapter cannot be built.
     """
+    graphs = graphs or CountedGraphs()
     found = kinds(frame(job, config, dtype))
     first = {kind: found.index(kind) for kind in reversed(found)}
     base = sorted(first.values())
@@ -116,26 +124,31 @@ def layers(job: Job, config: PreTrainedConfig, dtype: torch.dtype, device: torch
     if device is not None:
         # Libraries take their workspaces in the first run and keep them, so slices that follow have none in them.
         before = torch.cuda.memory_allocated(device)
-        _slice(job, config, dtype, device, base)
+        _slice(job, config, dtype, device, graphs, base)
         workspace = torch.cuda.memory_allocated(device) - before
-    smallest = _slice(job, config, dtype, device, base)
+    smallest = _slice(job, config, dtype, device, graphs, base)
     more = {}
     for kind, count in counts.items():
         extra = [n for n, other in enumerate(found) if other == kind and n not in base]
         extra = extra[: 1 if device is None else min(TIMED, count)]
-        larger = _slice(job, config, dtype, device, sorted(base + extra))
+        larger = _slice(job, config, dtype, device, graphs, sorted(base + extra))
         difference = Levels.of(larger).plus(Levels.of(smallest), -1)
         more[kind] = difference.plus(difference, 1 / len(extra) - 1)
     return Layers(smallest, more, counts, workspace)
 
 
 def _slice(
-    job: Job, config: PreTrainedConfig, dtype: torch.dtype, device: torch.device | None, chosen: list[int]
+    job: Job,
+    config: PreTrainedConfig,
+    dtype: torch.dtype,
+    device: torch.device | None,
+    graphs: CountedGraphs,
+    chosen: list[int],
 ) -> Slice:
     model = frame(job, config, dtype, counted=device is None)
     keep_layers(model, chosen)
     try:
-        return measure(model, job, dtype, device)
+        return measure(model, job, dtype, device, graphs)
     finally:
         if device is not None:  # hooks and what they change refer to each other
             del model

@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable
 from contextlib import redirect_stdout
 from dataclasses import dataclass, replace
-from functools import partial
 from io import StringIO
 from statistics import median
 from typing import Any
@@ -26,7 +25,7 @@ from ..models.finetune import SupervisedFineTuning
 from ..models.quiet import quiet
 from ..parallel.world import ALONE
 from .attention import is_packed
-from .compiled import counted
+from .compiled import CountedGraphs
 from .frame import adapted, fill
 from .meters import CudaMeter, Marked, Meter, Phase, without_values
 from .states import counted_optimizer, make_state
@@ -63,8 +62,12 @@ def full_batch(vocabulary: int, rows: int, length: int, packed: bool = False) ->
     return replace(batch, position_ids=positions, borders=borders, longest=half)
 
 
-def measure(model: PreTrainedModel, job: Job, dtype: torch.dtype, device: torch.device | None) -> Slice:
+def measure(
+    model: PreTrainedModel, job: Job, dtype: torch.dtype, device: torch.device | None, graphs: CountedGraphs
+) -> Slice:
     """Return what training the frame `model` takes, on `device`, or without values on none.
+
+    `graphs` are of layers of the same model, measured before.
 
     Raises:
         ModelError: The adapter does not fit the model.
@@ -73,8 +76,8 @@ def measure(model: PreTrainedModel, job: Job, dtype: torch.dtype, device: torch.
     if device is not None:
         with quiet():
             return trained_slice(model, job, dtype, device, CudaMeter(device))
-    with quiet(), without_values() as meter, replaced(partial(counted, meter=meter)):
-        return trained_slice(model, job, dtype, torch.device('cpu'), meter)
+    with quiet(), without_values() as graphs.meter, replaced(graphs.stand_in):
+        return trained_slice(model, job, dtype, torch.device('cpu'), graphs.meter)
 
 
 def trained_slice(model: PreTrainedModel, job: Job, dtype: torch.dtype, device: torch.device, meter: Meter) -> Slice:
