@@ -16,10 +16,13 @@ from ..errors import ModelError
 from ..models.blueprint import META
 from ..models.build import finish, quantisation_of
 from ..models.config_file import reason
+from ..models.float8 import Float8Linear, to_float8_base
+from ..models.float8_checks import float8_of
 from ..models.folder import check_model_folder
 from ..models.layers import layers_of
 from ..models.legacy.hub import legacy_folder
 from ..models.quiet import quiet
+from ..models.scaled_product import FLOAT8
 from .attention import counted_attention
 
 # Arguments of from_pretrained that choose the config, and those that change the class built from it.
@@ -74,7 +77,7 @@ def frame(job: Job, config: PreTrainedConfig, dtype: torch.dtype, counted: bool 
         if method != 'mxfp4':  # which transformers unpacks to train it
             raise ModelError(f'weights that are stored quantised ({method}) are not planned; take a base that is not')
         del config.quantization_config
-    attention = (counted_attention(job) if counted else None) or job.load_llm.keywords.get('attn_implementation')
+    attention = (counted_attention(job, config, dtype) if counted else None) or job.load_llm.keywords.get('attn_implementation')
     wanted = {} if attention is None else {'attn_implementation': attention}
     weights = dtype if job.lora is not None else torch.float32
     quantization = quantisation_of(job, dtype)
@@ -84,10 +87,14 @@ def frame(job: Job, config: PreTrainedConfig, dtype: torch.dtype, counted: bool 
             model = AutoModelForCausalLM.from_config(config, dtype=weights, trust_remote_code=own, **wanted)
             if quantization is not None:
                 if quantization.quant_method != 'bitsandbytes':
-                    raise ModelError(f'{type(quantization).__name__} is not planned, only BitsAndBytesConfig')
+                    raise ModelError(
+                        f'{type(quantization).__name__} is not planned, only BitsAndBytesConfig and Float8Config'
+                    )
                 quantizer = AutoHfQuantizer.from_config(quantization, pre_quantized=False)
                 quantizer.preprocess_model(model, device_map={'': 'cpu'})
                 quantizer.postprocess_model(model)
+            if float8_of(job) is not None:
+                to_float8_base(model, float8_of(job))
     except ModelError:
         raise
     except (ValueError, ImportError, KeyError, RuntimeError, TypeError, AttributeError) as error:
@@ -144,12 +151,15 @@ def fill(model: torch.nn.Module, device: torch.device) -> None:
                 module._parameters[name] = made[id(parameter)]
         for name, buffer in list(module._buffers.items()):
             if buffer is not None:
-                module._buffers[name] = torch.ones(buffer.shape, dtype=buffer.dtype, device=device)
+                module._buffers[name] = torch.ones(buffer.shape, device=device).to(buffer.dtype)
+        if isinstance(module, Float8Linear):
+            module.columns_KN = module.rows_NK.data.t().contiguous()
 
 
 def _filled(parameter: torch.nn.Parameter, device: torch.device) -> torch.nn.Parameter:
-    values = torch.empty(parameter.shape, dtype=parameter.dtype, device=device)
-    values = values.fill_(1.0) if values.dim() < 2 else values.normal_(0, 0.02)
+    kind = torch.bfloat16 if parameter.dtype == FLOAT8 else parameter.dtype
+    values = torch.empty(parameter.shape, dtype=kind, device=device)
+    values = (values.fill_(1.0) if values.dim() < 2 else values.normal_(0, 0.02)).to(parameter.dtype)
     settings = vars(parameter)
     if 'quant_type' in settings:
         names = ('blocksize', 'compress_statistics', 'quant_type', 'quant_storage')

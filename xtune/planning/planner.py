@@ -7,9 +7,13 @@ from functools import partial
 import torch
 
 from ..config.wire import Job
+from ..engine.fitting import has_whole_model
+from ..errors import ModelError
 from ..models.build import run_dtype
+from ..models.layers import layers_of
+from .compiled import CountedGraphs
 from .frame import adapted, frame, model_config
-from .predict import Prediction, layers, predict
+from .predict import Choice, Layers, Prediction, layers, predict
 
 GIB = 2**30
 # Of a card's GiB, what a run can use: allocators lose some, and a desktop takes some. CUDA itself takes CONTEXT.
@@ -32,11 +36,14 @@ class Variant:
 
 @dataclass(frozen=True)
 class Size:
-    """Parameters of the model with its adapter, how many of them are trained, and those of the largest tensor."""
+    """Parameters of the model with its adapter, how many of them are trained, and those of the largest tensor; layers,
+    and the width of what lies between them."""
 
     parameters: int
     trained: int
     largest: int
+    layers: int
+    width: int
 
 
 class Planner:
@@ -51,41 +58,84 @@ class Planner:
 
     def __init__(self, job: Job) -> None:
         self.job, self.config = job, model_config(job)
-        self._known: dict[tuple, Prediction] = {}
+        self._known: dict[tuple, Layers] = {}
+        self._graphs = CountedGraphs()
 
     def size(self) -> Size:
         """Return the sizes of the run's model."""
         # Quantisation changes what a parameter takes, and not how many there are.
-        job = replace(self.job, quantization=None)
+        job = _values(replace(self.job, quantization=None), checkpointing='none')
         model = adapted(frame(job, self.config, torch.bfloat16), job)
         numbers = [(p.numel(), p.requires_grad) for p in model.parameters()]
-        return Size(sum(n for n, _ in numbers), sum(n for n, trained in numbers if trained), max(n for n, _ in numbers))
+        return Size(
+            parameters=sum(n for n, _ in numbers),
+            trained=sum(n for n, trained in numbers if trained),
+            largest=max(n for n, _ in numbers),
+            layers=len(layers_of(model)),
+            width=model.get_input_embeddings().weight.shape[1],
+        )
 
-    def counted(self, job: Job) -> Prediction:
-        """Return what a run takes on any card, from tensors without values."""
-        values, schedule = job.values, job.schedule
-        key = (job.lora is None, str(job.quantization), values.checkpointing, values.max_length)
-        key += (schedule.batch_size, schedule.accumulate > 1)
-        if key not in self._known:
-            job = in_bf16(job)
-            dtype = run_dtype(job, torch.device('cpu'))
-            self._known[key] = predict(job, layers(job, self.config, dtype, None))
-        return self._known[key]
+    def counted(self, job: Job, room: float = 0) -> Prediction:
+        """Return what a run takes on any card, from tensors without values; 'auto' recomputes as little as `room`."""
+        job = in_bf16(job)
+        dtype = run_dtype(job, torch.device('cpu'))
+        return self._predicted(job, room, partial(self._counted, dtype=dtype))
 
-    def measured(self, job: Job, device: torch.device) -> Prediction | None:
+    def measured(self, job: Job, device: torch.device, room: float) -> Prediction | None:
         """Return what a run takes on the GPU `device`, from real steps of slices; None: these do not fit."""
         dtype = run_dtype(job, device)
         try:
-            return predict(job, layers(job, self.config, dtype, device))
+            return self._predicted(job, room, lambda job: layers(job, self.config, dtype, device))
         except torch.OutOfMemoryError:
             return None
         finally:
             torch.cuda.empty_cache()
 
+    def _predicted(self, job: Job, room: float, slices: Callable[[Job], Layers]) -> Prediction:
+        """Return what `job` takes, by slices of it with each way to call its layers that it needs.
+
+        Raises:
+            ModelError: It has fewer layers than shall recompute.
+        """
+        wanted = job.values.checkpointing
+        if wanted == 'offload':
+            found = slices(job)
+            return predict(job, found, len(found.order))
+        if isinstance(wanted, int) and wanted > self.size().layers:
+            most = self.size().layers
+            raise ModelError(f"checkpointing={wanted}, but the model has {most} layers: give at most {most}, or 'all'")
+        all_of_them = slices(_values(job, checkpointing='all')) if wanted not in ('none', 0) else None
+        if wanted == 'all':
+            return predict(job, all_of_them, len(all_of_them.order))
+        if wanted == 'auto':
+            least = predict(job, all_of_them, len(all_of_them.order))
+            if least.peak + CONTEXT > room or not has_whole_model(job, 2) or job.strategy.sequence_parallel_size > 1:
+                return least
+        kept = slices(_values(job, checkpointing='none'))
+        count = 0 if wanted == 'none' else wanted
+        if not count:
+            return predict(job, kept, 0)
+        choice, number = Choice(all_of_them, kept), len(kept.order)
+        if wanted == 'auto':
+            tried = (predict(job, choice, count) for count in range(number))
+            return next((found for found in tried if found.peak + CONTEXT <= room), least)
+        return predict(job, choice, count)
+
+    def _counted(self, job: Job, dtype: torch.dtype) -> Layers:
+        values, schedule = job.values, job.schedule
+        key = (job.lora is None, str(job.quantization), values.checkpointing, values.max_length)
+        key += (schedule.batch_size, schedule.accumulate > 1)
+        if key not in self._known:
+            offloads = values.checkpointing == 'offload'
+            alike = _values(job, checkpointing='all') if offloads else job
+            found = self._counted(alike, dtype) if offloads else layers(alike, self.config, dtype, None, self._graphs)
+            self._known[key] = found.waiting() if offloads else found
+        return self._known[key]
+
     def first_fit(self, room: float) -> tuple[Variant, Prediction] | None:
         """Return the nearest run that needs at most `room` bytes with the context of CUDA; None: there is none."""
         for variant in self.nearest():
-            found = self.counted(variant.job)
+            found = self.counted(variant.job, room)
             if found.peak + CONTEXT <= room:
                 return variant, found
         return None
@@ -97,11 +147,13 @@ class Planner:
         """
         now = Variant(self.job)
         yield now
-        if now.job.values.checkpointing != 'all':
-            now = now.but(_values(now.job, checkpointing='all'), "checkpointing='all'")
+        if now.job.values.checkpointing not in ('auto', 'all', 'offload'):
+            now = now.but(_values(now.job, checkpointing='auto'), 'checkpointing=auto')
             yield now
         for now in _smaller(now):  # noqa: B020
             yield now
+        if now.job.values.checkpointing != 'offload':
+            yield now.but(_values(now.job, checkpointing='offload'), 'checkpointing=offload')
         for method in _methods(now.job):
             now = now.but(*method)
             yield now

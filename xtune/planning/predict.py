@@ -6,7 +6,6 @@ except in the optimizer's update, which is again a difference.
 """
 
 import gc
-from collections import Counter
 from dataclasses import dataclass, replace
 
 import torch
@@ -57,14 +56,14 @@ class Layers:
 
     base: Slice
     more: dict[Kind, Levels]
-    counts: dict[Kind, int]  # how many layers the model has beyond the base
+    order: list[Kind]  # of the model's layers
     workspace: int  # bytes that libraries take once
 
     def whole(self) -> Levels:
         """Return the levels of the whole model."""
         found = Levels.of(self.base)
-        for kind, count in self.counts.items():
-            found = found.plus(self.more[kind], count)
+        for kind, more in self.more.items():
+            found = found.plus(more, self.order.count(kind) - 1)
         # Above the level after it, the peak of a part does not grow: only that of the update does.
         peak = {}
         for name, phase in self.base.phases.items():
@@ -87,6 +86,56 @@ class Layers:
         name = 'ends 0' if 'ends 0' in whole.after else 'backward 0'
         return whole.after[name] + self.base.phases['backward 1'].peak - self.base.phases[name].after
 
+    def waiting(self) -> 'Layers':
+        """Return the same, with what lies between layers in host memory, but of two: one copied out, one back."""
+        more = {}
+        for kind, levels in self.more.items():
+            between = levels.after['forward 0'] - levels.before
+            less = {name: between for name in levels.after if name.startswith('forward')}
+            after = {name: value - less.get(name, 0) for name, value in levels.after.items()}
+            peak = {name: value - less.get(name, 0) for name, value in levels.peak.items()}
+            more[kind] = replace(levels, after=after, peak=peak)
+        between = max((m.after['forward 0'] - more[kind].after['forward 0'] for kind, m in self.more.items()), default=0)
+        return replace(self, more=more, workspace=self.workspace + round(min(2, len(self.order) - 1) * between))
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Slices whose layers recompute, and such whose layers keep their activations, for runs with some of both."""
+
+    recomputing: Layers
+    keeping: Layers
+
+    def costs(self) -> list[float]:
+        """Return the bytes that each layer keeps more if it does not recompute."""
+        name = 'forward 0'
+        found = {k: m.after[name] - self.recomputing.more[k].after[name] for k, m in self.keeping.more.items()}
+        # Of a kind with one layer there is no difference of slices: such kinds share what is left of the base.
+        alone = [kind for kind in self.keeping.order if kind not in found]
+        left = self.keeping.base.phases[name].after - self.recomputing.base.phases[name].after - sum(found.values())
+        found.update(dict.fromkeys(alone, left / max(len(alone), 1)))
+        return [found[kind] for kind in self.keeping.order]
+
+    def whole(self, count: int) -> Levels:
+        """Return the levels of the whole model, the first `count` layers of which recompute."""
+        recomputed, kept = self.recomputing.whole(), self.keeping.whole()
+        if not 0 < count < len(self.keeping.order):
+            return recomputed if count else kept
+        more, share = sum(self.costs()[count:]), count / len(self.keeping.order)
+        after, peak = dict(recomputed.after), dict(recomputed.peak)
+        for number in '01':
+            forward, backward = f'forward {number}', f'backward {number}'
+            after[forward] += more
+            peak[forward] += more
+            # Kept layers come first in the backward pass, and leave nothing when it comes to the others.
+            first = after[forward] + kept.peak[backward] - kept.after[forward]
+            peak[backward] = max(first, peak[backward])
+        seconds = recomputed.seconds
+        if seconds is not None:
+            pairs = zip(recomputed.seconds, kept.seconds, strict=True)
+            seconds = tuple(share * slow + (1 - share) * fast for slow, fast in pairs)
+        return Levels(recomputed.before, after, peak, seconds)
+
 
 @dataclass(frozen=True)
 class Prediction:
@@ -101,6 +150,7 @@ class Prediction:
     where: str
     seconds: float | None
     speed: float | None
+    recomputed: int = 0  # layers
 
 
 def layers(
@@ -119,7 +169,6 @@ def layers(
     found = kinds(frame(job, config, dtype))
     first = {kind: found.index(kind) for kind in reversed(found)}
     base = sorted(first.values())
-    counts = {kind: number - 1 for kind, number in Counter(found).items() if number > 1}
     workspace = CUBLAS
     if device is not None:
         # Libraries take their workspaces in the first run and keep them, so slices that follow have none in them.
@@ -128,13 +177,15 @@ def layers(
         workspace = torch.cuda.memory_allocated(device) - before
     smallest = _slice(job, config, dtype, device, graphs, base)
     more = {}
-    for kind, count in counts.items():
+    for kind in first:
         extra = [n for n, other in enumerate(found) if other == kind and n not in base]
-        extra = extra[: 1 if device is None else min(TIMED, count)]
+        extra = extra[: 1 if device is None else TIMED]
+        if not extra:
+            continue
         larger = _slice(job, config, dtype, device, graphs, sorted(base + extra))
         difference = Levels.of(larger).plus(Levels.of(smallest), -1)
         more[kind] = difference.plus(difference, 1 / len(extra) - 1)
-    return Layers(smallest, more, counts, workspace)
+    return Layers(smallest, more, found, workspace)
 
 
 def _slice(
@@ -156,18 +207,22 @@ def _slice(
             torch.cuda.empty_cache()
 
 
-def predict(job: Job, found: Layers) -> Prediction:
+def predict(job: Job, found: Layers | Choice, recomputed: int) -> Prediction:
     """Return what the run of `job` takes.
 
     Args:
         job: The run.
         found: Slices of its model.
+        recomputed: How many layers, the first ones, recompute.
     """
-    whole, several = found.whole(), job.schedule.accumulate > 1
+    mixed = isinstance(found, Choice)
+    whole = found.whole(recomputed) if mixed else found.whole()
+    ends = (found.recomputing if recomputed else found.keeping) if mixed else found
+    several = job.schedule.accumulate > 1
     last = '1' if several else '0'
     parts = {name: peak for name, peak in whole.peak.items() if name[-1] not in '01' or name[-1] == last}
     if not several:
-        parts['backward 0 '] = found.lowest_layer(whole)
+        parts['backward 0 '] = ends.lowest_layer(whole)
     where = max(parts, key=parts.get)
     seconds = speed = None
     if whole.seconds is not None:
@@ -180,8 +235,9 @@ def predict(job: Job, found: Layers) -> Prediction:
         optimizer=round(whole.before - whole.after['ready']),
         gradients=round(max(whole.after['step'] - whole.before, 0)),
         kept=round(whole.after['forward 0'] - whole.before),
-        peak=round(parts[where]) + found.workspace,
+        peak=round(parts[where]) + ends.workspace,
         where=where.split()[0],
         seconds=seconds,
         speed=speed,
+        recomputed=recomputed,
     )

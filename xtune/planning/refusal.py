@@ -42,6 +42,7 @@ def floor(job: Job, dtype: torch.dtype) -> Floor:
             trained += parameter.numel()
         else:
             frozen += packed_bytes(parameter)
+    frozen += sum(buffer.numel() * buffer.element_size() for buffer in model.buffers())
     return Floor(frozen, trained * (4 + 4) + _state(job, trained))
 
 

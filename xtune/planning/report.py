@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ..config.wire import Job
+from ..models.float8_checks import device_problem, float8_of
 from .planner import CONTEXT, GIB, Planner, Size, room
 from .predict import Prediction
 
@@ -20,12 +21,14 @@ FLOAT = 4
 
 @dataclass(frozen=True)
 class Card:
-    """Whether a run fits a card of `gb` GB, or which options make it fit, and the peak then in bytes; None: none do."""
+    """Whether a run fits a card of `gb` GB, or which options make it fit, and then the peak in bytes and the layers that
+    recompute; None: none do."""
 
     gb: float
     fits: bool
     options: tuple[str, ...] | None
     peak: int | None
+    recomputed: int | None
 
 
 @dataclass(frozen=True)
@@ -66,8 +69,10 @@ class Plan:
         return dict(checkpoint=state, adapter=adapter, total=None if keep is None else (keep + 1) * (state + adapter))
 
     def host(self) -> int:
-        """Return roughly the bytes of host memory: libraries, and weights on their way to the GPU."""
+        """Return roughly the bytes of host memory: libraries, weights on their way to the GPU, and what waits there."""
         copied = self.disk()['checkpoint'] if self.job.checkpoint.background else 0
+        if self.job.values.checkpointing == 'offload':
+            copied += self.size.layers * self.size.width * self.job.schedule.batch_size * self.job.values.max_length * 2
         return LIBRARIES + FLOAT * self.size.largest + copied
 
     def to_dict(self) -> dict[str, Any]:
@@ -82,6 +87,8 @@ class Plan:
             accumulate=schedule.accumulate,
             max_length=values.max_length,
             checkpointing=values.checkpointing,
+            recomputed_layers=best.recomputed,
+            layers=self.size.layers,
             measured=self.here is not None,
             gpu=self.gpu,
             fits_here=self.fits_here,
@@ -109,17 +116,20 @@ def make_plan(job: Job, cards: tuple[float, ...], device: torch.device | None) -
         ModelError: The model cannot be built from its config.json, or not be counted.
     """
     planner = Planner(job)
-    counted = planner.counted(job)
     gpu = gpu_bytes = here = None
+    limit = 0.0
     if device is not None:
         properties = torch.cuda.get_device_properties(device)
         gpu, gpu_bytes = properties.name, properties.total_memory
-        here = planner.measured(job, device)
+        limit = room(gpu_bytes / GIB)
+        if float8_of(job) is None or device_problem(device) is None:
+            here = planner.measured(job, device, limit)
+    counted = planner.counted(job, limit)
     found = []
     for gb in cards:
         fit = planner.first_fit(room(gb))
         options = None if fit is None else fit[0].options
-        found.append(Card(gb, options == (), options, fit and fit[1].peak))
+        found.append(Card(gb, options == (), options, fit and fit[1].peak, fit and fit[1].recomputed))
     return Plan(job, planner.size(), counted, here, gpu, gpu_bytes, tuple(found))
 
 
@@ -130,7 +140,8 @@ def show(plan: Plan, console: Console) -> None:
     trained = f'{plan.size.trained / 1e6:,.1f} M of {plan.size.parameters / 1e6:,.0f} M parameters are trained'
     table.add_row('run', f'{job.values.base_model}: {trained}')
     tokens = f'{schedule.batch_size} x {job.values.max_length:,} tokens in a forward pass, {schedule.accumulate} a step'
-    table.add_row('', f'{tokens}, activations recomputed: {job.values.checkpointing}')
+    recomputed = f'activations recomputed in {best.recomputed} of {plan.size.layers} layers'
+    table.add_row('', f'{tokens}, {recomputed} (checkpointing={job.values.checkpointing})')
     table.add_row('frozen', f'{_gib(best.frozen)} of weights')
     table.add_row('trained', f'{_gib(best.held - best.frozen)}: weights, float32 masters, state of the optimizer')
     table.add_row('gradients', _gib(best.gradients))
@@ -173,14 +184,14 @@ _WHERE = {
 
 def _cards(plan: Plan) -> Table:
     table = Table(box=None, pad_edge=False)
-    for title in ('card', 'fits', 'peak', 'with'):
-        table.add_column(title, justify='right' if title in ('card', 'peak') else 'left')
+    for title in ('card', 'fits', 'peak', 'recomputed', 'with'):
+        table.add_column(title, justify='right' if title in ('card', 'peak', 'recomputed') else 'left')
     for card in plan.cards:
         if card.peak is None:
-            table.add_row(f'{card.gb:g} GB', 'no', '', 'nothing tried fits: take several devices (--strategy fsdp2)')
+            table.add_row(f'{card.gb:g} GB', 'no', '', '', 'nothing tried fits: take several devices (--strategy fsdp2)')
         else:
             word = 'yes' if card.fits else 'no, but'
-            table.add_row(f'{card.gb:g} GB', word, _gib(card.peak), ' '.join(card.options))
+            table.add_row(f'{card.gb:g} GB', word, _gib(card.peak), f'{card.recomputed} layers', ' '.join(card.options))
     return table
 
 

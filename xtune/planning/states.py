@@ -5,7 +5,7 @@ from typing import Any
 import torch
 
 from ..config.wire import Job
-from ..engine.optimizer import StepOptimizer, build_optimizer
+from ..engine.optimizer import StepOptimizer, build_optimizer, has_kernel
 
 # bitsandbytes keeps small tensors in 32 bits, and pages those of at least PAGED values out of the allocator.
 SMALL, PAGED, BLOCK = 4096, 100_000, 256
@@ -22,6 +22,8 @@ def counted_optimizer(job: Job, parameters: list[torch.nn.Parameter]) -> StepOpt
         return StepOptimizer(StandIn(parameters, kind.__name__), job.schedule.max_grad_norm)
     made = build_optimizer(job, parameters, torch.device('cpu'))
     for group in made.param_groups:
+        if has_kernel(job):
+            group['fused'] = True
         # The default on GPUs: all parameters at once, with temporary tensors for all of them.
         if group.get('foreach', False) is None and not group.get('fused'):
             group['foreach'] = True
