@@ -30,7 +30,7 @@ def test_a_strategy_that_slices_is_named(make_config, xtune, shape):
 
 
 def test_json_has_all_figures_and_smaller_cards_get_a_way_out(make_config, xtune, shape):
-    options = {'schedule.batch_size': 8, 'schedule.accumulate': 1, 'checkpointing': 'none', 'max_length': 512}
+    options = {'schedule.batch_size': 8, 'schedule.accumulate': 1, 'checkpointing': 'none', 'max_length': 512, 'speed.compile': False}
     config = make_config('full', base_model=shape(**WIDE), **options)
     code, out, err = xtune('plan', config, '--memory', '5.2', '100', '--json')
     assert code == 0, err
@@ -38,9 +38,9 @@ def test_json_has_all_figures_and_smaller_cards_get_a_way_out(make_config, xtune
     memory, (small, large) = plan['memory'], plan['cards']
     assert set(memory) >= {'frozen', 'trained', 'gradients', 'activations', 'peak', 'at', 'counted_peak'}
     assert plan['measured'] is False and plan['fits_here'] is None and plan['tokens_per_second'] is None
-    assert large == dict(gb=100, fits=True, options=[], peak=memory['peak'])
+    assert large == dict(gb=100, fits=True, options=[], peak=memory['peak'], recomputed=0)
     assert memory['peak'] + CONTEXT > room(5.2) > small['peak'] + CONTEXT and small['fits'] is False
-    assert small['options'] == ["checkpointing='all'"]
+    assert small['options'] == ["checkpointing=auto"]
     assert plan['parameters'] == plan['trained_parameters']
     assert plan['disk']['checkpoint'] == pytest.approx(12 * plan['parameters'], rel=0.01)
     assert plan['disk']['total'] == 3 * plan['disk']['checkpoint'] and plan['disk']['adapter'] == 0
@@ -49,19 +49,23 @@ def test_json_has_all_figures_and_smaller_cards_get_a_way_out(make_config, xtune
 def test_nearest_changes_come_in_order_and_keep_the_step(job, shape):
     made = job('full', base_model=shape(), checkpointing='none', max_length=512, **{'schedule.batch_size': 6})
     variants = list(Planner(made).nearest())
-    assert [variant.options for variant in variants[:4]] == [
+    smallest = ('schedule.batch_size=1', 'schedule.accumulate=12')
+    assert [variant.options for variant in variants[:5]] == [
         (),
-        ("checkpointing='all'",),
-        ("checkpointing='all'", 'schedule.batch_size=3', 'schedule.accumulate=4'),
-        ("checkpointing='all'", 'schedule.batch_size=1', 'schedule.accumulate=12'),
+        ('checkpointing=auto',),
+        ('checkpointing=auto', 'schedule.batch_size=3', 'schedule.accumulate=4'),
+        ('checkpointing=auto', *smallest),
+        (*smallest, 'checkpointing=offload'),
     ]
-    assert variants[4].options[-1] == 'a lora preset' and variants[5].options[-1] == 'a qlora preset'
-    assert variants[6].options[-1] == 'max_length=256' and len(variants) == 7
-    assert variants[5].job.quantization is not None and variants[5].job.lora is not None
+    assert variants[5].options == ('checkpointing=auto', *smallest, 'a lora preset')
+    assert variants[6].options[-1] == 'a qlora preset'
+    assert variants[7].options[-1] == 'max_length=256' and len(variants) == 8
+    assert variants[6].job.quantization is not None and variants[5].job.lora is not None
 
 
 def test_nothing_fits_a_card_that_is_too_small(job, shape):
-    made = job('qlora', base_model=shape(num_hidden_layers=1), max_length=128, **{'schedule.batch_size': 1})
+    options = {'schedule.batch_size': 1, 'speed.compile': False}
+    made = job('qlora', base_model=shape(num_hidden_layers=1), max_length=128, **options)
     assert Planner(made).first_fit(room(0.1)) is None
     assert room(8) == USABLE * 8 * GIB
 
@@ -90,7 +94,7 @@ def test_wrong_arguments_are_refused(make_config, xtune, capsys):
 
 @pytest.mark.parametrize('method', ['lora', 'qlora', 'full'])
 def test_a_run_is_refused_only_if_its_weights_alone_are_too_much(method, job, shape):
-    made = job(method, base_model=shape(**WIDE))
+    made = job(method, base_model=shape(**WIDE), **{'speed.compile': False})
     least = refusal.floor(made, torch.bfloat16)
     refusal.check(made, least, least.total, 'a GPU')
     with pytest.raises(ModelError) as refused:
