@@ -64,9 +64,7 @@ def test_what_is_kept_is_what_torch_compile_keeps(made):
     model = adapted(model, job)
     fill(model, torch.device('cpu'))
     parted = functools.partial(min_cut_rematerialization_partition, compiler='inductor')
-    backend = aot_autograd(
-        fw_compiler=nop, bw_compiler=nop, decompositions=select_decomp_table(), partition_fn=parted
-    )
+    backend = aot_autograd(fw_compiler=nop, bw_compiler=nop, decompositions=select_decomp_table(), partition_fn=parted)
     hidden = torch.zeros(ROWS, WIDTH, 128, dtype=torch.bfloat16, requires_grad=True)
     given = {p.untyped_storage().data_ptr() for p in (*model.parameters(), hidden)}
     real = {}
@@ -99,7 +97,7 @@ def frame_of(job):
     return adapted(frame(job, model_config(job), torch.bfloat16), job)
 
 
-@pytest.mark.parametrize('method', ['qlora', 'fp8_lora'])
+@pytest.mark.parametrize('method', ['qlora', pytest.param('fp8_lora', marks=pytest.mark.slow)])
 def test_quantised_layers_have_a_graph_that_keeps_as_much(method, made):
     preset = made(method) if method == 'qlora' else float8(made)
     kept, _, graphs = counted(preset, keep)
@@ -115,6 +113,7 @@ def float8(made):
     return replace(made(), quantization=functools.partial(Float8Config))
 
 
+@pytest.mark.slow
 def test_float8_weights_take_two_bytes_each_and_scales(made):
     job = float8(made)
     found = {name: Planner(one).counted(one) for name, one in (('float8', job), ('bf16', made()))}

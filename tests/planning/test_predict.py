@@ -25,7 +25,11 @@ def whole_peak(job):
 @pytest.mark.parametrize(
     ('method', 'options'),
     [
-        ('qlora', {'lora.target_modules': ['q_proj', 'down_proj'], 'schedule.batch_size': 64}),
+        pytest.param(
+            'qlora',
+            {'lora.target_modules': ['q_proj', 'down_proj'], 'schedule.batch_size': 64},
+            marks=pytest.mark.slow,
+        ),
         ('lora', {'checkpointing': 3, 'schedule.batch_size': 32, 'lora.target_modules': ['q_proj']}),
         ('full', {'checkpointing': 'none', 'schedule.accumulate': 1, 'max_length': 64, 'speed.compile': False}),
         ('full', {'checkpointing': 1, 'schedule.batch_size': 64, 'speed.fused_loss': False, 'speed.compile': False}),
@@ -39,6 +43,7 @@ def test_slices_tell_the_peak_of_four_layers(method, options, job, shape):
     assert found.recomputed == (0 if made.values.checkpointing == 'none' else found.recomputed or 4)
 
 
+@pytest.mark.slow
 def test_layers_of_several_kinds_are_told_apart(job, shape):
     pattern = ['sliding_attention', 'sliding_attention', 'full_attention']
     kind = dict(model_type='qwen2', use_sliding_window=True, sliding_window=16, layer_types=pattern)
@@ -71,7 +76,14 @@ def test_auto_keeps_what_a_card_has_room_for_and_offload_keeps_nothing_between_l
         peak(13)
 
 
-@pytest.mark.parametrize(('method', 'pack'), [('lora', False), ('qlora', True), ('full', True)])
+@pytest.mark.parametrize(
+    ('method', 'pack'),
+    [
+        pytest.param('lora', False, marks=pytest.mark.slow),
+        ('qlora', True),
+        pytest.param('full', True, marks=pytest.mark.slow),
+    ],
+)
 def test_tensors_without_values_count_as_real_ones(method, pack, job):
     options = {'lora.lora_dropout': 0.0} if method != 'full' else {}
     # The kernel of packed rows is one of GPUs.
@@ -114,6 +126,7 @@ def test_weights_are_those_of_the_type(job, shape):
     assert found['full'].optimizer == pytest.approx(8 * parameters, rel=0.01)
 
 
+@pytest.mark.slow
 def test_bitsandbytes_optimizers_are_counted(job, shape):
     folder, kind = shape(num_hidden_layers=1), 'bitsandbytes.optim.'
     sizes = {}
@@ -131,3 +144,23 @@ def test_bitsandbytes_optimizers_are_counted(job, shape):
 def test_auto_means_bf16_and_other_types_stay(job):
     assert in_bf16(job(precision='auto')).values.precision == 'bf16'
     assert in_bf16(job(precision='fp32')).values.precision == 'fp32'
+
+
+@pytest.mark.parametrize('pack', [pytest.param(False, marks=pytest.mark.slow), True])
+def test_slices_with_values_run_and_are_timed(pack, job, shape):
+    few = {'schedule.batch_size': 1, 'max_length': 32, 'lora.target_modules': ['q_proj'], 'checkpointing': 1}
+    made = job(base_model=shape(num_hidden_layers=4, vocab_size=100), pack=pack, **few)
+    found = Planner(made).measured(made, torch.device('cpu'), 2**40)
+    assert found.speed > 0 and found.seconds > 0 and found.recomputed == 1
+    without = replace(made, speed=replace(made.speed, compile=False))
+    assert found.peak == pytest.approx(Planner(without).counted(without).peak, rel=0.1)
+
+
+def test_packed_rows_need_no_mask_where_the_kernel_takes_them(job, shape):
+    few = {'schedule.batch_size': 4, 'max_length': 512, 'speed.compile': False, 'checkpointing': 'none'}
+    folder = shape(num_hidden_layers=1, vocab_size=100)
+    peaks = []
+    for varlen in (True, False):
+        made = job(base_model=folder, pack=True, **few, **{'speed.varlen': varlen})
+        peaks.append(Planner(made).counted(made).peak)
+    assert peaks[1] - peaks[0] >= 4 * 512 * 512

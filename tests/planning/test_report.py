@@ -30,7 +30,13 @@ def test_a_strategy_that_slices_is_named(make_config, xtune, shape):
 
 
 def test_json_has_all_figures_and_smaller_cards_get_a_way_out(make_config, xtune, shape):
-    options = {'schedule.batch_size': 8, 'schedule.accumulate': 1, 'checkpointing': 'none', 'max_length': 512, 'speed.compile': False}
+    options = {
+        'schedule.batch_size': 8,
+        'schedule.accumulate': 1,
+        'checkpointing': 'none',
+        'max_length': 512,
+        'speed.compile': False,
+    }
     config = make_config('full', base_model=shape(**WIDE), **options)
     code, out, err = xtune('plan', config, '--memory', '5.2', '100', '--json')
     assert code == 0, err
@@ -40,7 +46,7 @@ def test_json_has_all_figures_and_smaller_cards_get_a_way_out(make_config, xtune
     assert plan['measured'] is False and plan['fits_here'] is None and plan['tokens_per_second'] is None
     assert large == dict(gb=100, fits=True, options=[], peak=memory['peak'], recomputed=0)
     assert memory['peak'] + CONTEXT > room(5.2) > small['peak'] + CONTEXT and small['fits'] is False
-    assert small['options'] == ["checkpointing=auto"]
+    assert small['options'] == ['checkpointing=auto']
     assert plan['parameters'] == plan['trained_parameters']
     assert plan['disk']['checkpoint'] == pytest.approx(12 * plan['parameters'], rel=0.01)
     assert plan['disk']['total'] == 3 * plan['disk']['checkpoint'] and plan['disk']['adapter'] == 0

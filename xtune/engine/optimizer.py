@@ -106,7 +106,9 @@ def has_kernel(job: Job) -> bool:
     """Tell whether the optimizer is one kernel on a GPU: what lies between torch's default ones takes 4 bytes a
     parameter."""
     chosen = {'fused', 'foreach', 'capturable', 'differentiable'} & set(job.optimizer.keywords)
-    return 'fused' in signature(job.optimizer.func).parameters and not job.strategy.name.startswith('zero') and not chosen
+    return (
+        'fused' in signature(job.optimizer.func).parameters and not job.strategy.name.startswith('zero') and not chosen
+    )
 
 
 def schedulers(schedule: Schedule, total_steps: int) -> list[dict]:

@@ -77,7 +77,9 @@ def frame(job: Job, config: PreTrainedConfig, dtype: torch.dtype, counted: bool 
         if method != 'mxfp4':  # which transformers unpacks to train it
             raise ModelError(f'weights that are stored quantised ({method}) are not planned; take a base that is not')
         del config.quantization_config
-    attention = (counted_attention(job, config, dtype) if counted else None) or job.load_llm.keywords.get('attn_implementation')
+    attention = (counted_attention(job, config, dtype) if counted else None) or job.load_llm.keywords.get(
+        'attn_implementation'
+    )
     wanted = {} if attention is None else {'attn_implementation': attention}
     weights = dtype if job.lora is not None else torch.float32
     quantization = quantisation_of(job, dtype)

@@ -32,6 +32,12 @@ class CudaMeter:
     def __init__(self, device: torch.device) -> None:
         self.device, self.begin = device, torch.cuda.memory_allocated(device)
 
+    def __enter__(self) -> 'CudaMeter':
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        pass
+
     @property
     def now(self) -> int:
         """Bytes allocated since the meter was made."""

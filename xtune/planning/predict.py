@@ -95,7 +95,9 @@ class Layers:
             after = {name: value - less.get(name, 0) for name, value in levels.after.items()}
             peak = {name: value - less.get(name, 0) for name, value in levels.peak.items()}
             more[kind] = replace(levels, after=after, peak=peak)
-        between = max((m.after['forward 0'] - more[kind].after['forward 0'] for kind, m in self.more.items()), default=0)
+        between = max(
+            (m.after['forward 0'] - more[kind].after['forward 0'] for kind, m in self.more.items()), default=0
+        )
         return replace(self, more=more, workspace=self.workspace + round(min(2, len(self.order) - 1) * between))
 
 
@@ -170,7 +172,7 @@ def layers(
     first = {kind: found.index(kind) for kind in reversed(found)}
     base = sorted(first.values())
     workspace = CUBLAS
-    if device is not None:
+    if device is not None and device.type == 'cuda':
         # Libraries take their workspaces in the first run and keep them, so slices that follow have none in them.
         before = torch.cuda.memory_allocated(device)
         _slice(job, config, dtype, device, graphs, base)

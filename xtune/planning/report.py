@@ -188,7 +188,9 @@ def _cards(plan: Plan) -> Table:
         table.add_column(title, justify='right' if title in ('card', 'peak', 'recomputed') else 'left')
     for card in plan.cards:
         if card.peak is None:
-            table.add_row(f'{card.gb:g} GB', 'no', '', '', 'nothing tried fits: take several devices (--strategy fsdp2)')
+            table.add_row(
+                f'{card.gb:g} GB', 'no', '', '', 'nothing tried fits: take several devices (--strategy fsdp2)'
+            )
         else:
             word = 'yes' if card.fits else 'no, but'
             table.add_row(f'{card.gb:g} GB', word, _gib(card.peak), f'{card.recomputed} layers', ' '.join(card.options))

@@ -27,7 +27,7 @@ from ..parallel.world import ALONE
 from .attention import is_packed
 from .compiled import CountedGraphs
 from .frame import adapted, fill
-from .meters import CudaMeter, Marked, Meter, Phase, without_values
+from .meters import Counter, CudaMeter, Marked, Meter, Phase, without_values
 from .states import counted_optimizer, make_state
 
 # Micro-batches whose times are compared, and how often.
@@ -74,26 +74,30 @@ def measure(
     """
     model = adapted(model, job)
     if device is not None:
-        with quiet():
-            return trained_slice(model, job, dtype, device, CudaMeter(device))
+        with quiet(), CudaMeter(device) if device.type == 'cuda' else Counter() as meter:
+            return trained_slice(model, job, dtype, device, meter, timed=True)
     with quiet(), without_values() as graphs.meter, replaced(graphs.stand_in):
         return trained_slice(model, job, dtype, torch.device('cpu'), graphs.meter)
 
 
-def trained_slice(model: PreTrainedModel, job: Job, dtype: torch.dtype, device: torch.device, meter: Meter) -> Slice:
-    """Return what training a frame with its adapter takes on `device`, as `meter` counts; it gets random values."""
+def trained_slice(
+    model: PreTrainedModel, job: Job, dtype: torch.dtype, device: torch.device, meter: Meter, timed: bool = False
+) -> Slice:
+    """Return what training a frame with its adapter takes on `device`, as `meter` counts; it gets random values.
+
+    If it is not `timed`, the optimizer's values do not matter.
+    """
     fill(model, device)
     trained = sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)
     still = {'frozen': Phase(0, meter.now - trained)}
-    real = device.type == 'cuda'
     with redirect_stdout(StringIO()):
         task = fast_task(job, model, dtype, device, None, ALONE).train()
     still['ready'] = Phase(0, meter.now)
     parameters = list(task.trained_parameters().values())
-    plain = build_optimizer(job, parameters, device) if real else counted_optimizer(job, parameters)
+    plain = build_optimizer(job, parameters, device) if timed else counted_optimizer(job, parameters)
     vocabulary = model.get_input_embeddings().weight.shape[0]
     batch = full_batch(vocabulary, job.schedule.batch_size, job.values.max_length, is_packed(job))
-    if real:
+    if timed:
         task.train_step([batch], plain)
     else:
         make_state(plain, parameters)
@@ -103,7 +107,7 @@ def trained_slice(model: PreTrainedModel, job: Job, dtype: torch.dtype, device: 
     meter.reset()
     task.train_step([batch, batch], marked)
     handle.remove()
-    return Slice(before, {**still, **marked.phases}, _timed(task, plain, batch) if real else None)
+    return Slice(before, {**still, **marked.phases}, _timed(task, plain, batch) if timed else None)
 
 
 def _announce(marked: Marked) -> Callable:
@@ -118,13 +122,18 @@ def _timed(task: SupervisedFineTuning, optimizer: StepOptimizer, batch: MicroBat
     """Return the seconds of a micro-batch, and of the rest of an optimizer step."""
 
     def once(count: int) -> float:
-        torch.cuda.synchronize()
+        _wait(task.device)
         begin = time.perf_counter()
         task.train_step([batch] * count, optimizer)
-        torch.cuda.synchronize()
+        _wait(task.device)
         return time.perf_counter() - begin
 
     once(MANY)  # compiles, tunes
     few, many = (median(once(count) for _ in range(TIMES)) for count in (FEW, MANY))
     each = (many - few) / (MANY - FEW)
     return each, max(few - FEW * each, 0.0)
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == 'cuda':
+        torch.cuda.synchronize(device)
