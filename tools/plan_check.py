@@ -6,8 +6,8 @@
     python tools/plan_check.py FOLDER --tiny     the same on tiny models, which needs no GPU and compares no memory
 
 `planned` is the peak in GiB measured on slices on this GPU, `counted` that from tensors without values, as other cards
-get it; both are followed by their ratio to the measured one. The exit code is 1 if a peak measured on slices is more than
-5 % off, one that is counted more than 10 %, or a speed more than 15 %.
+get it; their ratios to the measured one follow. The exit code is 1 if a planned peak is more than 5 % off, a counted one
+more than 10 %, or a speed more than 15 %.
 """
 
 import argparse

@@ -21,7 +21,7 @@ FLOAT = 4
 
 @dataclass(frozen=True)
 class Card:
-    """Whether a run fits a card of `gb` GB, or which options make it fit, and then the peak in bytes and the layers that
+    """Whether a run fits a card of `gb` GB, or which options make it fit, then the peak in bytes and how many layers
     recompute; None: none do."""
 
     gb: float
