@@ -173,3 +173,16 @@ def test_options_reach_everything_that_depends_on_them():
     assert job.schedule.max_epochs == 7 and job.train_sources[0].path == 'my.jsonl'
     assert job.lora.keywords['r'] == 4 and job.optimizer.keywords['lr'] == 0.5
     assert job.load_llm.keywords['torch_dtype'] == 'auto' and job.work_dir.as_posix() == 'work_dirs/mine'
+
+
+def test_a_word_that_the_key_takes_stays_text():
+    given = parse_options(
+        ['checkpointing=none', 'strategy.deepspeed=none', 'lora=none', 'quantization.a=none', 'pack=fit']
+    )
+    assert given == {
+        'checkpointing': 'none',
+        'strategy.deepspeed': None,
+        'lora': None,
+        'quantization.a': None,
+        'pack': 'fit',
+    }

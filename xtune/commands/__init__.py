@@ -4,8 +4,16 @@
 mmengine, so that `--help` answers at once.
 """
 
-from . import chat, configs, convert, data, env, train
+from . import chat, configs, convert, data, env, plan, train
 
-COMMANDS = {**configs.COMMANDS, **train.COMMANDS, **convert.COMMANDS, **chat.COMMANDS, **data.COMMANDS, **env.COMMANDS}
+COMMANDS = {
+    **configs.COMMANDS,
+    **plan.COMMANDS,
+    **train.COMMANDS,
+    **convert.COMMANDS,
+    **chat.COMMANDS,
+    **data.COMMANDS,
+    **env.COMMANDS,
+}
 
 __all__ = ['COMMANDS']

@@ -11,7 +11,7 @@ from ..errors import ConfigError
 from . import parts
 from .lazy import is_lazy, named, resolve, to_plain
 from .sections import TYPED
-from .validate import argument_problems, problems
+from .validate import argument_problems, problems, texts
 
 
 def load(path: str | Path, options: dict | None = None, check_types: bool = False) -> Config:
@@ -114,6 +114,8 @@ def type_problems(values: dict) -> list[str]:
 def parse_options(pairs: list[str]) -> dict[str, Any]:
     """Turn `['schedule.max_epochs=1', 'pack=False']` into a dict; values are Python literals, else text.
 
+    A word that the key takes as text stays text: `none` of checkpointing is no None.
+
     Raises:
         ConfigError: An item has no `=`.
     """
@@ -122,7 +124,8 @@ def parse_options(pairs: list[str]) -> dict[str, Any]:
         key, sign, text = pair.partition('=')
         if not sign or not key:
             raise ConfigError(f'--cfg-options takes name=value, got `{pair}`')
-        options[key.strip()] = _literal(text)
+        key = key.strip()
+        options[key] = text if text in texts(key) else _literal(text)
     return options
 
 

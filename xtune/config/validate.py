@@ -120,6 +120,17 @@ def fits(value: Any, wanted: Any) -> bool:
     return isinstance(value, wanted)
 
 
+def texts(path: str) -> set[str]:
+    """Return the words that the key `path` takes, such as schedule.lr_schedule, if it takes certain words."""
+    section, dot, key = path.rpartition('.')
+    declared = SECTIONS.get(section) if dot else None
+    table = Scalars if not dot else declared and declared.keys
+    wanted = _hints(table).get(key) if table else None
+    options = [wanted, *typing.get_args(wanted)]
+    words = [word for one in options if typing.get_origin(one) is typing.Literal for word in typing.get_args(one)]
+    return {word for word in words if isinstance(word, str)}
+
+
 def spell(wanted: Any) -> str:
     """Return an annotation in words, such as `an int or None`."""
     origin = typing.get_origin(wanted)

@@ -114,13 +114,18 @@ def build_optimizer(job: Job, parameters: Iterable[torch.nn.Parameter], device: 
 
 
 def _built(job: Job, parameters: list[torch.nn.Parameter]) -> torch.optim.Optimizer:
-    """Return the optimizer, on a GPU as one kernel where it has one: what lies between torch's default ones takes 4
-    bytes a parameter."""
-    chosen = {'fused', 'foreach', 'capturable', 'differentiable'} & set(job.optimizer.keywords)
-    own = 'fused' in signature(job.optimizer.func).parameters and not job.strategy.name.startswith('zero')
-    if own and not chosen and all(p.is_cuda for p in parameters):
+    if has_kernel(job) and all(p.is_cuda for p in parameters):
         return job.optimizer(parameters, fused=True)
     return job.optimizer(parameters)
+
+
+def has_kernel(job: Job) -> bool:
+    """Tell whether the optimizer is one kernel on a GPU: what lies between torch's default ones takes 4 bytes a
+    parameter."""
+    chosen = {'fused', 'foreach', 'capturable', 'differentiable'} & set(job.optimizer.keywords)
+    return (
+        'fused' in signature(job.optimizer.func).parameters and not job.strategy.name.startswith('zero') and not chosen
+    )
 
 
 def schedulers(schedule: Schedule, total_steps: int) -> list[dict]:

@@ -15,6 +15,7 @@ from ..config.wire import Job, wire
 from ..data.build import TrainingData, build_data
 from ..data.steps import Share, step_loader
 from ..data.widest import widest
+from ..errors import ModelError
 from ..models import float8_checks
 from ..models.build import run_dtype
 from ..models.device import best_device
@@ -28,6 +29,7 @@ from ..parallel.together import rank
 from ..parallel.watch import Watch
 from ..parallel.world import ALONE, World
 from ..parallel.zero import ZeroEngine, require_deepspeed
+from ..planning import refusal
 from ..registry import HOOKS, lookup
 from . import files, hooks, saving, summary
 from .access import Access
@@ -61,6 +63,7 @@ def train(config: Path, options: dict[str, Any], resume: str | bool = False, wor
     work_dir = writable(job.work_dir)
     meeting = Meeting(world) if world.size > 1 else None
     start = checkpoint_to_resume(work_dir, resume, meeting, world.restarts > 0)
+    _check_memory(job, world, device)
     parts = job.strategy.sequence_parallel_size
     data = build_data(job, Share.of_device(world.rank, world.size, parts, padding(job, compiles(job, device, world))))
     summary.show(summary.data_lines(job, data))
@@ -195,6 +198,18 @@ def _check_strategy(job: Job, world: World, device: torch.device) -> None:
             f'note: strategy {name} spreads the run over several devices; this run has one, so there is nothing to '
             'spread'
         )
+
+
+def _check_memory(job: Job, world: World, device: torch.device) -> None:
+    """Refuse what cannot fit, before data are prepared and weights are loaded."""
+    if device.type != 'cuda' or (world.size > 1 and job.strategy.name not in ('one_device', 'ddp')):
+        return
+    try:
+        least = refusal.floor(job, run_dtype(job, device))
+    except ModelError:  # of a model that cannot be counted; whether it can be loaded is found out then
+        return
+    properties = torch.cuda.get_device_properties(device)
+    refusal.check(job, least, properties.total_memory, properties.name)
 
 
 def _check_hooks(job: Job) -> None:

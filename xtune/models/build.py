@@ -1,5 +1,7 @@
 """Load the base model, quantised or not, and put the adapter on it."""
 
+from typing import Any
+
 import torch
 from huggingface_hub.errors import StrictDataclassError
 from peft import PeftModel, get_peft_model
@@ -50,7 +52,7 @@ def run_dtype(job: Job, device: torch.device) -> torch.dtype:
         return torch.bfloat16
     require_bitsandbytes('quantization')
     # int8 kernels take no float32
-    return torch.bfloat16 if getattr(job.quantization(), 'load_in_8bit', False) else dtype
+    return torch.bfloat16 if getattr(quantisation_of(job, dtype), 'load_in_8bit', False) else dtype
 
 
 def load_base(job: Job, device: torch.device, dtype: torch.dtype) -> PreTrainedModel:
@@ -59,12 +61,8 @@ def load_base(job: Job, device: torch.device, dtype: torch.dtype) -> PreTrainedM
     Raises:
         ModelError: It cannot be loaded, or not trained as the config says.
     """
-    arguments, float8 = {}, float8_of(job)
-    if job.quantization is not None and float8 is None:
-        quantization = job.quantization()
-        if getattr(quantization, 'load_in_4bit', False):
-            quantization = job.quantization(**_four_bit_types(job, dtype))
-        arguments['quantization_config'] = quantization
+    float8, quantization = float8_of(job), quantisation_of(job, dtype)
+    arguments = {} if quantization is None else {'quantization_config': quantization}
     model = load_model(job, device, dtype if job.lora is not None else torch.float32, **arguments)
     model.config.use_cache = False
     flash = 'flash' in str(model.config._attn_implementation)
@@ -77,6 +75,23 @@ def load_base(job: Job, device: torch.device, dtype: torch.dtype) -> PreTrainedM
     if float8 is not None:
         to_float8_base(model, float8)
     return model
+
+
+def quantisation_of(job: Job, dtype: torch.dtype) -> Any:
+    """Return the transformers quantisation config of a run that computes in `dtype`; None: it has none, as float8 has.
+
+    Raises:
+        ModelError: A package for it is missing, or it refuses its arguments.
+    """
+    if job.quantization is None or float8_of(job) is not None:
+        return None
+    try:
+        quantization = job.quantization()
+        if getattr(quantization, 'load_in_4bit', False):
+            quantization = job.quantization(**_four_bit_types(job, dtype))
+        return quantization
+    except (ImportError, ValueError) as error:
+        raise ModelError(f'the section `quantization` is refused: {reason(error)}') from error
 
 
 def finish(model: PreTrainedModel, job: Job) -> PreTrainedModel | PeftModel:

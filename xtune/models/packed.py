@@ -68,21 +68,27 @@ def packed_attention(
         context: In which the model computes.
     """
     model = base_of(llm)
-    if device.type == 'cuda' and (dtype not in (torch.bfloat16, torch.float16) or not TAKES):
-        return None
-    if device.type not in ('cpu', 'cuda') or model.config._attn_implementation != 'sdpa':
-        return None
-    config = model.config.get_text_config()
-    if _has_dropout(config) or not _kinds_fit(config):
-        return None
-    window = getattr(config, 'sliding_window', None)
-    if device.type == 'cuda' and window and window < max_length and 'window_size' not in TAKES:
+    if not fits(model.config, model.config._attn_implementation, dtype, device.type, max_length):
         return None
     packed = PackedAttention(llm, KERNEL if device.type == 'cuda' else LOOP)
     if model.config._attn_implementation == packed.inner or not _agrees(llm, packed, dtype, device, context):
         packed._attend_with(packed.inner)
         return None
     return packed
+
+
+def fits(model_config: Any, implementation: str, dtype: torch.dtype, device: str, max_length: int) -> bool:
+    """Tell from its config whether a model may attend so on a `device` of this type instead of by the attention
+    `implementation`; the trial comes on top."""
+    if device == 'cuda' and (dtype not in (torch.bfloat16, torch.float16) or not TAKES):
+        return False
+    if device not in ('cpu', 'cuda') or implementation != 'sdpa':
+        return False
+    config = model_config.get_text_config()
+    if _has_dropout(config) or not _kinds_fit(config):
+        return False
+    window = getattr(config, 'sliding_window', None)
+    return not (device == 'cuda' and window and window < max_length and 'window_size' not in TAKES)
 
 
 def _has_dropout(config: Any) -> bool:

@@ -1,0 +1,33 @@
+"""Jobs to plan: wired from a config, as the command does it."""
+
+import json
+
+import pytest
+
+LAYERED = dict(hidden_size=64, intermediate_size=128, num_attention_heads=4, num_key_value_heads=2, vocab_size=50000)
+
+
+@pytest.fixture
+def job(make_config):
+    """Return a function that wires a small run; options as --cfg-options has them."""
+    from xtune.config.load import load
+    from xtune.config.wire import wire
+
+    def make(method='lora', **options):
+        return wire(load(make_config(method, **{'precision': 'bf16', **options}), {}, check_types=True), 'run')
+
+    return make
+
+
+@pytest.fixture
+def shape(tmp_path, tiny_model):
+    """Return a function that writes a folder with a config.json and no weights."""
+
+    def make(**values):
+        folder = tmp_path / 'shape'
+        folder.mkdir(exist_ok=True)
+        config = json.loads((tiny_model / 'config.json').read_text('utf-8'))
+        (folder / 'config.json').write_text(json.dumps({**config, **LAYERED, **values}), encoding='utf-8')
+        return str(folder)
+
+    return make

@@ -1,0 +1,59 @@
+"""Plans against runs on a CUDA device: run with `-m gpu`."""
+
+import json
+
+import pytest
+import torch
+
+pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a CUDA device')]
+
+
+@pytest.fixture
+def full_rows(tmp_path):
+    path = tmp_path / 'tokens.jsonl'
+    ids = [[100 + (i * 7 + row) % 40_000 for i in range(1024)] for row in range(60)]
+    path.write_text('\n'.join(json.dumps(dict(tokens=row)) for row in ids), encoding='utf-8')
+    return str(path)
+
+
+@pytest.fixture
+def model(tmp_path, tokenizer):
+    """A random Llama of 0.3 B parameters."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    sizes = dict(hidden_size=1024, intermediate_size=4096, num_hidden_layers=12, num_attention_heads=16)
+    config = LlamaConfig(**sizes, num_key_value_heads=4, vocab_size=len(tokenizer), bos_token_id=1, eos_token_id=2)
+    LlamaForCausalLM(config).bfloat16().save_pretrained(tmp_path / 'model')
+    tokenizer.save_pretrained(tmp_path / 'model')
+    return str(tmp_path / 'model')
+
+
+@pytest.mark.parametrize(
+    ('method', 'options'),
+    [('lora', {'checkpointing': 'none'}), ('qlora', {}), ('full', {'checkpointing': 'none', 'schedule.accumulate': 1})],
+)
+def test_a_run_takes_what_its_plan_says(method, options, model, full_rows, make_config, xtune, tmp_path):
+    options = {'max_length': 1024, 'schedule.batch_size': 4, 'pack': False, 'schedule.max_steps': 4, **options}
+    rows = {'train_dataset': dict(path=full_rows, map_fn='tokenized')}
+    config = make_config(method, base_model=model, **rows, **options)
+    code, out, err = xtune('plan', config, '--json', '--memory', '8')
+    assert code == 0, err
+    plan = json.loads(out)
+    assert plan['measured'] and plan['fits_here'] and plan['tokens_per_second'] > 0
+    code, _, err = xtune('train', config)
+    assert code == 0, err
+    lines = map(json.loads, (tmp_path / 'run' / 'metrics.jsonl').read_text('utf-8').splitlines())
+    peak = max(line['memory_gib'] for line in lines if 'loss' in line)
+    assert plan['memory']['peak'] / 2**30 == pytest.approx(peak, rel=0.05)
+    assert plan['memory']['counted_peak'] / 2**30 == pytest.approx(peak, rel=0.08)
+
+
+def test_a_run_that_cannot_fit_is_refused_before_its_weights_are_read(model, make_config, xtune, tmp_path):
+    from pathlib import Path
+
+    folder = Path(model)
+    config = json.loads((folder / 'config.json').read_text('utf-8'))
+    config |= dict(hidden_size=16384, intermediate_size=65536, num_hidden_layers=80)
+    (folder / 'config.json').write_text(json.dumps(config), encoding='utf-8')
+    code, _, err = xtune('train', make_config('full', base_model=model))
+    assert code == 2 and 'before any activation' in err and 'xtune plan' in err

@@ -1,0 +1,123 @@
+"""`xtune plan`: what it prints, what fits, what it suggests, and what a run refuses."""
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+
+from xtune.errors import ModelError
+from xtune.planning import refusal
+from xtune.planning.frame import fill, frame, model_config
+from xtune.planning.meters import without_values
+from xtune.planning.planner import CONTEXT, GIB, USABLE, Planner, room
+
+WIDE = dict(hidden_size=1024, intermediate_size=4096, num_hidden_layers=12, num_attention_heads=8, vocab_size=2000)
+
+
+def test_the_command_prints_a_plan(make_config, xtune, shape):
+    config = make_config('full', base_model=shape(num_hidden_layers=2))
+    code, out, err = xtune('plan', config, '--memory', '8')
+    assert code == 0, err
+    for word in ('peak', 'parameters are trained', 'unknown without a GPU', 'counted on slices', '8 GB', 'yes'):
+        assert word in ' '.join(out.split()), word
+
+
+def test_a_strategy_that_slices_is_named(make_config, xtune, shape):
+    config = make_config('full', base_model=shape(num_hidden_layers=1), **{'schedule.accumulate': 1})
+    code, out, _ = xtune('plan', config, '--strategy', 'fsdp2', '--memory', '8')
+    assert code == 0 and 'fsdp2 slices this' in ' '.join(out.split())
+
+
+def test_json_has_all_figures_and_smaller_cards_get_a_way_out(make_config, xtune, shape):
+    options = {
+        'schedule.batch_size': 8,
+        'schedule.accumulate': 1,
+        'checkpointing': 'none',
+        'max_length': 512,
+        'speed.compile': False,
+    }
+    config = make_config('full', base_model=shape(**WIDE), **options)
+    code, out, err = xtune('plan', config, '--memory', '5.2', '100', '--json')
+    assert code == 0, err
+    plan = json.loads(out)
+    memory, (small, large) = plan['memory'], plan['cards']
+    assert set(memory) >= {'frozen', 'trained', 'gradients', 'activations', 'peak', 'at', 'counted_peak'}
+    assert plan['measured'] is False and plan['fits_here'] is None and plan['tokens_per_second'] is None
+    assert large == dict(gb=100, fits=True, options=[], peak=memory['peak'], recomputed=0)
+    assert memory['peak'] + CONTEXT > room(5.2) > small['peak'] + CONTEXT and small['fits'] is False
+    assert small['options'] == ['checkpointing=auto']
+    assert plan['parameters'] == plan['trained_parameters']
+    assert plan['disk']['checkpoint'] == pytest.approx(12 * plan['parameters'], rel=0.01)
+    assert plan['disk']['total'] == 3 * plan['disk']['checkpoint'] and plan['disk']['adapter'] == 0
+
+
+def test_nearest_changes_come_in_order_and_keep_the_step(job, shape):
+    made = job('full', base_model=shape(), checkpointing='none', max_length=512, **{'schedule.batch_size': 6})
+    variants = list(Planner(made).nearest())
+    smallest = ('schedule.batch_size=1', 'schedule.accumulate=12')
+    assert [variant.options for variant in variants[:5]] == [
+        (),
+        ('checkpointing=auto',),
+        ('checkpointing=auto', 'schedule.batch_size=3', 'schedule.accumulate=4'),
+        ('checkpointing=auto', *smallest),
+        (*smallest, 'checkpointing=offload'),
+    ]
+    assert variants[5].options == ('checkpointing=auto', *smallest, 'a lora preset')
+    assert variants[6].options[-1] == 'a qlora preset'
+    assert variants[7].options[-1] == 'max_length=256' and len(variants) == 8
+    assert variants[6].job.quantization is not None and variants[5].job.lora is not None
+
+
+def test_nothing_fits_a_card_that_is_too_small(job, shape):
+    options = {'schedule.batch_size': 1, 'speed.compile': False}
+    made = job('qlora', base_model=shape(num_hidden_layers=1), max_length=128, **options)
+    assert Planner(made).first_fit(room(0.1)) is None
+    assert room(8) == USABLE * 8 * GIB
+
+
+@pytest.mark.parametrize(
+    ('change', 'said'),
+    [
+        ({'base_model': './nowhere'}, 'does not exist'),
+        ({'base_model': 'some/absent-model'}, 'some/absent-model'),
+        ({'quantization': {'type': 'transformers.HqqConfig', 'nbits': 4}}, 'quantization` is refused'),
+        ({'quantization': {'type': 'transformers.EetqConfig'}}, 'EetqConfig is not planned'),
+    ],
+)
+def test_what_cannot_be_planned_is_said(make_config, xtune, change, said):
+    code, _, err = xtune('plan', make_config(**change))
+    assert code == 2 and said in err and 'Traceback' not in err
+
+
+def test_wrong_arguments_are_refused(make_config, xtune, capsys):
+    for wrong in (('--memory', '-3'), ('--memory', 'large')):
+        code, _, err = xtune('plan', make_config(), *wrong)
+        assert code == 2 and '--memory' in err
+    code, _, err = xtune('plan', make_config(), '--cfg-options', 'checkpoints=all')
+    assert code == 2 and 'checkpointing' in err
+
+
+@pytest.mark.parametrize('method', ['lora', 'qlora', 'full'])
+def test_a_run_is_refused_only_if_its_weights_alone_are_too_much(method, job, shape):
+    made = job(method, base_model=shape(**WIDE), **{'speed.compile': False})
+    least = refusal.floor(made, torch.bfloat16)
+    refusal.check(made, least, least.total, 'a GPU')
+    with pytest.raises(ModelError) as refused:
+        refusal.check(made, least, least.total - 1, 'a GPU of ours')
+    said = str(refused.value)
+    assert 'a GPU of ours' in said and 'fsdp2' in said and 'xtune plan' in said
+    assert ('qlora preset' in said) == (method != 'qlora')
+    if method != 'full':
+        return
+    counted = Planner(made).counted(made)
+    assert 0.85 * (counted.held + counted.gradients) < least.total <= counted.held + counted.gradients
+
+
+def test_quantised_weights_take_what_bitsandbytes_makes_of_them(job, shape):
+    made = job('qlora', base_model=shape(**WIDE))
+    model = frame(made, model_config(made), torch.bfloat16)
+    least = refusal.floor(replace(made), torch.bfloat16).frozen
+    with without_values() as live:
+        fill(model, torch.device('cpu'))
+        assert least == pytest.approx(live.now, rel=0.05) and least <= live.now

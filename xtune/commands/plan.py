@@ -1,0 +1,55 @@
+"""`xtune plan`."""
+
+import argparse
+import json
+import sys
+
+from .options import add_config, add_strategy, options_of
+
+
+def _add(parser: argparse.ArgumentParser) -> None:
+    add_config(parser)
+    add_strategy(parser)
+    parser.add_argument(
+        '--memory', nargs='+', type=_gb, metavar='GB', help='cards to ask about (default: 8 16 24 40 80 141)'
+    )
+    parser.add_argument('--json', action='store_true', help='print everything as JSON, in bytes and seconds')
+
+
+def _gb(text: str) -> float:
+    value = float(text)
+    if not 0 < value < 10_000:
+        raise argparse.ArgumentTypeError(f'GB of a card must be above 0, got {text}')
+    return value
+
+
+def _run(args: argparse.Namespace) -> int:
+    from ..config.load import load
+    from ..config.presets import find
+    from ..config.wire import wire
+
+    config, options = find(args.config), options_of(args)
+    job = wire(load(config, options, check_types=True), config.stem)
+    from rich.console import Console
+
+    from ..models.device import best_device
+    from ..planning.report import CARDS, make_plan, show
+
+    device = best_device()
+    plan = make_plan(job, tuple(args.memory or CARDS), device if device.type == 'cuda' else None)
+    if args.json:
+        json.dump(plan.to_dict(), sys.stdout, indent=2)
+        print()
+    else:
+        show(plan, Console())
+    return 2 if plan.fits_here is False else 0
+
+
+COMMANDS = {
+    'plan': (
+        'predict the memory and speed of a run, and on which cards it fits, without reading weights',
+        'xtune plan qwen2_5_7b_chat_qlora_alpaca_e3 --memory 8 24',
+        _add,
+        _run,
+    )
+}

@@ -1,0 +1,45 @@
+"""Attention of tensors without values, as a GPU would compute it with values.
+
+transformers takes FakeTensors for the tracing of a graph, and then makes a mask of every run, which costs memory that a
+real run does not take. Here a mask is made where a real one makes it: for samples packed into one row, and for layers
+that see a window shorter than the row, unless the kernel for rows of many samples takes both.
+"""
+
+from functools import partial
+from typing import Any
+
+import torch
+from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedConfig
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
+
+from ..config.wire import Job
+from ..models.packed import fits
+
+_ALONE, _PACKED, _VARLEN = 'xtune_counted', 'xtune_counted_packed', 'xtune_counted_varlen'
+
+
+def _mask(*args: Any, packed: bool, allow_is_causal_skip: bool = True, **more: Any) -> Any:
+    return sdpa_mask(*args, allow_is_causal_skip=not packed, **more)
+
+
+for _name in (_ALONE, _PACKED):
+    AttentionInterface.register(_name, sdpa_attention_forward)
+    AttentionMaskInterface.register(_name, partial(_mask, packed=_name == _PACKED))
+AttentionInterface.register(_VARLEN, sdpa_attention_forward)  # and no mask
+
+
+def is_packed(job: Job) -> bool:
+    """Tell whether rows of `job` hold samples that must not see each other."""
+    return job.values.packing not in ('none', 'stream')
+
+
+def counted_attention(job: Job, config: PreTrainedConfig, dtype: torch.dtype) -> str | None:
+    """Return the attention to count the run of `job` with; None: its own. Flash kernels count as those of torch."""
+    given = job.load_llm.keywords.get('attn_implementation')
+    if given is not None and given != 'sdpa' and 'flash' not in given:
+        return None
+    if not is_packed(job) or given not in (None, 'sdpa'):
+        return _ALONE
+    varlen = job.speed.varlen and fits(config, 'sdpa', dtype, 'cuda', job.values.max_length)
+    return _VARLEN if varlen else _PACKED

@@ -1,0 +1,189 @@
+"""A run's model without weights, from config.json alone: whole on the meta device, or some of its layers on any other.
+
+On the meta device tensors have shapes and types. `filled` gives them storage, under FakeTensorMode again without
+values, so that the same model is counted and, on a GPU, measured.
+"""
+
+import copy
+
+import torch
+from peft import PeftModel
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
+from transformers.quantizers import AutoHfQuantizer
+
+from ..config.wire import Job
+from ..errors import ModelError
+from ..models.blueprint import META
+from ..models.build import finish, quantisation_of
+from ..models.config_file import reason
+from ..models.float8 import Float8Linear, to_float8_base
+from ..models.float8_checks import float8_of
+from ..models.folder import check_model_folder
+from ..models.layers import layers_of
+from ..models.legacy.hub import legacy_folder
+from ..models.quiet import quiet
+from ..models.scaled_product import FLOAT8
+from .attention import counted_attention
+
+# Arguments of from_pretrained that choose the config, and those that change the class built from it.
+_FINDING = ('revision', 'token', 'cache_dir', 'local_files_only', 'subfolder')
+Kind = tuple
+
+
+def model_config(job: Job) -> PreTrainedConfig:
+    """Return the config of the base model of `job`, with what the section `llm` changes in it.
+
+    Raises:
+        ModelError: It cannot be found or read, or the section `llm` names a loader of its own.
+    """
+    name, given = job.values.base_model, job.load_llm.keywords
+    if getattr(job.load_llm.func, '__name__', '') != 'from_pretrained':
+        raise ModelError(f'only llm.type={job.load_llm.func} knows what it builds, so there is nothing to plan from')
+    check_model_folder(name, weights=False)
+    folder = legacy_folder(name, revision=given.get('revision'))
+    try:
+        with quiet():
+            if folder is not None:
+                from ..models.legacy.families import open_legacy
+
+                config = open_legacy(folder, given.get('variant')).config
+            else:
+                found = {key: value for key, value in given.items() if key in _FINDING}
+                own = bool(given.get('trust_remote_code'))
+                config = AutoConfig.from_pretrained(name, trust_remote_code=own, **found)
+    except ModelError:
+        raise
+    except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
+        raise ModelError(f'config.json of the model `{name}` cannot be read: {reason(error)}') from error
+    config = copy.deepcopy(config)
+    for key, value in given.items():
+        if hasattr(config, key) and not callable(getattr(config, key)) and key not in ('dtype', 'attn_implementation'):
+            setattr(config, key, value)
+    return config
+
+
+def frame(job: Job, config: PreTrainedConfig, dtype: torch.dtype, counted: bool = True) -> PreTrainedModel:
+    """Return the base model on the meta device, for a run that computes in `dtype`; quantised layers are in place.
+
+    `counted` says that it will have no values.
+
+    Raises:
+        ModelError: It cannot be built, or is quantised in a way that is not counted.
+    """
+    config = copy.deepcopy(config)
+    stored = getattr(config, 'quantization_config', None)
+    if stored is not None:
+        method = stored.get('quant_method') if isinstance(stored, dict) else getattr(stored, 'quant_method', None)
+        if method != 'mxfp4':  # which transformers unpacks to train it
+            raise ModelError(f'weights that are stored quantised ({method}) are not planned; take a base that is not')
+        del config.quantization_config
+    attention = (counted_attention(job, config, dtype) if counted else None) or job.load_llm.keywords.get(
+        'attn_implementation'
+    )
+    wanted = {} if attention is None else {'attn_implementation': attention}
+    weights = dtype if job.lora is not None else torch.float32
+    quantization = quantisation_of(job, dtype)
+    try:
+        with quiet(), META:
+            own = bool(job.load_llm.keywords.get('trust_remote_code'))
+            model = AutoModelForCausalLM.from_config(config, dtype=weights, trust_remote_code=own, **wanted)
+            if quantization is not None:
+                if quantization.quant_method != 'bitsandbytes':
+                    raise ModelError(
+                        f'{type(quantization).__name__} is not planned, only BitsAndBytesConfig and Float8Config'
+                    )
+                quantizer = AutoHfQuantizer.from_config(quantization, pre_quantized=False)
+                quantizer.preprocess_model(model, device_map={'': 'cpu'})
+                quantizer.postprocess_model(model)
+            if float8_of(job) is not None:
+                to_float8_base(model, float8_of(job))
+    except ModelError:
+        raise
+    except (ValueError, ImportError, KeyError, RuntimeError, TypeError, AttributeError) as error:
+        raise ModelError(f'the model `{job.values.base_model}` cannot be built: {reason(error)}') from error
+    model.config.use_cache = False
+    return model
+
+
+def adapted(model: PreTrainedModel, job: Job) -> PreTrainedModel | PeftModel:
+    """Return a frame with the adapter of `job` on it, which recomputes activations as that says."""
+    with META:
+        return finish(model, job).train()
+
+
+def kinds(model: PreTrainedModel) -> list[Kind]:
+    """Return for each layer what tells it from layers that cost something else: its modules' types and shapes."""
+    types = getattr(model.config, 'layer_types', None) or ()
+    found = []
+    for number, layer in enumerate(layers_of(model)):
+        shapes = tuple((name, tuple(p.shape)) for name, p in layer.named_parameters())
+        found.append((types[number] if number < len(types) else None, type(layer).__name__, shapes))
+    return found
+
+
+def keep_layers(model: PreTrainedModel, chosen: list[int]) -> None:
+    """Leave only the layers with the numbers `chosen` in a frame, in that order."""
+    count = len(layers_of(model))
+    for module in model.modules():
+        for name, child in list(module.named_children()):
+            if isinstance(child, torch.nn.ModuleList) and list(child) == layers_of(model):
+                setattr(module, name, torch.nn.ModuleList([child[number] for number in chosen]))
+                _keep_in_config(model.config, count, chosen)
+                return
+
+
+def _keep_in_config(config: PreTrainedConfig, count: int, chosen: list[int]) -> None:
+    types = getattr(config, 'layer_types', None)
+    config.num_hidden_layers = len(chosen)
+    if types and len(types) == count:
+        config.layer_types = [types[number] for number in chosen]
+
+
+def fill(model: torch.nn.Module, device: torch.device) -> None:
+    """Give the tensors of a frame storage on `device`, with random values; what is to be quantised is.
+
+    Values are such that a loss and its gradients are finite, no more.
+    """
+    made: dict[int, torch.nn.Parameter] = {}
+    for module in model.modules():
+        for name, parameter in list(module._parameters.items()):
+            if parameter is not None:
+                if id(parameter) not in made:  # tied ones stay tied
+                    made[id(parameter)] = _filled(parameter, device)
+                module._parameters[name] = made[id(parameter)]
+        for name, buffer in list(module._buffers.items()):
+            if buffer is not None:
+                module._buffers[name] = torch.ones(buffer.shape, device=device).to(buffer.dtype)
+        if isinstance(module, Float8Linear):
+            module.columns_KN = module.rows_NK.data.t().contiguous()
+
+
+def _filled(parameter: torch.nn.Parameter, device: torch.device) -> torch.nn.Parameter:
+    kind = torch.bfloat16 if parameter.dtype == FLOAT8 else parameter.dtype
+    values = torch.empty(parameter.shape, dtype=kind, device=device)
+    values = (values.fill_(1.0) if values.dim() < 2 else values.normal_(0, 0.02)).to(parameter.dtype)
+    settings = vars(parameter)
+    if 'quant_type' in settings:
+        names = ('blocksize', 'compress_statistics', 'quant_type', 'quant_storage')
+        from bitsandbytes.functional import quantize_4bit
+
+        packed, state = quantize_4bit(values, **{name: settings[name] for name in names})
+        made = torch.nn.Parameter(packed, requires_grad=False)
+        made.quant_state, made.bnb_quantized = state, True
+        return made
+    if 'SCB' in settings:
+        from bitsandbytes.functional import int8_vectorwise_quant
+
+        packed, scales, _ = int8_vectorwise_quant(values.half())
+        made = torch.nn.Parameter(packed, requires_grad=False)
+        made.CB, made.SCB = made.data, scales
+        return made
+    return torch.nn.Parameter(values, parameter.requires_grad)
+
+
+def packed_bytes(parameter: torch.nn.Parameter) -> int:
+    """Return the bytes that a frozen parameter of a frame takes at least, once it is filled."""
+    settings, count = vars(parameter), parameter.numel()
+    if 'quant_type' in settings:
+        return count // 2  # and the scales
+    return count if 'SCB' in settings else count * parameter.element_size()
