@@ -7,7 +7,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from xtune.models import linear_loss
 from xtune.models.head import plain_head
-from xtune.models.linear_loss import linear_cross_entropy
+from xtune.models.linear_loss import linear_cross_entropy, loss_and_slope, loss_and_slope_to_compile
 
 TINY = dict(
     vocab_size=64,
@@ -46,6 +46,17 @@ def test_loss_and_gradients_are_those_of_whole_logits(positions, chunk, trained,
         results.append([loss, *(t.grad for t in own if t.requires_grad)])
     for one, two in zip(*results, strict=True):
         torch.testing.assert_close(two, one, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize('dtype', [torch.float32, torch.bfloat16])
+def test_what_is_compiled_computes_the_same(dtype):
+    torch.manual_seed(0)
+    logits, targets = torch.randn(5, 11).mul(8).to(dtype), torch.tensor([0, 10, 3, 3, 7])
+    (one, slope), (two, other) = (f(logits.clone(), targets) for f in (loss_and_slope, loss_and_slope_to_compile))
+    torch.testing.assert_close(one, two)
+    torch.testing.assert_close(slope, other)
+    expected = torch.softmax(logits.float(), 1) - torch.nn.functional.one_hot(targets, 11)
+    torch.testing.assert_close(slope, expected.to(dtype))
 
 
 def test_nothing_is_computed_for_gradients_that_nobody_wants():

@@ -97,7 +97,8 @@ def frame_of(job):
     return adapted(frame(job, model_config(job), torch.bfloat16), job)
 
 
-@pytest.mark.parametrize('method', ['qlora', pytest.param('fp8_lora', marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize('method', ['qlora', 'fp8_lora'])
 def test_quantised_layers_have_a_graph_that_keeps_as_much(method, made):
     preset = made(method) if method == 'qlora' else float8(made)
     kept, _, graphs = counted(preset, keep)

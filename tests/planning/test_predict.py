@@ -30,7 +30,11 @@ def whole_peak(job):
             {'lora.target_modules': ['q_proj', 'down_proj'], 'schedule.batch_size': 64},
             marks=pytest.mark.slow,
         ),
-        ('lora', {'checkpointing': 3, 'schedule.batch_size': 32, 'lora.target_modules': ['q_proj']}),
+        pytest.param(
+            'lora',
+            {'checkpointing': 3, 'schedule.batch_size': 32, 'lora.target_modules': ['q_proj']},
+            marks=pytest.mark.slow,
+        ),
         ('full', {'checkpointing': 'none', 'schedule.accumulate': 1, 'max_length': 64, 'speed.compile': False}),
         ('full', {'checkpointing': 1, 'schedule.batch_size': 64, 'speed.fused_loss': False, 'speed.compile': False}),
     ],
@@ -80,8 +84,8 @@ def test_auto_keeps_what_a_card_has_room_for_and_offload_keeps_nothing_between_l
     ('method', 'pack'),
     [
         pytest.param('lora', False, marks=pytest.mark.slow),
-        ('qlora', True),
-        pytest.param('full', True, marks=pytest.mark.slow),
+        pytest.param('qlora', True, marks=pytest.mark.slow),
+        ('full', True),
     ],
 )
 def test_tensors_without_values_count_as_real_ones(method, pack, job):
@@ -146,7 +150,8 @@ def test_auto_means_bf16_and_other_types_stay(job):
     assert in_bf16(job(precision='fp32')).values.precision == 'fp32'
 
 
-@pytest.mark.parametrize('pack', [pytest.param(False, marks=pytest.mark.slow), True])
+@pytest.mark.slow
+@pytest.mark.parametrize('pack', [False, True])
 def test_slices_with_values_run_and_are_timed(pack, job, shape):
     few = {'schedule.batch_size': 1, 'max_length': 32, 'lora.target_modules': ['q_proj'], 'checkpointing': 1}
     made = job(base_model=shape(num_hidden_layers=4, vocab_size=100), pack=pack, **few)

@@ -15,23 +15,18 @@ from ..config.wire import Job, wire
 from ..data.build import TrainingData, build_data
 from ..data.steps import Share, step_loader
 from ..data.widest import widest
-from ..errors import ModelError
-from ..models import float8_checks
-from ..models.build import run_dtype
 from ..models.device import best_device
-from ..models.export import ExportInfo, export_info, write_adapter
+from ..models.export import ExportInfo, export_info, stored_dtype, write_adapter
 from ..models.finetune import SupervisedFineTuning
 from ..models.shortage import naming_shortage
-from ..parallel import compatibility, sequence_check
+from ..parallel import sequence_check
 from ..parallel.lost import naming_lost_contact
 from ..parallel.meet import Meeting
 from ..parallel.together import rank
 from ..parallel.watch import Watch
 from ..parallel.world import ALONE, World
-from ..parallel.zero import ZeroEngine, require_deepspeed
-from ..planning import refusal
-from ..registry import HOOKS, lookup
-from . import files, hooks, saving, summary
+from ..parallel.zero import ZeroEngine
+from . import checks, files, hooks, saving, summary
 from .access import Access
 from .fast import compiles, fast_task, layers_to_choose, padding
 from .fitting import activations
@@ -58,12 +53,12 @@ def train(config: Path, options: dict[str, Any], resume: str | bool = False, wor
     """
     job = wire(load(config, options, check_types=True), config.stem)
     device = best_device(world.local_rank)
-    _check_strategy(job, world, device)
-    _check_hooks(job)
+    checks.strategy(job, world, device)
+    checks.hooks(job)
     work_dir = writable(job.work_dir)
     meeting = Meeting(world) if world.size > 1 else None
     start = checkpoint_to_resume(work_dir, resume, meeting, world.restarts > 0)
-    _check_memory(job, world, device)
+    checks.memory(job, world, device)
     parts = job.strategy.sequence_parallel_size
     data = build_data(job, Share.of_device(world.rank, world.size, parts, padding(job, compiles(job, device, world))))
     summary.show(summary.data_lines(job, data))
@@ -109,7 +104,7 @@ def build_runner(
 ) -> TuneRunner:
     """Return the runner of `job`, ready to train."""
     info = export_info(
-        task.llm, job.values.base_model, _stored_dtype(job, task.llm), data.template.source, data.stop_ids
+        task.llm, job.values.base_model, stored_dtype(job, task.llm), data.template.source, data.stop_ids
     )
     optimizer, access = _spread(job, task, device, world)
     state = TrainedState(task.llm, access)
@@ -165,59 +160,6 @@ def _hooks(job: Job, data: TrainingData, metrics: MetricsFile, state: TrainedSta
     if job.log.plot:
         made.append(hooks.LossCurveHook(metrics, job.work_dir / 'loss.png'))
     return made
-
-
-def _stored_dtype(job: Job, llm: torch.nn.Module) -> str:
-    """Return the type in which the base's weights are stored, which merged and exported weights keep."""
-    from transformers import AutoConfig
-
-    from ..models.legacy.hub import legacy_folder
-    from ..models.legacy.load import legacy_dtype
-
-    folder = legacy_folder(job.values.base_model, revision=job.load_llm.keywords.get('revision'))
-    if folder is not None:
-        return str(legacy_dtype(folder, job.load_llm.keywords.get('variant'))).removeprefix('torch.')
-    wanted = {k: v for k, v in job.load_llm.keywords.items() if k in ('trust_remote_code', 'revision')}
-    config = AutoConfig.from_pretrained(job.values.base_model, **{'trust_remote_code': False, **wanted})
-    return str(getattr(config, 'dtype', None) or llm.dtype).removeprefix('torch.')
-
-
-def _check_strategy(job: Job, world: World, device: torch.device) -> None:
-    name, quantization = job.strategy.name, job.quantization
-    method = compatibility.method_of(
-        job.lora is not None, quantization and dict(quantization.keywords, type=quantization.func)
-    )
-    compatibility.check(method, name, world.size)
-    float8_checks.check(job, device)
-    sequence_check.check_devices(job.strategy.sequence_parallel_size, world.size)
-    if world.size > 1 and name.startswith('zero'):
-        require_deepspeed()
-        zero_config(job, world.size, run_dtype(job, device))  # for what it refuses
-    if world.size == 1 and name not in ('one_device', 'ddp'):
-        print(
-            f'note: strategy {name} spreads the run over several devices; this run has one, so there is nothing to '
-            'spread'
-        )
-
-
-def _check_memory(job: Job, world: World, device: torch.device) -> None:
-    """Refuse what cannot fit, before data are prepared and weights are loaded."""
-    if device.type != 'cuda' or (world.size > 1 and job.strategy.name not in ('one_device', 'ddp')):
-        return
-    try:
-        least = refusal.floor(job, run_dtype(job, device))
-    except ModelError:  # of a model that cannot be counted; whether it can be loaded is found out then
-        return
-    properties = torch.cuda.get_device_properties(device)
-    refusal.check(job, least, properties.total_memory, properties.name)
-
-
-def _check_hooks(job: Job) -> None:
-    """Look the user's hooks up before anything slow."""
-    for hook in job.runner.get('custom_hooks') or ():
-        name = hook.get('type') if isinstance(hook, dict) else None
-        if isinstance(name, str):
-            lookup(HOOKS, name)
 
 
 def _spread(

@@ -13,6 +13,8 @@ from peft import PeftModel
 from safetensors.torch import save_file
 from transformers import GenerationConfig, PreTrainedTokenizerBase
 
+from ..config.wire import Job
+
 
 @dataclass(frozen=True)
 class ExportInfo:
@@ -89,3 +91,18 @@ def write_extras(folder: Path, info: ExportInfo, tokenizer: PreTrainedTokenizerB
     tokenizer.save_pretrained(folder)
     text = json.dumps(json.loads(info.generation_config), indent=2)
     (folder / 'generation_config.json').write_text(text + '\n', encoding='utf-8')
+
+
+def stored_dtype(job: Job, llm: torch.nn.Module) -> str:
+    """Return the type in which the base's weights are stored, which merged and exported weights keep."""
+    from transformers import AutoConfig
+
+    from .legacy.hub import legacy_folder
+    from .legacy.load import legacy_dtype
+
+    folder = legacy_folder(job.values.base_model, revision=job.load_llm.keywords.get('revision'))
+    if folder is not None:
+        return str(legacy_dtype(folder, job.load_llm.keywords.get('variant'))).removeprefix('torch.')
+    wanted = {k: v for k, v in job.load_llm.keywords.items() if k in ('trust_remote_code', 'revision')}
+    config = AutoConfig.from_pretrained(job.values.base_model, **{'trust_remote_code': False, **wanted})
+    return str(getattr(config, 'dtype', None) or llm.dtype).removeprefix('torch.')
