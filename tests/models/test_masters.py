@@ -47,7 +47,9 @@ def figures(work_dir):
     return {row['step']: (row['loss'], row['grad_norm']) for row in rows if 'loss' in row}
 
 
-@pytest.mark.parametrize('method', ['lora', pytest.param('qlora', marks=pytest.mark.slow), 'full'])
+@pytest.mark.parametrize(
+    'method', ['lora', *(pytest.param(method, marks=pytest.mark.slow) for method in ('qlora', 'full'))]
+)
 def test_a_run_in_bf16_saves_masters_and_goes_on_bit_for_bit(method, make_config, xtune, tmp_path):
     options = {'precision': 'bf16'}
     options |= {} if method == 'full' else {'lora.lora_dropout': 0.0}

@@ -42,7 +42,7 @@ def test_gradients_are_those_of_recomputation(llm):
     assert equal(llm, Offload(0, ('cpu',)))
 
 
-@pytest.mark.parametrize('compiled', [False, True])
+@pytest.mark.parametrize('compiled', [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_it_holds_what_lies_between_layers_and_nothing_else(compiled, llm):
     class Counting(Offload):
         def _pack(self, tensor):

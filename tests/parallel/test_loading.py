@@ -19,7 +19,7 @@ def load(pretrained_model_name_or_path, **arguments):
     model.register_forward_pre_hook(lambda *_: None)
     return model
 """
-# Method, strategy; the second and third run with -m slow.
+# Method, strategy; with -m slow.
 BIG = [('lora', 'fsdp2'), ('lora', 'zero3'), ('qlora', 'fsdp2')]
 
 
@@ -105,7 +105,8 @@ def reports(tmp_path_factory, big_model, tiny_model, request):
     return folder, dict(zip(cases, zip(*found, strict=True), strict=True))
 
 
-@pytest.mark.parametrize(('method', 'strategy'), [BIG[0], *(pytest.param(*b, marks=pytest.mark.slow) for b in BIG[1:])])
+@pytest.mark.slow
+@pytest.mark.parametrize(('method', 'strategy'), BIG)
 def test_second_process_never_holds_the_model(reports, big_model, method, strategy):
     _, found = reports
     size = (big_model / 'model.safetensors').stat().st_size

@@ -82,6 +82,7 @@ def test_what_is_kept_is_what_torch_compile_keeps(made):
     assert kept == pytest.approx(sum(real.values()), rel=0.1)
 
 
+@pytest.mark.slow
 def test_nothing_is_kept_of_what_is_recomputed_nor_after_the_backward_pass(made):
     job = made()
     trained = sum(p.numel() for p in frame_of(job).parameters() if p.requires_grad)
@@ -121,6 +122,7 @@ def test_float8_weights_take_two_bytes_each_and_scales(made):
     assert found['bf16'].frozen < found['float8'].frozen < 1.1 * found['bf16'].frozen
 
 
+@pytest.mark.slow
 def test_compiled_runs_take_less_than_others(made):
     options = {'schedule.batch_size': 32}
     with_, without = made(**options), made(**options, **{'speed.compile': False})

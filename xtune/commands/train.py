@@ -51,7 +51,9 @@ def _run(args: argparse.Namespace) -> int:
         return train(config, options, args.resume)
     from torch.distributed.elastic.multiprocessing.errors import record
 
-    return record(train)(config, options, args.resume, world)
+    from ..parallel.last_words import LastWords
+
+    return record(train, LastWords())(config, options, args.resume, world)
 
 
 COMMANDS = {
