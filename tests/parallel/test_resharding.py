@@ -17,6 +17,8 @@ from xtune.engine import files
 from xtune.engine.train import train
 from xtune.errors import CheckpointError
 
+# The runs take two minutes.
+pytestmark = pytest.mark.slow
 ROWS = [{'instruction': f'Name {n} things.', 'input': '', 'output': ' '.join(['thing'] * n)} for n in range(1, 25)]
 # Run -> method, strategy, and the run whose fourth step it goes on from.
 IN_TWO = {
@@ -36,24 +38,15 @@ IN_TWO = {
 }
 
 
-def slow(*values):
-    return [pytest.param(*(v if isinstance(v, tuple) else (v,)), marks=pytest.mark.slow) for v in values]
-
-
 def losses(work_dir):
     rows = [json.loads(line) for line in (work_dir / 'metrics.jsonl').read_text().splitlines()]
     return {row['step']: row['loss'] for row in rows if 'loss' in row}
 
 
-# What runs without -m slow.
-QUICK = ('zero3', 'fsdp2_full', 'zero3_ddp')
-
-
 @pytest.fixture(scope='module')
-def runs(once, tiny_model, request):
+def runs(once, tiny_model):
     """A folder with the work_dirs of the runs, and the two configs."""
-    every = any(item.get_closest_marker('slow') for item in request.session.items if item.path == request.path)
-    return once('resharding', lambda folder: make_runs(folder, tiny_model, IN_TWO if every else QUICK))
+    return once('resharding', lambda folder: make_runs(folder, tiny_model, IN_TWO))
 
 
 def make_runs(folder, tiny_model, names):
@@ -101,7 +94,7 @@ def in_two(folder, name):
     return case(folder / f'{method}.py', before and folder / before / 'iter_4.pth', **options)
 
 
-@pytest.mark.parametrize('name', slow('ddp', 'fsdp2', 'zero3', 'fsdp2_full'))
+@pytest.mark.parametrize('name', ['ddp', 'fsdp2', 'zero3', 'fsdp2_full'])
 def test_same_strategy_goes_on_bit_for_bit(runs, name):
     whole, resumed = losses(runs / name), losses(runs / f'{name}_{name}')
     assert sorted(resumed) == [5, 6, 7, 8]
@@ -110,7 +103,7 @@ def test_same_strategy_goes_on_bit_for_bit(runs, name):
 
 @pytest.mark.parametrize(
     ('before', 'after'),
-    [('zero3', 'ddp'), *slow(('ddp', 'one'), ('one', 'fsdp2'), ('fsdp2', 'zero2'), ('zero3_full', 'fsdp2_full'))],
+    [('zero3', 'ddp'), ('ddp', 'one'), ('one', 'fsdp2'), ('fsdp2', 'zero2'), ('zero3_full', 'fsdp2_full')],
 )
 def test_another_strategy_goes_on(runs, before, after):
     whole, resumed = losses(runs / before), losses(runs / f'{before}_{after}')
@@ -119,17 +112,16 @@ def test_another_strategy_goes_on(runs, before, after):
     assert whole[8] < whole[1] - 0.01  # it did learn, so a lost state would show
 
 
-@pytest.mark.parametrize('name', ['zero3', *slow('ddp', 'fsdp2')])
+@pytest.mark.parametrize('name', ['zero3', 'ddp', 'fsdp2'])
 def test_strategies_train_alike(runs, name):
     assert losses(runs / name) == pytest.approx(losses(runs / 'one'), rel=1e-5)
 
 
-@pytest.mark.slow
 def test_strategies_train_whole_models_alike(runs):
     assert losses(runs / 'zero3_full') == pytest.approx(losses(runs / 'fsdp2_full'), rel=1e-5)
 
 
-@pytest.mark.parametrize('name', ['one', 'zero3', *slow('ddp', 'fsdp2', 'fsdp2_zero2')])
+@pytest.mark.parametrize('name', ['one', 'zero3', 'ddp', 'fsdp2', 'fsdp2_zero2'])
 def test_checkpoint_of_an_adapter_holds_no_base(runs, name):
     path = runs / name / 'iter_8.pth'
     state = files.load(path)['state_dict']

@@ -201,6 +201,7 @@ MODELS = {
 }
 
 
+@pytest.mark.slow
 def test_models_whose_rows_cannot_be_split_are_refused(tmp_path):
     (tmp_path / 'models.json').write_text(json.dumps({n: {**TINY, **options} for n, (options, _) in MODELS.items()}))
     codes, outs = processes(tmp_path, TRIAL, [tmp_path / 'models.json'])

@@ -56,6 +56,7 @@ def test_runs_of_their_own_are_compared_and_kept(tool, tmp_path):
     assert [row['problem'] for row in again[2:]] == ['not run: out of time'] * 2
 
 
+@pytest.mark.slow
 def test_xtune_and_the_bare_loop_do_the_same_work(tool, case, tmp_path, xtune):
     """What the processes of a benchmark do, in this one."""
     code, rows = run(tool, tmp_path, f'{SMALL} --checkpointing none --minutes 0')
