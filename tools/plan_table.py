@@ -32,6 +32,7 @@ def peak(folder: Path, method: str, batch: int, length: int) -> int:
         'max_length': length,
         'pack': False,
         'checkpointing': 'all',
+        'speed.compile': False,
         'schedule.batch_size': batch,
         'lora.r': 16,
     }

@@ -97,7 +97,7 @@ def _refusal(device: torch.device, name: str) -> str | None:
     ones, scales = to_float8(torch.ones(MULTIPLE, MULTIPLE, device=device))
     try:
         scaled_product(ones, scales, ones, scales.reshape(1, -1), fast=True)
-    except (RuntimeError, NotImplementedError) as error:
+    except RuntimeError as error:  # one of them says that there is no kernel
         line = str(error).strip().partition('\n')[0]
         return f'float8 kernels for {name}, and torch {torch.__version__} refuses: {line}'
     return None

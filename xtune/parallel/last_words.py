@@ -29,4 +29,5 @@ class LastWords(ErrorHandler):
             super().record_exception(e)
         finally:
             os.environ[VARIABLE] = path
-            os.replace(aside, path)
+            if os.path.exists(aside):  # not where it could not even be opened
+                os.replace(aside, path)

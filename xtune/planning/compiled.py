@@ -19,7 +19,7 @@ from .fusion import Graph, root, value
 from .tracker import LiveBytes
 
 # What tracing raises where a layer decides by values, or changes its own weights.
-_NO_GRAPH = (RuntimeError, AssertionError, TypeError, ValueError, AttributeError, NotImplementedError)
+_NO_GRAPH = (RuntimeError, AssertionError, TypeError, ValueError, AttributeError)
 
 
 class CountedGraphs:
