@@ -95,12 +95,14 @@ class Recomputation:
     def compile(self, backend: str = 'inductor', functions: bool = False) -> None:
         """Compile the layers, each in its way, when they are called; for the arguments see `Ways.compiled`."""
         before, after = self.ways, Ways.compiled(backend, functions)
+        moved: dict[Way, Way] = {}  # layers that are called in one way still are: it may know of the others
         for layer in self.layers:
             layer.ways = after
-            if hasattr(layer.way, 'through'):  # offload
-                layer.way = layer.way.through(after.recompute)
+            way = layer.way
+            if hasattr(way, 'through'):  # offload
+                layer.way = moved[way] = moved.get(way) or way.through(after.recompute)
             else:
-                layer.way = after.keep if layer.way is before.keep else after.recompute
+                layer.way = after.keep if way is before.keep else after.recompute
 
     @property
     def count(self) -> int:
