@@ -3,6 +3,7 @@
 The group is made after the data are prepared: nothing that takes long may happen while others wait in a collective.
 """
 
+import gc
 import os
 import time
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ from tqdm import tqdm
 from ..errors import ConfigError
 from .lost import LostProcess
 from .world import World
+from .zero import forget_groups
 
 # Seconds for every process to start and import its libraries; the environment variable XTUNE_ARRIVAL sets another.
 ARRIVAL = 120.0
@@ -114,6 +116,8 @@ class Meeting:
     def group(self, device: torch.device, timeout: float, first_word: float = FIRST_WORD) -> Iterator[None]:
         """Have a process group of all processes: gloo between CPUs, nccl between GPUs.
 
+        What the block built must be out of reach when it ends: the group's threads end with the last reference to it.
+
         Args:
             device: The device of this process.
             timeout: Seconds after which a collective that is not joined by all ends the run.
@@ -136,6 +140,10 @@ class Meeting:
             yield
         finally:
             dist.destroy_process_group()
+            forget_groups()
+            # Models are cycles and may refer to the group. A thread of gloo that lets go of a tensor when the
+            # interpreter is ending aborts the process.
+            gc.collect()
 
     def _first_word(self, device: torch.device, seconds: float) -> None:
         self.store.set(f'calls/{self.world.rank}', '1')

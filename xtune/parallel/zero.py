@@ -8,6 +8,7 @@ import importlib.util
 import io
 import logging
 import os
+import sys
 from contextlib import redirect_stdout
 from typing import Any
 
@@ -39,7 +40,7 @@ class ZeroEngine:
         try:
             with redirect_stdout(io.StringIO()):  # it prints what it compiles
                 if not any(hasattr(parameter, 'ds_id') for parameter in task.parameters()):
-                    _forget_groups()
+                    forget_groups()
                 self.engine, *_ = deepspeed.initialize(model=task, optimizer=optimizer, config=settings)
         except (AssertionError, ValueError, TypeError) as error:
             raise ConfigError(f'DeepSpeed refuses its configuration: {error}') from error
@@ -168,7 +169,7 @@ def partition(
 
     try:
         with redirect_stdout(io.StringIO()):
-            _forget_groups()
+            forget_groups()
             deepspeed.init_distributed(auto_mpi_discovery=False, verbose=False)  # takes the group there is
             replace_parameters(llm, sliced)
     except (AssertionError, ValueError, TypeError) as error:
@@ -176,8 +177,10 @@ def partition(
     weights.fill_buffers(llm, device)
 
 
-def _forget_groups() -> None:
-    """Let DeepSpeed forget the process groups of an earlier run in this process, which are gone."""
+def forget_groups() -> None:
+    """Let DeepSpeed, if it is in use, forget the process groups of a run in this process that are gone."""
+    if 'deepspeed' not in sys.modules:
+        return
     from deepspeed.utils import groups
 
     groups._release_process_group_references(group=None)
