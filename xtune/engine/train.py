@@ -111,6 +111,7 @@ def _train(runner: TuneRunner, job: Job, world: World) -> None:
         runner.register_hook(hooks.AliveHook(watch.alive))
         with naming_lost_contact(job.strategy.timeout, job.work_dir):
             runner.train()
+    runner.optim_wrapper.close()
 
 
 def build_runner(

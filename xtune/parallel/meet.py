@@ -17,7 +17,6 @@ from tqdm import tqdm
 from ..errors import ConfigError
 from .lost import LostProcess
 from .world import World
-from .zero import forget_groups
 
 # Seconds for every process to start and import its libraries; the environment variable XTUNE_ARRIVAL sets another.
 ARRIVAL = 120.0
@@ -140,7 +139,6 @@ class Meeting:
             yield
         finally:
             dist.destroy_process_group()
-            forget_groups()
             # Models are cycles and may refer to the group. A thread of gloo that lets go of a tensor when the
             # interpreter is ending aborts the process.
             gc.collect()

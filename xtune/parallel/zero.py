@@ -8,7 +8,6 @@ import importlib.util
 import io
 import logging
 import os
-import sys
 from contextlib import redirect_stdout
 from typing import Any
 
@@ -40,7 +39,7 @@ class ZeroEngine:
         try:
             with redirect_stdout(io.StringIO()):  # it prints what it compiles
                 if not any(hasattr(parameter, 'ds_id') for parameter in task.parameters()):
-                    forget_groups()
+                    _forget_groups()
                 self.engine, *_ = deepspeed.initialize(model=task, optimizer=optimizer, config=settings)
         except (AssertionError, ValueError, TypeError) as error:
             raise ConfigError(f'DeepSpeed refuses its configuration: {error}') from error
@@ -61,6 +60,12 @@ class ZeroEngine:
         self.engine.step()
         norm = self.engine.get_global_grad_norm()
         return torch.as_tensor(float(norm) if norm is not None else float('nan'))
+
+    def close(self) -> None:
+        """Take DeepSpeed's hooks off the model: through them it would hold the engine and its groups for ever."""
+        with redirect_stdout(io.StringIO()):
+            self.engine.destroy()
+        _forget_groups()
 
     # What is trained, whole: each of these is called by every process.
 
@@ -169,7 +174,7 @@ def partition(
 
     try:
         with redirect_stdout(io.StringIO()):
-            forget_groups()
+            _forget_groups()
             deepspeed.init_distributed(auto_mpi_discovery=False, verbose=False)  # takes the group there is
             replace_parameters(llm, sliced)
     except (AssertionError, ValueError, TypeError) as error:
@@ -177,10 +182,8 @@ def partition(
     weights.fill_buffers(llm, device)
 
 
-def forget_groups() -> None:
-    """Let DeepSpeed, if it is in use, forget the process groups of a run in this process that are gone."""
-    if 'deepspeed' not in sys.modules:
-        return
+def _forget_groups() -> None:
+    """Let DeepSpeed forget the process groups of a run in this process that is over."""
     from deepspeed.utils import groups
 
     groups._release_process_group_references(group=None)
