@@ -7,7 +7,7 @@ summed, not averaged: the loss is divided by the trained tokens of all processes
 import torch
 import torch.distributed as dist
 from peft import PeftModel
-from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import CPUOffloadPolicy, FSDPModule, MixedPrecisionPolicy, OffloadPolicy, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
@@ -31,7 +31,7 @@ def shard(
         ModelError: No layers can be told apart in it.
     """
     weights.strip(llm)
-    mesh = _mesh(device)
+    mesh = init_device_mesh(device.type, (dist.get_world_size(),))
     policy = CPUOffloadPolicy(pin_memory=device.type == 'cuda') if offload else OffloadPolicy()
     precision = MixedPrecisionPolicy() if dtype == torch.float32 else MixedPrecisionPolicy(dtype, torch.float32)
     # Not the adapter's wrapper: generating calls the model below it.
@@ -52,17 +52,6 @@ def shard(
     replace_parameters(llm, slices)
     weights.fill_buffers(llm, device)
     return llm
-
-
-def _mesh(device: torch.device) -> DeviceMesh:
-    """Return a mesh of all processes that finds its group by name.
-
-    DTensor's caches keep meshes for ever, and a mesh keeps its group, whose threads would go on; a later run in this
-    process, whose mesh counts as equal, would be handed that group.
-    """
-    mesh = init_device_mesh(device.type, (dist.get_world_size(),))
-    getattr(mesh, '_pg_registry', {}).clear()  # torch < 2.11 has none
-    return mesh
 
 
 def whole(tensor: torch.Tensor) -> torch.Tensor:

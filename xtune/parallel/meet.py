@@ -3,7 +3,6 @@
 The group is made after the data are prepared: nothing that takes long may happen while others wait in a collective.
 """
 
-import gc
 import os
 import time
 from collections.abc import Iterator
@@ -15,6 +14,7 @@ import torch.distributed as dist
 from tqdm import tqdm
 
 from ..errors import ConfigError
+from .ended import destroy_groups
 from .lost import LostProcess
 from .world import World
 
@@ -138,10 +138,7 @@ class Meeting:
             self._first_word(device, first_word)
             yield
         finally:
-            dist.destroy_process_group()
-            # Models are cycles and may refer to the group. A thread of gloo that lets go of a tensor when the
-            # interpreter is ending aborts the process.
-            gc.collect()
+            destroy_groups()
 
     def _first_word(self, device: torch.device, seconds: float) -> None:
         self.store.set(f'calls/{self.world.rank}', '1')
