@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from mmengine.hooks import EmptyCacheHook, EMAHook, Hook
+from mmengine.hooks import EMAHook, EmptyCacheHook, Hook
 
 from xtune.engine.hooks import given_hooks
 from xtune.errors import ConfigError
