@@ -127,9 +127,10 @@ def run_all(args: argparse.Namespace, folder: Path) -> list[cases.Result]:
     began = time.monotonic()
     done = known(folder / 'results.jsonl', args.resume)
     todo, machine = chosen(args), make(args, folder)
+    counted = f'after the first {WARM_UP}' if args.steps > WARM_UP else 'of all'
     title = (
         f'{machine["device"]}, torch {machine["torch"]}: {args.batch} rows in a step, {args.steps} steps, '
-        f'speed as the median after the first {WARM_UP}.'
+        f'speed as the median {counted}.'
     )
     print(title, flush=True)
     places = {case: number for number, case in enumerate(todo)}

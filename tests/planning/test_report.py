@@ -91,9 +91,12 @@ def test_what_cannot_be_planned_is_said(make_config, xtune, change, said):
 
 
 def test_wrong_arguments_are_refused(make_config, xtune, capsys):
-    for wrong in (('--memory', '-3'), ('--memory', 'large')):
-        code, _, err = xtune('plan', make_config(), *wrong)
-        assert code == 2 and '--memory' in err
+    for wrong in ('-3', '0', 'nan', 'large', '80000'):
+        code, _, err = xtune('plan', make_config(), '--memory', wrong)
+        assert (
+            code == 2
+            and f'--memory: the memory of a card is a number of GB above 0 and below 10,000, got {wrong}' in err
+        )
     code, _, err = xtune('plan', make_config(), '--cfg-options', 'checkpoints=all')
     assert code == 2 and 'checkpointing' in err
 

@@ -51,20 +51,21 @@ def make_model(folder: Path, shape: dict) -> None:
 
 def make_rows(path: Path, count: int, length: int, vocabulary: int) -> None:
     """Write `count` rows of `length` random ids, each of which is trained."""
-    rng = random.Random(0)
-    with path.open('w', encoding='utf-8') as file:
+    rng, aside = random.Random(0), path.with_suffix('.part')
+    with aside.open('w', encoding='utf-8') as file:
         for _ in range(count):
             ids = rng.choices(range(len(SPECIAL), vocabulary), k=length)
             file.write(json.dumps(dict(tokens=ids)) + '\n')
+    aside.replace(path)
 
 
-def refusal(gpus: int, devices: int, tiny: bool, option: str = '--model') -> str:
+def refusal(gpus: int, devices: int, tiny: bool, option: str = '--model tiny') -> str:
     """Return why this machine, with so many GPUs, cannot run on `devices`; an empty text if it can.
 
-    `option` is that of the command line which names the model.
+    `option` is that of the command line which asks for a tiny model.
     """
     if not gpus and not tiny:
-        return f'this machine has no GPU, and a model of that size needs one; add {option} tiny'
+        return f'this machine has no GPU, and a model of that size needs one; add {option}'
     return f'--devices {devices}, but this machine has {gpus} GPUs' if 0 < gpus < devices else ''
 
 

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -21,16 +22,22 @@ def environment(folder: Path) -> dict[str, str]:
 
 
 def in_time(
-    command: list[str], log: Path, environment: dict[str, str], timeout: float | None, current: Path | None = None
+    command: list[str],
+    log: Path,
+    environment: dict[str, str],
+    timeout: float,
+    current: Path | None = None,
+    output: Path | None = None,
 ) -> int | None:
     """Run `command`, what it says to `log`; return its exit code, None if it took more than `timeout` seconds.
 
-    Its current folder is `current`, by default that of this process. If this call is interrupted, it is ended with all
+    Its current folder is `current`, by default that of this process. What it prints to stdout goes to `output`, if that
+    is given. If this call is interrupted, it is ended with all
     that it started.
     """
-    with log.open('w', encoding='utf-8') as file:
+    with log.open('wb') as file, output.open('wb') if output else nullcontext(file) as out:
         process = subprocess.Popen(
-            command, stdout=file, stderr=file, env=environment, cwd=current, start_new_session=True
+            command, stdout=out, stderr=file, env=environment, cwd=current, start_new_session=True
         )
         try:
             return process.wait(timeout)

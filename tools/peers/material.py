@@ -19,7 +19,7 @@ def main(wanted: dict) -> None:
 
     folder, models = Path(wanted['folder']), wanted['models']
     gpus = torch.cuda.device_count()
-    refused = refusal(gpus, 1, models == ['tiny'], '--models')
+    refused = refusal(gpus, 1, models == ['tiny'], '--models tiny')
     if refused:
         fail(refused)
     for model in models:
