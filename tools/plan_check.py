@@ -90,7 +90,7 @@ def row(found: dict) -> list[str]:
 def misses(found: dict) -> bool:
     """Tell whether a prediction is missing, or further off than it may be, of a run that is judged."""
     return found['judged'] and any(
-        not found[a] or not found[b] or abs(found[a] / found[b] - 1) > most for a, b, most in PAIRS
+        not found[a] or not found[b] or not abs(found[a] / found[b] - 1) <= most for a, b, most in PAIRS
     )
 
 

@@ -41,6 +41,7 @@ def test_figures_that_are_near_pass(tool):
         dict(peak=0.0),
         dict(planned_speed=800.0),
         dict(planned_speed=None),
+        dict(speed=float('nan')),
     ],
     ids=str,
 )
