@@ -8,9 +8,11 @@ import torch
 
 from xtune.errors import ModelError
 from xtune.planning import refusal
-from xtune.planning.frame import fill, frame, model_config
+from xtune.planning.filling import fill
+from xtune.planning.frame import frame, model_config
 from xtune.planning.meters import without_values
 from xtune.planning.planner import CONTEXT, GIB, USABLE, Planner, room
+from xtune.planning.variants import nearest
 
 WIDE = dict(hidden_size=1024, intermediate_size=4096, num_hidden_layers=12, num_attention_heads=8, vocab_size=2000)
 
@@ -54,7 +56,7 @@ def test_json_has_all_figures_and_smaller_cards_get_a_way_out(make_config, xtune
 
 def test_nearest_changes_come_in_order_and_keep_the_step(job, shape):
     made = job('full', base_model=shape(), checkpointing='none', max_length=512, **{'schedule.batch_size': 6})
-    variants = list(Planner(made).nearest())
+    variants = list(nearest(made))
     smallest = ('schedule.batch_size=1', 'schedule.accumulate=12')
     assert [variant.options for variant in variants[:5]] == [
         (),

@@ -42,7 +42,8 @@ def _run(args: argparse.Namespace) -> int:
     from rich.console import Console
 
     from ..models.device import best_device
-    from ..planning.report import CARDS, make_plan, show
+    from ..planning.report import CARDS, make_plan
+    from ..planning.show import show
 
     device = best_device()
     plan = make_plan(job, tuple(args.memory or CARDS), device if device.type == 'cuda' else None)
