@@ -2,9 +2,11 @@
 
 import json
 from dataclasses import replace
+from io import StringIO
 
 import pytest
 import torch
+from rich.console import Console
 
 from xtune.errors import ModelError
 from xtune.planning import refusal
@@ -12,6 +14,8 @@ from xtune.planning.filling import fill
 from xtune.planning.frame import frame, model_config
 from xtune.planning.meters import without_values
 from xtune.planning.planner import CONTEXT, GIB, USABLE, Planner, room
+from xtune.planning.report import make_plan
+from xtune.planning.show import show
 from xtune.planning.variants import nearest
 
 WIDE = dict(hidden_size=1024, intermediate_size=4096, num_hidden_layers=12, num_attention_heads=8, vocab_size=2000)
@@ -69,6 +73,21 @@ def test_nearest_changes_come_in_order_and_keep_the_step(job, shape):
     assert variants[6].options[-1] == 'a qlora preset'
     assert variants[7].options[-1] == 'max_length=256' and len(variants) == 8
     assert variants[6].job.quantization is not None and variants[5].job.lora is not None
+
+
+def test_a_gpu_that_cannot_do_it_is_named(job, shape):
+    options = {'schedule.batch_size': 1, 'speed.compile': False, 'lora.target_modules': ['q_proj']}
+    plan = make_plan(job('lora', base_model=shape(num_hidden_layers=1), max_length=32, **options), (), None)
+    console = Console(file=StringIO(), width=200)
+    show(plan, console)
+    assert 'refuses' not in console.file.getvalue()
+    odd = replace(plan.job, values=replace(plan.job.values, base_model='models/[new]/one'))
+    show(
+        replace(plan, job=odd, gpu='NVIDIA A100', gpu_bytes=40 * GIB, lacks='a GPU of compute capability 8.9'), console
+    )
+    said = console.file.getvalue()
+    assert 'models/[new]/one: ' in said and 'fits: NVIDIA A100, 40.0 GiB' in said
+    assert 'xtune train refuses it here: it needs a GPU of compute' in said
 
 
 def test_nothing_fits_a_card_that_is_too_small(job, shape):

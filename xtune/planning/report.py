@@ -31,7 +31,7 @@ class Card:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run needs. `here` was measured on this machine's GPU, if it has one."""
+    """What a run needs. `here` was measured on this machine's GPU, if it has one; `lacks` is what that lacks for it."""
 
     job: Job
     size: Size
@@ -40,6 +40,7 @@ class Plan:
     gpu: str | None
     gpu_bytes: int | None
     cards: tuple[Card, ...]
+    lacks: str | None = None
 
     @property
     def sliced(self) -> bool:
@@ -114,13 +115,14 @@ def make_plan(job: Job, cards: tuple[float, ...], device: torch.device | None) -
         ModelError: The model cannot be built from its config.json, or not be counted.
     """
     planner = Planner(job)
-    gpu = gpu_bytes = here = None
+    gpu = gpu_bytes = here = lacks = None
     limit = 0.0
     if device is not None:
         properties = torch.cuda.get_device_properties(device)
         gpu, gpu_bytes = properties.name, properties.total_memory
         limit = room(gpu_bytes / GIB)
-        if float8_of(job) is None or device_problem(device) is None:
+        lacks = device_problem(device) if float8_of(job) else None
+        if lacks is None:
             here = planner.measured(job, device, limit)
     counted = planner.counted(job, limit)
     found = []
@@ -128,4 +130,4 @@ def make_plan(job: Job, cards: tuple[float, ...], device: torch.device | None) -
         fit = planner.first_fit(room(gb))
         options = None if fit is None else fit[0].options
         found.append(Card(gb, options == (), options, fit and fit[1].peak, fit and fit[1].recomputed))
-    return Plan(job, planner.size(), counted, here, gpu, gpu_bytes, tuple(found))
+    return Plan(job, planner.size(), counted, here, gpu, gpu_bytes, tuple(found), lacks)

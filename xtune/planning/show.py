@@ -1,6 +1,7 @@
 """A plan as a table to read."""
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from .planner import CONTEXT, GIB, room
@@ -20,7 +21,7 @@ def show(plan: Plan, console: Console) -> None:
     best, job, schedule = plan.best, plan.job, plan.job.schedule
     table = Table(box=None, show_header=False, pad_edge=False)
     trained = f'{plan.size.trained / 1e6:,.1f} M of {plan.size.parameters / 1e6:,.0f} M parameters are trained'
-    table.add_row('run', f'{job.values.base_model}: {trained}')
+    table.add_row('run', escape(f'{job.values.base_model}: {trained}'))
     tokens = f'{schedule.batch_size} x {job.values.max_length:,} tokens in a forward pass, {schedule.accumulate} a step'
     recomputed = f'activations recomputed in {best.recomputed} of {plan.size.layers} layers'
     table.add_row('', f'{tokens}, {recomputed} (checkpointing={job.values.checkpointing})')
@@ -47,6 +48,8 @@ def show(plan: Plan, console: Console) -> None:
     if plan.fits_here is not None:
         verdict = 'fits' if plan.fits_here else '[bold]does not fit[/]'
         table.add_row('this GPU', f'{verdict}: {plan.gpu}, {_gib(plan.gpu_bytes)}')
+    if plan.lacks is not None:
+        table.add_row('', f'[bold]xtune train refuses it here[/]: it needs {escape(plan.lacks)}')
     console.print(table)
     console.print()
     console.print(_cards(plan))
