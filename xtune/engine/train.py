@@ -54,7 +54,7 @@ def train(config: Path, options: dict[str, Any], resume: str | bool = False, wor
     job = wire(load(config, options, check_types=True), config.stem)
     device = best_device(world.local_rank)
     checks.strategy(job, world, device)
-    checks.hooks(job)
+    hooks.given_hooks(job.runner.get('custom_hooks'))
     work_dir = writable(job.work_dir)
     meeting = Meeting(world) if world.size > 1 else None
     start = checkpoint_to_resume(work_dir, resume, meeting, world.restarts > 0)
@@ -136,7 +136,7 @@ def build_runner(
         train_cfg=dict(type='xtune.StepLoop'),
         strategy=dict(type='xtune.Replicated', state=state),
         default_hooks=dict(timer=None, sampler_seed=None, logger=None, checkpoint=None),
-        custom_hooks=[*_hooks(job, data, metrics, state, info), *extra.pop('custom_hooks', ())],
+        custom_hooks=[*_hooks(job, data, metrics, state, info), *hooks.given_hooks(extra.pop('custom_hooks', None))],
         resume=str(start) if start else False,
         launcher='none',
         log_level='WARNING',
