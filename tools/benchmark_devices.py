@@ -16,11 +16,12 @@ first device. Writes FOLDER/benchmark.md and FOLDER/benchmark.json; exits with 1
 
 import argparse
 import json
-import os
-import subprocess
 import sys
 from pathlib import Path
 
+from common.configs import WARM_UP
+from common.material import made_apart
+from common.process import made
 from devices import material, runs
 from devices.report import compared, table
 
@@ -58,22 +59,18 @@ def make(args: argparse.Namespace, folder: Path) -> dict:
     most = max(args.devices)
     wanted = dict(folder=str(folder), model=args.model, layers=args.layers, one_layers=args.one_layers)
     wanted |= dict(rows=args.steps * args.batch * most, devices=most, batch=args.batch, length=args.length)
-    environment = os.environ | dict(PYTHONPATH=os.pathsep.join([str(runs.TOOLS), os.environ.get('PYTHONPATH', '')]))
-    made = subprocess.run([sys.executable, '-m', material.__name__, json.dumps(wanted)], env=environment)
-    if made.returncode:
-        sys.exit(made.returncode)
-    return json.loads((folder / 'machine.json').read_text(encoding='utf-8'))
+    return made_apart(material.__name__, wanted, folder)
 
 
 def main(given: list[str] | None = None) -> None:
     """Run every case and write the results after each, so that an end in between loses none."""
     args = arguments(given)
-    folder = args.folder.resolve()
+    folder = made(args.folder)
     machine = make(args, folder)
     settings = dict(steps=args.steps, batch=args.batch, length=args.length, most=max(args.devices))
     title = (
         f'{machine["device"]}, torch {machine["torch"]}: {args.batch} x {args.length} tokens in a forward pass, '
-        f'{args.steps} steps, speed as the median after the first {runs.WARM_UP}.'
+        f'{args.steps} steps, speed as the median after the first {WARM_UP}.'
     )
     print(title)
     results = []

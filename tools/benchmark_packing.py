@@ -15,6 +15,8 @@ from contextlib import nullcontext
 
 import numpy as np
 import torch
+from common.material import refusal
+from common.process import fail
 from peft import LoraConfig, get_peft_model
 from torch._dynamo.utils import counters
 from transformers import AutoModelForCausalLM, LlamaConfig
@@ -35,8 +37,12 @@ SHAPES = {
 }
 
 
+# Tokens of the shortest sample.
+SHORTEST = 8
+
+
 class Samples:
-    """Samples of random ids, all trained, of random lengths from 8 on."""
+    """Samples of random ids, all trained, of random lengths from SHORTEST on."""
 
     def __init__(self, vocabulary: int, longest: int) -> None:
         self.vocabulary, self.longest, self.random, self.made = vocabulary, longest, np.random.default_rng(0), []
@@ -45,7 +51,7 @@ class Samples:
         """Return the pieces [n, 3] of a row of at most `width` tokens, at least three quarters of it."""
         pieces, left = [], width
         while left > width // 4:
-            length = min(int(self.random.integers(8, self.longest + 1)), left)
+            length = min(int(self.random.integers(SHORTEST, self.longest + 1)), left)
             self.made.append(self.random.integers(0, self.vocabulary, length))
             pieces.append((len(self.made) - 1, 0, length))
             left -= length
@@ -96,7 +102,8 @@ def measure(
     attention: PackedAttention | None = None
     if varlen:
         attention = packed_attention(llm, dtype, device, args.width, nullcontext())
-        assert attention is not None, 'the trial failed: this device or torch has no varlen attention'
+        if attention is None:
+            fail(f'torch {torch.__version__} has no attention for rows of many samples that works on {device}')
     for layer in layers_of(llm) if compiled else ():
         layer.compile()
     times, graphs, first = [], [], None
@@ -118,16 +125,33 @@ def measure(
     return [speed, peak, graphs[-1], graphs[-1] - graphs[half - 1], first]
 
 
-def main() -> int:
-    """Measure and print; return the exit code."""
+def differ(losses: list[float]) -> bool:
+    """Tell whether losses of the same step are more than 1 % apart, or not finite."""
+    return not np.isfinite(losses).all() or max(losses) - min(losses) > 0.01 * max(losses)
+
+
+def arguments(given: list[str] | None) -> argparse.Namespace:
+    """Return the parsed command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--shape', choices=list(SHAPES), default='1.5b', help='of the model (default: 1.5b)')
     parser.add_argument('--rows', type=int, default=4, help='rows of a forward pass (default: 4)')
     parser.add_argument('--width', type=int, default=2048, help='tokens of a row (default: 2048)')
     parser.add_argument('--longest', type=int, default=512, help='tokens of the longest sample (default: 512)')
     parser.add_argument('--steps', type=int, default=20, help='forward and backward passes (default: 20)')
-    args = parser.parse_args()
+    args = parser.parse_args(given)
+    for name, least in dict(rows=1, width=SHORTEST, longest=SHORTEST, steps=2).items():
+        if getattr(args, name) < least:
+            parser.error(f'--{name} {getattr(args, name)}: give at least {least}')
+    return args
+
+
+def main(given: list[str] | None = None) -> int:
+    """Measure and print; return the exit code."""
+    args = arguments(given)
     device = torch.device('cuda' if torch.cuda.is_available() else 'cpu')
+    refused = refusal(torch.cuda.device_count(), 1, args.shape in ('tiny', '135m'), '--shape tiny')
+    if refused:
+        fail(refused)
     samples = Samples(SHAPES[args.shape][-1], args.longest)
     rows = [[samples.row(args.width) for _ in range(args.rows)] for _ in range(args.steps)]
     losses = []
@@ -140,7 +164,7 @@ def main() -> int:
             losses.append(loss)
             name = 'varlen' if varlen else 'mask'
             print(f'{name:<10}{compiled!s:<10}{speed:>10,.0f}{peak:>8.1f}{graphs:>8}{late:>6}{loss:>12.5f}', flush=True)
-    return int(max(losses) - min(losses) > 0.01 * max(losses))
+    return int(differ(losses))
 
 
 if __name__ == '__main__':

@@ -19,21 +19,24 @@ Checkpointing: 'all' recomputes every layer (unsloth: its own way, which offload
 'offload' are xtune's, which says how many layers it recomputed at last: more than asked for if memory ran out. By
 default the bare loop does LoRA without recomputation only. A peer has no run of what it cannot do, and a run that
 fails is a row with its reason. Writes FOLDER/benchmark.md, benchmark.json and results.jsonl, one run a line; exits
-with 1 if a run of xtune's or of the bare loop failed for another reason than memory or time.
+with 1 if a run of xtune's or of the bare loop failed, unless memory ran out or --minutes were over.
 """
 
 import argparse
 import json
 import os
-import subprocess
 import sys
 import time
 from pathlib import Path
 
-from devices.runs import WARM_UP, environment
-from peers import material, runs
+from common.configs import WARM_UP
+from common.material import made_apart
+from common.process import INTERRUPTED, fail, json_lines, made
+from peers import cases, material, runs
 from peers.report import compared, table
 from peers.shapes import SHAPES
+
+from xtune.atomic import write_text
 
 # Small enough for a first look: methods and ways of checkpointing of each model.
 DEFAULT = {
@@ -52,10 +55,12 @@ def arguments(given: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument('folder', type=Path, help='gets models, runs and results')
     parser.add_argument('--models', nargs='+', choices=SHAPES, default=list(DEFAULT), help='shapes (default: two)')
-    parser.add_argument('--methods', nargs='+', choices=runs.METHODS, help='(default: some for each model)')
+    parser.add_argument('--methods', nargs='+', choices=cases.METHODS, help='(default: some for each model)')
     parser.add_argument('--lengths', nargs='+', type=int, default=[2048], help='tokens of a row (default: 2048)')
-    parser.add_argument('--checkpointing', nargs='+', choices=runs.CHECKPOINTING, help='(default: some for each model)')
-    parser.add_argument('--contenders', nargs='+', choices=runs.CONTENDERS, help='(default: all that are installed)')
+    parser.add_argument(
+        '--checkpointing', nargs='+', choices=cases.CHECKPOINTING, help='(default: some for each model)'
+    )
+    parser.add_argument('--contenders', nargs='+', choices=cases.CONTENDERS, help='(default: all that are installed)')
     parser.add_argument('--batch', type=int, default=4, help='rows of a step (default: 4)')
     parser.add_argument('--steps', type=int, default=20, help='optimizer steps of a run (default: 20)')
     parser.add_argument('--timeout', type=float, default=300, help='seconds of a run (default: 300)')
@@ -66,18 +71,20 @@ def arguments(given: list[str] | None) -> argparse.Namespace:
     args = parser.parse_args(given)
     pairs = [pair.partition('=')[::2] for pair in args.python]
     for name, path in pairs:
-        if name not in runs.CONTENDERS or not os.access(path, os.X_OK):
-            names = ', '.join(runs.CONTENDERS)
+        if name not in cases.CONTENDERS or not os.access(path, os.X_OK):
+            names = ', '.join(cases.CONTENDERS)
             parser.error(f'--python {name}={path}: give NAME=PATH, one of {names} and an interpreter that is there')
     args.python = {name: os.path.abspath(path) for name, path in pairs}
     if args.steps < 2 or min(args.batch, *args.lengths) < 1:
         parser.error('--steps must be at least 2 (speed is from one step to the next), --batch and --lengths 1')
+    if args.timeout <= 0:
+        parser.error(f'--timeout {args.timeout:g}: a run needs more than 0 seconds')
     return args
 
 
-def chosen(args: argparse.Namespace) -> list[runs.Case]:
+def chosen(args: argparse.Namespace) -> list[cases.Case]:
     """Return the runs that the command line asks for, of contenders that are installed."""
-    wanted = args.contenders or runs.CONTENDERS
+    wanted = args.contenders or cases.CONTENDERS
     there = [name for name in wanted if runs.installed(name, runs.python_of(name, args.python))]
     for name in wanted:
         if name not in there:
@@ -86,7 +93,7 @@ def chosen(args: argparse.Namespace) -> list[runs.Case]:
     for model in args.models:
         methods, ways = DEFAULT.get(model, USUAL)
         methods, ways = args.methods or methods, args.checkpointing or ways
-        found += runs.cases({model: methods}, args.lengths, ways, there, args.batch, args.steps)
+        found += cases.cases({model: methods}, args.lengths, ways, there, args.batch, args.steps)
     if args.contenders:
         return found
     return [case for case in found if case.contender != 'bare' or (case.method, case.checkpointing) == BARE]
@@ -95,54 +102,64 @@ def chosen(args: argparse.Namespace) -> list[runs.Case]:
 def make(args: argparse.Namespace, folder: Path) -> dict:
     """Make models and rows in a process of its own; return what the machine is."""
     wanted = dict(folder=str(folder), models=args.models, lengths=args.lengths, rows=args.steps * args.batch)
-    command = [sys.executable, '-m', material.__name__, json.dumps(wanted)]
-    folder.mkdir(parents=True, exist_ok=True)
-    made = subprocess.run(command, env=environment(folder))
-    if made.returncode:
-        sys.exit(made.returncode)
-    return json.loads((folder / 'machine.json').read_text(encoding='utf-8'))
+    return made_apart(material.__name__, wanted, folder)
 
 
-def known(path: Path, resume: bool) -> dict[runs.Case, runs.Result]:
+def known(path: Path, resume: bool) -> dict[cases.Case, cases.Result]:
     """Return what an earlier call measured, without its failures; nothing unless `resume`."""
-    lines = path.read_text(encoding='utf-8').splitlines() if resume and path.exists() else []
-    return {result.case: result for result in map(runs.Result.from_json, lines) if not result.problem}
+    try:
+        results = [cases.Result.of(found) for found in json_lines(path)] if resume else []
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        fail(f'{path} is no list of results ({error}), so there is nothing to --resume; remove it, or begin anew')
+    return {result.case: result for result in results if not result.problem}
 
 
-def write(folder: Path, title: str, machine: dict, results: list[runs.Result]) -> None:
-    """Write all that is known so far."""
-    (folder / 'results.jsonl').write_text(''.join(one.to_json() + '\n' for one in results), encoding='utf-8')
-    (folder / 'benchmark.md').write_text(f'{title}\n\n{table(results)}', encoding='utf-8')
+def write(folder: Path, title: str, machine: dict, results: list[cases.Result]) -> None:
+    """Write all that is known so far, each file whole or not at all."""
+    write_text(folder / 'results.jsonl', ''.join(one.to_json() + '\n' for one in results))
+    write_text(folder / 'benchmark.md', f'{title}\n\n{table(results)}')
     found = dict(machine=machine, runs=[compared(one, results) for one in results])
-    (folder / 'benchmark.json').write_text(json.dumps(found, indent=1) + '\n', encoding='utf-8')
+    write_text(folder / 'benchmark.json', json.dumps(found, indent=1) + '\n')
 
 
-def main(given: list[str] | None = None) -> None:
+def run_all(args: argparse.Namespace, folder: Path) -> list[cases.Result]:
     """Run every case and write the results after each, so that an end in between loses none."""
     began = time.monotonic()
-    args = arguments(given)
-    folder = args.folder.resolve()
     done = known(folder / 'results.jsonl', args.resume)
     todo, machine = chosen(args), make(args, folder)
+    counted = f'after the first {WARM_UP}' if args.steps > WARM_UP else 'of all'
     title = (
         f'{machine["device"]}, torch {machine["torch"]}: {args.batch} rows in a step, {args.steps} steps, '
-        f'speed as the median after the first {WARM_UP}.'
+        f'speed as the median {counted}.'
     )
     print(title, flush=True)
     places = {case: number for number, case in enumerate(todo)}
     results = list(done.values())
+    write(folder, title, machine, results)
     for case in (case for case in todo if case not in done):
         if args.minutes is not None and time.monotonic() - began > 60 * args.minutes:
-            result = runs.Result(case, problem='not run: out of time')
+            result = cases.Result(case, problem=cases.NO_TIME)
         else:
             python = runs.python_of(case.contender, args.python)
             result = runs.run(case, folder, args.timeout, python, args.cold)
         print(f'{case.name}: {result.problem or f"{result.speed:,.0f} tokens/s"} ({result.seconds:.0f} s)', flush=True)
         results = sorted([*results, result], key=lambda one: places.get(one.case, -1))
         write(folder, title, machine, results)
+    return results
+
+
+def main(given: list[str] | None = None) -> None:
+    """Run what the command line asks for and print the table."""
+    args = arguments(given)
+    folder = made(args.folder)
+    try:
+        results = run_all(args, folder)
+    except KeyboardInterrupt:
+        print(f'interrupted; what is done is in {folder}, and --resume goes on')
+        sys.exit(INTERRUPTED)
     print('\n' + table(results), end='')
-    excused = ('out of memory', 'not run: out of time')
-    sys.exit(1 if any(r.problem not in ('', *excused) for r in results if r.case.contender in runs.OURS) else 0)
+    excused = ('', cases.NO_MEMORY, cases.NO_TIME)
+    sys.exit(1 if any(r.problem not in excused for r in results if r.case.contender in cases.OURS) else 0)
 
 
 if __name__ == '__main__':

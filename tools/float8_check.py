@@ -19,6 +19,7 @@ from statistics import mean, median
 from typing import Any
 
 import torch
+from common.process import fail, json_lines, made
 
 from xtune.config.load import load, parse_options
 from xtune.config.presets import find
@@ -26,6 +27,7 @@ from xtune.config.wire import Job, wire
 from xtune.data.build import build_data
 from xtune.data.steps import Share
 from xtune.engine.fast import fast_task
+from xtune.errors import XtuneError
 from xtune.models.build import build_llm
 from xtune.models.float8_checks import device_problem
 from xtune.models.scaled_product import scaled_product, to_float8
@@ -46,7 +48,12 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument('--steps', type=int, default=200, help='optimizer steps (default: 200)')
     parser.add_argument('--data', type=Path, help='a .jsonl file of rows with `text`')
     parser.add_argument('--set', nargs='+', default=[], metavar='NAME=VALUE', help='options of both runs')
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    if args.steps < WINDOW:
+        parser.error(
+            f'--steps {args.steps}: a point of a curve is the mean of {WINDOW} steps, so give at least so many'
+        )
+    return args
 
 
 def preset(base: str) -> str:
@@ -56,8 +63,7 @@ def preset(base: str) -> str:
 
 def options(args: argparse.Namespace) -> dict[str, Any]:
     """Return what is changed in both presets; writes the text first."""
-    args.out.mkdir(parents=True, exist_ok=True)
-    data = args.data or args.out / 'text.jsonl'
+    data = args.data or made(args.out) / 'text.jsonl'
     if args.data is None:
         rows = (json.dumps(dict(text=text)) for text in topics.values())
         data.write_text('\n'.join(rows) + '\n', encoding='utf-8')
@@ -85,13 +91,20 @@ def train(base: str, changed: dict[str, Any], folder: Path) -> list[dict]:
     """Run `xtune train` on `base` and return the lines of its metrics with a loss."""
     pairs = [f'{name}={value}' for name, value in changed.items()]
     command = [sys.executable, '-m', 'xtune', 'train', preset(base), '--work-dir', folder / base, '--cfg-options']
-    subprocess.run([*command, *pairs], check=True)
-    lines = (folder / base / 'metrics.jsonl').read_text(encoding='utf-8').splitlines()
-    return [row for row in map(json.loads, lines) if 'loss' in row]
+    code = subprocess.run([*command, *pairs]).returncode
+    if code:
+        fail(f'the run on {base} ended with exit code {code}; see above')
+    return [row for row in json_lines(folder / base / 'metrics.jsonl') if 'loss' in row]
 
 
 def differences(one: list[float], other: list[float]) -> tuple[float, float]:
-    """Return the largest and the mean relative difference of two loss curves, smoothed, to the first."""
+    """Return the largest and the mean relative difference of two loss curves, smoothed, to the first.
+
+    Raises:
+        ValueError: They are of different lengths, or shorter than a point's mean.
+    """
+    if len(one) != len(other):
+        raise ValueError(f'curves of {len(one)} and {len(other)} steps cannot be compared')
     smooth = [[mean(losses[i : i + WINDOW]) for i in range(len(losses) - WINDOW + 1)] for losses in (one, other)]
     if not smooth[0]:
         raise ValueError(f'{len(one)} steps make no curve: each of its points is the mean of {WINDOW}')
@@ -154,8 +167,13 @@ def main() -> None:
     device = torch.device('cuda' if torch.cuda.is_available() else 'cpu')
     problem = device_problem(device)
     if problem:
-        sys.exit(f'error: this needs {problem}')
-    changed = options(args)
+        fail(f'this needs {problem}')
+    try:
+        changed = options(args)
+        for base in METHODS:
+            job_of(base, changed)
+    except XtuneError as error:
+        fail(str(error))
     runs = {base: train(base, changed, args.out) for base in METHODS}
     gradients = [first_gradients(job_of(base, changed), device) for base in METHODS]
     print(f'\n{torch.cuda.get_device_name(device)}, torch {torch.__version__}, {args.model}, {args.steps} steps')

@@ -12,6 +12,8 @@ import json
 import tempfile
 from pathlib import Path
 
+from xtune.atomic import write_text
+
 TOOLS = Path(__file__).resolve().parent
 PAGES = [TOOLS.parent / 'docs' / language / 'plan.md' for language in ('en', 'zh')]
 BEGIN, END = '<!-- table: tools/plan_table.py -->', '<!-- end of table -->'
@@ -41,7 +43,7 @@ def peak(folder: Path, method: str, batch: int, length: int) -> int:
 
 
 def cell(found: int) -> str:
-    """Return GiB with what CUDA takes, in bold where the card has them."""
+    """Return `found` bytes in GiB, in bold where the card has them."""
     from xtune.planning.planner import GIB, room
 
     text = f'{found / GIB:.1f}'
@@ -67,9 +69,16 @@ def table() -> str:
 
 
 def with_table(text: str, made: str) -> str:
-    """Return a page with the table `made` in its place."""
-    before, _, rest = text.partition(BEGIN)
-    return f'{before}{BEGIN}\n\n{made}\n\n{END}{rest.partition(END)[2]}'
+    """Return a page with the table `made` in its place.
+
+    Raises:
+        ValueError: It has no place for it.
+    """
+    before, found, rest = text.partition(BEGIN)
+    _, ended, after = rest.partition(END)
+    if not found or not ended:
+        raise ValueError(f'the page has no lines `{BEGIN}` and, after it, `{END}`')
+    return f'{before}{BEGIN}\n\n{made}\n\n{END}{after}'
 
 
 def main() -> None:
@@ -77,9 +86,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--print', action='store_true', help='do not write the pages')
     args = parser.parse_args()
+    for page in PAGES:  # for what it refuses, before minutes of counting
+        with_table(page.read_text('utf-8'), '')
     made = table()
     for page in () if args.print else PAGES:
-        page.write_text(with_table(page.read_text('utf-8'), made), encoding='utf-8')
+        write_text(page, with_table(page.read_text('utf-8'), made))
 
 
 if __name__ == '__main__':

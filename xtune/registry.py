@@ -28,13 +28,18 @@ def lookup(registry: Registry, name: str) -> Any:
     Raises:
         ConfigError: Nothing is registered under that name; the message names close ones.
     """
-    registry.import_from_location()
-    found = registry.module_dict.get(name)
-    if found is None and registry.parent is not None:
-        found = registry.get(name)
+    known = {}
+    for one in (registry, registry.parent):
+        if one is not None:
+            one.import_from_location()
+            known = {**one.module_dict, **known}
+    found = known.get(name)
+    if found is None and name and registry.parent is not None:
+        found = registry.get(name)  # with a scope, or the dotted path of a class
     if found is None:
+        close = did_you_mean(name.rpartition('.')[2], known)
         raise ConfigError(
-            f'no {registry.name} is registered as `{name}`{did_you_mean(name, registry.module_dict)}. '
+            f'no {registry.name} is registered as `{name}`{close or "."} '
             f'Known: {", ".join(sorted(registry.module_dict))}. One of your own needs its module in custom_imports.'
         )
     return found

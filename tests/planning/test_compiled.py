@@ -10,7 +10,8 @@ from torch._functorch.partitioners import min_cut_rematerialization_partition
 from xtune.models.compiling import replaced
 from xtune.models.recompute import keep, recompute, recompute_activations
 from xtune.planning.compiled import CountedGraphs
-from xtune.planning.frame import adapted, fill, frame, model_config
+from xtune.planning.filling import fill
+from xtune.planning.frame import adapted, frame, model_config
 from xtune.planning.fusion import Graph
 from xtune.planning.meters import without_values
 from xtune.planning.planner import Planner

@@ -10,9 +10,10 @@ from xtune.errors import ModelError
 from xtune.planning.compiled import CountedGraphs
 from xtune.planning.frame import adapted, frame, keep_layers, kinds, model_config
 from xtune.planning.meters import Counter, without_values
-from xtune.planning.planner import CONTEXT, Planner, in_bf16
+from xtune.planning.planner import CONTEXT, Planner
 from xtune.planning.predict import CUBLAS
 from xtune.planning.slices import measure, trained_slice
+from xtune.planning.variants import in_bf16
 
 
 def whole_peak(job):

@@ -2,15 +2,21 @@
 
 import json
 from dataclasses import replace
+from io import StringIO
 
 import pytest
 import torch
+from rich.console import Console
 
 from xtune.errors import ModelError
 from xtune.planning import refusal
-from xtune.planning.frame import fill, frame, model_config
+from xtune.planning.filling import fill
+from xtune.planning.frame import frame, model_config
 from xtune.planning.meters import without_values
 from xtune.planning.planner import CONTEXT, GIB, USABLE, Planner, room
+from xtune.planning.report import make_plan
+from xtune.planning.show import show
+from xtune.planning.variants import nearest
 
 WIDE = dict(hidden_size=1024, intermediate_size=4096, num_hidden_layers=12, num_attention_heads=8, vocab_size=2000)
 
@@ -54,7 +60,7 @@ def test_json_has_all_figures_and_smaller_cards_get_a_way_out(make_config, xtune
 
 def test_nearest_changes_come_in_order_and_keep_the_step(job, shape):
     made = job('full', base_model=shape(), checkpointing='none', max_length=512, **{'schedule.batch_size': 6})
-    variants = list(Planner(made).nearest())
+    variants = list(nearest(made))
     smallest = ('schedule.batch_size=1', 'schedule.accumulate=12')
     assert [variant.options for variant in variants[:5]] == [
         (),
@@ -67,6 +73,21 @@ def test_nearest_changes_come_in_order_and_keep_the_step(job, shape):
     assert variants[6].options[-1] == 'a qlora preset'
     assert variants[7].options[-1] == 'max_length=256' and len(variants) == 8
     assert variants[6].job.quantization is not None and variants[5].job.lora is not None
+
+
+def test_a_gpu_that_cannot_do_it_is_named(job, shape):
+    options = {'schedule.batch_size': 1, 'speed.compile': False, 'lora.target_modules': ['q_proj']}
+    plan = make_plan(job('lora', base_model=shape(num_hidden_layers=1), max_length=32, **options), (), None)
+    console = Console(file=StringIO(), width=200)
+    show(plan, console)
+    assert 'refuses' not in console.file.getvalue()
+    odd = replace(plan.job, values=replace(plan.job.values, base_model='models/[new]/one'))
+    show(
+        replace(plan, job=odd, gpu='NVIDIA A100', gpu_bytes=40 * GIB, lacks='a GPU of compute capability 8.9'), console
+    )
+    said = console.file.getvalue()
+    assert 'models/[new]/one: ' in said and 'fits: NVIDIA A100, 40.0 GiB' in said
+    assert 'xtune train refuses it here: it needs a GPU of compute' in said
 
 
 def test_nothing_fits_a_card_that_is_too_small(job, shape):
@@ -91,9 +112,12 @@ def test_what_cannot_be_planned_is_said(make_config, xtune, change, said):
 
 
 def test_wrong_arguments_are_refused(make_config, xtune, capsys):
-    for wrong in (('--memory', '-3'), ('--memory', 'large')):
-        code, _, err = xtune('plan', make_config(), *wrong)
-        assert code == 2 and '--memory' in err
+    for wrong in ('-3', '0', 'nan', 'large', '80000'):
+        code, _, err = xtune('plan', make_config(), '--memory', wrong)
+        assert (
+            code == 2
+            and f'--memory: the memory of a card is a number of GB above 0 and below 10,000, got {wrong}' in err
+        )
     code, _, err = xtune('plan', make_config(), '--cfg-options', 'checkpoints=all')
     assert code == 2 and 'checkpointing' in err
 

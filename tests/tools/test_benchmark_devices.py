@@ -61,7 +61,7 @@ def test_the_depth_on_one_device_follows_from_its_memory(tool):
     [(0, 2, False, 'add --model tiny'), (1, 2, True, 'has 1 GPUs'), (0, 2, True, ''), (2, 2, False, '')],
 )
 def test_a_machine_that_is_too_small_is_refused(tool, gpus, devices, tiny, said):
-    text = tool('devices.material').refusal(gpus, devices, tiny)
+    text = tool('common.material').refusal(gpus, devices, tiny)
     assert said in text and bool(said) == bool(text)
 
 

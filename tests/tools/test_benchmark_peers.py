@@ -28,7 +28,7 @@ def tool():
 @pytest.fixture
 def case(tool):
     """A run of xtune."""
-    return tool('peers.runs').Case('tiny', 'lora', 64, 'none', 'xtune', 2, 7)
+    return tool('peers.cases').Case('tiny', 'lora', 64, 'none', 'xtune', 2, 7)
 
 
 def run(tool, folder, arguments):
@@ -85,8 +85,9 @@ def test_a_run_that_takes_too_long_is_a_row(tool, case, tmp_path):
 
 
 def test_a_peer_runs_only_what_it_can(tool):
-    runs = tool('peers.runs')
-    found = runs.cases({'tiny': ['fp8_lora', 'lora']}, [64], ['auto', 'all'], ['xtune', 'bare', 'trl'], 1, 2)
+    found = tool('peers.cases').cases(
+        {'tiny': ['fp8_lora', 'lora']}, [64], ['auto', 'all'], ['xtune', 'bare', 'trl'], 1, 2
+    )
     done = [(case.method, case.checkpointing, case.contender) for case in found]
     ours = [(m, w, name) for m in ('fp8_lora', 'lora') for w in ('auto', 'all') for name in ('xtune', 'bare')]
     assert done == [*ours, ('lora', 'all', 'trl')] and len({case.name for case in found}) == len(found)
@@ -126,7 +127,7 @@ def test_a_process_without_a_result_is_a_row_with_its_reason(tool, case, tmp_pat
     (tmp_path / 'log.txt').write_text(said, encoding='utf-8')
     result = tool('peers.runs').read(case, tmp_path, code, 0.0, 1.0)
     assert result.problem.startswith(problem) and result.recomputed == recomputed and not result.speed
-    assert tool('peers.runs').Result.from_json(result.to_json()) == result
+    assert tool('peers.cases').Result.of(json.loads(result.to_json())) == result
 
 
 def test_speed_is_the_median_after_the_first_steps_and_layers_are_those_at_last(tool, case, tmp_path):
@@ -149,12 +150,12 @@ def test_ticks_write_one_whole_line_after_the_last_step(tool, tmp_path):
 
 
 def test_the_ratio_is_to_xtune_at_the_same_work(tool, case):
-    runs, report = tool('peers.runs'), tool('peers.report')
+    cases, report = tool('peers.cases'), tool('peers.report')
     found = [
-        runs.Result(case, speed=120.0, memory=2.0, first_loss=6.0, last_loss=5.0, first_step=9.0),
-        runs.Result(replace(case, contender='trl'), speed=100.0),
-        runs.Result(replace(case, contender='trl', checkpointing='all'), speed=90.0),
-        runs.Result(replace(case, contender='unsloth'), problem='exit code 1; its last words: a | b'),
+        cases.Result(case, speed=120.0, memory=2.0, first_loss=6.0, last_loss=5.0, first_step=9.0),
+        cases.Result(replace(case, contender='trl'), speed=100.0),
+        cases.Result(replace(case, contender='trl', checkpointing='all'), speed=90.0),
+        cases.Result(replace(case, contender='unsloth'), problem='exit code 1; its last words: a | b'),
     ]
     lines = report.table(found).splitlines()[2:]
     assert lines[0] == '| tiny | lora | 64 | none | xtune | 120 | 2.0 | 1.000 | 6.0000 | 5.0000 | 9.0 |'
@@ -195,7 +196,7 @@ def test_peers_need_no_xtune(tool):
         tree = ast.parse((TOOLS / 'peers' / f'{name}.py').read_text('utf-8'))
         imported = [getattr(node, 'module', '') or '' for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
         imported += [alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names]
-        assert not any(one.partition('.')[0] in ('xtune', 'devices', 'mmengine') for one in imported), name
+        assert not any(one.partition('.')[0] in ('xtune', 'common', 'devices', 'mmengine') for one in imported), name
 
 
 def test_llamafactory_gets_what_makes_the_work_equal(tool, tmp_path):
@@ -208,6 +209,49 @@ def test_llamafactory_gets_what_makes_the_work_equal(tool, tmp_path):
     assert not {name for name in full if name.startswith('lora') or name == 'quantization_bit'}
 
 
+NO_RUN = '--models tiny --methods lora --lengths 16 --contenders bare --checkpointing none --steps 3 --minutes 0'
+
+
+def test_a_folder_that_cannot_be_written_is_named(tool, tmp_path, capsys):
+    (tmp_path / 'file').touch()
+    with pytest.raises(SystemExit) as stopped:
+        tool('benchmark_peers').main([str(tmp_path / 'file' / 'folder'), *NO_RUN.split()])
+    said = capsys.readouterr().err
+    assert stopped.value.code == 2 and 'folder cannot be written to' in said and 'name another folder' in said
+
+
+@pytest.mark.parametrize('line', ['{"case": {}}', '[]', '{"speed": 1.0', '7'])
+def test_results_that_are_none_are_named(tool, tmp_path, capsys, line):
+    (tmp_path / 'results.jsonl').write_text(line + '\n', encoding='utf-8')
+    with pytest.raises(SystemExit) as stopped:
+        tool('benchmark_peers').main([str(tmp_path), *NO_RUN.split(), '--resume'])
+    said = capsys.readouterr().err
+    assert stopped.value.code == 2 and 'results.jsonl is no list of results' in said and 'begin anew' in said
+
+
+def test_an_interrupted_call_keeps_what_was_done_and_goes_on_with_the_rest(tool, tmp_path, capsys, monkeypatch):
+    benchmark, given = tool('benchmark_peers'), [str(tmp_path), *NO_RUN.split()[:-2], '--checkpointing', 'none', 'all']
+    monkeypatch.setattr(benchmark, 'make', lambda args, folder: dict(device='CPU', torch='2'))
+    done, asked = tool('peers.cases').Result, []
+
+    def run(case, *_):
+        asked.append(case.checkpointing)
+        if asked == ['none', 'all']:
+            raise KeyboardInterrupt
+        return done(case, speed=10.0)
+
+    monkeypatch.setattr(benchmark.runs, 'run', run)
+    codes = []
+    for more in ([], ['--resume']):
+        with pytest.raises(SystemExit) as stopped:
+            benchmark.main([*given, *more])
+        codes.append(stopped.value.code)
+        with (tmp_path / 'results.jsonl').open('a', encoding='utf-8') as file:
+            file.write('{"case": {"model"')  # of a write that a full disk ended
+    assert codes == [130, 0] and asked == ['none', 'all', 'all'] and '--resume goes on' in capsys.readouterr().out
+    assert len(json.loads((tmp_path / 'benchmark.json').read_text('utf-8'))['runs']) == 2
+
+
 @pytest.mark.parametrize(
     'arguments',
     [
@@ -216,6 +260,7 @@ def test_llamafactory_gets_what_makes_the_work_equal(tool, tmp_path):
         ['--python', 'trl'],
         ['--python', f'peer={sys.executable}'],
         ['--steps', '1'],
+        ['--timeout', '0'],
     ],
     ids=lambda a: '='.join(a)[:20],
 )

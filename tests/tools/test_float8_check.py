@@ -1,6 +1,6 @@
 """tools/float8_check.py: its configs load, and its figures are those of the two bases. The runs need a GPU."""
 
-import importlib.util
+import importlib
 import sys
 
 import pytest
@@ -12,10 +12,9 @@ from xtune.config.presets import ROOT
 @pytest.fixture(scope='module')
 def tool():
     """The tool as a module."""
-    spec = importlib.util.spec_from_file_location('float8_check', ROOT.parent / 'tools' / 'float8_check.py')
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    sys.path.insert(0, str(ROOT.parent / 'tools'))
+    yield importlib.import_module('float8_check')
+    sys.path.remove(str(ROOT.parent / 'tools'))
 
 
 def test_gradients_of_the_first_step_are_nearly_those_on_bf16(tool, tiny_model, tmp_path):
@@ -34,10 +33,28 @@ def test_curves_are_compared_after_they_are_smoothed(tool):
     assert largest == pytest.approx(0.1) and average == pytest.approx(0.05)
     with pytest.raises(ValueError, match='9 steps make no curve'):
         tool.differences([1.0] * 9, [1.0] * 9)
+    with pytest.raises(ValueError, match='20 and 40 steps'):
+        tool.differences([1.0] * 20, [1.0] * 40)
 
 
-def test_without_a_gpu_it_says_what_it_needs(tool, monkeypatch):
+def test_too_few_steps_are_refused_before_they_are_trained(tool, capsys):
+    with pytest.raises(SystemExit):
+        tool.arguments(['model', '--steps', '9'])
+    assert '--steps 9: a point of a curve is the mean of 10 steps' in capsys.readouterr().err
+
+
+def test_options_that_make_no_sense_are_named_before_a_run(tool, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(tool, 'device_problem', lambda device: None)
+    monkeypatch.setattr(sys, 'argv', ['float8_check.py', 'model', '--out', str(tmp_path), '--set', 'sped.compile=1'])
+    with pytest.raises(SystemExit) as stopped:
+        tool.main()
+    said = capsys.readouterr().err
+    assert stopped.value.code == 2 and said.startswith('error: ') and 'speed' in said
+
+
+def test_without_a_gpu_it_says_what_it_needs(tool, monkeypatch, capsys):
     monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
     monkeypatch.setattr(sys, 'argv', ['float8_check.py', 'model'])
-    with pytest.raises(SystemExit, match='error: this needs a CUDA GPU'):
+    with pytest.raises(SystemExit) as stopped:
         tool.main()
+    assert stopped.value.code == 2 and 'error: this needs a CUDA GPU' in capsys.readouterr().err

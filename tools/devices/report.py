@@ -3,6 +3,8 @@
 from dataclasses import asdict
 from typing import Any
 
+from common.tables import markdown
+
 from .runs import Result
 
 # Steps whose losses are compared; later ones part by rounding.
@@ -18,13 +20,6 @@ COLUMNS = [
     'first loss',
     f'largest difference of the first {FIRST} losses, norms',
 ]
-
-
-def markdown(columns: list[str], rows: list[list[str]]) -> str:
-    """Return a Markdown table; a row that is too short is filled up with empty cells."""
-    lines = [columns, ['---'] * len(columns), *(row + [''] * (len(columns) - len(row)) for row in rows)]
-    text = (' | '.join(cell.replace('|', '/') for cell in line) for line in lines)
-    return ''.join(f'| {line} |\n' for line in text)
 
 
 def reference(result: Result, results: list[Result]) -> Result | None:

@@ -7,7 +7,8 @@ import json
 import sys
 from pathlib import Path
 
-from devices.material import make_model, make_rows, refusal
+from common.material import machine, make_model, make_rows, refusal
+from common.process import fail
 
 from .shapes import SHAPES
 
@@ -18,9 +19,9 @@ def main(wanted: dict) -> None:
 
     folder, models = Path(wanted['folder']), wanted['models']
     gpus = torch.cuda.device_count()
-    refused = refusal(gpus, 1, models == ['tiny'], '--models')
+    refused = refusal(gpus, 1, models == ['tiny'], '--models tiny')
     if refused:
-        sys.exit(refused)
+        fail(refused)
     for model in models:
         whole = folder / model / 'whole'
         if not whole.exists():
@@ -29,9 +30,7 @@ def main(wanted: dict) -> None:
             whole.touch()
         for length in wanted['lengths']:
             make_rows(folder / f'{model}_{length}.jsonl', wanted['rows'], length, SHAPES[model]['vocab_size'])
-    name = torch.cuda.get_device_name(0) if gpus else 'CPU'
-    machine = dict(device=name, torch=torch.__version__)
-    (folder / 'machine.json').write_text(json.dumps(machine), encoding='utf-8')
+    (folder / 'machine.json').write_text(json.dumps(machine()), encoding='utf-8')
 
 
 if __name__ == '__main__':

@@ -3,9 +3,9 @@
 from dataclasses import asdict
 from typing import Any
 
-from devices.report import markdown
+from common.tables import markdown
 
-from .runs import Result
+from .cases import Result
 
 COLUMNS = [
     'model',

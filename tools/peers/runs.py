@@ -1,4 +1,4 @@
-"""Which runs there are, each as a process of its own, and what came out."""
+"""Runs of contenders, each as a process of its own, and what came out."""
 
 import json
 import os
@@ -8,88 +8,17 @@ import statistics
 import subprocess
 import sys
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
-from devices.runs import WARM_UP, environment, flat, in_time, shared_options, why
+from common.configs import WARM_UP, flat, shared_options
+from common.process import environment, in_time, why
 
+from .cases import NO_MEMORY, OURS, Case, Result
 from .shapes import targets
 
-METHODS = ('lora', 'qlora', 'fp8_lora', 'full')
-CHECKPOINTING = ('auto', 'all', 'none', 'offload')
-OURS = ('xtune', 'bare')
-# The package that must be there, and what it can do: its methods, its ways of checkpointing.
-PEERS = {name: (METHODS[:2] + METHODS[3:], ('all', 'none')) for name in ('trl', 'llamafactory', 'unsloth')}
-CONTENDERS = (*OURS, *PEERS)
 # What a log says, by whomever, of a process that ran out of memory.
 SHORT = ('out of memory', 'outofmemory', 'does not fit into memory', 'memory ran out in a', 'memory ran out while')
-
-
-@dataclass(frozen=True)
-class Case:
-    """What a contender is to do: `batch` rows of `length` tokens in each of `steps` steps."""
-
-    model: str
-    method: str
-    length: int
-    checkpointing: str
-    contender: str
-    batch: int
-    steps: int
-
-    @property
-    def name(self) -> str:
-        """Name of its folder."""
-        start = f'{self.model}_{self.method}_{self.batch}x{self.length}_{self.checkpointing}_{self.steps}'
-        return f'{start}_{self.contender}'
-
-    @property
-    def work(self) -> tuple:
-        """What contenders have in common that do the same."""
-        return self.model, self.method, self.length, self.checkpointing, self.batch, self.steps
-
-
-@dataclass(frozen=True)
-class Result:
-    """Tokens/s, peak GiB of the process, first and last loss, seconds from the start of the process to the end of
-    the first step and to its own end, how many layers xtune recomputed at last ('3 of 32'); or what went wrong."""
-
-    case: Case
-    speed: float = 0.0
-    memory: float = 0.0
-    first_loss: float = 0.0
-    last_loss: float = 0.0
-    first_step: float = 0.0
-    seconds: float = 0.0
-    recomputed: str = ''
-    problem: str = ''
-
-    def to_json(self) -> str:
-        """Return it as one line."""
-        return json.dumps(asdict(self))
-
-    @classmethod
-    def from_json(cls, text: str) -> 'Result':
-        """Return what `to_json` wrote."""
-        found = json.loads(text)
-        return cls(**found | dict(case=Case(**found['case'])))
-
-
-def cases(
-    models: dict[str, list[str]], lengths: list[int], ways: list[str], contenders: list[str], batch: int, steps: int
-) -> list[Case]:
-    """Return the runs of `models` (name -> methods); those that do the same follow each other, xtune first.
-
-    A peer has no run of what it cannot do.
-    """
-    found = []
-    for model, methods in models.items():
-        for method, length, way in ((m, n, w) for m in methods for n in lengths for w in ways):
-            for name in contenders:
-                can, may = PEERS.get(name, (METHODS, CHECKPOINTING))
-                if method in can and way in may:
-                    found.append(Case(model, method, length, way, name, batch, steps))
-    return found
 
 
 def installed(contender: str, python: str) -> bool:
@@ -163,7 +92,7 @@ def read(case: Case, place: Path, code: int | None, began: float, seconds: float
     recomputed = ''.join(said[-1]) if said and case.contender in OURS else ''
     if not path.exists():
         short = any(sign in log.casefold() for sign in SHORT)
-        problem = 'out of memory' if short else why(code, place / 'log.txt')
+        problem = NO_MEMORY if short else why(code, place / 'log.txt')
         return Result(case, seconds=seconds, recomputed=recomputed, problem=problem)
     found = json.loads(path.read_text(encoding='utf-8'))
     ends = found['ends']

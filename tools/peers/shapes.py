@@ -1,6 +1,6 @@
 """The models that are compared, by shape, and what of them adapters reach."""
 
-from devices.material import EIGHT_B, TINY
+from common.material import EIGHT_B, TINY
 
 # Arguments of a config in transformers; Llama where no `model_type` stands.
 SHAPES = {

@@ -2,9 +2,13 @@
 
 import argparse
 import json
+import math
 import sys
 
 from .options import add_config, add_strategy, options_of
+
+# What is more is bytes, or MB.
+_MOST = 10_000
 
 
 def _add(parser: argparse.ArgumentParser) -> None:
@@ -17,9 +21,14 @@ def _add(parser: argparse.ArgumentParser) -> None:
 
 
 def _gb(text: str) -> float:
-    value = float(text)
-    if not 0 < value < 10_000:
-        raise argparse.ArgumentTypeError(f'GB of a card must be above 0, got {text}')
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 < value < _MOST:
+        raise argparse.ArgumentTypeError(
+            f'the memory of a card is a number of GB above 0 and below {_MOST:,}, got {text}'
+        )
     return value
 
 
@@ -33,7 +42,8 @@ def _run(args: argparse.Namespace) -> int:
     from rich.console import Console
 
     from ..models.device import best_device
-    from ..planning.report import CARDS, make_plan, show
+    from ..planning.report import CARDS, make_plan
+    from ..planning.show import show
 
     device = best_device()
     plan = make_plan(job, tuple(args.memory or CARDS), device if device.type == 'cuda' else None)

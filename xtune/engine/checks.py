@@ -10,7 +10,6 @@ from ..parallel import compatibility, sequence_check
 from ..parallel.world import World
 from ..parallel.zero import require_deepspeed
 from ..planning import refusal
-from ..registry import HOOKS, lookup
 from .zero_config import zero_config
 
 
@@ -51,15 +50,3 @@ def memory(job: Job, world: World, device: torch.device) -> None:
         return
     properties = torch.cuda.get_device_properties(device)
     refusal.check(job, least, properties.total_memory, properties.name)
-
-
-def hooks(job: Job) -> None:
-    """Look the user's hooks up.
-
-    Raises:
-        XtuneError: One is not registered.
-    """
-    for hook in job.runner.get('custom_hooks') or ():
-        name = hook.get('type') if isinstance(hook, dict) else None
-        if isinstance(name, str):
-            lookup(HOOKS, name)

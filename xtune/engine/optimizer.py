@@ -60,6 +60,9 @@ class StepOptimizer(OptimWrapper):
             del self.optimizer.found_inf
         return True
 
+    def close(self) -> None:
+        """Let go of what outlives the training; nothing here."""
+
 
 class ZeroOptimizer(StepOptimizer):
     """The same over DeepSpeed's engine, which clips and updates in one."""
@@ -93,6 +96,10 @@ class ZeroOptimizer(StepOptimizer):
 
     def zero_grad(self, **_: Any) -> None:
         """Do nothing: the engine does after its update."""
+
+    def close(self) -> None:
+        """Take the engine off the model."""
+        self.engine.close()
 
 
 def build_optimizer(job: Job, parameters: Iterable[torch.nn.Parameter], device: torch.device) -> StepOptimizer:

@@ -54,7 +54,7 @@ def train(config: Path, options: dict[str, Any], resume: str | bool = False, wor
     job = wire(load(config, options, check_types=True), config.stem)
     device = best_device(world.local_rank)
     checks.strategy(job, world, device)
-    checks.hooks(job)
+    hooks.given_hooks(job.runner.get('custom_hooks'))
     work_dir = writable(job.work_dir)
     meeting = Meeting(world) if world.size > 1 else None
     start = checkpoint_to_resume(work_dir, resume, meeting, world.restarts > 0)
@@ -64,27 +64,41 @@ def train(config: Path, options: dict[str, Any], resume: str | bool = False, wor
     summary.show(summary.data_lines(job, data))
     if meeting:
         meeting.wait_for_all('data are ready')
+    text = flatten(config, options)
     with meeting.group(device, job.strategy.timeout) if meeting else nullcontext():
-        set_random_seed(job.values.seed)  # adapters are initialised at random
-        with naming_shortage('loading the model'):
-            llm, dtype = build_spread(
-                job, device, meeting, lambda whole, dtype: summary.show(summary.model_lines(job, whole, dtype, device))
-            )
-        team = sequence_check.team_of(llm, dtype, device, job.strategy, job.values.max_length)
-        summary.show(summary.schedule_lines(job, data, world))
+        return _fine_tune(job, data, device, meeting, work_dir, text, start, world)
 
-        text = flatten(config, options)
-        if world.is_main:
-            files.sweep(work_dir)
-            if start is None:
-                put_aside(work_dir)
-            write_text(work_dir / f'{job.name}.py', text)
-        with naming_shortage('training'):
-            task = fast_task(job, llm, dtype, device, team, world)
-            runner = build_runner(job, data, task, device, text, start, world)
-            layers = layers_to_choose(llm)
-            summary.show(iter([('memory', activations(job, task, layers, world.size, lambda: widest(data)))]))
-            _train(runner, job, world)
+
+def _fine_tune(
+    job: Job,
+    data: TrainingData,
+    device: torch.device,
+    meeting: Meeting | None,
+    work_dir: Path,
+    text: str,
+    start: Path | None,
+    world: World,
+) -> int:
+    """Load the model and train it; a function of its own, so that neither outlives the process group."""
+    set_random_seed(job.values.seed)  # adapters are initialised at random
+    with naming_shortage('loading the model'):
+        llm, dtype = build_spread(
+            job, device, meeting, lambda whole, dtype: summary.show(summary.model_lines(job, whole, dtype, device))
+        )
+    team = sequence_check.team_of(llm, dtype, device, job.strategy, job.values.max_length)
+    summary.show(summary.schedule_lines(job, data, world))
+
+    if world.is_main:
+        files.sweep(work_dir)
+        if start is None:
+            put_aside(work_dir)
+        write_text(work_dir / f'{job.name}.py', text)
+    with naming_shortage('training'):
+        task = fast_task(job, llm, dtype, device, team, world)
+        runner = build_runner(job, data, task, device, text, start, world)
+        layers = layers_to_choose(llm)
+        summary.show(iter([('memory', activations(job, task, layers, world.size, lambda: widest(data)))]))
+        _train(runner, job, world)
     return _farewell(runner, job, world)
 
 
@@ -97,6 +111,7 @@ def _train(runner: TuneRunner, job: Job, world: World) -> None:
         runner.register_hook(hooks.AliveHook(watch.alive))
         with naming_lost_contact(job.strategy.timeout, job.work_dir):
             runner.train()
+    runner.optim_wrapper.close()
 
 
 def build_runner(
@@ -121,7 +136,7 @@ def build_runner(
         train_cfg=dict(type='xtune.StepLoop'),
         strategy=dict(type='xtune.Replicated', state=state),
         default_hooks=dict(timer=None, sampler_seed=None, logger=None, checkpoint=None),
-        custom_hooks=[*_hooks(job, data, metrics, state, info), *extra.pop('custom_hooks', ())],
+        custom_hooks=[*_hooks(job, data, metrics, state, info), *hooks.given_hooks(extra.pop('custom_hooks', None))],
         resume=str(start) if start else False,
         launcher='none',
         log_level='WARNING',

@@ -14,6 +14,7 @@ import torch.distributed as dist
 from tqdm import tqdm
 
 from ..errors import ConfigError
+from .ended import destroy_groups
 from .lost import LostProcess
 from .world import World
 
@@ -114,6 +115,8 @@ class Meeting:
     def group(self, device: torch.device, timeout: float, first_word: float = FIRST_WORD) -> Iterator[None]:
         """Have a process group of all processes: gloo between CPUs, nccl between GPUs.
 
+        What the block built must be out of reach when it ends: the group's threads end with the last reference to it.
+
         Args:
             device: The device of this process.
             timeout: Seconds after which a collective that is not joined by all ends the run.
@@ -135,7 +138,7 @@ class Meeting:
             self._first_word(device, first_word)
             yield
         finally:
-            dist.destroy_process_group()
+            destroy_groups()
 
     def _first_word(self, device: torch.device, seconds: float) -> None:
         self.store.set(f'calls/{self.world.rank}', '1')

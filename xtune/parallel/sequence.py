@@ -9,6 +9,7 @@ Everything but attention treats each token by itself, so a process never holds m
 Each process has the loss of its own targets; gradients are summed over all processes, as without.
 """
 
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -37,11 +38,19 @@ class Team:
     def __init__(self, llm: torch.nn.Module, size: int, timeout: float) -> None:
         from . import sequence_attention  # noqa: F401  registers it
 
-        self.group, _ = dist.new_subgroups(size, timeout=timedelta(seconds=timeout))
-        self.size, self.part = size, dist.get_rank(self.group)
+        group, _ = dist.new_subgroups(size, timeout=timedelta(seconds=timeout))
+        self._group = weakref.ref(group)  # torch has it; with a reference here it would outlive its destruction
+        self.size, self.part = size, dist.get_rank(group)
         self.model = base_of(llm)
         self.inner: str = self.model.config._attn_implementation
         self._attend_with(ATTENTION)
+
+    @property
+    def group(self) -> dist.ProcessGroup:
+        """Its process group, which is there until the run's groups are destroyed."""
+        group = self._group()
+        assert group is not None, 'the process groups of this run are destroyed'
+        return group
 
     def arguments(self, positions_BS: torch.Tensor) -> dict[str, Any]:
         """Return what the model's call takes beside its columns, of rows with these positions, for its attention."""

@@ -35,14 +35,20 @@ class Watch:
         self._read, self._write = socket.socketpair()
         self._write.setblocking(False)
         self._before = signal.set_wakeup_fd(self._write.fileno(), warn_on_full_buffer=False)
-        threading.Thread(target=self._listen, daemon=True).start()
+        self._over = threading.Event()
+        # A daemon: where __exit__ is never reached, it shall not hold up the end of the process.
+        self._listener = threading.Thread(target=self._listen, name='watch', daemon=True)
+        self._listener.start()
         self.alive()
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
         faulthandler.cancel_dump_traceback_later()
         signal.set_wakeup_fd(self._before)
+        self._over.set()
         self._write.close()
+        self._listener.join()
+        self._read.close()
         wrote = self._file.tell() or self.path.stat().st_size
         self._file.close()
         if not wrote:
@@ -59,7 +65,8 @@ class Watch:
             if signal.SIGTERM in signals:
                 asked, wait = time.monotonic(), self.grace + 3 * self._longest
                 while self._last < asked and time.monotonic() < asked + wait:
-                    time.sleep(0.1)
+                    if self._over.wait(0.1):  # the process left the loop, as it was asked to
+                        return
                 if self._last < asked:
                     faulthandler.dump_traceback(self._file)
                     os._exit(128 + signal.SIGTERM)

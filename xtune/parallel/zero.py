@@ -61,6 +61,12 @@ class ZeroEngine:
         norm = self.engine.get_global_grad_norm()
         return torch.as_tensor(float(norm) if norm is not None else float('nan'))
 
+    def close(self) -> None:
+        """Take DeepSpeed's hooks off the model: through them it would hold the engine and its groups for ever."""
+        with redirect_stdout(io.StringIO()):
+            self.engine.destroy()
+        _forget_groups()
+
     # What is trained, whole: each of these is called by every process.
 
     def weight(self, parameter: torch.nn.Parameter) -> torch.Tensor:
@@ -177,7 +183,7 @@ def partition(
 
 
 def _forget_groups() -> None:
-    """Let DeepSpeed forget the process groups of an earlier run in this process, which are gone."""
+    """Let DeepSpeed forget the process groups of a run in this process that is over."""
     from deepspeed.utils import groups
 
     groups._release_process_group_references(group=None)

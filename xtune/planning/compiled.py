@@ -1,21 +1,21 @@
 """Compiled layers counted without compiling them: what they keep and take is read from the graphs that would be.
 
 The halves of a layer's graph, forward and backward, are those that torch.compile makes: its decompositions, its passes
-over the joint graph, and its partitioner, which decides what is kept. This is the one place that asks for them.
+over the joint graph, and its partitioner, which decides what is kept.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import torch
-from functorch.compile import aot_function, min_cut_rematerialization_partition
 from torch.autograd.graph import saved_tensors_hooks
-from torch.fx import GraphModule, Node
-from torch.utils._pytree import tree_flatten, tree_unflatten
+from torch.fx import Node
 
 from ..models.recompute import keep, recompute
 from .fusion import Graph, root, value
+from .held import put, tensors_of
+from .internals import halved, takes_a_list, tree_flatten, tree_unflatten
 from .tracker import LiveBytes
 
 # What tracing raises where a layer decides by values, or changes its own weights.
@@ -50,21 +50,21 @@ class CountedGraphs:
         leaves, spec = tree_flatten((args, kwargs))
         places = [n for n, leaf in enumerate(leaves) if isinstance(leaf, torch.Tensor)]
         given = [leaves[n] for n in places]
-        own = list(_tensors(layer.__self__))
+        own = list(tensors_of(layer.__self__))
         weights = [tensor for *_, tensor in own]
         rest = tuple(repr(leaf) for leaf in leaves if not isinstance(leaf, torch.Tensor))
         key = (way, _kind(layer.__self__), rest, *map(_look, weights), *map(_look, given))
         if key not in self._made:
 
             def call(weights: list[torch.Tensor], tensors: list[torch.Tensor]) -> Any:
-                _put(own, weights)
+                put(own, weights)
                 for place, tensor in zip(places, tensors, strict=True):
                     leaves[place] = tensor
                 args, kwargs = tree_unflatten(leaves, spec)
                 return layer(*args, **kwargs)
 
             self._made[key] = self._traced(call, weights, given, way is recompute)
-            _put(own, weights)
+            put(own, weights)
             leaves.clear(), own.clear()  # `call` stays, and would hold them
         made = self._made[key]
         return way(layer, *args, **kwargs) if made is None else made(weights, given)
@@ -72,18 +72,12 @@ class CountedGraphs:
     def _traced(self, call: Callable, weights: list, given: list, recomputed: bool) -> Callable | None:
         """Return what stands for the compiled `call`; None: it has no graph."""
         freed: set[str] = set()
-
-        def parted(joint: GraphModule, inputs: Any, **more: Any) -> tuple[GraphModule, GraphModule]:
-            forward, backward = _parted(joint, inputs, recomputed, **more)
-            freed.update(Graph(forward).made())
-            return forward, backward
-
-        made = aot_function(
+        made = halved(
             call,
-            fw_compiler=lambda module, _: self._half(Graph(module)),
-            bw_compiler=lambda module, _: self._half(Graph(module, freed)),
-            partition_fn=parted,
-            decompositions=_decompositions(),
+            forward=lambda module: self._half(Graph(module)),
+            backward=lambda module: self._half(Graph(module, freed)),
+            seen=lambda module: freed.update(Graph(module).made()),
+            recomputed=recomputed,
         )
         # Whoever counts what is saved would count this call too.
         with self.meter.paused(), saved_tensors_hooks(_same, _same):
@@ -103,8 +97,7 @@ class CountedGraphs:
             given.clear()
             return [_result(node, known) for node in graph.returned]
 
-        run._boxed_call = True
-        return run
+        return takes_a_list(run)
 
 
 def _same(tensor: torch.Tensor) -> torch.Tensor:
@@ -133,60 +126,3 @@ def _result(node: Any, known: dict[Node, torch.Tensor]) -> Any:
     if start is node:
         return known[node]
     return known[start].as_strided(wanted.shape, wanted.stride(), wanted.storage_offset())
-
-
-def _tensors(module: torch.nn.Module) -> Iterator[tuple[dict, str, torch.Tensor]]:
-    """Yield where the tensors of a layer are held, under which name, and they; what hangs on one comes before it."""
-    for part in module.modules():
-        for held in (part._parameters, part._buffers):
-            for name, tensor in held.items():
-                if tensor is not None:
-                    yield from _hanging(tensor)
-                    yield held, name, tensor
-
-
-def _hanging(thing: Any) -> Iterator[tuple[dict, str, torch.Tensor]]:
-    """Yield the same of what bitsandbytes needs to read a weight."""
-    for name, other in vars(thing).items():
-        if isinstance(other, torch.Tensor):
-            yield vars(thing), name, other
-        elif type(other).__module__.startswith('bitsandbytes'):
-            yield from _hanging(other)
-
-
-def _put(own: list[tuple[dict, str, torch.Tensor]], weights: list[torch.Tensor]) -> None:
-    """Put `weights` in the places of a layer's own; what hangs on these hangs on those too."""
-    for (held, name, tensor), other in zip(own, weights, strict=True):
-        for key, thing in vars(tensor).items():
-            vars(other).setdefault(key, thing)
-        held[name] = other
-
-
-def _decompositions() -> dict:
-    from torch._inductor.decomposition import select_decomp_table
-
-    return select_decomp_table()
-
-
-def _parted(joint: GraphModule, inputs: Any, recomputed: bool, **more: Any) -> tuple[GraphModule, GraphModule]:
-    from torch._guards import detect_fake_mode
-    from torch._inductor.fx_passes.joint_graph import joint_graph_passes
-    from torch._inductor.virtualized import V
-
-    if recomputed:
-        _mark(joint)
-    with V.set_fake_mode(detect_fake_mode(inputs)):
-        joint = joint_graph_passes(joint)
-        return min_cut_rematerialization_partition(joint, inputs, compiler='inductor', **more)
-
-
-def _mark(joint: GraphModule) -> None:
-    """Mark the forward half as torch.compile marks what is within `checkpoint`."""
-    from torch.utils.checkpoint import CheckpointPolicy
-
-    later = set()
-    for node in joint.graph.nodes:
-        if 'tangents' in node.name or later.intersection(node.all_input_nodes):
-            later.add(node)
-        elif node.op == 'call_function':
-            node.meta['recompute'], node.meta['ac_graph_id'] = CheckpointPolicy.PREFER_RECOMPUTE, 0

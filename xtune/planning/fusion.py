@@ -10,8 +10,8 @@ from typing import Any
 
 import torch
 from torch.fx import GraphModule, Node
-from torch.utils._pytree import tree_leaves
 
+from .internals import is_operation, name_of, tree_leaves
 from .tracker import GRAIN, inside
 
 _aten = torch.ops.aten
@@ -57,9 +57,9 @@ def _is_view(node: Node) -> bool:
 
 def _is_fused(node: Node) -> bool:
     """Tell whether the result of `node` is computed where it is read, as far as the node itself says."""
-    if node.op != 'call_function' or not isinstance(node.target, torch._ops.OpOverload):
+    if node.op != 'call_function' or not is_operation(node.target):
         return False
-    name = node.target._schema.name.partition('::')[2]
+    name = name_of(node.target).partition('::')[2]
     return torch.Tag.pointwise in node.target.tags or name in _MADE | _MADE_LIKE or name == 'convert_element_type'
 
 
@@ -67,7 +67,7 @@ def _is_product(node: Node) -> bool:
     """Tell whether `node` is a kernel of its own, which reads from memory."""
     if node.op != 'call_function' or _is_view(node) or _is_fused(node):
         return False
-    return not isinstance(node.target, torch._ops.OpOverload) or torch.Tag.reduction not in node.target.tags
+    return not is_operation(node.target) or torch.Tag.reduction not in node.target.tags
 
 
 class Graph:
@@ -136,4 +136,4 @@ class Graph:
 
 
 def _inside(node: Node) -> int:
-    return inside(node.target, tuple(map(value, node.args))) if hasattr(node.target, '_schema') else 0
+    return inside(node.target, tuple(map(value, node.args))) if is_operation(node.target) else 0

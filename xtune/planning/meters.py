@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
-from torch._subclasses.fake_tensor import FakeTensorMode
 
 from ..engine.optimizer import StepOptimizer
+from .internals import FakeTensorMode
 from .tracker import LiveBytes
 
 

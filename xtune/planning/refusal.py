@@ -10,7 +10,8 @@ import torch
 
 from ..config.wire import Job
 from ..errors import ModelError
-from .frame import adapted, frame, model_config, packed_bytes
+from .filling import packed_bytes
+from .frame import adapted, frame, model_config
 from .states import StandIn
 
 GIB = 2**30

@@ -1,11 +1,9 @@
-"""What `xtune plan` says: as JSON, and as a table to read."""
+"""A plan: what a run needs, here and on cards of other sizes."""
 
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from rich.console import Console
-from rich.table import Table
 
 from ..config.wire import Job
 from ..models.float8_checks import device_problem, float8_of
@@ -33,7 +31,7 @@ class Card:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run needs. `here` was measured on this machine's GPU, if it has one."""
+    """What a run needs. `here` was measured on this machine's GPU, if it has one; `lacks` is what that lacks for it."""
 
     job: Job
     size: Size
@@ -42,6 +40,7 @@ class Plan:
     gpu: str | None
     gpu_bytes: int | None
     cards: tuple[Card, ...]
+    lacks: str | None = None
 
     @property
     def sliced(self) -> bool:
@@ -116,13 +115,14 @@ def make_plan(job: Job, cards: tuple[float, ...], device: torch.device | None) -
         ModelError: The model cannot be built from its config.json, or not be counted.
     """
     planner = Planner(job)
-    gpu = gpu_bytes = here = None
+    gpu = gpu_bytes = here = lacks = None
     limit = 0.0
     if device is not None:
         properties = torch.cuda.get_device_properties(device)
         gpu, gpu_bytes = properties.name, properties.total_memory
         limit = room(gpu_bytes / GIB)
-        if float8_of(job) is None or device_problem(device) is None:
+        lacks = device_problem(device) if float8_of(job) else None
+        if lacks is None:
             here = planner.measured(job, device, limit)
     counted = planner.counted(job, limit)
     found = []
@@ -130,73 +130,4 @@ def make_plan(job: Job, cards: tuple[float, ...], device: torch.device | None) -
         fit = planner.first_fit(room(gb))
         options = None if fit is None else fit[0].options
         found.append(Card(gb, options == (), options, fit and fit[1].peak, fit and fit[1].recomputed))
-    return Plan(job, planner.size(), counted, here, gpu, gpu_bytes, tuple(found))
-
-
-def show(plan: Plan, console: Console) -> None:
-    """Print a plan for a person."""
-    best, job, schedule = plan.best, plan.job, plan.job.schedule
-    table = Table(box=None, show_header=False, pad_edge=False)
-    trained = f'{plan.size.trained / 1e6:,.1f} M of {plan.size.parameters / 1e6:,.0f} M parameters are trained'
-    table.add_row('run', f'{job.values.base_model}: {trained}')
-    tokens = f'{schedule.batch_size} x {job.values.max_length:,} tokens in a forward pass, {schedule.accumulate} a step'
-    recomputed = f'activations recomputed in {best.recomputed} of {plan.size.layers} layers'
-    table.add_row('', f'{tokens}, {recomputed} (checkpointing={job.values.checkpointing})')
-    table.add_row('frozen', f'{_gib(best.frozen)} of weights')
-    table.add_row('trained', f'{_gib(best.held - best.frozen)}: weights, float32 masters, state of the optimizer')
-    table.add_row('gradients', _gib(best.gradients))
-    table.add_row('activations', f'{_gib(best.kept)} between forward and backward pass')
-    how = f'measured on slices on {plan.gpu}' if plan.here else 'counted on slices, operation by operation'
-    table.add_row('[bold]peak', f'[bold]{_gib(best.peak)}[/] on one device, at {_WHERE[best.where]}; {how}')
-    speed = 'unknown without a GPU' if best.speed is None else f'{best.speed:,.0f} tokens/s, rows full'
-    table.add_row('speed', speed if best.seconds is None else f'{speed}; {best.seconds:,.2f} s a step')
-    table.add_row('host', f'about {_gib(plan.host())} of memory while loading')
-    disk = plan.disk()
-    each = f'{_gib(disk["checkpoint"])} a checkpoint' + f', {_gib(disk["adapter"])} its adapter' * bool(disk['adapter'])
-    total = (
-        'all are kept' if disk['total'] is None else f'{_gib(disk["total"])} at most with keep={job.checkpoint.keep}'
-    )
-    table.add_row('disk', f'{each}; {total}')
-    if plan.sliced:
-        name = job.strategy.name
-        table.add_row(
-            'strategy', f'{name} slices this over its devices; the figures are those of one that has it whole'
-        )
-    if plan.fits_here is not None:
-        verdict = 'fits' if plan.fits_here else '[bold]does not fit[/]'
-        table.add_row('this GPU', f'{verdict}: {plan.gpu}, {_gib(plan.gpu_bytes)}')
-    console.print(table)
-    console.print()
-    console.print(_cards(plan))
-    console.print(
-        f'A card of N GB gives a run {room(1) / GIB:.0%} of N GiB, of which CUDA takes {_gib(CONTEXT)}.', style='dim'
-    )
-
-
-_WHERE = {
-    'forward': 'the end of the forward pass and the loss',
-    'backward': 'the backward pass',
-    'ends': 'the backward pass of the embedding',
-    'clip': 'the clipping of gradients',
-    'step': "the optimizer's update",
-}
-
-
-def _cards(plan: Plan) -> Table:
-    table = Table(box=None, pad_edge=False)
-    for title in ('card', 'fits', 'peak', 'recomputed', 'with'):
-        table.add_column(title, justify='right' if title in ('card', 'peak', 'recomputed') else 'left')
-    for card in plan.cards:
-        if card.peak is None:
-            table.add_row(
-                f'{card.gb:g} GB', 'no', '', '', 'nothing tried fits: take several devices (--strategy fsdp2)'
-            )
-        else:
-            word = 'yes' if card.fits else 'no, but'
-            table.add_row(f'{card.gb:g} GB', word, _gib(card.peak), f'{card.recomputed} layers', ' '.join(card.options))
-    return table
-
-
-def _gib(count: float) -> str:
-    gib = count / GIB
-    return f'{gib:,.2f} GiB' if gib < 10 else f'{gib:,.1f} GiB'
+    return Plan(job, planner.size(), counted, here, gpu, gpu_bytes, tuple(found), lacks)

@@ -26,7 +26,8 @@ from ..models.quiet import quiet
 from ..parallel.world import ALONE
 from .attention import is_packed
 from .compiled import CountedGraphs
-from .frame import adapted, fill
+from .filling import fill
+from .frame import adapted
 from .meters import Counter, CudaMeter, Marked, Meter, Phase, without_values
 from .states import counted_optimizer, make_state
 

@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
+
+from .internals import TorchDispatchMode, name_of, storage_key, tree_leaves
 
 # The allocator of CUDA hands out multiples of this.
 GRAIN = 512
@@ -41,7 +41,7 @@ class LiveBytes(TorchDispatchMode):
         self.took(inside(func, args))
         for leaf in tree_leaves(out):
             if isinstance(leaf, torch.Tensor):
-                self._note(leaf.untyped_storage(), None if func.is_view else func)
+                self._note(leaf, None if func.is_view else func)
         return out
 
     def took(self, more: int) -> None:
@@ -57,8 +57,8 @@ class LiveBytes(TorchDispatchMode):
         finally:
             self.__enter__()
 
-    def _note(self, storage: torch.UntypedStorage, func: Any) -> None:
-        key = storage._cdata
+    def _note(self, tensor: torch.Tensor, func: Any) -> None:
+        storage, key = tensor.untyped_storage(), storage_key(tensor)
         if key not in self._written_by:
             size = -(-storage.nbytes() // self.grain) * self.grain
             self.now += size
@@ -77,7 +77,7 @@ class LiveBytes(TorchDispatchMode):
         if func is _aten._local_scalar_dense.default:
             return {torch.bool: True}.get(args[0].dtype, 1.0 if args[0].is_floating_point() else 1)
         if func in (_aten.equal.default, _aten.is_nonzero.default):
-            writers = [self._written_by.get(t.untyped_storage()._cdata) for t in args]
+            writers = [self._written_by.get(storage_key(t)) for t in args]
             return len(set(writers)) == 1
         if func is _aten.nonzero.default:
             return args[0].new_empty((args[0].numel(), args[0].dim()), dtype=torch.int64)
@@ -90,7 +90,7 @@ def inside(func: Any, args: tuple) -> int:
     4-bit products of more than a few rows unpack the weight; the backward pass of attention adds up the gradient of
     the queries in float32.
     """
-    name = func._schema.name
+    name = name_of(func)
     if name == 'bitsandbytes::gemm_4bit':
         return args[0].element_size() * args[2][0] * args[2][1]
     if name.startswith('aten::_scaled_dot_product') and name.endswith('backward'):

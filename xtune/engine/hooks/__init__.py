@@ -3,8 +3,17 @@
 from .alive import AliveHook
 from .chat_samples import ChatSamplesHook
 from .checkpoint import CheckpointHook
+from .given import given_hooks
 from .plot import LossCurveHook
 from .progress import ProgressHook
 from .validation import ValidationHook
 
-__all__ = ['AliveHook', 'ChatSamplesHook', 'CheckpointHook', 'LossCurveHook', 'ProgressHook', 'ValidationHook']
+__all__ = [
+    'AliveHook',
+    'ChatSamplesHook',
+    'CheckpointHook',
+    'LossCurveHook',
+    'ProgressHook',
+    'ValidationHook',
+    'given_hooks',
+]

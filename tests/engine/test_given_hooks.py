@@ -1,0 +1,70 @@
+"""The user's hooks: found by name in every registry, checked before anything slow, and built as they were checked."""
+
+import json
+
+import pytest
+from mmengine.hooks import EMAHook, EmptyCacheHook, Hook
+
+from xtune.engine.hooks import given_hooks
+from xtune.errors import ConfigError
+
+MINE = """
+from mmengine.hooks import Hook
+from xtune.registry import HOOKS
+
+@HOOKS.register_module(force=True)
+class Noting(Hook):
+    def __init__(self, path):
+        self.path = path
+
+    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+        with open(self.path, 'a') as file:
+            file.write(f'{batch_idx}\\n')
+"""
+
+
+@pytest.mark.parametrize(
+    'kind', ['EmptyCacheHook', 'mmengine.EmptyCacheHook', 'mmengine.hooks.EmptyCacheHook', EmptyCacheHook]
+)
+def test_a_hook_of_mmengine_needs_no_scope(kind):
+    settings = dict(after_iter=True, priority='LOW')
+    assert given_hooks([dict(type=kind, **settings)]) == [dict(type=EmptyCacheHook, **settings)]
+
+
+def test_hooks_that_are_built_stay_and_none_are_none():
+    hook = Hook()
+    assert given_hooks((hook,)) == [hook] and given_hooks(None) == []
+
+
+@pytest.mark.parametrize(
+    ('hooks', 'said'),
+    [
+        ([dict(type='EMAHok')], 'no hook is registered as `EMAHok`; did you mean `EMAHook`'),
+        ([dict(type='mmengine.EMAHok')], 'did you mean `EMAHook`'),
+        ([dict(type='xtune.EMAHook')], 'did you mean `EMAHook`'),
+        ([dict(type='')], 'no hook is registered as ``'),
+        ([dict(type='ProgressHook')], r'custom_hooks\[0\]: ProgressHook needs `metrics`; needs `every_steps`'),
+        ([Hook(), dict(type='EmptyCacheHook', after=1)], r'\[1\]: EmptyCacheHook has no argument `after`; did you'),
+        ([dict(type='EMAHook')], r'EMAHook keeps what it does in checkpoints \(before_save_checkpoint\).*leave it out'),
+        ([EMAHook()], 'EMAHook keeps what it does'),
+        ([dict(type=dict)], 'dict is no subclass of mmengine.hooks.Hook'),
+        ([dict(momentum=1)], 'must be a dict with `type`'),
+        (['EMAHook'], "must be a dict with `type`.*got 'EMAHook'"),
+        (dict(type='EMAHook'), 'is a list of hooks'),
+    ],
+)
+def test_what_is_no_hook_is_refused(hooks, said):
+    with pytest.raises(ConfigError, match=said):
+        given_hooks(hooks)
+
+
+def test_names_of_either_registry_run(make_config, xtune, tmp_path, monkeypatch):
+    (tmp_path / 'noting_hook.py').write_text(MINE, encoding='utf-8')
+    monkeypatch.syspath_prepend(tmp_path)
+    hooks = [dict(type='Noting', path=str(tmp_path / 'noted')), dict(type='EmptyCacheHook')]
+    options = {'custom_imports': ['noting_hook'], 'runner': {'custom_hooks': hooks}, 'schedule.max_steps': 2}
+    code, _, err = xtune('train', make_config(**options))
+    assert code == 0, err
+    assert (tmp_path / 'noted').read_text() == '0\n1\n'
+    rows = map(json.loads, (tmp_path / 'run' / 'metrics.jsonl').read_text('utf-8').splitlines())
+    assert sum('loss' in row for row in rows) == 2

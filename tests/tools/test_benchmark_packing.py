@@ -1,0 +1,45 @@
+"""tools/benchmark_packing.py: a small run of it, and what makes it fail."""
+
+import importlib
+import math
+import sys
+from pathlib import Path
+
+import pytest
+
+TOOLS = Path(__file__).parents[2] / 'tools'
+
+
+@pytest.fixture(scope='module')
+def tool():
+    """The tool as a module."""
+    sys.path.insert(0, str(TOOLS))
+    yield importlib.import_module('benchmark_packing')
+    sys.path.remove(str(TOOLS))
+
+
+def test_both_ways_of_packed_rows_have_one_loss(tool, capsys, monkeypatch):
+    monkeypatch.setattr('torch.cuda.is_available', lambda: False)
+    assert tool.main('--shape tiny --rows 1 --width 64 --longest 32 --steps 2'.split()) == 0
+    rows = [line.split() for line in capsys.readouterr().out.splitlines() if line.startswith(('mask', 'varlen'))]
+    assert [row[0] for row in rows] == ['mask', 'varlen'] and rows[0][-1] == rows[1][-1]
+    assert all(float(row[2].replace(',', '')) > 0 for row in rows)
+
+
+def test_losses_that_are_apart_or_not_finite_fail(tool):
+    assert not tool.differ([6.25, 6.26])
+    assert tool.differ([6.25, 6.4]) and tool.differ([6.25, math.nan]) and tool.differ([math.nan] * 2)
+
+
+@pytest.mark.parametrize('wrong', ['--rows 0', '--width 7', '--longest 0', '--steps 1'])
+def test_sizes_that_make_no_rows_are_refused(tool, capsys, wrong):
+    with pytest.raises(SystemExit) as stopped:
+        tool.arguments(wrong.split())
+    assert stopped.value.code == 2 and f'{wrong}: give at least' in capsys.readouterr().err
+
+
+def test_a_large_model_needs_a_gpu(tool, capsys, monkeypatch):
+    monkeypatch.setattr('torch.cuda.device_count', lambda: 0)
+    with pytest.raises(SystemExit) as stopped:
+        tool.main([])
+    assert stopped.value.code == 2 and 'add --shape tiny' in capsys.readouterr().err

@@ -1,0 +1,89 @@
+"""tools/plan_check.py: what it judges, what it refuses, and the runs that it makes."""
+
+import importlib
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from xtune.config.load import load
+from xtune.config.wire import wire
+
+TOOLS = Path(__file__).parents[2] / 'tools'
+
+
+@pytest.fixture(scope='module')
+def tool():
+    """Return a function that imports a module of the tool."""
+    sys.path.insert(0, str(TOOLS))
+    yield lambda name: importlib.import_module(name)
+    sys.path.remove(str(TOOLS))
+
+
+GOOD = dict(name='run', judged=True, planned=10.4, counted=9.1, peak=10.0, planned_speed=1100.0, speed=1000.0)
+
+
+def test_figures_that_are_near_pass(tool):
+    check = tool('plan_check')
+    assert not check.misses(GOOD)
+    cells = ['run', '10.40', '9.10', '10.00', '1.040', '0.910', '1,100', '1,000', '1.100']
+    assert check.row(GOOD) == cells and len(cells) == len(check.COLUMNS)
+
+
+@pytest.mark.parametrize(
+    'wrong',
+    [
+        dict(planned=10.6),
+        dict(planned=None),
+        dict(counted=8.9),
+        dict(peak=None),
+        dict(peak=0.0),
+        dict(planned_speed=800.0),
+        dict(planned_speed=None),
+        dict(speed=float('nan')),
+    ],
+    ids=str,
+)
+def test_figures_that_are_far_or_missing_do_not(tool, wrong):
+    check = tool('plan_check')
+    assert check.misses(GOOD | wrong) and len(check.row(GOOD | wrong)) == len(check.COLUMNS)
+    assert not check.misses(GOOD | wrong | dict(judged=False))
+
+
+@pytest.mark.parametrize('number', ['8', '-1'])
+def test_a_run_that_is_not_there_is_named(tool, capsys, number):
+    with pytest.raises(SystemExit) as stopped:
+        tool('plan_check').arguments(['folder', '--cases', number])
+    assert stopped.value.code == 2 and f'--cases {number}: there are runs 0 to 7' in capsys.readouterr().err
+
+
+def test_without_a_gpu_it_asks_for_tiny_models(tool, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr('torch.cuda.device_count', lambda: 0)
+    with pytest.raises(SystemExit) as stopped:
+        tool('plan_check').main([str(tmp_path / 'out')])
+    assert stopped.value.code == 2 and 'add --tiny' in capsys.readouterr().err and not (tmp_path / 'out').exists()
+
+
+def test_configs_say_what_the_cases_do(tool, tmp_path):
+    cases = tool('plans.cases')
+    assert len({case.name for case in cases.CASES}) == len(cases.CASES)
+    assert {case.method for case in cases.chosen(None, tiny=True)} == {'lora', 'qlora', 'full'}
+    for case in (*cases.chosen([0, 2, 6], tiny=True), cases.CASES[7]):
+        path = tmp_path / 'run.py'
+        path.write_text(cases.config(case, tmp_path), encoding='utf-8')
+        job = wire(load(path, {}, check_types=True), 'run')
+        assert (job.schedule.batch_size, job.schedule.accumulate) == (case.batch, case.accumulate)
+        assert (job.values.checkpointing, job.values.max_length) == (case.recomputed, case.length)
+        assert job.speed.compile == case.compile and (job.values.packing != 'none') == case.pack
+        assert job.schedule.max_steps == cases.STEPS and job.checkpoint.every_epochs is None
+        rows = cases.rows_of(case, tmp_path)
+        assert len(rows.read_text('utf-8').splitlines()) >= cases.STEPS * case.batch * case.accumulate
+
+
+@pytest.mark.slow
+def test_tiny_runs_are_planned_and_done(tmp_path):
+    command = [sys.executable, str(TOOLS / 'plan_check.py'), str(tmp_path / 'out'), '--tiny', '--cases', '0']
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0 and '| lora 32k 2 x 128 all |' in done.stdout, done.stderr
+    assert (tmp_path / 'out' / 'results.json').is_file()

@@ -1,0 +1,1 @@
+"""Parts of tools/plan_check.py."""
