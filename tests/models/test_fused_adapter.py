@@ -8,9 +8,9 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from xtune.models.adapted_product import packed, unpacked
 from xtune.models.fused_adapter import fuse_adapters, has_functions
 from xtune.models.recompute import Recomputation
+from xtune.models.unpacking import packed, unpacked
 
 IDS = torch.arange(48).view(2, 24)
 # A backend of torch.compile that takes the graphs apart as inductor does, and compiles no kernels.
@@ -92,7 +92,7 @@ def test_compiled_they_are_the_same_and_the_last_product_is_not_recomputed(base,
     assert apart(gradients(llm), wanted) < 1e-5
     with torch.profiler.profile() as profile:
         gradients(llm)
-    products = sum(event.name == 'xtune::adapted_product' for event in profile.events())
+    products = sum(event.name == 'xtune::adapted_forward' for event in profile.events())
     assert products == 14 + 6 * count  # 7 in each of two layers
 
 

@@ -9,6 +9,7 @@ from transformers import BitsAndBytesConfig, LlamaConfig, LlamaForCausalLM
 
 from xtune.models.fused_adapter import fuse_adapters, has_functions
 from xtune.models.recompute import Recomputation
+from xtune.models.unpacking import by_kernel, packed
 
 pytestmark = pytest.mark.gpu
 
@@ -66,3 +67,18 @@ def test_gradients_are_those_of_float32(base, count, tmp_path):
     layers.set(count)
     layers.compile()
     assert torch.nn.functional.cosine_similarity(gradients(fused), exact, dim=0) > 0.999
+
+
+@pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float32])
+@pytest.mark.parametrize('kind', ['nf4', 'fp4'])
+@pytest.mark.parametrize('nested', [False, True])
+def test_the_kernel_unpacks_as_bitsandbytes_does(nested, kind, dtype):
+    from bitsandbytes.functional import dequantize_4bit, quantize_4bit
+
+    values = torch.randn(328, 520, device='cuda', dtype=dtype)
+    weight = torch.nn.Parameter(torch.empty(0), requires_grad=False)
+    weight.data, weight.quant_state = quantize_4bit(values, compress_statistics=nested, quant_type=kind)
+    parts, layout, found_kind = packed(weight)
+    assert found_kind == kind
+    wanted = dequantize_4bit(weight.data, weight.quant_state)
+    torch.testing.assert_close(by_kernel(parts, layout, dtype), wanted, rtol=2**-8, atol=0)

@@ -8,16 +8,13 @@ them as they are, and leaves one out of what is computed again if nothing needs 
 Legend: T tokens, I inputs, O outputs, R the rank r.
 """
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn.functional import linear
 
-# Of a weight: [O, I, values in a block, scales in a block], 0 where there are no blocks. Never empty: torch takes an
-# empty list for one of tensors.
-Layout = Sequence[int]
+from .unpacking import unpacked
 
 
 def adapted_product(
@@ -35,7 +32,7 @@ def adapted_product(
 
     Args:
         x: Input [..., I]; all that is computed with has its type.
-        parts: The frozen weight [O, I], or what it is packed into, see `packed`.
+        parts: The frozen weight [O, I], or what it is packed into, see `unpacking`.
         layout, kind: How it is packed.
         bias_O: Frozen, or None.
         down_RI: A.
@@ -53,37 +50,6 @@ def adapted_product(
     return out_TO.view(*x.shape[:-1], out_TO.shape[-1])
 
 
-def packed(weight: Tensor) -> tuple[list[Tensor], list[int], str] | None:
-    """Return the parts, layout and kind of a weight, which bitsandbytes may have packed to 4 bits; None: in a form for
-    chat on CPUs."""
-    state = getattr(weight, 'quant_state', None)
-    if state is None:
-        return [weight], [*weight.shape, 0, 0], ''
-    if getattr(state, 'packing_format_for_cpu', False):
-        return None
-    parts, layout = [weight.detach(), state.absmax], [*state.shape, state.blocksize, 0]
-    if state.nested:
-        parts += [state.state2.absmax, state.state2.code, state.offset]
-        layout[-1] = state.state2.blocksize
-    return parts, layout, state.quant_type
-
-
-def unpacked(parts: list[Tensor], layout: Layout, kind: str, dtype: torch.dtype) -> Tensor:
-    """Return the weight [O, I] in `dtype`."""
-    if not kind:
-        return parts[0]
-    from bitsandbytes.functional import QuantState, dequantize_4bit
-
-    weight, absmax, *nested = parts
-    *shape, block, block_of_scales = layout
-    inner, offset = None, None
-    if nested:
-        inner = QuantState(absmax=nested[0], code=nested[1], blocksize=block_of_scales, dtype=torch.float32)
-        offset = nested[2]
-    state = QuantState(absmax, torch.Size(shape), None, block, kind, dtype, offset, inner)
-    return dequantize_4bit(weight, state)
-
-
 def _adapted(
     x_TI: Tensor,
     parts: list[Tensor],
@@ -91,9 +57,7 @@ def _adapted(
     kind: str,
     bias_O: Tensor | None,
     low_TR: Tensor,
-    down_RI: Tensor | None,
     up_OR: Tensor,
-    scale: float,
 ) -> Tensor:
     weight_OI = unpacked(parts, layout, kind, x_TI.dtype)
     return linear(x_TI, weight_OI, bias_O).addmm_(low_TR, up_OR.t())
@@ -112,37 +76,47 @@ def _slope(
     return found_TI if down_RI is None else found_TI.addmm_(low_slope_TR, down_RI)
 
 
-def _keep(ctx: Any, inputs: tuple, output: Tensor) -> None:
-    x_TI, parts, ctx.layout, ctx.kind, _, low_TR, down_RI, up_OR, ctx.scale = inputs
-    # Only A needs x again, and it is not ours to change where the adapter has an input of its own.
-    ctx.save_for_backward(None if down_RI is None else x_TI, low_TR, down_RI, up_OR, *parts)
+class _Adapted(torch.autograd.Function):
+    """The gradients of the operation; those of x and A also through `low`, if A is given."""
+
+    @staticmethod
+    def forward(ctx: Any, x_TI: Tensor, *rest: Any) -> Tensor:
+        layout, kind, _, low_TR, down_RI, up_OR, scale, *parts = rest
+        ctx.layout, ctx.kind, ctx.scale = layout, kind, scale
+        # Only A needs x again, and it is not ours to change where the adapter has an input of its own.
+        ctx.save_for_backward(None if down_RI is None else x_TI, low_TR, down_RI, up_OR, *parts)
+        return torch.ops.xtune.adapted_forward(x_TI, parts, *rest[:4], up_OR)
+
+    @staticmethod
+    def backward(ctx: Any, slope_TO: Tensor) -> tuple:
+        x_TI, low_TR, down_RI, up_OR, *parts = ctx.saved_tensors
+        low_slope_TR, x, down = slope_TO @ up_OR, None, None
+        through_TR = None if down_RI is None else low_slope_TR * ctx.scale
+        if ctx.needs_input_grad[0]:
+            x = torch.ops.xtune.adapted_slope(slope_TO, parts, ctx.layout, ctx.kind, through_TR, down_RI)
+        if down_RI is not None:
+            low_slope_TR, down = None, through_TR.t() @ x_TI
+        return x, None, None, None, low_slope_TR, down, slope_TO.t() @ low_TR, None, *(None for _ in parts)
 
 
-def _backward(ctx: Any, slope_TO: Tensor) -> tuple:
-    x_TI, low_TR, down_RI, up_OR, *parts = ctx.saved_tensors
-    low_slope_TR = slope_TO @ up_OR
-    up = slope_TO.t() @ low_TR
-    through_TR = low_slope_TR * ctx.scale
-    x, down = None, None
-    if ctx.needs_input_grad[0]:
-        x = torch.ops.xtune.adapted_slope(
-            slope_TO, parts, ctx.layout, ctx.kind, None if down_RI is None else through_TR, down_RI
-        )
-    if down_RI is not None:
-        down = through_TR.t() @ x_TI
-    return x, [None] * len(parts), None, None, None, None if down_RI is not None else low_slope_TR, down, up, None
-
-
-# Not `custom_op`, which takes 50 us a call: small models have hundreds of calls in a step of a tenth of a second.
+# Not `custom_op`, and gradients below the operation that is differentiable: both would take 50 us a call, and a step of
+# a tenth of a second has hundreds of calls in a small model.
 _LIBRARY = torch.library.Library('xtune', 'FRAGMENT')
 _PACKED = 'Tensor[] parts, int[] layout, str kind'
-_LIBRARY.define(
-    f'adapted_product(Tensor x, {_PACKED}, Tensor? bias, Tensor low, Tensor? down, Tensor up, float scale) -> Tensor'
-)
-_LIBRARY.define(f'adapted_slope(Tensor slope, {_PACKED}, Tensor? low_slope, Tensor? down) -> Tensor')
-for _name, _function, _width in (('adapted_product', _adapted, 0), ('adapted_slope', _slope, 1)):
-    _LIBRARY.impl(_name, _function, 'CompositeExplicitAutograd')
+_OPERATIONS = {
+    'adapted_product': f'Tensor x, {_PACKED}, Tensor? bias, Tensor low, Tensor? down, Tensor up, float scale',
+    'adapted_forward': f'Tensor x, {_PACKED}, Tensor? bias, Tensor low, Tensor up',
+    'adapted_slope': f'Tensor slope, {_PACKED}, Tensor? low_slope, Tensor? down',
+}
+for _name, _arguments in _OPERATIONS.items():
+    _LIBRARY.define(f'{_name}({_arguments}) -> Tensor')
+_LIBRARY.impl('adapted_product', lambda x, parts, *rest: _Adapted.apply(x, *rest, *parts), 'Autograd')
+_LIBRARY.impl('adapted_product', lambda *all: _adapted(*all[:6], all[7]), 'CompositeExplicitAutograd')
+_LIBRARY.impl('adapted_forward', _adapted, 'CompositeExplicitAutograd')
+_LIBRARY.impl('adapted_slope', _slope, 'CompositeExplicitAutograd')
+for _name in _OPERATIONS:
     torch.library.register_fake(
-        f'xtune::{_name}', lambda x, parts, layout, *_, at=_width: x.new_empty(x.shape[0], layout[at]), lib=_LIBRARY
+        f'xtune::{_name}',
+        lambda x, _, layout, *__, at=int(_name == 'adapted_slope'): x.new_empty(x.shape[0], layout[at]),
+        lib=_LIBRARY,
     )
-torch.library.register_autograd('xtune::adapted_product', _backward, setup_context=_keep, lib=_LIBRARY)

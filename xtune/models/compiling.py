@@ -14,6 +14,8 @@ import torch
 from torch._dynamo.exc import TorchDynamoException
 from torch.utils.checkpoint import checkpoint
 
+from ..version import __version__
+
 # Graphs of one function; torch allows 8. Layers of several kinds, the first of which needs no gradient of its input,
 # and rows of several widths have one each.
 GRAPHS = 32
@@ -30,6 +32,8 @@ class Compiled:
 
     def __init__(self, function: Callable, backend: str = 'inductor', dynamic: bool | None = None) -> None:
         torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, GRAPHS)
+        # Graphs are kept between runs by what they call, not by what it does, which may change with the version.
+        torch.compiler.config.cache_key_tag = torch.compiler.config.cache_key_tag or f'xtune {__version__}'
         self.backend = backend
         self.plain, self._fast = function, torch.compile(function, backend=backend, dynamic=dynamic)
         self.broken = False

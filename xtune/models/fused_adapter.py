@@ -7,7 +7,8 @@ import torch
 from peft.tuners.lora import LoraLayer
 from torch.nn.functional import linear
 
-from .adapted_product import adapted_product, packed
+from .adapted_product import adapted_product
+from .unpacking import packed
 
 
 class _Fused:
