@@ -34,11 +34,11 @@ def in_4_bits(linear, nested):
 def make():
     """A function that returns a tiny Llama with LoRA: on a base in float32, or in 4 bits (nested scales or not)."""
 
-    def build(base='float32', dtype=torch.float32, **lora):
+    def build(base='float32', **lora):
         torch.manual_seed(0)
         sizes = dict(hidden_size=64, intermediate_size=96, num_attention_heads=4, num_key_value_heads=2)
         config = LlamaConfig(vocab_size=64, num_hidden_layers=2, attention_bias=True, initializer_range=0.1, **sizes)
-        llm = LlamaForCausalLM(config).to(dtype)
+        llm = LlamaForCausalLM(config)
         for name, linear in list(llm.model.named_modules()):
             if base != 'float32' and type(linear) is torch.nn.Linear:
                 llm.model.set_submodule(name, in_4_bits(linear, base == 'nested'))
@@ -98,7 +98,7 @@ def test_compiled_they_are_the_same_and_the_last_product_is_not_recomputed(base,
 
 def test_in_bf16_they_are_as_close_to_float32_as_those_of_peft(make):
     wanted = gradients(make())
-    plain = make(dtype=torch.bfloat16)
+    plain = make().bfloat16()
     fused = copy.deepcopy(plain)
     fuse_adapters(fused, torch.bfloat16)
     assert apart(gradients(fused), wanted) < 1.2 * apart(gradients(plain), wanted) < 0.1

@@ -50,7 +50,9 @@ def unquantised(llm):
             new = torch.nn.Linear(layer.in_features, layer.out_features, bias=False, device='cuda')
             new.weight.data = dequantize_4bit(layer.weight.data, layer.weight.quant_state).float()
             llm.set_submodule(name, new)
-    return llm.float()
+    for parameter in llm.parameters():  # `float` is refused for what was quantised
+        parameter.data = parameter.data.float()
+    return llm
 
 
 @pytest.mark.parametrize('count', [0, 2], ids=['kept', 'recomputed'])

@@ -50,7 +50,8 @@ def test_it_holds_what_lies_between_layers_and_nothing_else(compiled, llm):
         def _pack(self, tensor):
             packed = super()._pack(tensor)
             held.append(weakref.ref(packed))
-            shapes.append((tuple(tensor.shape), packed is not tensor))
+            if tensor.numel():  # torch 2.11 saves an empty one for each layer
+                shapes.append((tuple(tensor.shape), packed is not tensor))
             return packed
 
     held, shapes = [], []

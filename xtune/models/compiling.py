@@ -71,7 +71,7 @@ def compiled(function: Callable, backend: str = 'inductor', dynamic: bool | None
 
 def works(device: torch.device) -> bool:
     """Tell whether torch.compile works on `device`, a GPU: it needs Triton and a C compiler. Takes a few seconds."""
-    return _stand_in.get() is not None or _works(device)
+    return _stand_in.get() is not None or _works(device.type)
 
 
 @lru_cache
@@ -80,11 +80,11 @@ def _compiled(function: Callable, backend: str, dynamic: bool | None) -> Compile
 
 
 @lru_cache
-def _works(device: torch.device) -> bool:
-    if device.type != 'cuda':
+def _works(kind: str) -> bool:
+    if kind != 'cuda':
         return False
     trial = Compiled(_trial)
-    trial(torch.ones(16, device=device))
+    trial(torch.ones(16, device=kind))
     return not trial.broken
 
 

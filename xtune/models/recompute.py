@@ -128,8 +128,15 @@ def recompute_activations(llm: torch.nn.Module, count: int | None = None, way: W
         ModelError: It has fewer layers, or no list of them.
     """
     layers = Recomputation(llm)
-    if count is not None and count > len(layers):
-        raise ModelError(
-            f"checkpointing={count}, but the model has {len(layers)} layers: give at most {len(layers)}, or 'all'"
-        )
+    check_count(count, len(layers))
     layers.set(len(layers) if count is None else count, way)
+
+
+def check_count(count: int | None, layers: int) -> None:
+    """Refuse to recompute `count` layers of a model with fewer.
+
+    Raises:
+        ModelError: It has fewer.
+    """
+    if count is not None and count > layers:
+        raise ModelError(f"checkpointing={count}, but the model has {layers} layers: give at most {layers}, or 'all'")
