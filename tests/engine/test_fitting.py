@@ -232,3 +232,9 @@ def test_a_resumed_run_may_recompute_other_layers(make_config, xtune, tmp_path):
     lines = [(tmp_path / name / 'metrics.jsonl').read_text().splitlines() for name in ('whole', 'again')]
     losses = [{line.split('"epoch"')[0]: line.split('"loss": ')[1].split(',')[0] for line in rows} for rows in lines]
     assert losses[1] and losses[1].items() <= losses[0].items()
+
+
+def test_more_layers_than_the_model_has_are_refused_before_data_are_read(make_config, xtune, tmp_path):
+    code, out, err = xtune('train', make_config(checkpointing=99))
+    assert code == 2 and 'checkpointing=99, but the model has' in err and 'data' not in out
+    assert not (tmp_path / 'run').exists() or not any((tmp_path / 'run').iterdir())

@@ -4,6 +4,7 @@ import argparse
 import json
 import math
 import sys
+from contextlib import nullcontext, redirect_stdout
 
 from .options import add_config, add_strategy, options_of
 
@@ -46,7 +47,9 @@ def _run(args: argparse.Namespace) -> int:
     from ..planning.show import show
 
     device = best_device()
-    plan = make_plan(job, tuple(args.memory or CARDS), device if device.type == 'cuda' else None)
+    # What a library prints is none of the plan's JSON.
+    with redirect_stdout(sys.stderr) if args.json else nullcontext():
+        plan = make_plan(job, tuple(args.memory or CARDS), device if device.type == 'cuda' else None)
     if args.json:
         json.dump(plan.to_dict(), sys.stdout, indent=2)
         print()

@@ -144,6 +144,11 @@ class Speed:
         'has the whole model, and its logits are those of one linear layer.',
         True,
     )
+    fused_lora: bool = knob(
+        'Compute a frozen linear layer and its LoRA in one operation, which writes no output of the adapter of its own '
+        'and unpacks 4-bit weights itself. Where each device has the whole model; not for DoRA and other variants.',
+        True,
+    )
     varlen: bool = knob(
         'Attend over packed rows by where samples begin, instead of a mask: by the kernel of torch >= 2.10 on GPUs in '
         "bf16, a sample at a time on CPUs. Where each device has the whole model, llm.attn_implementation is 'sdpa', "

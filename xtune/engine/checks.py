@@ -6,10 +6,12 @@ from ..config.wire import Job
 from ..errors import ModelError
 from ..models import float8_checks
 from ..models.build import run_dtype
+from ..models.recompute import check_count
 from ..parallel import compatibility, sequence_check
 from ..parallel.world import World
 from ..parallel.zero import require_deepspeed
 from ..planning import refusal
+from ..planning.frame import model_config
 from .zero_config import zero_config
 
 
@@ -34,6 +36,23 @@ def strategy(job: Job, world: World, device: torch.device) -> None:
             f'note: strategy {name} spreads the run over several devices; this run has one, so there is nothing to '
             'spread'
         )
+
+
+def layers(job: Job) -> None:
+    """Refuse to recompute more layers than the model has, as far as its config.json tells.
+
+    Raises:
+        XtuneError: It has fewer.
+    """
+    count = job.values.checkpointing
+    if not isinstance(count, int):
+        return
+    try:
+        known = getattr(model_config(job).get_text_config(), 'num_hidden_layers', None)
+    except ModelError:  # whether it can be loaded is found out then
+        return
+    if known is not None:
+        check_count(count, known)
 
 
 def memory(job: Job, world: World, device: torch.device) -> None:

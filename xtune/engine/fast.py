@@ -9,6 +9,7 @@ from ..data.batches import CLOSE, Padding
 from ..errors import ModelError
 from ..models import compiling
 from ..models.finetune import SupervisedFineTuning
+from ..models.fused_adapter import fuse_adapters, has_functions
 from ..models.head import plain_head
 from ..models.masters import Masters
 from ..models.packed import PackedAttention, packed_attention
@@ -43,15 +44,19 @@ def fast_task(
     whole = has_whole_model(job, world.size)
     masters = Masters(llm, dtype) if whole and job.speed.masters and dtype != torch.float32 else None
     head = plain_head(llm) if whole and job.speed.fused_loss and (masters or dtype == torch.float32) else None
+    adapters = (
+        fuse_adapters(llm, dtype) if whole and job.speed.fused_lora and (masters or dtype == torch.float32) else 0
+    )
     attention = _attention(job, llm, dtype, device, masters) if whole and team is None else None
     layers = layers_to_choose(llm)
     compiled = layers is not None and compiles(job, device, world)
     if compiled:
-        layers.compile(functions=job.quantization is not None)
+        layers.compile(functions=has_functions(llm))
     found = {
         'float32 masters': masters,
         'loss without logits': head,
         'varlen attention': attention,
+        'fused LoRA': adapters or None,
         'compiled layers': compiled or None,
     }
     on = [name for name, thing in found.items() if thing is not None]

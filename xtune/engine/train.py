@@ -58,6 +58,7 @@ def train(config: Path, options: dict[str, Any], resume: str | bool = False, wor
     work_dir = writable(job.work_dir)
     meeting = Meeting(world) if world.size > 1 else None
     start = checkpoint_to_resume(work_dir, resume, meeting, world.restarts > 0)
+    checks.layers(job)
     checks.memory(job, world, device)
     parts = job.strategy.sequence_parallel_size
     data = build_data(job, Share.of_device(world.rank, world.size, parts, padding(job, compiles(job, device, world))))

@@ -14,6 +14,8 @@ import torch
 from torch._dynamo.exc import TorchDynamoException
 from torch.utils.checkpoint import checkpoint
 
+from ..version import __version__
+
 # Graphs of one function; torch allows 8. Layers of several kinds, the first of which needs no gradient of its input,
 # and rows of several widths have one each.
 GRAPHS = 32
@@ -30,6 +32,8 @@ class Compiled:
 
     def __init__(self, function: Callable, backend: str = 'inductor', dynamic: bool | None = None) -> None:
         torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, GRAPHS)
+        # Graphs are kept between runs by what they call, not by what it does, which may change with the version.
+        torch.compiler.config.cache_key_tag = torch.compiler.config.cache_key_tag or f'xtune {__version__}'
         self.backend = backend
         self.plain, self._fast = function, torch.compile(function, backend=backend, dynamic=dynamic)
         self.broken = False
@@ -67,7 +71,7 @@ def compiled(function: Callable, backend: str = 'inductor', dynamic: bool | None
 
 def works(device: torch.device) -> bool:
     """Tell whether torch.compile works on `device`, a GPU: it needs Triton and a C compiler. Takes a few seconds."""
-    return _stand_in.get() is not None or _works(device)
+    return _stand_in.get() is not None or _works(device.type)
 
 
 @lru_cache
@@ -76,11 +80,11 @@ def _compiled(function: Callable, backend: str, dynamic: bool | None) -> Compile
 
 
 @lru_cache
-def _works(device: torch.device) -> bool:
-    if device.type != 'cuda':
+def _works(kind: str) -> bool:
+    if kind != 'cuda':
         return False
     trial = Compiled(_trial)
-    trial(torch.ones(16, device=device))
+    trial(torch.ones(16, device=kind))
     return not trial.broken
 
 

@@ -50,6 +50,9 @@ class Offload:
             return tensor
         if tensor.untyped_storage().data_ptr() not in self._between:
             return tensor
+        before = self._last and self._last()
+        if before is not None:
+            before.leave()
         held = _Held(tensor, self._last, self._stream(tensor.device))
         self._last = weakref.ref(held)
         return held
@@ -72,42 +75,58 @@ class Offload:
 
 
 class _Held:
-    """A tensor in host memory. `before` is the one that was put there before it, and is wanted after it."""
+    """A tensor in host memory. `before` is the one that was put there before it, and is wanted after it.
+
+    Memory that a copy on the other stream reads or writes is given away only after the computing stream waits for the
+    copy; so it can be taken at once, which it could not be if the allocator had to look whether the copy is done.
+    """
 
     def __init__(
         self, tensor: torch.Tensor, before: 'weakref.ref[_Held] | None', stream: torch.cuda.Stream | None
     ) -> None:
         self.before, self.device, self._stream = before, tensor.device, stream
-        self._back: torch.Tensor | None = None
+        self._there: torch.Tensor | None = None  # on the device, while a copy to or from it may be on its way
         tensor = tensor.detach()
         self._host = torch.empty_like(tensor, device='cpu', pin_memory=stream is not None)
         if stream is None:
             self._host.copy_(tensor)
             return
-        stream.wait_stream(torch.cuda.current_stream(tensor.device))
-        with torch.cuda.stream(stream):
-            self._host.copy_(tensor, non_blocking=True)
-        tensor.record_stream(stream)  # not to be given away before it is copied
+        self._there = tensor
+        self._copy(self._host, tensor)
+
+    def leave(self) -> None:
+        """Give the device's memory back as soon as the copy is done; call it when there is other work to do."""
+        if self._there is not None:
+            self._wait()
+            self._there = None
 
     def fetch(self) -> None:
-        """Begin to copy it back."""
-        if self._back is not None:
+        """Begin to copy it back, unless it is there."""
+        if self._there is not None:
             return
-        self._back = torch.empty_like(self._host, device=self.device, pin_memory=False)
-        if self._stream is None:
-            self._back.copy_(self._host)
-            return
-        # The memory may be one that work on the current stream still reads.
-        self._stream.wait_stream(torch.cuda.current_stream(self.device))
-        with torch.cuda.stream(self._stream):
-            self._back.copy_(self._host, non_blocking=True)
-            self._copied = self._stream.record_event()
-        self._back.record_stream(self._stream)
+        self._there = torch.empty_like(self._host, device=self.device, pin_memory=False)
+        self._copy(self._there, self._host)
 
     def take(self) -> torch.Tensor:
         """Return the tensor on its device; it is copied again for each call."""
         self.fetch()
-        if self._stream is not None:
-            torch.cuda.current_stream(self.device).wait_event(self._copied)
-        tensor, self._back = self._back, None
+        self._wait()
+        tensor, self._there = self._there, None
         return tensor
+
+    def _copy(self, to: torch.Tensor, source: torch.Tensor) -> None:
+        if self._stream is None:
+            to.copy_(source)
+            return
+        # What is copied is computed there, and the memory may be one that work there still reads.
+        self._stream.wait_stream(torch.cuda.current_stream(self.device))
+        with torch.cuda.stream(self._stream):
+            to.copy_(source, non_blocking=True)
+            self._done = self._stream.record_event()
+
+    def _wait(self) -> None:
+        if self._stream is not None:
+            torch.cuda.current_stream(self.device).wait_event(self._done)
+
+    def __del__(self) -> None:
+        self.leave()  # a step that failed halfway

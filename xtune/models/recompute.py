@@ -95,12 +95,14 @@ class Recomputation:
     def compile(self, backend: str = 'inductor', functions: bool = False) -> None:
         """Compile the layers, each in its way, when they are called; for the arguments see `Ways.compiled`."""
         before, after = self.ways, Ways.compiled(backend, functions)
+        moved: dict[Way, Way] = {}  # layers that are called in one way still are: it may know of the others
         for layer in self.layers:
             layer.ways = after
-            if hasattr(layer.way, 'through'):  # offload
-                layer.way = layer.way.through(after.recompute)
+            way = layer.way
+            if hasattr(way, 'through'):  # offload
+                layer.way = moved[way] = moved.get(way) or way.through(after.recompute)
             else:
-                layer.way = after.keep if layer.way is before.keep else after.recompute
+                layer.way = after.keep if way is before.keep else after.recompute
 
     @property
     def count(self) -> int:
@@ -126,8 +128,15 @@ def recompute_activations(llm: torch.nn.Module, count: int | None = None, way: W
         ModelError: It has fewer layers, or no list of them.
     """
     layers = Recomputation(llm)
-    if count is not None and count > len(layers):
-        raise ModelError(
-            f"checkpointing={count}, but the model has {len(layers)} layers: give at most {len(layers)}, or 'all'"
-        )
+    check_count(count, len(layers))
     layers.set(len(layers) if count is None else count, way)
+
+
+def check_count(count: int | None, layers: int) -> None:
+    """Refuse to recompute `count` layers of a model with fewer.
+
+    Raises:
+        ModelError: It has fewer.
+    """
+    if count is not None and count > layers:
+        raise ModelError(f"checkpointing={count}, but the model has {layers} layers: give at most {layers}, or 'all'")

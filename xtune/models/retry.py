@@ -38,7 +38,8 @@ class Retry:
             try:
                 total = task.add_gradients(data, optim_wrapper, trained)
             except torch.OutOfMemoryError as found:
-                error = found.with_traceback(None)  # its frames hold tensors
+                error = found.with_traceback(None)  # its frames hold tensors, as do those of what it came from
+                error.__cause__ = error.__context__ = None
             # If only those did the step again for whom it did not fit, the processes would part ways.
             if not sum_counts(int(error is not None))[0]:
                 return total

@@ -91,12 +91,11 @@ def inside(func: Any, args: tuple) -> int:
     the queries in float32.
     """
     name = name_of(func)
-    if name == 'bitsandbytes::gemm_4bit':
+    if name == 'bitsandbytes::gemm_4bit' or (name.startswith('xtune::adapted') and args[3]):
         return args[0].element_size() * args[2][0] * args[2][1]
     if name.startswith('aten::_scaled_dot_product') and name.endswith('backward'):
         query, key = args[1], args[2]
-        copies = (
-            2 * query.element_size() if key.shape[1] < query.shape[1] else 0
-        )  # gradients of keys and values by head
+        # Gradients of keys and values by head.
+        copies = 2 * query.element_size() if key.shape[1] < query.shape[1] else 0
         return (4 + copies) * query.numel()
     return 0
