@@ -8,6 +8,7 @@ import torch
 from torch._functorch.partitioners import min_cut_rematerialization_partition
 
 from xtune.models.compiling import replaced
+from xtune.models.fused_adapter import fuse_adapters
 from xtune.models.recompute import keep, recompute, recompute_activations
 from xtune.planning.compiled import CountedGraphs
 from xtune.planning.filling import fill
@@ -35,13 +36,21 @@ def made(job, shape):
     return lambda method='lora', **more: job(method, base_model=folder, **options, **more)
 
 
-def counted(job, way):
+def fuse(model):
+    for parameter in model.parameters():
+        parameter.data = parameter.data.bfloat16()
+    assert fuse_adapters(model.train(), torch.bfloat16) == 7
+
+
+def counted(job, way, fused=False):
     """Return the bytes that one layer keeps, and the graphs it was counted with."""
     graphs, model = CountedGraphs(), None
     model = frame(job, model_config(job), torch.bfloat16, counted=False)
     model = adapted(model, job)
     with without_values() as graphs.meter, replaced(graphs.stand_in):
         fill(model, torch.device('cpu'))
+        if fused:
+            fuse(model)
         recompute_activations(model, None, graphs.stand_in(way))
         hidden = torch.zeros(ROWS, WIDTH, 128, dtype=torch.bfloat16, requires_grad=True)
         before = graphs.meter.now
@@ -55,7 +64,8 @@ def counted(job, way):
     return kept, left, graphs
 
 
-def test_what_is_kept_is_what_torch_compile_keeps(made):
+@pytest.mark.parametrize('fused', [True, pytest.param(False, marks=pytest.mark.slow)])
+def test_what_is_kept_is_what_torch_compile_keeps(fused, made):
     from functorch.compile import nop
     from torch._dynamo.backends.common import aot_autograd
     from torch._inductor.decomposition import select_decomp_table
@@ -64,6 +74,9 @@ def test_what_is_kept_is_what_torch_compile_keeps(made):
     model = frame(job, model_config(job), torch.bfloat16, counted=False)
     model = adapted(model, job)
     fill(model, torch.device('cpu'))
+    model.train()
+    if fused:
+        fuse(model)
     parted = functools.partial(min_cut_rematerialization_partition, compiler='inductor')
     backend = aot_autograd(fw_compiler=nop, bw_compiler=nop, decompositions=select_decomp_table(), partition_fn=parted)
     hidden = torch.zeros(ROWS, WIDTH, 128, dtype=torch.bfloat16, requires_grad=True)
@@ -78,7 +91,8 @@ def test_what_is_kept_is_what_torch_compile_keeps(made):
     layer = torch.compile(run, backend=backend)
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         layer(model, hidden)
-    kept, _, graphs = counted(job, keep)
+    kept, _, graphs = counted(job, keep, fused)
+    print('KEPT', kept, sum(real.values()), sorted(real.values()))
     assert None not in graphs._made.values()
     assert kept == pytest.approx(sum(real.values()), rel=0.1)
 

@@ -4,6 +4,7 @@ Of a graph's nodes those take memory whose results are written: products, attent
 the graph returns. Everything else is computed where it is read, so what it reads lives until then.
 """
 
+from collections import Counter
 from collections.abc import Collection, Iterator
 from operator import getitem
 from typing import Any
@@ -119,20 +120,42 @@ class Graph:
         """Return the most bytes that are there beyond those at the begin."""
         written = self._written()
         reads = {node: set(self._read(node, written)) for node in self.nodes if node in written}
-        last = {one: node for node in reads for one in reads[node]}
+        readers = Counter(one for read in reads.values() for one in read)
         kept = self.own | (set(self.inputs) - self._freed)
+        waiting, done = readers.copy(), set(self.inputs)
         live = peak = 0
-        for node, read in reads.items():
-            gone = sum(size(value(one)) for one in read if last[one] is node and one not in kept)
-            own = size(value(node))
-            if _is_fused(node):  # a result takes the place of what is read for the last time
-                live, gone = live - min(gone, own), gone - min(gone, own)
+        for node in reads:
+            if node in done:
+                continue
+            kernel = _kernel(node, reads, done)
+            done.update(kernel)
+            ending = []
+            for one in (one for each in kernel for one in reads[each]):
+                waiting[one] -= 1
+                if not waiting[one] and one not in kept:
+                    ending.append(one)
+            own, gone = sum(size(value(one)) for one in kernel), sum(size(value(one)) for one in ending)
+            if _is_fused(node):  # a result takes the place of what nothing else reads
+                place = min(own, sum(size(value(one)) for one in ending if readers[one] == 1))
+                live, gone = live - place, gone - place
             live += own
             peak = max(peak, live + _inside(node))
-            live -= gone
-            if node not in last and node not in kept:
-                live -= own
+            unread = sum(size(value(one)) for one in kernel if one not in readers and one not in kept)
+            live -= gone + unread
         return peak
+
+
+def _kernel(node: Node, reads: dict[Node, set[Node]], done: set[Node]) -> list[Node]:
+    """Return what one kernel writes with `node`: operations on as many single numbers that read what it reads."""
+    if not _is_fused(node):
+        return [node]
+    count = value(node).numel()
+    return [
+        one
+        for one, read in reads.items()
+        if one is node
+        or (one not in done and _is_fused(one) and value(one).numel() == count and read <= done and read & reads[node])
+    ]
 
 
 def _inside(node: Node) -> int:
