@@ -37,7 +37,7 @@ def test_a_run_takes_what_its_plan_says(method, options, model, full_rows, make_
     rows = {'train_dataset': dict(path=full_rows, map_fn='tokenized')}
     config = make_config(method, base_model=model, **rows, **options)
     code, out, err = xtune('plan', config, '--json', '--memory', '8')
-    assert code == 0, err
+    assert code == 0 and 'note:' not in err, err  # everything compiles, and nothing runs out of memory
     plan = json.loads(out)
     assert plan['measured'] and plan['fits_here'] and plan['tokens_per_second'] > 0
     code, _, err = xtune('train', config)
