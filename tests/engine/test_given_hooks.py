@@ -68,3 +68,18 @@ def test_names_of_either_registry_run(make_config, xtune, tmp_path, monkeypatch)
     assert (tmp_path / 'noted').read_text() == '0\n1\n'
     rows = map(json.loads, (tmp_path / 'run' / 'metrics.jsonl').read_text('utf-8').splitlines())
     assert sum('loss' in row for row in rows) == 2
+
+
+def test_a_run_stops_early_and_goes_on_with_resume(make_config, xtune, tmp_path):
+    hook = dict(type='EarlyStoppingHook', monitor='val_loss', rule='less', min_delta=1e3, patience=2)
+    # The first measurement is the best; none is better by a thousand.
+    options = {'val_dataset': 4, 'validation.every_steps': 1, 'runner': {'custom_hooks': [hook]}}
+    config = make_config(**options)
+    code, out, err = xtune('train', config)
+    assert code == 0 and 'a hook ended the run after step 3 of ' in out and 'done. Next' in out, out + err
+    rows = [json.loads(row) for row in (tmp_path / 'run' / 'metrics.jsonl').read_text('utf-8').splitlines()]
+    assert sum('val_loss' in row for row in rows) == 3
+    assert (tmp_path / 'run' / 'iter_3.pth').exists()
+    code, out, err = xtune('train', config, '--resume', '--cfg-options', 'runner=None')
+    assert code == 0 and 'ended the run' not in out, out + err
+    assert (tmp_path / 'run' / 'last_checkpoint').read_text('utf-8').strip() != 'iter_3.pth'

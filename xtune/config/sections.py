@@ -292,7 +292,12 @@ SECTIONS: dict[str, Section | None] = {
     'seed': None,
     'work_dir': None,
     'custom_imports': Section('Modules of your own to import first (registered map functions), a list.', optional=True),
-    'runner': Section('More arguments for the mmengine Runner, such as custom_hooks.', optional=True, nullable=True),
+    'runner': Section(
+        "More arguments for the mmengine Runner, such as custom_hooks: [dict(type='EarlyStoppingHook', "
+        "monitor='val_loss', rule='less')] ends a run when the validation loss no longer falls.",
+        optional=True,
+        nullable=True,
+    ),
 }
 # Sections whose value names a callable in `type`.
 TYPED = ('llm', 'tokenizer', 'quantization', 'lora', 'optimizer')

@@ -33,6 +33,7 @@ class StepLoop(BaseLoop):
         self.steps_per_epoch = dataloader.dataset.steps_per_epoch
         self.cursor: Cursor | None = None  # where a stream of rows stands after the steps done
         self.interrupted = False  # some process of the run was asked to stop
+        self.stop_training = False  # a hook such as mmengine's EarlyStoppingHook wants no further step
         self._signal: signal.Signals | None = None
 
     @property
@@ -61,7 +62,7 @@ class StepLoop(BaseLoop):
         self._epoch = steps_done // self.steps_per_epoch
 
     def run(self) -> torch.nn.Module:
-        """Train to the end, or until a signal asks to stop after the current step; return the model.
+        """Train to the end, or until a signal or a hook asks to stop after the current step; return the model.
 
         Raises:
             NonFiniteError: The loss or a gradient is NaN or infinite.
@@ -77,7 +78,7 @@ class StepLoop(BaseLoop):
                     for batches in steps:
                         self._step(batches)
                         self.interrupted |= self._signal is not None and not several()
-                        if self.interrupted:
+                        if self.interrupted or self.stop_training:
                             break
             except DataError as error:  # torch puts the traceback of a loader process before the message
                 raise DataError(str(error).rpartition('errors.DataError: ')[2]) from error

@@ -198,5 +198,7 @@ def _farewell(runner: TuneRunner, job: Job, world: World) -> int:
         if interrupted:
             print(f'interrupted after step {loop.steps_done}; go on with --resume (from {last})')
         else:
+            if loop.stop_training:
+                print(f'a hook ended the run after step {loop.steps_done} of {loop.max_iters}')
             print(f'done. Next: xtune convert pth_to_hf {job.work_dir / f"{job.name}.py"} {last} ./hf')
     return 130 if interrupted else 0

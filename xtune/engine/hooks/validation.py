@@ -15,7 +15,10 @@ from ..metrics import MetricsFile
 
 @HOOKS.register_module()
 class ValidationHook(Hook):
-    """Measures the mean loss per trained token at the end of every epoch, of the run, and every `every_steps`."""
+    """Measures the mean loss per trained token at the end of every epoch, of the run, and every `every_steps`.
+
+    Other hooks get it as `after_val_epoch(runner, metrics={'val_loss': ...})`, the same in every process.
+    """
 
     priority = 'LOW'
 
@@ -68,3 +71,4 @@ class ValidationHook(Hook):
         self.metrics.add(step, val_loss=loss)
         runner.visualizer.add_scalars({'val/loss': loss}, step=step)
         tqdm.write(f'step {step}: validation loss {loss:.4f} over {trained:,} trained tokens')
+        runner.call_hook('after_val_epoch', metrics=dict(val_loss=loss))
