@@ -16,6 +16,7 @@ from xtune.planning.frame import adapted, frame, model_config
 from xtune.planning.fusion import Graph
 from xtune.planning.meters import without_values
 from xtune.planning.planner import Planner
+from xtune.planning.predict import _slice
 
 ROWS, WIDTH = 8, 128
 
@@ -95,6 +96,12 @@ def test_what_is_kept_is_what_torch_compile_keeps(fused, made):
     print('KEPT', kept, sum(real.values()), sorted(real.values()))
     assert None not in graphs._made.values()
     assert kept == pytest.approx(sum(real.values()), rel=0.1)
+
+
+def test_a_slice_takes_the_same_when_its_graphs_are_there(made):
+    job, graphs = made(), CountedGraphs()
+    first, second = (_slice(job, model_config(job), torch.bfloat16, None, graphs, [0]) for _ in range(2))
+    assert first == second
 
 
 @pytest.mark.slow

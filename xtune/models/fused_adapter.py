@@ -21,14 +21,7 @@ class _Fused:
 
     def forward(self, x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
         """Return the layer's output [..., O] for its input [..., I]."""
-        if (
-            args
-            or kwargs
-            or not self.training
-            or self.disable_adapters
-            or self.merged
-            or len(self.active_adapters) != 1
-        ):
+        if args or kwargs or not self._trains_one():
             return super().forward(x, *args, **kwargs)
         (name,) = self.active_adapters
         down_RI, up_OR = self.lora_A[name].weight, self.lora_B[name].weight
@@ -41,6 +34,9 @@ class _Fused:
         if weight is None:
             return base(x) + linear(linear(x if own is None else own, down_RI) * scale, up_OR)
         return adapted_product(x, *weight, base.bias, down_RI, up_OR, scale, own)
+
+    def _trains_one(self) -> bool:
+        return self.training and not (self.disable_adapters or self.merged) and len(self.active_adapters) == 1
 
 
 def fuse_adapters(llm: torch.nn.Module, dtype: torch.dtype) -> int:

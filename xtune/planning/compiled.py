@@ -82,7 +82,8 @@ class CountedGraphs:
         # Whoever counts what is saved would count this call too.
         with self.meter.paused(), saved_tensors_hooks(_same, _same):
             try:
-                made(weights, given)
+                # Graphs hold what they were made with, which would count as kept by the layer.
+                made(weights, [torch.empty_like(t).requires_grad_(t.requires_grad) for t in given])
             except _NO_GRAPH:
                 return None
         return made

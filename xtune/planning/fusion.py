@@ -1,7 +1,8 @@
 """What a compiled graph has in memory at most: operations on single numbers are fused into those that need them.
 
 Of a graph's nodes those take memory whose results are written: products, attention, sums, what these read, and what
-the graph returns. Everything else is computed where it is read, so what it reads lives until then.
+the graph returns. Everything else is computed where it is read, so what it reads lives until then. Results that need
+the same are written by one kernel, so all it reads and writes is there at one time.
 """
 
 from collections import Counter
