@@ -42,7 +42,7 @@ def adapted_product(
     """
     x_TI = x.reshape(-1, x.shape[-1])
     if own is None:
-        low_TR = linear(x_TI.detach(), down_RI.detach()) * scale  # `_backward` goes through it
+        low_TR = linear(x_TI.detach(), down_RI.detach()) * scale  # its gradients come with those of x and A
         out_TO = torch.ops.xtune.adapted_product(x_TI, parts, layout, kind, bias_O, low_TR, down_RI, up_OR, scale)
     else:
         low_TR = linear(own.reshape(x_TI.shape), down_RI) * scale
@@ -83,7 +83,7 @@ class _Adapted(torch.autograd.Function):
     def forward(ctx: Any, x_TI: Tensor, *rest: Any) -> Tensor:
         layout, kind, _, low_TR, down_RI, up_OR, scale, *parts = rest
         ctx.layout, ctx.kind, ctx.scale = layout, kind, scale
-        # Only A needs x again, and it is not ours to change where the adapter has an input of its own.
+        # Of these only the gradient of A needs x; where the adapter has an input of its own, that is not ours.
         ctx.save_for_backward(None if down_RI is None else x_TI, low_TR, down_RI, up_OR, *parts)
         return torch.ops.xtune.adapted_forward(x_TI, parts, *rest[:4], up_OR)
 
