@@ -127,7 +127,7 @@ def test_what_it_cannot_do_is_left_to_peft(make):
     llm = make()
     fuse_adapters(llm, torch.float32)
     x = torch.randn(2, 5, 64)
-    layer, base = llm.base_model.model.model.layers[0].mlp.up_proj, None
+    layer = llm.base_model.model.model.layers[0].mlp.up_proj
     base = layer.base_layer(x)
     assert not torch.allclose(layer(x), base)
     with llm.disable_adapter():
@@ -136,7 +136,7 @@ def test_what_it_cannot_do_is_left_to_peft(make):
     llm.merge_adapter()
     torch.testing.assert_close(layer(x), trained, rtol=1e-4, atol=1e-5)
     llm.unmerge_adapter()
-    assert layer(x.double().float()).shape == (2, 5, 96) and layer.eval()(x).shape == (2, 5, 96)
+    torch.testing.assert_close(layer.eval()(x), trained, rtol=1e-4, atol=1e-5)
 
 
 def test_layers_with_functions_of_their_own_are_told(make):

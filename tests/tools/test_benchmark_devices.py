@@ -1,21 +1,8 @@
 """tools/benchmark_devices.py: a real run on one process and on two, and what its tables say about others."""
 
-import importlib
 import json
-import sys
-from pathlib import Path
 
 import pytest
-
-TOOLS = Path(__file__).parents[2] / 'tools'
-
-
-@pytest.fixture(scope='module')
-def tool():
-    """Return a function that imports a module of the tool."""
-    sys.path.insert(0, str(TOOLS))
-    yield lambda name: importlib.import_module(name)
-    sys.path.remove(str(TOOLS))
 
 
 @pytest.mark.slow

@@ -1,21 +1,14 @@
 """tools/benchmark_packing.py: a small run of it, and what makes it fail."""
 
-import importlib
 import math
-import sys
-from pathlib import Path
 
 import pytest
 
-TOOLS = Path(__file__).parents[2] / 'tools'
-
 
 @pytest.fixture(scope='module')
-def tool():
-    """The tool as a module."""
-    sys.path.insert(0, str(TOOLS))
-    yield importlib.import_module('benchmark_packing')
-    sys.path.remove(str(TOOLS))
+def tool(tool):
+    """The module."""
+    return tool('benchmark_packing')
 
 
 def test_both_ways_of_packed_rows_have_one_loss(tool, capsys, monkeypatch):

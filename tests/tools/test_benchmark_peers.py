@@ -1,7 +1,6 @@
 """tools/benchmark_peers.py: a real run of xtune and of the bare loop, and what the tables say about others."""
 
 import ast
-import importlib
 import json
 import sys
 from dataclasses import replace
@@ -15,14 +14,6 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from xtune.models.experts import has_experts, spare_experts
 
 TOOLS = Path(__file__).parents[2] / 'tools'
-
-
-@pytest.fixture(scope='module')
-def tool():
-    """Return a function that imports a module of the tool."""
-    sys.path.insert(0, str(TOOLS))
-    yield lambda name: importlib.import_module(name)
-    sys.path.remove(str(TOOLS))
 
 
 @pytest.fixture

@@ -1,6 +1,5 @@
 """tools/common: processes end with the tool that began them, and what they were writing is read as far as it goes."""
 
-import importlib
 import os
 import signal
 import subprocess
@@ -23,11 +22,9 @@ in_time([sys.executable, '-c', child], folder / 'log.txt', environment(folder), 
 
 
 @pytest.fixture(scope='module')
-def process():
+def process(tool):
     """The module."""
-    sys.path.insert(0, str(TOOLS))
-    yield importlib.import_module('common.process')
-    sys.path.remove(str(TOOLS))
+    return tool('common.process')
 
 
 def alive(number):

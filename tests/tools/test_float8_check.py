@@ -1,20 +1,15 @@
 """tools/float8_check.py: its configs load, and its figures are those of the two bases. The runs need a GPU."""
 
-import importlib
 import sys
 
 import pytest
 import torch
 
-from xtune.config.presets import ROOT
-
 
 @pytest.fixture(scope='module')
-def tool():
-    """The tool as a module."""
-    sys.path.insert(0, str(ROOT.parent / 'tools'))
-    yield importlib.import_module('float8_check')
-    sys.path.remove(str(ROOT.parent / 'tools'))
+def tool(tool):
+    """The module."""
+    return tool('float8_check')
 
 
 def test_gradients_of_the_first_step_are_nearly_those_on_bf16(tool, tiny_model, tmp_path):

@@ -1,6 +1,5 @@
 """tools/plan_check.py: what it judges, what it refuses, and the runs that it makes."""
 
-import importlib
 import subprocess
 import sys
 from pathlib import Path
@@ -11,14 +10,6 @@ from xtune.config.load import load
 from xtune.config.wire import wire
 
 TOOLS = Path(__file__).parents[2] / 'tools'
-
-
-@pytest.fixture(scope='module')
-def tool():
-    """Return a function that imports a module of the tool."""
-    sys.path.insert(0, str(TOOLS))
-    yield lambda name: importlib.import_module(name)
-    sys.path.remove(str(TOOLS))
 
 
 GOOD = dict(name='run', judged=True, planned=10.4, counted=9.1, peak=10.0, planned_speed=1100.0, speed=1000.0)

@@ -1,20 +1,12 @@
 """tools/plan_table.py: its table goes where the pages have its place, and nowhere else."""
 
-import importlib
-import sys
-from pathlib import Path
-
 import pytest
-
-TOOLS = Path(__file__).parents[2] / 'tools'
 
 
 @pytest.fixture(scope='module')
-def tool():
-    """The tool as a module."""
-    sys.path.insert(0, str(TOOLS))
-    yield importlib.import_module('plan_table')
-    sys.path.remove(str(TOOLS))
+def tool(tool):
+    """The module."""
+    return tool('plan_table')
 
 
 def test_pages_have_a_place_for_it(tool):

@@ -1,14 +1,12 @@
 """tools/verify_presets.py: presets of several families and methods run whole, and its tables and page are complete."""
 
-import importlib
 import sys
 
 import pytest
 import torch
 
-from xtune.config.presets import BASE, ROOT, presets
+from xtune.config.presets import BASE, presets
 
-TOOLS = ROOT.parent / 'tools'
 PARTS = sorted(path.stem for path in (BASE / 'models').glob('*.py') if path.stem != '__init__')
 # A layout of 2023 with nf4; a mixture of experts; all weights of one that alternates windows; text; MOSS; MSAgent.
 SLICE = (
@@ -22,11 +20,9 @@ SLICE = (
 
 
 @pytest.fixture(scope='module')
-def verify():
+def verify(tool):
     """Return a function that imports a module of the tool."""
-    sys.path.insert(0, str(TOOLS))
-    yield lambda name: importlib.import_module(f'verify.{name}' if name else 'verify_presets')
-    sys.path.remove(str(TOOLS))
+    return lambda name: tool(f'verify.{name}' if name else 'verify_presets')
 
 
 @pytest.fixture(scope='module')

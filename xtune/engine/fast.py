@@ -43,10 +43,9 @@ def fast_task(
     """Return the task of a run, with what the section `speed` asks for and the run allows."""
     whole = has_whole_model(job, world.size)
     masters = Masters(llm, dtype) if whole and job.speed.masters and dtype != torch.float32 else None
-    head = plain_head(llm) if whole and job.speed.fused_loss and (masters or dtype == torch.float32) else None
-    adapters = (
-        fuse_adapters(llm, dtype) if whole and job.speed.fused_lora and (masters or dtype == torch.float32) else 0
-    )
+    one_type = whole and (masters is not None or dtype == torch.float32)
+    head = plain_head(llm) if one_type and job.speed.fused_loss else None
+    adapters = fuse_adapters(llm, dtype) if one_type and job.speed.fused_lora else 0
     attention = _attention(job, llm, dtype, device, masters) if whole and team is None else None
     layers = layers_to_choose(llm)
     compiled = layers is not None and compiles(job, device, world)
