@@ -1,7 +1,7 @@
 """A frozen linear layer and its LoRA as one operation: x W^T + low B^T, where low = s x A^T has r columns.
 
 peft multiplies x A^T B^T, which is as large as the layer's output, by s and adds it to that output; its backward pass
-has as many tensors of that size. Here s is put on `low`, and the second product is added to the first where that lies.
+has as many tensors of that size. Here s is put on `low`, and the product with W is added to that with B where it lies.
 A weight in 4 bits is unpacked for each product and dropped. The operations are custom ones, so that torch.compile takes
 them as they are, and leaves one out of what is computed again if nothing needs its result.
 
@@ -59,8 +59,8 @@ def _adapted(
     low_TR: Tensor,
     up_OR: Tensor,
 ) -> Tensor:
-    weight_OI = unpacked(parts, layout, kind, x_TI.dtype)
-    return linear(x_TI, weight_OI, bias_O).addmm_(low_TR, up_OR.t())
+    out_TO = linear(low_TR, up_OR, bias_O)  # first, so that the large product adds it while it computes
+    return out_TO.addmm_(x_TI, unpacked(parts, layout, kind, x_TI.dtype).t())
 
 
 def _slope(
@@ -72,8 +72,8 @@ def _slope(
     down_RI: Tensor | None,
 ) -> Tensor:
     """Return the gradient of x [T, I]."""
-    found_TI = slope_TO @ unpacked(parts, layout, kind, slope_TO.dtype)
-    return found_TI if down_RI is None else found_TI.addmm_(low_slope_TR, down_RI)
+    weight_OI = unpacked(parts, layout, kind, slope_TO.dtype)
+    return slope_TO @ weight_OI if down_RI is None else (low_slope_TR @ down_RI).addmm_(slope_TO, weight_OI)
 
 
 class _Adapted(torch.autograd.Function):
