@@ -21,6 +21,8 @@ def main(work: dict) -> None:
         max_seq_length=work['length'],
         load_in_4bit=method == 'qlora',
         full_finetuning=method == 'full',
+        # Weights that are trained are in float32, as in the other contenders.
+        float32_mixed_precision=True if method == 'full' else None,
         use_gradient_checkpointing=checkpointing,
     )
     if method != 'full':
