@@ -161,6 +161,11 @@ class Speed:
         'the run goes on as if it were off.',
         True,
     )
+    cuda_graphs: bool = knob(
+        'Where the GPU waits for Python, as in small models: after three such steps with rows of one width, run the '
+        'compiled layers as CUDA graphs for that width. These keep the memory of their activations between steps.',
+        True,
+    )
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,10 @@ from ..config.wire import Job
 from ..data.batches import CLOSE, Padding
 from ..errors import ModelError
 from ..models import compiling
+from ..models.cuda_recorder import CudaRecorder
 from ..models.finetune import SupervisedFineTuning
 from ..models.fused_adapter import fuse_adapters, has_functions
+from ..models.graphs import Graphs
 from ..models.head import plain_head
 from ..models.masters import Masters
 from ..models.packed import PackedAttention, packed_attention
@@ -51,18 +53,22 @@ def fast_task(
     compiled = layers is not None and compiles(job, device, world)
     if compiled:
         layers.compile(functions=has_functions(llm))
+    graphs = None
+    if compiled and masters is not None and device.type == 'cuda' and job.speed.cuda_graphs:
+        graphs = Graphs(layers.layers, device, CudaRecorder(device))
     found = {
         'float32 masters': masters,
         'loss without logits': head,
         'varlen attention': attention,
         'fused LoRA': adapters or None,
         'compiled layers': compiled or None,
+        'CUDA graphs where the GPU waits': graphs,
     }
     on = [name for name, thing in found.items() if thing is not None]
     summary.show(iter([('speed', ', '.join(on) or 'nothing of the section applies')]))
     # A process that lacks memory would leave those waiting that split its rows or its weights.
     may_retry = layers if whole and team is None else None
-    return SupervisedFineTuning(llm, dtype, device, team, masters, head, attention, may_retry)
+    return SupervisedFineTuning(llm, dtype, device, team, masters, head, attention, may_retry, graphs)
 
 
 def layers_to_choose(llm: torch.nn.Module) -> Recomputation | None:

@@ -8,9 +8,9 @@ from typing import Any, Protocol
 import torch
 
 from ..data.batches import MicroBatch
+from ..models.device import random_numbers
 from ..models.finetune import SupervisedFineTuning
 from ..models.recompute import Recomputation, Way
-from ..models.retry import random_numbers
 
 # Of a GPU's memory: blocks of freed memory that fit nothing, and what libraries take while they compute.
 MARGIN = 0.04

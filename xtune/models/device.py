@@ -1,6 +1,7 @@
 """Which device, which number format, and what is installed for it."""
 
 import importlib.util
+from collections.abc import Callable
 
 import torch
 
@@ -55,3 +56,16 @@ def peak_memory(device: torch.device) -> float:
     import resource
 
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+
+
+def random_numbers(device: torch.device) -> Callable[[], None]:
+    """Return a function that puts torch's generators of the CPU and of `device` where they are now."""
+    host = torch.get_rng_state()
+    own = torch.cuda.get_rng_state(device) if device.type == 'cuda' else None
+
+    def back() -> None:
+        torch.set_rng_state(host)
+        if own is not None:
+            torch.cuda.set_rng_state(own, device)
+
+    return back

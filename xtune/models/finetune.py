@@ -4,6 +4,7 @@ One call of `train_step` is one optimizer step: all its micro-batches, one norma
 """
 
 import math
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
@@ -15,6 +16,7 @@ from ..data.batches import MicroBatch
 from ..parallel.sequence import Team
 from ..parallel.together import sum_counts, sum_values
 from ..registry import TASKS
+from .graphs import Graphs
 from .head import Head
 from .loss import summed_loss
 from .masters import Masters
@@ -37,6 +39,7 @@ class SupervisedFineTuning(BaseModel):
         head: Lets the loss do without logits.
         attention: How the model attends over packed rows, if by where samples begin.
         layers: Those that may recompute more when memory runs out; None: that ends the run.
+        graphs: The layers as CUDA graphs, where the GPU waits.
     """
 
     def __init__(
@@ -49,12 +52,14 @@ class SupervisedFineTuning(BaseModel):
         head: Head | None = None,
         attention: PackedAttention | None = None,
         layers: Recomputation | None = None,
+        graphs: Graphs | None = None,
     ) -> None:
         super().__init__()
         self.llm, self.dtype, self.team, self.attention = llm, dtype, team, attention
         self.masters, self._head = masters, (head,)  # in a tuple: no submodule of this one
         self._device = device or next(llm.parameters()).device
         self._retry = Retry(self, layers) if layers is not None else None
+        self.graphs = graphs
 
     @property
     def has_logits(self) -> bool:
@@ -104,25 +109,28 @@ class SupervisedFineTuning(BaseModel):
             NonFiniteStep: The loss or a gradient is NaN or infinite; the weights are as before the step.
             OutOfMemory: The step does not fit, though all layers recompute.
         """
+        began = time.perf_counter()
         trained, tokens = sum_counts(sum(batch.trained for batch in data), sum(batch.tokens for batch in data))
         trained = max(trained, 1)
-        if self._retry is None:
-            loss_sum = self.add_gradients(data, optim_wrapper, trained)
-        else:
-            loss_sum = self._retry.add_gradients(data, optim_wrapper, trained)
+        with self.graphs.on() if self.graphs is not None else nullcontext():
+            loss_sum = (self._retry or self).add_gradients(data, optim_wrapper, trained)
         grad_norm = optim_wrapper.clip()
         loss_sum, stops = sum_values(torch.stack([loss_sum, loss_sum.new_tensor(float(stop()))])).unbind()
         grad_norm = grad_norm.float().to(loss_sum.device)  # offloaded gradients have theirs on the CPU
         values = torch.stack([loss_sum / trained, grad_norm, stops])
         # The update is queued first: the device is waited for once a step, when nothing of it remains to be queued.
         queued = optim_wrapper.step_if_finite(values) and self._write_back()
+        asked = time.perf_counter()
         loss, grad_norm, stops = values.tolist()
+        waited = (time.perf_counter() - asked) / (time.perf_counter() - began)
         if not (math.isfinite(loss) and math.isfinite(grad_norm)):
             raise explain(self, data, loss, grad_norm)
         if not queued:
             optim_wrapper.step()
             self._write_back()
         optim_wrapper.zero_grad()
+        if self.graphs is not None:
+            self.graphs.note(waited)
         return dict(loss=loss, grad_norm=grad_norm, tokens=tokens, trained_tokens=trained, stop=stops > 0)
 
     def _write_back(self) -> bool:

@@ -7,7 +7,7 @@ transformers' own switch lies inside or outside of what is compiled, by its vers
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache, partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.utils.checkpoint import checkpoint
@@ -15,6 +15,9 @@ from torch.utils.checkpoint import checkpoint
 from ..errors import ModelError
 from .compiling import compiled, recomputes_functions
 from .layers import layers_of
+
+if TYPE_CHECKING:
+    from .graphs import Graphs
 
 # Calls a layer: (layer, *its arguments, **its keyword arguments) -> what the layer returns.
 Way = Callable[..., Any]
@@ -56,9 +59,12 @@ class _Chooses:
 
     way: Way = staticmethod(keep)
     ways = Ways()
+    graphs: 'Graphs | None' = None
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if self.training and torch.is_grad_enabled():
+            if self.graphs is not None:
+                return self.graphs.call(self, super().__call__, args, kwargs)
             return self.way(super().__call__, *args, **kwargs)
         return super().__call__(*args, **kwargs)
 
@@ -86,6 +92,11 @@ class Recomputation:
 
     def __len__(self) -> int:
         return len(self.layers)
+
+    @property
+    def graphs(self) -> 'Graphs | None':
+        """The layers as CUDA graphs."""
+        return self.layers[0].graphs
 
     @property
     def ways(self) -> Ways:
@@ -116,6 +127,8 @@ class Recomputation:
 
     def set(self, count: int, way: Way | None = None) -> None:
         """Let the first `count` layers be called in `way` (None: recompute), and the others keep what they need."""
+        if self.graphs is not None:
+            self.graphs.forget()
         way = way or self.ways.recompute
         for number, layer in enumerate(self.layers):
             layer.way = way if number < count else self.ways.keep

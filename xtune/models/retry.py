@@ -1,12 +1,12 @@
 """A step for which memory runs out is done again, with fewer layers that keep their activations."""
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from ..data.batches import MicroBatch
 from ..parallel.together import sum_counts
+from .device import random_numbers
 from .recompute import Recomputation
 from .shortage import shortage
 
@@ -46,7 +46,10 @@ class Retry:
             task.drop_gradients()
             if task.device.type == 'cuda':
                 torch.cuda.empty_cache()
-            self._keep_less(data, optim_wrapper, error)
+            if self._layers.graphs is not None and self._layers.graphs.stop():
+                print('note: memory ran out; from here on the layers are no CUDA graphs', flush=True)
+            else:
+                self._keep_less(data, optim_wrapper, error)
             back()
 
     def _keep_less(self, data: list[MicroBatch], optim_wrapper: Any, error: Exception | None) -> None:
@@ -61,16 +64,3 @@ class Retry:
             'and the step is done again',
             flush=True,
         )
-
-
-def random_numbers(device: torch.device) -> Callable[[], None]:
-    """Return a function that puts torch's generators of the CPU and of `device` where they are now."""
-    host = torch.get_rng_state()
-    own = torch.cuda.get_rng_state(device) if device.type == 'cuda' else None
-
-    def back() -> None:
-        torch.set_rng_state(host)
-        if own is not None:
-            torch.cuda.set_rng_state(own, device)
-
-    return back

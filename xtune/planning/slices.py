@@ -22,6 +22,7 @@ from ..engine.fast import fast_task
 from ..engine.optimizer import StepOptimizer, build_optimizer
 from ..models.compiling import replaced
 from ..models.finetune import SupervisedFineTuning
+from ..models.graphs import STEPS
 from ..models.quiet import quiet
 from ..parallel.world import ALONE
 from .attention import is_packed
@@ -33,6 +34,8 @@ from .states import counted_optimizer, make_state
 
 # Micro-batches whose times are compared, and how often.
 FEW, MANY, TIMES = 1, 3, 3
+# Steps after which they take the same time: layers that the GPU waits for are graphs then.
+SETTLE = STEPS + 2
 
 
 @dataclass(frozen=True)
@@ -129,7 +132,8 @@ def _timed(task: SupervisedFineTuning, optimizer: StepOptimizer, batch: MicroBat
         _wait(task.device)
         return time.perf_counter() - begin
 
-    once(MANY)  # compiles, tunes
+    for _ in range(SETTLE):  # compiles, tunes, records
+        once(FEW)
     few, many = (median(once(count) for _ in range(TIMES)) for count in (FEW, MANY))
     each = (many - few) / (MANY - FEW)
     return each, max(few - FEW * each, 0.0)

@@ -1,0 +1,86 @@
+"""On a GPU: layers as CUDA graphs train as without."""
+
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+from transformers import BitsAndBytesConfig, LlamaConfig, LlamaForCausalLM
+
+from xtune.data.batches import MicroBatch
+from xtune.engine.optimizer import StepOptimizer
+from xtune.models.cuda_recorder import CudaRecorder
+from xtune.models.finetune import SupervisedFineTuning
+from xtune.models.fused_adapter import fuse_adapters
+from xtune.models.graphs import STEPS, Graphs
+from xtune.models.head import plain_head
+from xtune.models.masters import Masters
+from xtune.models.recompute import Recomputation
+
+pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a CUDA device')]
+SIZES = dict(vocab_size=512, hidden_size=256, intermediate_size=512, num_attention_heads=4, num_key_value_heads=2)
+
+
+def base(kind, folder):
+    torch.manual_seed(0)
+    llm = LlamaForCausalLM(LlamaConfig(**SIZES, num_hidden_layers=4))
+    if kind != 'nf4':
+        return llm.cuda()
+    llm.save_pretrained(folder)
+    settings = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type='nf4', bnb_4bit_compute_dtype='bfloat16')
+    return LlamaForCausalLM.from_pretrained(
+        folder, quantization_config=settings, dtype=torch.bfloat16, device_map={'': 'cuda'}
+    )
+
+
+def batch(width):
+    ids = torch.randint(512, (2, width))
+    return MicroBatch.of_rows(ids, ids.roll(-1, 1)).pinned()
+
+
+def trained(llm, full, recompute, graphs):
+    """Return losses and norms of steps on rows of two widths, the weights after them, and how many were recorded."""
+    device = torch.device('cuda', 0)
+    llm.train()
+    if not full:
+        llm.requires_grad_(False)
+        llm = get_peft_model(llm, LoraConfig(r=8, lora_dropout=0.1, target_modules='all-linear'))
+    masters = Masters(llm, torch.bfloat16)
+    for parameter in llm.parameters():
+        if parameter.dtype == torch.float32:
+            parameter.data = parameter.data.bfloat16()
+    fuse_adapters(llm, torch.bfloat16)
+    layers = Recomputation(llm)
+    layers.set(recompute)
+    layers.compile()
+    recorded = Graphs(layers.layers, device, CudaRecorder(device)) if graphs else None
+    task = SupervisedFineTuning(
+        llm, torch.bfloat16, device, masters=masters, head=plain_head(llm), layers=layers, graphs=recorded
+    )
+    parameters = list(task.trained_parameters().values())
+    optimizer = StepOptimizer(torch.optim.AdamW(parameters, lr=1e-3, fused=True), 1.0)
+    torch.manual_seed(1)
+    outs = [task.train_step([batch(64), batch(128)], optimizer) for _ in range(STEPS + 5)]
+    return [(out['loss'], out['grad_norm']) for out in outs], parameters, len(recorded) if graphs else 0
+
+
+@pytest.mark.parametrize('recompute', [0, 2, 4])
+@pytest.mark.parametrize('kind', ['bf16', 'nf4', 'full'])
+def test_training_is_the_same(kind, recompute, tmp_path):
+    plain, graphed = (trained(base(kind, tmp_path), kind == 'full', recompute, graphs) for graphs in (False, True))
+    assert graphed[2] == 2
+    assert graphed[0] == plain[0]
+    assert all(torch.equal(a, b) for a, b in zip(plain[1], graphed[1], strict=True))
+
+
+@pytest.mark.parametrize('options', [{}, {'schedule.accumulate': 1, 'pack': False}, {'checkpointing': 'all'}])
+def test_runs_are_the_same(options, make_config, xtune, tmp_path):
+    import json
+
+    found = []
+    for name, on in (('on', True), ('off', False)):
+        given = {'schedule.max_steps': 10, 'schedule.max_epochs': 9, 'checkpoint.every_steps': None, **options}
+        code, out, err = xtune('train', make_config('qlora', name, **{'speed.cuda_graphs': on, **given}))
+        assert code == 0, err
+        assert ('run as CUDA graphs' in out) == on
+        lines = (tmp_path / name / 'metrics.jsonl').read_text('utf-8').splitlines()
+        found.append([row['loss'] for row in map(json.loads, lines) if 'loss' in row])
+    assert found[0] == found[1]

@@ -1,0 +1,145 @@
+"""Layers as CUDA graphs, where a GPU would wait for Python otherwise.
+
+A step of a model of 1.5B starts ten thousand kernels one by one, which takes Python 0.1 to 0.2 s. Where the GPU is
+done sooner, the layers' kernels are recorded, once for each shape of a micro-batch, and started together from then on.
+Layers in a row that take the same tensors beside the hidden states are one piece: the call of its first layer gives
+what the last one would return, and the others hand that on.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+from .chain import Chain, record_all
+from .compiling import Compiled
+from .device import random_numbers
+from .leaves import Strange, form
+from .piece import Piece, Recorder, distinct
+
+# The share of a step that the process waits for the GPU, below which the GPU is taken to wait for the process.
+LITTLE = 0.05
+# Steps that must show so, and shapes that are recorded at most.
+STEPS, SHAPES = 3, 8
+
+
+def is_compiled(way: Callable) -> bool:
+    """Tell whether layers that are called so can be recorded: what is not compiled asks the GPU for random states."""
+    return isinstance(way, Compiled) and not way.broken
+
+
+class Graphs:
+    """The layers of a model, which tell it of their calls in training; see the module.
+
+    Args:
+        layers: The decoder layers, each of which has a `way`.
+        device: Where they compute.
+        recorder: Records functions.
+        takes: Tells whether layers that are called in a way can be recorded.
+    """
+
+    def __init__(
+        self,
+        layers: Sequence[torch.nn.Module],
+        device: torch.device,
+        recorder: Recorder,
+        takes: Callable[[Callable], bool] = is_compiled,
+    ) -> None:
+        self._layers, self._device, self._recorder, self._takes = list(layers), device, recorder, takes
+        self._number = {id(layer): number for number, layer in enumerate(layers)}
+        self._known: dict[Hashable, dict[int, Piece]] = {}  # by shape, then by first layer; empty: not recorded
+        self._waited: Counter[Hashable] = Counter()  # steps in which the GPU waited
+        self._seen: set[Hashable] = set()  # shapes in this step that are not recorded
+        self._wanted: dict[Hashable, list[Piece] | None] = {}  # what to record after this step
+        self._key: Hashable = None
+        self._playing: dict[int, Piece] = {}
+        self._chain: Chain | None = None
+        self._hidden: torch.Tensor | None = None
+        self._on = self._broken = False
+        for layer in layers:
+            layer.graphs = self
+
+    def __len__(self) -> int:
+        """How many shapes are recorded."""
+        return sum(map(bool, self._known.values()))
+
+    @contextmanager
+    def on(self) -> Iterator[None]:
+        """Return a context, that of a training step, in which layers may run as graphs."""
+        self._on, self._seen = not self._broken, set()
+        try:
+            yield
+        finally:
+            self._on, self._playing, self._chain, self._hidden = False, {}, None, None
+
+    def call(self, layer: torch.nn.Module, run: Callable, args: tuple, kwargs: dict) -> Any:
+        """Return what `layer` returns, `run` being its call without a way."""
+        if not self._on:
+            return layer.way(run, *args, **kwargs)
+        number = self._number[id(layer)]
+        if number == 0:
+            self._begin((args, kwargs))
+        if self._playing:
+            if number in self._playing:
+                self._hidden = self._playing[number]((args, kwargs))
+            return self._hidden
+        made = layer.way(run, *args, **kwargs)
+        if self._chain is not None:
+            self._chain.add(run, (args, kwargs), made)
+            if number == len(self._layers) - 1:
+                self._wanted[self._key], self._chain = self._chain.pieces(), None
+        return made
+
+    def note(self, waited: float) -> None:
+        """Take note of the share of the last step that the process waited for the GPU; record what is to be."""
+        if waited < LITTLE:
+            self._waited.update(self._seen)
+        wanted, self._wanted = self._wanted, {}
+        for key, pieces in wanted.items():
+            first = not self._known
+            self._known[key] = self._recorded(pieces or [])
+            if first and self._known.get(key):
+                print('note: the GPU waits for Python, so from here on layers run as CUDA graphs', flush=True)
+
+    def forget(self) -> bool:
+        """Drop what is recorded, because layers are called in another way; return whether there was anything."""
+        there = len(self) > 0
+        self._known, self._wanted = {}, {}
+        self._waited.clear()
+        return there
+
+    def stop(self) -> bool:
+        """Record nothing any more, and drop what is recorded; return whether there was anything."""
+        self._broken = True
+        return self.forget()
+
+    def _begin(self, arguments: tuple[tuple, dict]) -> None:
+        """Choose how the layers run on this micro-batch, from the arguments of the first."""
+        self._playing, self._chain = {}, None
+        if any(layer._forward_hooks or layer._forward_pre_hooks or layer._backward_hooks for layer in self._layers):
+            return
+        try:
+            self._key = form(arguments), len(distinct(arguments))
+        except Strange:
+            return
+        if self._key in self._known:
+            self._playing = self._known[self._key]
+            return
+        self._seen.add(self._key)
+        if self._waited[self._key] >= STEPS and len(self._known) < SHAPES:
+            self._chain = Chain(self._layers, self._takes)
+
+    def _recorded(self, pieces: list[Piece]) -> dict[int, Piece]:
+        back = random_numbers(self._device)  # the trial draws some
+        try:
+            record_all(pieces, self._recorder)
+        except RuntimeError as error:  # memory that runs out is one
+            self.stop()
+            reason = str(error).strip().partition('\n')[0]
+            print(f'note: the layers cannot run as CUDA graphs ({reason[:200]}); they go on without', flush=True)
+            return {}
+        finally:
+            back()
+        return {piece.first: piece for piece in pieces}
