@@ -126,6 +126,22 @@ def test_a_gpu_that_is_busy_needs_none(monkeypatch):
     assert not recorder.recorded
 
 
+def test_a_second_forward_pass_before_the_backward_pass_leaves_the_first_alone():
+    plain, graphed = Training(), Training(Again())
+    for _ in range(STEPS + 2):
+        assert plain.step(16) == graphed.step(16)
+    recorder = graphed.graphs._recorder
+    for training in (plain, graphed):
+        calls = recorder.calls
+        torch.set_rng_state(training.random)
+        with training.graphs.on() if training.graphs else nullcontext():
+            losses = [training.task(batch(16)) for _ in range(2)]
+            sum(losses).backward()
+    assert recorder.calls == calls + 2
+    pairs = zip(plain.parameters, graphed.parameters, strict=True)
+    assert all(torch.allclose(a.grad, b.grad, rtol=1e-2, atol=1e-4) for a, b in pairs)
+
+
 def test_layers_that_are_called_in_another_way_are_recorded_again():
     recorder = Again()
     plain, graphed = Training(), Training(recorder)
@@ -206,7 +222,7 @@ def test_calls_that_are_no_chain_are_let_be():
     layers = llama().model.layers
 
     def pieces(first, second, made):
-        chain = Chain(list(layers[:2]), lambda _: True)
+        chain = Chain(list(layers[:2]))
         chain.add(layers[0], ((first,), {}), made)
         chain.add(layers[1], ((second,), dict(mask=None)), made)
         return chain.pieces()

@@ -14,11 +14,10 @@ class Chain:
 
     Args:
         layers: The layers.
-        takes: Tells whether layers that are called in a way can be recorded.
     """
 
-    def __init__(self, layers: list[torch.nn.Module], takes: Callable[[Callable], bool]) -> None:
-        self._layers, self._takes = layers, takes
+    def __init__(self, layers: list[torch.nn.Module]) -> None:
+        self._layers = layers
         self._calls: list[tuple[Callable, tuple[tuple, dict], Any]] = []
 
     def add(self, run: Callable, arguments: tuple[tuple, dict], made: Any) -> None:
@@ -26,8 +25,8 @@ class Chain:
         self._calls.append((run, arguments, made))
 
     def pieces(self) -> list[Piece] | None:
-        """Return the pieces; None: the calls are no chain, or in a way that cannot be recorded."""
-        if len(self._calls) != len(self._layers) or not all(self._takes(layer.way) for layer in self._layers):
+        """Return the pieces; None: the calls are no chain."""
+        if len(self._calls) != len(self._layers):
             return None
         before: torch.Tensor | None = None
         for _, (args, _), made in self._calls:
@@ -69,6 +68,8 @@ def record_all(pieces: list[Piece], recorder: Recorder) -> None:
     """
     with recorder.trial():
         _run(pieces, lambda function: (function(), lambda: None))
+    for piece in pieces:
+        piece.drop()
     _run(pieces, recorder)
 
 

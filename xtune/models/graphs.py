@@ -69,6 +69,8 @@ class Graphs:
     def on(self) -> Iterator[None]:
         """Return a context, that of a training step, in which layers may run as graphs."""
         self._on, self._seen = not self._broken, set()
+        for piece in self._pieces():
+            piece.owes = False  # of a step that failed
         try:
             yield
         finally:
@@ -96,6 +98,9 @@ class Graphs:
         """Take note of the share of the last step that the process waited for the GPU; record what is to be."""
         if waited < LITTLE:
             self._waited.update(self._seen)
+        else:
+            for key in self._seen:
+                del self._waited[key]
         wanted, self._wanted = self._wanted, {}
         for key, pieces in wanted.items():
             first = not self._known
@@ -118,6 +123,8 @@ class Graphs:
     def _begin(self, arguments: tuple[tuple, dict]) -> None:
         """Choose how the layers run on this micro-batch, from the arguments of the first."""
         self._playing, self._chain = {}, None
+        if any(piece.owes for piece in self._pieces()):
+            return  # a backward pass is to come that needs the memory
         if any(layer._forward_hooks or layer._forward_pre_hooks or layer._backward_hooks for layer in self._layers):
             return
         try:
@@ -128,8 +135,12 @@ class Graphs:
             self._playing = self._known[self._key]
             return
         self._seen.add(self._key)
-        if self._waited[self._key] >= STEPS and len(self._known) < SHAPES:
-            self._chain = Chain(self._layers, self._takes)
+        wanted = self._waited[self._key] >= STEPS and len(self._known) < SHAPES
+        if wanted and all(self._takes(layer.way) for layer in self._layers):
+            self._chain = Chain(self._layers)
+
+    def _pieces(self) -> Iterator[Piece]:
+        return (piece for pieces in self._known.values() for piece in pieces.values())
 
     def _recorded(self, pieces: list[Piece]) -> dict[int, Piece]:
         back = random_numbers(self._device)  # the trial draws some

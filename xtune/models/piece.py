@@ -62,6 +62,7 @@ class Piece:
         self, first: int, calls: list[Call], inputs: list[torch.Tensor], parameters: list[torch.nn.Parameter]
     ) -> None:
         self.first, self._calls, self.inputs, self.parameters = first, calls, inputs, parameters
+        self.owes = False  # a backward pass, which needs what the last forward pass left
 
     def record_forward(self, record: Callable) -> torch.Tensor:
         """Record the forward pass; return where its output will be."""
@@ -84,13 +85,20 @@ class Piece:
         for place, tensor in zip(self.inputs, inputs, strict=True):
             _copy(place, tensor)
         self._again_forward()
+        self.owes = True
         return self._out.detach()
 
     def run_backward(self, slope: torch.Tensor) -> list[torch.Tensor | None]:
         """Return the gradients of inputs and parameters for that of the output."""
         _copy(self._slope, slope)
         self._again_backward()
+        self.owes = False
         return [None if found is None else found.detach() for found in self._slopes]
+
+    def drop(self) -> None:
+        """Forget what recording returned."""
+        self._out = self._slope = self._again_forward = self._again_backward = None
+        self._slopes = []
 
     def _forward(self) -> list[torch.Tensor]:
         hidden = self.inputs[0]

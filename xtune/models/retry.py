@@ -46,9 +46,10 @@ class Retry:
             task.drop_gradients()
             if task.device.type == 'cuda':
                 torch.cuda.empty_cache()
-            if self._layers.graphs is not None and self._layers.graphs.stop():
+            dropped = self._layers.graphs is not None and self._layers.graphs.stop()
+            if dropped:
                 print('note: memory ran out; from here on the layers are no CUDA graphs', flush=True)
-            else:
+            if not sum_counts(int(dropped))[0]:
                 self._keep_less(data, optim_wrapper, error)
             back()
 
