@@ -29,8 +29,11 @@ class Again:
     def __init__(self):
         self.recorded = self.calls = 0
 
-    def trial(self):
+    def trial(self, strict):
         return nullcontext()
+
+    def renew(self):
+        pass
 
     def __call__(self, function):
         made = function()
@@ -194,6 +197,40 @@ def test_memory_that_runs_out_costs_the_graphs_first(monkeypatch, capsys):
     assert plain.step(16) == graphed.step(16)
     assert not len(graphed.graphs) and graphed.layers.kept == 3 and same(plain, graphed)
     assert 'no CUDA graphs' in capsys.readouterr().out
+
+
+def test_validation_and_samples_get_the_memory(monkeypatch):
+    graphed = Training(Again())
+    for _ in range(STEPS + 2):
+        graphed.step(16)
+    with graphed.task.whole_rows():
+        assert not len(graphed.graphs)
+    for _ in range(STEPS + 2):
+        graphed.step(16)
+    assert len(graphed.graphs)
+    graphed.task.llm.eval()
+    forward = graphed.task.forward
+
+    def fail(batch):
+        if len(graphed.graphs):
+            raise torch.OutOfMemoryError('CUDA out of memory')
+        return forward(batch)
+
+    monkeypatch.setattr(graphed.task, 'forward', fail)
+    data = [batch(16)]
+    assert graphed.task.val_step(data) == (forward(data[0]).item(), 32) and not len(graphed.graphs)
+
+
+def test_layers_before_the_first_that_trains_are_recorded_too():
+    trainings = [Training(recorder, gemma, lora=False) for recorder in (None, Again())]
+    for training in trainings:
+        for layer in training.layers.layers[:2]:
+            layer.requires_grad_(False)
+        training.task.llm.get_input_embeddings().weight.requires_grad_(False)
+    for _ in range(STEPS + 3):
+        assert len({training.step(16) for training in trainings}) == 1
+    # two layers of one kind, which train nothing, one of the other, and one of the first again
+    assert trainings[1].graphs._recorder.recorded == 5
 
 
 def test_a_nan_is_found_in_its_module():

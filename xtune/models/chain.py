@@ -66,8 +66,9 @@ def record_all(pieces: list[Piece], recorder: Recorder) -> None:
     Raises:
         RuntimeError: They cannot be recorded, or memory runs out.
     """
-    with recorder.trial():
-        _run(pieces, lambda function: (function(), lambda: None))
+    for strict in (False, True):
+        with recorder.trial(strict):
+            _run(pieces, lambda function: (function(), lambda: None))
     for piece in pieces:
         piece.drop()
     _run(pieces, recorder)

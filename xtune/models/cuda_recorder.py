@@ -1,7 +1,8 @@
-"""Functions recorded as CUDA graphs."""
+"""Functions recorded as CUDA graphs: the one place that knows what torch keeps of a recording that failed."""
 
+import gc
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import torch
 
@@ -12,21 +13,55 @@ class CudaRecorder:
     """A `Recorder` on a GPU. All that it records shares memory, which nothing else gets as long as it is there."""
 
     def __init__(self, device: torch.device) -> None:
-        self._device = device
-        self._pool, self._stream = torch.cuda.graph_pool_handle(), torch.cuda.Stream(device)
+        self._device, self._stream = device, torch.cuda.Stream(device)
+        self._failed: list[torch.cuda.CUDAGraph] = []  # torch aborts when one is deleted
+        self.renew()
+
+    def renew(self) -> None:
+        """Take other memory from here on."""
+        self._pool = torch.cuda.graph_pool_handle()
 
     @contextmanager
-    def trial(self) -> Iterator[None]:
-        """Return a context in which kernels and workspaces that a first call makes come to be where recording is."""
+    def trial(self, strict: bool) -> Iterator[None]:
+        """Return a context in which kernels and workspaces that a first call makes come to be where recording is.
+
+        Raises:
+            RuntimeError: Something waits for the GPU in a strict one.
+        """
+        gc.collect()
+        before = torch.cuda.get_sync_debug_mode()
         self._stream.wait_stream(torch.cuda.current_stream(self._device))
-        with torch.cuda.stream(self._stream):
-            yield
-        torch.cuda.current_stream(self._device).wait_stream(self._stream)
+        try:
+            with torch.cuda.stream(self._stream):
+                torch.cuda.set_sync_debug_mode('error' if strict else before)
+                yield
+        finally:
+            torch.cuda.set_sync_debug_mode(before)
+            torch.cuda.current_stream(self._device).wait_stream(self._stream)
 
     def __call__(self, function: Callable[[], Tensors]) -> tuple[Tensors, Callable[[], None]]:
-        """Record `function`; return what it returns, and what runs its kernels again."""
-        graph = torch.cuda.CUDAGraph()
-        # Other threads, which make the next batches and pin them, are free to ask for memory meanwhile.
-        with torch.cuda.graph(graph, pool=self._pool, stream=self._stream, capture_error_mode='thread_local'):
-            made = function()
+        """Record `function`; return what it returns, and what runs its kernels again.
+
+        Raises:
+            RuntimeError: It cannot be recorded.
+        """
+        graph, before = torch.cuda.CUDAGraph(), torch.cuda.current_stream(self._device)
+        try:
+            # Other threads, which make the next batches and pin them, are free to ask for memory meanwhile.
+            with torch.cuda.graph(graph, pool=self._pool, stream=self._stream, capture_error_mode='thread_local'):
+                made = function()
+        except RuntimeError:
+            self._mend(graph, before)
+            raise
         return made, graph.replay
+
+    def _mend(self, graph: torch.cuda.CUDAGraph, before: torch.cuda.Stream) -> None:
+        """Undo what a recording that failed leaves: its stream, its memory, and a generator that is recorded."""
+        self._failed.append(graph)
+        torch.cuda.set_stream(before)
+        index = before.device.index
+        with suppress(RuntimeError):
+            torch._C._cuda_endAllocateToPool(index, self._pool)
+            torch._C._cuda_releasePool(index, self._pool)
+        generator = torch.cuda.default_generators[index]
+        generator.graphsafe_set_state(generator.clone_state())

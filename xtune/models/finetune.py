@@ -87,6 +87,8 @@ class SupervisedFineTuning(BaseModel):
     def whole_rows(self) -> Iterator[None]:
         """Let the model take whole rows in each process, as generation gives them."""
         around = self.attention.as_before() if self.attention else nullcontext()
+        if self.graphs is not None:
+            self.graphs.forget()  # caches of keys and values are to have their memory
         # Layers would be compiled for lengths that training never sees again.
         with self.team.whole_rows() if self.team else around, torch.compiler.set_stance('force_eager'):
             yield
@@ -122,7 +124,7 @@ class SupervisedFineTuning(BaseModel):
         queued = optim_wrapper.step_if_finite(values) and self._write_back()
         asked = time.perf_counter()
         loss, grad_norm, stops = values.tolist()
-        waited = (time.perf_counter() - asked) / (time.perf_counter() - began)
+        now = time.perf_counter()
         if not (math.isfinite(loss) and math.isfinite(grad_norm)):
             raise explain(self, data, loss, grad_norm)
         if not queued:
@@ -130,7 +132,7 @@ class SupervisedFineTuning(BaseModel):
             self._write_back()
         optim_wrapper.zero_grad()
         if self.graphs is not None:
-            self.graphs.note(waited)
+            self.graphs.note((now - asked) / (now - began) * len(data))
         return dict(loss=loss, grad_norm=grad_norm, tokens=tokens, trained_tokens=trained, stop=stops > 0)
 
     def _write_back(self) -> bool:
@@ -155,7 +157,13 @@ class SupervisedFineTuning(BaseModel):
     @torch.no_grad()
     def val_step(self, data: list[MicroBatch]) -> tuple[float, int]:
         """Return the loss summed over the trained tokens of `data`, and their count."""
-        return sum(self(batch).item() for batch in data), sum(batch.trained for batch in data)
+        try:
+            loss_sum = sum(self(batch).item() for batch in data)
+        except torch.OutOfMemoryError:
+            if self.graphs is None or not self.graphs.stop():
+                raise
+            loss_sum = sum(self(batch).item() for batch in data)  # in the memory of the graphs
+        return loss_sum, sum(batch.trained for batch in data)
 
     def test_step(self, data: list[MicroBatch]) -> tuple[float, int]:
         """Return what `val_step` returns."""

@@ -18,16 +18,22 @@ from .compiling import Compiled
 from .device import random_numbers
 from .leaves import Strange, form
 from .piece import Piece, Recorder, distinct
+from .recompute import keep
 
 # The share of a step that the process waits for the GPU, below which the GPU is taken to wait for the process.
 LITTLE = 0.05
 # Steps that must show so, and shapes that are recorded at most.
 STEPS, SHAPES = 3, 8
+# Bytes that the gradients of trained weights take at most, which each shape has anew; one shape may take more.
+GRADIENTS = 2 * 2**30
 
 
-def is_compiled(way: Callable) -> bool:
-    """Tell whether layers that are called so can be recorded: what is not compiled asks the GPU for random states."""
-    return isinstance(way, Compiled) and not way.broken
+def keeps(way: Callable) -> bool:
+    """Tell whether layers that are called so can be recorded.
+
+    Those that recompute cannot: they ask for the state of the random numbers, which no graph can answer.
+    """
+    return isinstance(way, Compiled) and way.plain is keep and not way.broken
 
 
 class Graphs:
@@ -45,10 +51,11 @@ class Graphs:
         layers: Sequence[torch.nn.Module],
         device: torch.device,
         recorder: Recorder,
-        takes: Callable[[Callable], bool] = is_compiled,
+        takes: Callable[[Callable], bool] = keeps,
     ) -> None:
         self._layers, self._device, self._recorder, self._takes = list(layers), device, recorder, takes
         self._number = {id(layer): number for number, layer in enumerate(layers)}
+        self._modules = [module for layer in layers for module in layer.modules()]
         self._known: dict[Hashable, dict[int, Piece]] = {}  # by shape, then by first layer; empty: not recorded
         self._waited: Counter[Hashable] = Counter()  # steps in which the GPU waited
         self._seen: set[Hashable] = set()  # shapes in this step that are not recorded
@@ -57,7 +64,7 @@ class Graphs:
         self._playing: dict[int, Piece] = {}
         self._chain: Chain | None = None
         self._hidden: torch.Tensor | None = None
-        self._on = self._broken = False
+        self._on = self._broken = self._said = False
         for layer in layers:
             layer.graphs = self
 
@@ -95,7 +102,11 @@ class Graphs:
         return made
 
     def note(self, waited: float) -> None:
-        """Take note of the share of the last step that the process waited for the GPU; record what is to be."""
+        """Take note of how long the process waited for the GPU at the end of the last step; record what is to be.
+
+        Args:
+            waited: As a share of what a micro-batch took: it runs ahead of the GPU by less than that.
+        """
         if waited < LITTLE:
             self._waited.update(self._seen)
         else:
@@ -103,16 +114,18 @@ class Graphs:
                 del self._waited[key]
         wanted, self._wanted = self._wanted, {}
         for key, pieces in wanted.items():
-            first = not self._known
             self._known[key] = self._recorded(pieces or [])
-            if first and self._known.get(key):
+            if self._known.get(key) and not self._said:
+                self._said = True
                 print('note: the GPU waits for Python, so from here on layers run as CUDA graphs', flush=True)
 
     def forget(self) -> bool:
-        """Drop what is recorded, because layers are called in another way; return whether there was anything."""
+        """Drop what is recorded, for layers are called in another way or memory is needed; return whether there was
+        anything."""
         there = len(self) > 0
         self._known, self._wanted = {}, {}
         self._waited.clear()
+        self._recorder.renew()
         return there
 
     def stop(self) -> bool:
@@ -125,7 +138,7 @@ class Graphs:
         self._playing, self._chain = {}, None
         if any(piece.owes for piece in self._pieces()):
             return  # a backward pass is to come that needs the memory
-        if any(layer._forward_hooks or layer._forward_pre_hooks or layer._backward_hooks for layer in self._layers):
+        if any(m._forward_hooks or m._forward_pre_hooks or m._backward_hooks for m in self._modules):
             return
         try:
             self._key = form(arguments), len(distinct(arguments))
@@ -135,12 +148,16 @@ class Graphs:
             self._playing = self._known[self._key]
             return
         self._seen.add(self._key)
-        wanted = self._waited[self._key] >= STEPS and len(self._known) < SHAPES
+        wanted = self._waited[self._key] >= STEPS and len(self._known) < self._most()
         if wanted and all(self._takes(layer.way) for layer in self._layers):
             self._chain = Chain(self._layers)
 
     def _pieces(self) -> Iterator[Piece]:
         return (piece for pieces in self._known.values() for piece in pieces.values())
+
+    def _most(self) -> int:
+        trained = sum(p.nbytes for layer in self._layers for p in layer.parameters() if p.requires_grad)
+        return max(1, min(SHAPES, GRADIENTS // max(trained, 1)))
 
     def _recorded(self, pieces: list[Piece]) -> dict[int, Piece]:
         back = random_numbers(self._device)  # the trial draws some

@@ -21,8 +21,12 @@ Tensors = Sequence[torch.Tensor | None]
 class Recorder(Protocol):
     """Records functions."""
 
-    def trial(self) -> AbstractContextManager:
-        """Return a context in which the functions are to be called once before they are recorded."""
+    def trial(self, strict: bool) -> AbstractContextManager:
+        """Return a context in which the functions are to be called once before they are recorded, at last a strict one,
+        which refuses what cannot be recorded."""
+
+    def renew(self) -> None:
+        """Take note that nothing recorded is needed any more."""
 
     def __call__(self, function: Callable[[], Tensors]) -> tuple[Tensors, Callable[[], None]]:
         """Call `function`; return what it returns, and what does so again, with results in the same tensors."""
@@ -63,6 +67,7 @@ class Piece:
     ) -> None:
         self.first, self._calls, self.inputs, self.parameters = first, calls, inputs, parameters
         self.owes = False  # a backward pass, which needs what the last forward pass left
+        self._trains = any(tensor.requires_grad for tensor in (*inputs, *parameters))
 
     def record_forward(self, record: Callable) -> torch.Tensor:
         """Record the forward pass; return where its output will be."""
@@ -71,7 +76,9 @@ class Piece:
         return self._out
 
     def record_backward(self, record: Callable) -> None:
-        """Record the backward pass, after all pieces' forward passes."""
+        """Record the backward pass, if there is one, after all pieces' forward passes."""
+        if not self._trains:
+            return
         slopes, self._again_backward = record(self._backward)
         left = iter(slopes)
         self._slopes = [next(left) if t.requires_grad else None for t in (*self.inputs, *self.parameters)]
@@ -85,7 +92,7 @@ class Piece:
         for place, tensor in zip(self.inputs, inputs, strict=True):
             _copy(place, tensor)
         self._again_forward()
-        self.owes = True
+        self.owes = self._trains
         return self._out.detach()
 
     def run_backward(self, slope: torch.Tensor) -> list[torch.Tensor | None]:
