@@ -21,6 +21,11 @@ class CudaRecorder:
         """Take other memory from here on."""
         self._pool = torch.cuda.graph_pool_handle()
 
+    def idle(self) -> int:
+        """Return the bytes that what is recorded holds and computes in, of which no tensor tells."""
+        own = [part for part in torch.cuda.memory_snapshot() if tuple(part['segment_pool_id']) == tuple(self._pool)]
+        return sum(part['total_size'] - part['allocated_size'] for part in own)
+
     @contextmanager
     def trial(self, strict: bool) -> Iterator[None]:
         """Return a context in which kernels and workspaces that a first call makes come to be where recording is.

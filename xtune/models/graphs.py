@@ -44,6 +44,8 @@ class Graphs:
         device: Where they compute.
         recorder: Records functions.
         takes: Tells whether layers that are called in a way can be recorded.
+
+    `idle` are the bytes that graphs hold while they do not run, of which the allocator does not tell.
     """
 
     def __init__(
@@ -65,6 +67,7 @@ class Graphs:
         self._chain: Chain | None = None
         self._hidden: torch.Tensor | None = None
         self._on = self._broken = self._said = False
+        self.idle = 0
         for layer in layers:
             layer.graphs = self
 
@@ -115,7 +118,10 @@ class Graphs:
         wanted, self._wanted = self._wanted, {}
         for key, pieces in wanted.items():
             self._known[key] = self._recorded(pieces or [])
-            if self._known.get(key) and not self._said:
+            if not self._known.get(key):
+                continue
+            self.idle = self._recorder.idle()
+            if not self._said:
                 self._said = True
                 print('note: the GPU waits for Python, so from here on layers run as CUDA graphs', flush=True)
 
@@ -123,7 +129,7 @@ class Graphs:
         """Drop what is recorded, for layers are called in another way or memory is needed; return whether there was
         anything."""
         there = len(self) > 0
-        self._known, self._wanted = {}, {}
+        self._known, self._wanted, self.idle = {}, {}, 0
         self._waited.clear()
         self._recorder.renew()
         return there

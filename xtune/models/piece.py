@@ -25,6 +25,9 @@ class Recorder(Protocol):
         """Return a context in which the functions are to be called once before they are recorded, at last a strict one,
         which refuses what cannot be recorded."""
 
+    def idle(self) -> int:
+        """Return the bytes that what is recorded holds beside tensors."""
+
     def renew(self) -> None:
         """Take note that nothing recorded is needed any more."""
 

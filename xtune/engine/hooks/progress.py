@@ -57,7 +57,7 @@ class ProgressHook(Hook):
             lr=runner.optim_wrapper.get_lr()['lr'][0],
             grad_norm=grad_norm,
             tokens_per_second=round(self._tokens / (now - self._window_began), 1),
-            memory_gib=round(peak_memory(runner.model.device), 3),
+            memory_gib=round(peak_memory(runner.model.device) + _in_graphs(runner.model), 3),
         )
         self.metrics.add(step, epoch=round(step / loop.steps_per_epoch, 4), **figures)
         runner.visualizer.add_scalars({f'train/{k}': v for k, v in figures.items()}, step=step)
@@ -70,3 +70,9 @@ class ProgressHook(Hook):
         )
         if torch.cuda.is_available():
             torch.cuda.reset_peak_memory_stats()
+
+
+def _in_graphs(task: Any) -> float:
+    """Return the GiB of activations in graphs, of which the allocator does not tell."""
+    graphs = getattr(task, 'graphs', None)
+    return 0.0 if graphs is None else graphs.idle / 2**30
