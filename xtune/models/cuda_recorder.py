@@ -22,9 +22,10 @@ class CudaRecorder:
         self._pool = torch.cuda.graph_pool_handle()
 
     def idle(self) -> int:
-        """Return the bytes that what is recorded holds and computes in, of which no tensor tells."""
-        own = [part for part in torch.cuda.memory_snapshot() if tuple(part['segment_pool_id']) == tuple(self._pool)]
-        return sum(part['total_size'] - part['allocated_size'] for part in own)
+        """Return the bytes that the last recording computes in beside tensors; the allocator counts its peak anew."""
+        peak = torch.cuda.max_memory_allocated(self._device)
+        torch.cuda.reset_peak_memory_stats(self._device)
+        return peak - torch.cuda.memory_allocated(self._device)
 
     @contextmanager
     def trial(self, strict: bool) -> Iterator[None]:
@@ -34,6 +35,7 @@ class CudaRecorder:
             RuntimeError: Something waits for the GPU in a strict one.
         """
         gc.collect()
+        torch.cuda.reset_peak_memory_stats(self._device)
         before = torch.cuda.get_sync_debug_mode()
         self._stream.wait_stream(torch.cuda.current_stream(self._device))
         try:

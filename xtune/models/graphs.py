@@ -120,7 +120,7 @@ class Graphs:
             self._known[key] = self._recorded(pieces or [])
             if not self._known.get(key):
                 continue
-            self.idle = self._recorder.idle()
+            self.idle = max(self.idle, self._recorder.idle())  # one at a time
             if not self._said:
                 self._said = True
                 print('note: the GPU waits for Python, so from here on layers run as CUDA graphs', flush=True)

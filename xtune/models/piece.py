@@ -26,7 +26,7 @@ class Recorder(Protocol):
         which refuses what cannot be recorded."""
 
     def idle(self) -> int:
-        """Return the bytes that what is recorded holds beside tensors."""
+        """Return the bytes that what was recorded since the last trial computes in, beside tensors."""
 
     def renew(self) -> None:
         """Take note that nothing recorded is needed any more."""
