@@ -92,31 +92,31 @@ def _works(kind: str) -> bool:
 def recomputes_functions() -> bool:
     """Tell whether recomputation that is compiled with a layer computes autograd functions again.
 
-    torch 2.11 keeps what they return, torch 2.13 does not. Tried on a small one, which takes a second.
+    torch 2.11 keeps the products that they return, torch 2.13 does not. Tried on small ones, which takes a second.
     """
-    kept: list[torch.Tensor] = []
-    values = torch.ones(4, requires_grad=True)
+    values, kept = torch.ones(2, 3, requires_grad=True), []
     with torch.autograd.graph.saved_tensors_hooks(lambda tensor: kept.append(tensor) or tensor, lambda tensor: tensor):
-        torch.compile(_recomputed, backend='aot_eager_decomp_partition')(values)
-    return len(kept) == 1
+        torch.compile(_recomputed, backend='aot_eager_decomp_partition')(values, torch.ones(3, 3))
+    return sum(tensor.shape == values.shape for tensor in kept) == 1
 
 
-class _Twice(torch.autograd.Function):
+class _Product(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, values: torch.Tensor) -> torch.Tensor:
-        return values * 2
+    def forward(ctx: Any, values: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+        ctx.save_for_backward(weight)
+        return values @ weight
 
     @staticmethod
-    def backward(ctx: Any, slope: torch.Tensor) -> torch.Tensor:
-        return slope * 2
+    def backward(ctx: Any, slope: torch.Tensor) -> tuple[torch.Tensor, None]:
+        return slope @ ctx.saved_tensors[0].t(), None
 
 
-def _functions(values: torch.Tensor) -> torch.Tensor:
-    return _Twice.apply(_Twice.apply(_Twice.apply(values).sin()).sin())
+def _functions(values: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    return _Product.apply(_Product.apply(_Product.apply(values, weight).sin(), weight).sin(), weight)
 
 
-def _recomputed(values: torch.Tensor) -> torch.Tensor:
-    return checkpoint(_functions, values, use_reentrant=False)
+def _recomputed(values: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    return checkpoint(_functions, values, weight, use_reentrant=False)
 
 
 def _trial(values: torch.Tensor) -> torch.Tensor:
