@@ -144,7 +144,7 @@ def test_layers_of_a_base_are_replaced_and_the_rest_stays(smollm):
     model.model.layers[0].mlp.odd = torch.nn.Linear(576, 20, bias=False)
     model.model.layers[1].self_attn.again = model.model.layers[1].self_attn.q_proj
     count, old = model.num_parameters(), weakref.ref(model.model.layers[0].mlp.up_proj)
-    to_float8_base(model, Float8Config(skip=['gate', 'layers.1.mlp']))
+    to_float8_base(model, Float8Config(skip=['gate', 'layers.1.mlp'], last=0))
     assert old() is None
     found = {name for name, module in model.named_modules() if isinstance(module, Float8Linear)}
     attention = {f'model.layers.{i}.self_attn.{k}_proj' for i in (0, 1) for k in 'qkvo'}
@@ -171,11 +171,19 @@ def test_gradients_of_an_adapter_point_where_those_on_bf16_do(smollm, tokenizer)
     ids = tokenizer('The sun counts rivers because seven tokens were never green, said the child.', return_tensors='pt')
     loss, right = gradients(copy.deepcopy(smollm), ids.input_ids)
     model = copy.deepcopy(smollm)
-    to_float8_base(model, Float8Config())
+    to_float8_base(model, Float8Config(last=0))
     other_loss, found = gradients(model, ids.input_ids)
     assert other_loss == pytest.approx(loss, rel=0.03) and found.keys() == right.keys()
     assert cosine(*(torch.cat([g[name].flatten() for name in right]) for g in (found, right))) > 0.99
     assert min(cosine(found[name], right[name]) for name in right) > 0.95
+
+
+def test_the_last_layers_stay_in_bf16(smollm):
+    for last, left in ((1, 'model.layers.0.'), (0, 'model.layers.')):
+        model = copy.deepcopy(smollm)
+        to_float8_base(model, Float8Config(last=last))
+        found = [name for name, module in model.named_modules() if isinstance(module, Float8Linear)]
+        assert len(found) == 14 - 7 * last and all(name.startswith(left) for name in found)
 
 
 def test_bases_that_cannot_be_put_into_float8(tiny_model, smollm):
@@ -184,3 +192,5 @@ def test_bases_that_cannot_be_put_into_float8(tiny_model, smollm):
         to_float8_base(AutoModelForCausalLM.from_pretrained(tiny_model, quantization_config=nf4), Float8Config())
     with pytest.raises(ModelError, match=r"no linear layer of LlamaForCausalLM.*skip=\['layers'\]"):
         to_float8_base(smollm, Float8Config(skip=['layers']))
+    with pytest.raises(ModelError, match='no linear layer.*or is in the last quantization.last=2 layers'):
+        to_float8_base(smollm, Float8Config(last=2))

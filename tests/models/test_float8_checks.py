@@ -28,6 +28,8 @@ def job(make_config, **options):
         ({'lora.type': 'peft.BOFTConfig'}, 'lora.type=BOFTConfig.*only LoraConfig'),
         ({'quantization.skip': 'gate'}, "skip is a list of parts of names, got 'gate'"),
         ({'quantization.skip': [1]}, r'skip is a list of parts of names, got \[1\]'),
+        ({'quantization.last': -1}, 'last is a number of layers, 0 or more, got -1'),
+        ({'quantization.last': True}, 'last is a number of layers, 0 or more, got True'),
     ],
 )
 def test_what_does_not_go_with_it(options, message, make_config):

@@ -83,5 +83,5 @@ def test_what_a_run_says_about_its_base(make_config):
     job = wire(load(make_config('fp8_lora')))
     llm, dtype = build_llm(job, CPU)
     assert (
-        dtype == torch.bfloat16 and 'base Float8 (14 linear layers)' in dict(model_lines(job, llm, dtype, CPU))['model']
+        dtype == torch.bfloat16 and 'base Float8 (7 linear layers)' in dict(model_lines(job, llm, dtype, CPU))['model']
     )

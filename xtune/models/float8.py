@@ -14,6 +14,7 @@ import torch
 from transformers import PreTrainedModel
 
 from ..errors import ModelError
+from .layers import layers_of
 from .scaled_product import MULTIPLE, scaled_product, to_float8
 
 # Short sums lose less than the numbers' eight bits do. A gradient goes through all layers below, where it would add up.
@@ -27,9 +28,12 @@ class Float8Config:
     Args:
         skip: Parts of names (`down_proj`, or `layers.0.mlp`): linear layers with one of these stay in bf16. Routers of
             experts choose with small differences.
+        last: Layers of the model, from its end, that stay in bf16. What rounding costs in the last one goes into the
+            logits as it is: half of the loss that SmolLM2 has more in float8 comes from that layer.
     """
 
     skip: list[str] | tuple[str, ...] = ('router', 'gate')
+    last: int = 1
 
     def skips(self, name: str) -> bool:
         """Tell whether the layer `name` stays in bf16."""
@@ -120,7 +124,8 @@ def to_float8_base(model: PreTrainedModel, config: Float8Config) -> None:
     if not places:
         raise ModelError(
             f'no linear layer of {type(model).__name__} can be put into float8: each has a dimension that is no '
-            f'multiple of {MULTIPLE}, or one of quantization.skip={list(config.skip)} in its name; take a lora preset'
+            f'multiple of {MULTIPLE}, one of quantization.skip={list(config.skip)} in its name, or is in the last '
+            f'quantization.last={config.last} layers; take a lora preset'
         )
     for names in places:
         _replace(model, names)
@@ -130,10 +135,12 @@ def to_float8_base(model: PreTrainedModel, config: Float8Config) -> None:
 
 def _places(model: PreTrainedModel, config: Float8Config) -> list[list[str]]:
     """Return the names of each layer to replace; a layer that is used in several places has several."""
-    head, found = model.get_output_embeddings(), {}
+    ends = layers_of(model)[-config.last :] if config.last else []
+    stay = {id(module) for layer in ends for module in layer.modules()} | {id(model.get_output_embeddings())}
+    found: dict[int, list[str]] = {}
     for name, module in model.named_modules(remove_duplicate=False):
         fits = type(module) is torch.nn.Linear and not any(size % MULTIPLE for size in module.weight.shape)
-        if fits and module is not head and not config.skips(name):
+        if fits and id(module) not in stay and not config.skips(name):
             found.setdefault(id(module), []).append(name)
     return list(found.values())
 

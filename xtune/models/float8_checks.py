@@ -28,6 +28,8 @@ def float8_of(job: Job) -> Float8Config | None:
     config = job.quantization()
     if not isinstance(config.skip, (list, tuple)) or not all(isinstance(part, str) for part in config.skip):
         raise ConfigError(f'quantization.skip is a list of parts of names, got {config.skip!r}')
+    if type(config.last) is not int or config.last < 0:
+        raise ConfigError(f'quantization.last is a number of layers, 0 or more, got {config.last!r}')
     return config
 
 

@@ -10,6 +10,7 @@ from xtune.models.float8 import Float8Config
 quantization = dict(
     type=Float8Config,
     skip=['router', 'gate'],  # parts of names of layers that stay in bf16
+    last=1,  # of the model's layers, from the end: these stay in bf16 too
 )
 
 lora = dict(
