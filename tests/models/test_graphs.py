@@ -12,12 +12,13 @@ from xtune.data.batches import MicroBatch
 from xtune.engine.optimizer import StepOptimizer
 from xtune.models.chain import Chain
 from xtune.models.finetune import SupervisedFineTuning
-from xtune.models.graphs import SHAPES, STEPS, Graphs
+from xtune.models.graphs import SHAPES, Graphs
 from xtune.models.head import plain_head
 from xtune.models.leaves import Strange, form
 from xtune.models.masters import Masters
 from xtune.models.nonfinite import NonFiniteStep
 from xtune.models.recompute import Recomputation
+from xtune.models.waits import STEPS
 
 CPU = torch.device('cpu')
 SIZES = dict(vocab_size=50, hidden_size=32, intermediate_size=64, num_attention_heads=4, num_key_value_heads=2)

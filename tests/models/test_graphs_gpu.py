@@ -12,10 +12,11 @@ from xtune.engine.optimizer import StepOptimizer
 from xtune.models.cuda_recorder import CudaRecorder
 from xtune.models.finetune import SupervisedFineTuning
 from xtune.models.fused_adapter import fuse_adapters
-from xtune.models.graphs import STEPS, Graphs
+from xtune.models.graphs import Graphs
 from xtune.models.head import plain_head
 from xtune.models.masters import Masters
 from xtune.models.recompute import Recomputation
+from xtune.models.waits import STEPS
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a CUDA device')]
 SIZES = dict(vocab_size=512, hidden_size=256, intermediate_size=512, num_attention_heads=4, num_key_value_heads=2)

@@ -6,7 +6,6 @@ Layers in a row that take the same tensors beside the hidden states are one piec
 what the last one would return, and the others hand that on.
 """
 
-from collections import Counter
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -19,11 +18,10 @@ from .device import random_numbers
 from .leaves import Strange, form
 from .piece import Piece, Recorder, distinct
 from .recompute import keep
+from .waits import Waits
 
-# The share of a step that the process waits for the GPU, below which the GPU is taken to wait for the process.
-LITTLE = 0.05
-# Steps that must show so, and shapes that are recorded at most.
-STEPS, SHAPES = 3, 8
+# Shapes that are recorded at most.
+SHAPES = 8
 # Bytes that the gradients of trained weights take at most, which each shape has anew; one shape may take more.
 GRADIENTS = 2 * 2**30
 
@@ -59,8 +57,7 @@ class Graphs:
         self._number = {id(layer): number for number, layer in enumerate(layers)}
         self._modules = [module for layer in layers for module in layer.modules()]
         self._known: dict[Hashable, dict[int, Piece]] = {}  # by shape, then by first layer; empty: not recorded
-        self._waited: Counter[Hashable] = Counter()  # steps in which the GPU waited
-        self._seen: set[Hashable] = set()  # shapes in this step that are not recorded
+        self._waits = Waits()  # of shapes that are not recorded
         self._wanted: dict[Hashable, list[Piece] | None] = {}  # what to record after this step
         self._key: Hashable = None
         self._playing: dict[int, Piece] = {}
@@ -78,7 +75,8 @@ class Graphs:
     @contextmanager
     def on(self) -> Iterator[None]:
         """Return a context, that of a training step, in which layers may run as graphs."""
-        self._on, self._seen = not self._broken, set()
+        self._on = not self._broken
+        self._waits.begin()
         for piece in self._pieces():
             piece.owes = False  # of a step that failed
         try:
@@ -110,11 +108,7 @@ class Graphs:
         Args:
             waited: As a share of what a micro-batch took: it runs ahead of the GPU by less than that.
         """
-        if waited < LITTLE:
-            self._waited.update(self._seen)
-        else:
-            for key in self._seen:
-                del self._waited[key]
+        self._waits.end(waited)
         wanted, self._wanted = self._wanted, {}
         for key, pieces in wanted.items():
             self._known[key] = self._recorded(pieces or [])
@@ -130,7 +124,7 @@ class Graphs:
         anything."""
         there = len(self) > 0
         self._known, self._wanted, self.idle = {}, {}, 0
-        self._waited.clear()
+        self._waits = Waits()
         self._recorder.renew()
         return there
 
@@ -153,8 +147,8 @@ class Graphs:
         if self._key in self._known:
             self._playing = self._known[self._key]
             return
-        self._seen.add(self._key)
-        wanted = self._waited[self._key] >= STEPS and len(self._known) < self._most()
+        self._waits.saw(self._key)
+        wanted = self._waits.often(self._key) and len(self._known) < self._most()
         if wanted and all(self._takes(layer.way) for layer in self._layers):
             self._chain = Chain(self._layers)
 

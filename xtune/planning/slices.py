@@ -22,8 +22,8 @@ from ..engine.fast import fast_task
 from ..engine.optimizer import StepOptimizer, build_optimizer
 from ..models.compiling import replaced
 from ..models.finetune import SupervisedFineTuning
-from ..models.graphs import STEPS
 from ..models.quiet import quiet
+from ..models.waits import STEPS
 from ..parallel.world import ALONE
 from .attention import is_packed
 from .compiled import CountedGraphs
