@@ -162,8 +162,9 @@ class Speed:
         True,
     )
     cuda_graphs: bool = knob(
-        'Where the GPU waits for Python, as in small models: after three such steps with rows of one width, run the '
-        'compiled layers as CUDA graphs for that width. These keep the memory of their activations between steps.',
+        'Where the GPU waits for Python, as in small models, and all layers keep their activations: after three such '
+        'steps with rows of one width, run the compiled layers as CUDA graphs for that width. These hold the memory of '
+        'the activations between steps too.',
         True,
     )
 
