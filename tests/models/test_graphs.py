@@ -1,6 +1,8 @@
 """Layers that are recorded and run again: the same training as without, in every shape and kind of model. Here what is
 recorded is a function that is called again; `-m gpu` has the CUDA graphs."""
 
+import gc
+import weakref
 from contextlib import nullcontext
 
 import pytest
@@ -117,6 +119,9 @@ def test_each_shape_has_its_own_and_there_are_few():
     for _ in range(STEPS + 3):
         assert plain.step(16, 24) == graphed.step(16, 24)
     assert len(graphed.graphs) == 2 and same(plain, graphed)
+    for _ in range(STEPS + 1):
+        graphed.step(*range(2, 2 + SHAPES))  # all at once
+    assert len(graphed.graphs) == SHAPES
     for width in range(2, 2 + SHAPES):
         for _ in range(STEPS + 1):
             graphed.step(width)
@@ -173,6 +178,19 @@ def test_what_cannot_be_recorded_goes_on_as_it_was(capsys):
     assert capsys.readouterr().out.count('cannot run as CUDA graphs (operation not permitted when stream is') == 1
 
 
+def test_nothing_is_recorded_after_what_failed(capsys):
+    class Fails(Again):
+        def __call__(self, function):
+            self.recorded += 1
+            raise torch.OutOfMemoryError('CUDA out of memory')
+
+    graphed = Training(Fails())
+    for _ in range(STEPS + 2):
+        graphed.step(16, 24)
+    assert graphed.graphs._recorder.recorded == 1 and not graphed.graphs.idle
+    assert 'run as CUDA graphs' in capsys.readouterr().out.partition('cannot ')[2]
+
+
 def test_ways_that_cannot_be_recorded_are_let_be():
     recorder = Again()
     graphed = Training(recorder)
@@ -188,12 +206,12 @@ def test_memory_that_runs_out_costs_the_graphs_first(monkeypatch, capsys):
     for _ in range(STEPS + 2):
         assert plain.step(16) == graphed.step(16)
     assert len(graphed.graphs)
-    add, calls = graphed.task.add_gradients, []
+    add, pieces = graphed.task.add_gradients, [weakref.ref(piece) for piece in graphed.graphs._pieces()]
 
     def fail(*arguments):
-        calls.append(0)
+        gc.collect()
         found = add(*arguments)
-        if len(calls) == 1:
+        if any(piece() is not None for piece in pieces):  # the memory of graphs is free when none of them is left
             raise torch.OutOfMemoryError('CUDA out of memory')
         return found
 

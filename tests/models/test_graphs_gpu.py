@@ -1,5 +1,6 @@
 """On a GPU: layers as CUDA graphs train as without."""
 
+import gc
 from contextlib import nullcontext
 
 import pytest
@@ -34,13 +35,22 @@ def base(kind, folder):
     )
 
 
+class Once(StepOptimizer):
+    """Lets the process wait for the GPU from the update on."""
+
+    def step_if_finite(self, values):
+        found = super().step_if_finite(values)
+        torch.cuda.set_sync_debug_mode('default')
+        return found
+
+
 def batch(width):
     ids = torch.randint(512, (2, width))
     return MicroBatch.of_rows(ids, ids.roll(-1, 1)).pinned()
 
 
-def trained(llm, full, graphs):
-    """Return losses and norms of steps on rows of two widths, the weights after them, and how many were recorded."""
+def training(llm, full, graphs):
+    """Return the task and its optimizer."""
     device = torch.device('cuda', 0)
     llm.train()
     if not full:
@@ -59,10 +69,16 @@ def trained(llm, full, graphs):
         llm, torch.bfloat16, device, masters=masters, head=plain_head(llm), layers=layers, graphs=recorded
     )
     parameters = list(task.trained_parameters().values())
-    optimizer = StepOptimizer(torch.optim.AdamW(parameters, lr=1e-3, fused=True), 1.0)
+    return task, Once(torch.optim.AdamW(parameters, lr=1e-3, fused=True), 1.0)
+
+
+def trained(llm, full, graphs):
+    """Return losses and norms of steps on rows of two widths, the weights after them, and how many were recorded."""
+    task, optimizer = training(llm, full, graphs)
     torch.manual_seed(1)
     outs = [task.train_step([batch(64), batch(128)], optimizer) for _ in range(STEPS + 5)]
-    return [(out['loss'], out['grad_norm']) for out in outs], parameters, len(recorded) if graphs else 0
+    found = [(out['loss'], out['grad_norm']) for out in outs]
+    return found, list(task.trained_parameters().values()), len(task.graphs) if graphs else 0
 
 
 @pytest.mark.parametrize('kind', ['bf16', 'nf4', 'full'])
@@ -71,6 +87,36 @@ def test_training_is_the_same(kind, tmp_path):
     assert graphed[2] == 2
     assert graphed[0] == plain[0]
     assert all(torch.equal(a, b) for a, b in zip(plain[1], graphed[1], strict=True))
+
+
+@pytest.mark.parametrize('graphs', [False, True])
+def test_nothing_waits_for_the_gpu_before_the_update_is_queued(graphs, tmp_path):
+    task, optimizer = training(base('bf16', tmp_path), False, graphs)
+    data = [batch(64), batch(64)]
+    for _ in range(STEPS + 3):
+        task.train_step(data, optimizer)
+    torch.cuda.set_sync_debug_mode('error')
+    try:
+        task.train_step(data, optimizer)
+    finally:
+        torch.cuda.set_sync_debug_mode('default')
+
+
+def test_memory_of_a_recording_that_failed_is_free_again():
+    recorder = CudaRecorder(torch.device('cuda', 0))
+    recorder(lambda: [torch.ones(4, device='cuda') * 2])
+    torch.cuda.empty_cache()
+    free, _ = torch.cuda.mem_get_info()
+
+    def fails():
+        torch.empty(2**30, dtype=torch.uint8, device='cuda').zero_()
+        raise torch.OutOfMemoryError('CUDA out of memory')
+
+    with pytest.raises(torch.OutOfMemoryError):
+        recorder(fails)
+    gc.collect()
+    torch.cuda.empty_cache()
+    assert torch.cuda.mem_get_info()[0] > free - 2**29
 
 
 @pytest.mark.parametrize('tried', [True, False])

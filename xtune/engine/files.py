@@ -124,11 +124,11 @@ def point_to(path: Path) -> None:
 
 
 def rng_state() -> dict[str, Any]:
-    """Return the state of every random number generator that training uses."""
+    """Return the state of every random number generator that this process uses in training."""
     version, numbers, gauss = random.getstate()
     state = dict(torch=torch.get_rng_state(), python=[version, list(numbers), gauss])
     if torch.cuda.is_available():
-        state['cuda'] = torch.cuda.get_rng_state_all()
+        state['cuda'] = torch.cuda.get_rng_state()
     return state
 
 
@@ -137,5 +137,5 @@ def set_rng_state(state: dict[str, Any]) -> None:
     torch.set_rng_state(state['torch'])
     version, numbers, gauss = state['python']
     random.setstate((version, tuple(numbers), gauss))
-    if 'cuda' in state and len(state['cuda']) == torch.cuda.device_count():
-        torch.cuda.set_rng_state_all(state['cuda'])
+    if 'cuda' in state and torch.cuda.is_available():
+        torch.cuda.set_rng_state(state['cuda'])

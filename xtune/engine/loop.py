@@ -87,9 +87,14 @@ class StepLoop(BaseLoop):
 
     def _batches(self) -> Iterator[Step]:
         """Yield the batches of each step, made in advance: by a thread if the loader has no processes for it."""
-        on_gpu = self.runner.model.device.type == 'cuda'
-        steps = (step.pinned() if on_gpu else step for step in self.dataloader)
+        steps = self._pinned() if self.runner.model.device.type == 'cuda' else (step for step in self.dataloader)
         return steps if self.dataloader.num_workers else ahead(steps)
+
+    def _pinned(self) -> Iterator[Step]:
+        # In the thread that pins: a new one is on the first GPU of the host, which other processes need.
+        torch.cuda.set_device(self.runner.model.device)
+        for step in self.dataloader:
+            yield step.pinned()
 
     def _step(self, batches: Step) -> None:
         runner = self.runner

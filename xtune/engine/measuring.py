@@ -106,7 +106,7 @@ def _measured(task: SupervisedFineTuning, layers: Recomputation, batch: MicroBat
     one_kept = run(last)
     kinds = [_kind(layer) for layer in layers.layers]
     costs = {kinds[last]: taken[last] - borders[last]}
-    for number, kind in enumerate(kinds):
+    for number, kind in reversed(list(enumerate(kinds))):  # the first one keeps less: its input needs no gradient
         if kind not in costs:
             run(number)
             costs[kind] = taken[number] - borders[number]

@@ -2,7 +2,7 @@
 
 import gc
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 
 import torch
 
@@ -64,11 +64,13 @@ class CudaRecorder:
 
     def _mend(self, graph: torch.cuda.CUDAGraph, before: torch.cuda.Stream) -> None:
         """Undo what a recording that failed leaves: its stream, its memory, and a generator that is recorded."""
-        self._failed.append(graph)
         torch.cuda.set_stream(before)
         index = before.device.index
-        with suppress(RuntimeError):
-            torch._C._cuda_endAllocateToPool(index, self._pool)
-            torch._C._cuda_releasePool(index, self._pool)
         generator = torch.cuda.default_generators[index]
         generator.graphsafe_set_state(generator.clone_state())
+        try:
+            torch._C._cuda_endAllocateToPool(index, self._pool)
+        except RuntimeError:  # the recording ended in order, as after an error of Python's
+            return
+        self._failed.append(graph)
+        torch._C._cuda_releasePool(index, self._pool)

@@ -117,7 +117,7 @@ class SupervisedFineTuning(BaseModel):
         with self.graphs.on() if self.graphs is not None else nullcontext():
             loss_sum = (self._retry or self).add_gradients(data, optim_wrapper, trained)
         grad_norm = optim_wrapper.clip()
-        loss_sum, stops = sum_values(torch.stack([loss_sum, loss_sum.new_tensor(float(stop()))])).unbind()
+        loss_sum, stops = sum_values(torch.stack([loss_sum, loss_sum.new_full((), float(stop()))])).unbind()
         grad_norm = grad_norm.float().to(loss_sum.device)  # offloaded gradients have theirs on the CPU
         values = torch.stack([loss_sum / trained, grad_norm, stops])
         # The update is queued first: the device is waited for once a step, when nothing of it remains to be queued.
@@ -157,12 +157,14 @@ class SupervisedFineTuning(BaseModel):
     @torch.no_grad()
     def val_step(self, data: list[MicroBatch]) -> tuple[float, int]:
         """Return the loss summed over the trained tokens of `data`, and their count."""
-        try:
-            loss_sum = sum(self(batch).item() for batch in data)
-        except torch.OutOfMemoryError:
-            if self.graphs is None or not self.graphs.stop():
-                raise
-            loss_sum = sum(self(batch).item() for batch in data)  # in the memory of the graphs
+        loss_sum = None
+        while loss_sum is None:
+            try:
+                loss_sum = sum(self(batch).item() for batch in data)
+            except torch.OutOfMemoryError:
+                # Again in the memory of the graphs, but not here: the error holds what did not fit.
+                if self.graphs is None or not self.graphs.stop():
+                    raise
         return loss_sum, sum(batch.trained for batch in data)
 
     def test_step(self, data: list[MicroBatch]) -> tuple[float, int]:

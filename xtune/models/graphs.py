@@ -77,8 +77,7 @@ class Graphs:
         """Return a context, that of a training step, in which layers may run as graphs."""
         self._on = not self._broken
         self._waits.begin()
-        for piece in self._pieces():
-            piece.owes = False  # of a step that failed
+        self._owe_nothing()  # of a step that failed
         try:
             yield
         finally:
@@ -111,6 +110,8 @@ class Graphs:
         self._waits.end(waited)
         wanted, self._wanted = self._wanted, {}
         for key, pieces in wanted.items():
+            if self._broken:
+                break
             self._known[key] = self._recorded(pieces or [])
             if not self._known.get(key):
                 continue
@@ -124,6 +125,7 @@ class Graphs:
         anything."""
         there = len(self) > 0
         self._known, self._wanted, self.idle = {}, {}, 0
+        self._playing, self._chain, self._hidden = {}, None, None  # a step that failed may be under way
         self._waits = Waits()
         self._recorder.renew()
         return there
@@ -148,9 +150,15 @@ class Graphs:
             self._playing = self._known[self._key]
             return
         self._waits.saw(self._key)
-        wanted = self._waits.often(self._key) and len(self._known) < self._most()
-        if wanted and all(self._takes(layer.way) for layer in self._layers):
+        if not self._waits.often(self._key):
+            return
+        room = len(self._known.keys() | self._wanted.keys() | {self._key}) <= self._most()
+        if room and all(self._takes(layer.way) for layer in self._layers):
             self._chain = Chain(self._layers)
+
+    def _owe_nothing(self) -> None:
+        for piece in self._pieces():
+            piece.owes = False
 
     def _pieces(self) -> Iterator[Piece]:
         return (piece for pieces in self._known.values() for piece in pieces.values())

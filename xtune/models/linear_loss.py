@@ -24,6 +24,9 @@ def linear_cross_entropy(
 
     Logits are computed in the type of `hidden`, everything from there on in float32.
     """
+    if not torch.is_grad_enabled():  # inside of the function a weight that is trained wants its gradient all the same
+        hidden_KH, weight_VH = hidden_KH.detach(), weight_VH.detach()
+        bias_V = None if bias_V is None else bias_V.detach()
     return _LinearCrossEntropy.apply(hidden_KH, weight_VH, bias_V, targets_K)
 
 

@@ -44,9 +44,9 @@ class Retry:
             if not sum_counts(int(error is not None))[0]:
                 return total
             task.drop_gradients()
+            dropped = self._layers.graphs is not None and self._layers.graphs.stop()
             if task.device.type == 'cuda':
                 torch.cuda.empty_cache()
-            dropped = self._layers.graphs is not None and self._layers.graphs.stop()
             if dropped:
                 print('note: memory ran out; from here on the layers are no CUDA graphs', flush=True)
             if not sum_counts(int(dropped))[0]:
