@@ -125,6 +125,8 @@ def write(folder: Path, title: str, machine: dict, results: list[cases.Result]) 
 def run_all(args: argparse.Namespace, folder: Path) -> list[cases.Result]:
     """Run every case and write the results after each, so that an end in between loses none."""
     began = time.monotonic()
+    if (folder / 'results.jsonl').exists() and not args.resume:
+        fail(f'{folder} has the results of an earlier call: --resume goes on with them, another folder begins anew')
     done = known(folder / 'results.jsonl', args.resume)
     todo, machine = chosen(args), make(args, folder)
     counted = f'after the first {WARM_UP}' if args.steps > WARM_UP else 'of all'

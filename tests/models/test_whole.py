@@ -6,6 +6,7 @@ import shutil
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 
 from xtune.errors import ModelError
 from xtune.models.folder import check_model_folder, check_vocabulary
@@ -81,6 +82,13 @@ def test_an_unknown_quantisation_is_named(model):
     change(model, dict(quantization_config=dict(quant_method='gptk')))
     with pytest.raises(ModelError, match='method `gptk`, which transformers does not know; did you mean `gptq`'):
         load_for_inference(str(model), None, CPU, None)
+
+
+def test_weights_stored_in_4_bits_answer(model, tmp_path):
+    settings = BitsAndBytesConfig(load_in_4bit=True)
+    AutoModelForCausalLM.from_pretrained(model, quantization_config=settings).save_pretrained(tmp_path / 'stored')
+    AutoTokenizer.from_pretrained(model).save_pretrained(tmp_path / 'stored')
+    assert load_for_inference(str(tmp_path / 'stored'), None, CPU, None)
 
 
 def test_a_tokenizer_larger_than_the_embedding_is_refused_before_the_model_loads(model, make_config, xtune, tokenizer):

@@ -111,6 +111,22 @@ def test_what_cannot_be_planned_is_said(make_config, xtune, change, said):
     assert code == 2 and said in err and 'Traceback' not in err
 
 
+def test_what_a_run_refuses_is_not_planned_or_advised(make_config, xtune, shape):
+    config = make_config('fp8_lora', base_model=shape(num_hidden_layers=2), max_length=64)
+    code, _, err = xtune('plan', config, '--strategy', 'fsdp2')
+    assert code == 2 and 'fp8_lora does not go with strategy fsdp2' in err
+    code, out, _ = xtune('plan', config, '--memory', '0.1')
+    assert code == 0 and 'a qlora preset with --strategy fsdp2' in ' '.join(out.split())
+
+
+def test_attention_that_a_model_does_not_take_is_named(make_config, xtune, shape):
+    caps = dict(model_type='gemma2', architectures=['Gemma2ForCausalLM'], attn_logit_softcapping=50.0, head_dim=16)
+    config = make_config(base_model=shape(num_hidden_layers=2, **caps), max_length=64, pack=False)
+    code, _, err = xtune('plan', config, '--memory', '8')
+    assert code == 2 and 'Traceback' not in err
+    assert 'a step of Gemma2ForCausalLM cannot be run: ' in err and "set llm.attn_implementation='eager'" in err
+
+
 def test_wrong_arguments_are_refused(make_config, xtune, capsys):
     for wrong in ('-3', '0', 'nan', 'large', '80000'):
         code, _, err = xtune('plan', make_config(), '--memory', wrong)

@@ -220,6 +220,13 @@ def test_results_that_are_none_are_named(tool, tmp_path, capsys, line):
     assert stopped.value.code == 2 and 'results.jsonl is no list of results' in said and 'begin anew' in said
 
 
+def test_results_of_an_earlier_call_are_not_written_over(tool, tmp_path, capsys):
+    (tmp_path / 'results.jsonl').write_text('', encoding='utf-8')
+    with pytest.raises(SystemExit) as stopped:
+        tool('benchmark_peers').main([str(tmp_path), *NO_RUN.split()])
+    assert stopped.value.code == 2 and 'has the results of an earlier call: --resume' in capsys.readouterr().err
+
+
 def test_an_interrupted_call_keeps_what_was_done_and_goes_on_with_the_rest(tool, tmp_path, capsys, monkeypatch):
     benchmark, given = tool('benchmark_peers'), [str(tmp_path), *NO_RUN.split()[:-2], '--checkpointing', 'none', 'all']
     monkeypatch.setattr(benchmark, 'make', lambda args, folder: dict(device='CPU', torch='2'))

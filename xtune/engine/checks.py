@@ -21,11 +21,8 @@ def strategy(job: Job, world: World, device: torch.device) -> None:
     Raises:
         XtuneError: They do not.
     """
-    name, quantization = job.strategy.name, job.quantization
-    method = compatibility.method_of(
-        job.lora is not None, quantization and dict(quantization.keywords, type=quantization.func)
-    )
-    compatibility.check(method, name, world.size)
+    name = job.strategy.name
+    compatibility.check(compatibility.method_of_run(job), name, world.size)
     float8_checks.check(job, device)
     sequence_check.check_devices(job.strategy.sequence_parallel_size, world.size)
     if world.size > 1 and name.startswith('zero'):

@@ -49,10 +49,11 @@ def _check_quantisation(folder: Path, values: dict[str, Any]) -> None:
     if method is not None:
         from transformers.quantizers.auto import AUTO_QUANTIZATION_CONFIG_MAPPING as METHODS
 
-        if method not in METHODS:  # transformers would load the packed weights as if they were not quantised
+        known = {*METHODS, 'bitsandbytes'}  # what it writes for both bitsandbytes_4bit and bitsandbytes_8bit
+        if method not in known:  # transformers would load the packed weights as if they were not quantised
             raise ModelError(
                 f'{folder}/config.json has the quantization method `{method}`, which transformers does not know'
-                f'{did_you_mean(method, METHODS)}'
+                f'{did_you_mean(method, known)}'
             )
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
-from ..errors import ModelError
+from ..errors import ModelError, did_you_mean
 from .layers import layers_of
 from .scaled_product import MULTIPLE, scaled_product, to_float8
 
@@ -113,7 +113,7 @@ def to_float8_base(model: PreTrainedModel, config: Float8Config) -> None:
     subclasses of Linear, and experts, which transformers keeps in tensors of three dimensions.
 
     Raises:
-        ModelError: The base is quantised already, or no layer can be put into float8.
+        ModelError: The base is quantised already, `config` skips what is not there, or no layer can be put into float8.
     """
     if getattr(model, 'hf_quantizer', None) is not None:
         raise ModelError(
@@ -135,6 +135,7 @@ def to_float8_base(model: PreTrainedModel, config: Float8Config) -> None:
 
 def _places(model: PreTrainedModel, config: Float8Config) -> list[list[str]]:
     """Return the names of each layer to replace; a layer that is used in several places has several."""
+    _check_skip(model, config)
     ends = layers_of(model)[-config.last :] if config.last else []
     stay = {id(module) for layer in ends for module in layer.modules()} | {id(model.get_output_embeddings())}
     found: dict[int, list[str]] = {}
@@ -143,6 +144,16 @@ def _places(model: PreTrainedModel, config: Float8Config) -> list[list[str]]:
         if fits and id(module) not in stay and not config.skips(name):
             found.setdefault(id(module), []).append(name)
     return list(found.values())
+
+
+def _check_skip(model: torch.nn.Module, config: Float8Config) -> None:
+    for part in set(config.skip).difference(Float8Config.skip):
+        if not any(f'.{part}.' in f'.{name}.' for name, _ in model.named_modules()):
+            known = {word for name, _ in model.named_modules() for word in name.split('.') if not word.isdigit()}
+            raise ModelError(
+                f'quantization.skip has {part!r}, and no module of {type(model).__name__} has it in its name; parts '
+                f'are whole words between dots, such as `down_proj` or `layers.0.mlp`{did_you_mean(part, known)}'
+            )
 
 
 def _replace(model: torch.nn.Module, names: list[str]) -> None:

@@ -1,5 +1,6 @@
 """Which method goes with which strategy: the table that configs are checked against and the docs print."""
 
+from ..config.wire import Job
 from ..errors import ConfigError, did_you_mean
 from ..models.float8 import Float8Config
 
@@ -41,6 +42,12 @@ def method_of(lora: bool, quantization: dict | None) -> str:
     if quantization.get('load_in_4bit'):
         return 'qlora'
     return 'int8_lora' if quantization.get('load_in_8bit') else 'other_quantised'
+
+
+def method_of_run(job: Job) -> str:
+    """Return the row of the table for `job`."""
+    quantization = job.quantization
+    return method_of(job.lora is not None, quantization and dict(quantization.keywords, type=quantization.func))
 
 
 def check(method: str, strategy: str, devices: int) -> None:

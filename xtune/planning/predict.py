@@ -7,6 +7,8 @@ import torch
 from transformers import PreTrainedConfig
 
 from ..config.wire import Job
+from ..errors import ModelError
+from ..models.config_file import reason
 from .compiled import CountedGraphs
 from .frame import frame, keep_layers, kinds
 from .levels import Choice, Layers, Levels
@@ -81,6 +83,11 @@ def _slice(
     keep_layers(model, chosen)
     try:
         return measure(model, job, dtype, device, graphs)
+    except ValueError as error:  # of the attention that the model is asked to use
+        raise ModelError(
+            f'a step of {type(model).__name__} cannot be run: {reason(error)}; if that is about attention, set '
+            "llm.attn_implementation='eager'"
+        ) from error
     finally:
         if device is not None:  # hooks and what they change refer to each other
             del model

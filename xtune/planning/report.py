@@ -7,6 +7,7 @@ import torch
 
 from ..config.wire import Job
 from ..models.float8_checks import device_problem, float8_of
+from ..parallel import compatibility
 from .planner import CONTEXT, GIB, Planner, Size, room
 from .predict import Prediction
 
@@ -112,8 +113,11 @@ def make_plan(job: Job, cards: tuple[float, ...], device: torch.device | None) -
     """Return the plan of `job` for cards of so many GB, and for the GPU `device` if there is one.
 
     Raises:
+        ConfigError: The method does not go with the strategy.
         ModelError: The model cannot be built from its config.json, or not be counted.
     """
+    # A strategy that several devices need is planned on one too.
+    compatibility.check(compatibility.method_of_run(job), job.strategy.name, devices=2)
     planner = Planner(job)
     gpu = gpu_bytes = here = lacks = None
     limit = 0.0

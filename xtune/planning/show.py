@@ -4,6 +4,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from ..parallel import compatibility
 from .planner import CONTEXT, GIB, room
 from .report import Plan
 
@@ -62,11 +63,11 @@ def _cards(plan: Plan) -> Table:
     table = Table(box=None, pad_edge=False)
     for title in ('card', 'fits', 'peak', 'recomputed', 'with'):
         table.add_column(title, justify='right' if title in ('card', 'peak', 'recomputed') else 'left')
+    goes = (compatibility.method_of_run(plan.job), 'fsdp2') not in compatibility.REFUSED
+    wide = '--strategy fsdp2' if goes else 'a qlora preset with --strategy fsdp2'
     for card in plan.cards:
         if card.peak is None:
-            table.add_row(
-                f'{card.gb:g} GB', 'no', '', '', 'nothing tried fits: take several devices (--strategy fsdp2)'
-            )
+            table.add_row(f'{card.gb:g} GB', 'no', '', '', f'nothing tried fits: take several devices ({wide})')
         else:
             word = 'yes' if card.fits else 'no, but'
             table.add_row(f'{card.gb:g} GB', word, _gib(card.peak), f'{card.recomputed} layers', ' '.join(card.options))
