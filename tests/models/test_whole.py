@@ -5,9 +5,11 @@ import shutil
 
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 
+from xtune.convert.merge import merge
 from xtune.errors import ModelError
 from xtune.models.folder import check_model_folder, check_vocabulary
 from xtune.models.inference import load_for_inference
@@ -84,11 +86,15 @@ def test_an_unknown_quantisation_is_named(model):
         load_for_inference(str(model), None, CPU, None)
 
 
-def test_weights_stored_in_4_bits_answer(model, tmp_path):
+def test_weights_stored_in_4_bits_answer_and_are_not_merged_into(model, tmp_path):
     settings = BitsAndBytesConfig(load_in_4bit=True)
     AutoModelForCausalLM.from_pretrained(model, quantization_config=settings).save_pretrained(tmp_path / 'stored')
     AutoTokenizer.from_pretrained(model).save_pretrained(tmp_path / 'stored')
-    assert load_for_inference(str(tmp_path / 'stored'), None, CPU, None)
+    llm = load_for_inference(str(tmp_path / 'stored'), None, CPU, None)
+    get_peft_model(llm, LoraConfig(target_modules=['q_proj'])).save_pretrained(tmp_path / 'adapter')
+    with pytest.raises(ModelError, match='stored quantised, .* use the adapter as it is'):
+        merge(str(tmp_path / 'stored'), str(tmp_path / 'adapter'), tmp_path / 'merged')
+    assert not (tmp_path / 'merged').exists()
 
 
 def test_a_tokenizer_larger_than_the_embedding_is_refused_before_the_model_loads(model, make_config, xtune, tokenizer):

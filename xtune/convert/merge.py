@@ -98,6 +98,13 @@ def _refuse_unmergeable(llm: torch.nn.Module) -> None:
     if not hasattr(llm, 'merge_and_unload'):
         raise ModelError('this kind of adapter has no weights to merge; use it with --adapter')
     inner = llm.get_base_model()
+    quantizer = getattr(inner, 'hf_quantizer', None)
+    if quantizer is not None and not getattr(quantizer.quantization_config, 'dequantize', False):
+        raise ModelError(
+            'the weights of the base are stored quantised, and nothing can be added to what is rounded so: merge into '
+            'the base that it was made from, or use the adapter as it is: xtune chat BASE '
+            '--adapter ADAPTER'
+        )
     embeddings = inner.get_input_embeddings(), inner.get_output_embeddings()
     changed = [isinstance(module, BaseTunerLayer) for module in embeddings]
     if getattr(inner.config, 'tie_word_embeddings', False) and any(changed):

@@ -138,4 +138,7 @@ def set_rng_state(state: dict[str, Any]) -> None:
     version, numbers, gauss = state['python']
     random.setstate((version, tuple(numbers), gauss))
     if 'cuda' in state and torch.cuda.is_available():
-        torch.cuda.set_rng_state(state['cuda'])
+        own = state['cuda']
+        if isinstance(own, list):  # of all GPUs, before a process saved that of its own
+            own = own[torch.cuda.current_device() % len(own)]
+        torch.cuda.set_rng_state(own)

@@ -148,7 +148,7 @@ def _places(model: PreTrainedModel, config: Float8Config) -> list[list[str]]:
 
 def _check_skip(model: torch.nn.Module, config: Float8Config) -> None:
     for part in set(config.skip).difference(Float8Config.skip):
-        if not any(f'.{part}.' in f'.{name}.' for name, _ in model.named_modules()):
+        if not any(Float8Config([part]).skips(name) for name, _ in model.named_modules()):
             known = {word for name, _ in model.named_modules() for word in name.split('.') if not word.isdigit()}
             raise ModelError(
                 f'quantization.skip has {part!r}, and no module of {type(model).__name__} has it in its name; parts '
