@@ -9,9 +9,10 @@ from torch._dynamo.utils import counters
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM
 
 from xtune.data.batches import Padding, collate
-from xtune.models.attention import KERNEL
+from xtune.errors import ModelError
+from xtune.models.attention import KERNEL, LOOP, ROWS
 from xtune.models.loss import summed_loss
-from xtune.models.packed import PackedAttention, packed_attention
+from xtune.models.packed import PackedAttention, chosen, packed_attention
 
 CPU = torch.device('cpu')
 SMALL = dict(
@@ -109,6 +110,50 @@ def test_packed_rows_are_those_under_a_mask_and_samples_alone(kind):
     same(result(llm, [padded], attention), masked)
     with attention.as_before():
         same(result(llm, [batch]), masked)
+
+
+@pytest.mark.parametrize('kind', [kind for kind in KINDS if kind != 'mixtral'])  # which sorts tokens by values
+def test_rows_of_one_sample_are_the_same_without_a_search_for_samples(kind):
+    llm = tiny(kind, **({'sliding_window': 16} if 'sliding_window' in KINDS[kind] else {}))
+    store, one_each = rows([[9], [13]])
+    batch = collate(store, one_each, pad_id=0)
+    expected = result(llm, [batch])
+    attention = PackedAttention(llm, ROWS)
+    same(result(llm, [batch], attention), expected)
+    # Without values nobody can look into position_ids.
+    meta = llm.to('meta')
+    ids = torch.zeros(2, 13, dtype=torch.long, device='meta')
+    meta(input_ids=ids, position_ids=ids, use_cache=False)
+    with attention.as_before(), pytest.raises(RuntimeError):
+        meta(input_ids=ids, position_ids=ids, use_cache=False)
+
+
+def test_rows_wider_than_the_window_are_refused():
+    llm = tiny('mistral')
+    PackedAttention(llm, ROWS)
+    with pytest.raises(ModelError, match='rows of 5 tokens are wider than the sliding window of 4'):
+        llm(input_ids=torch.ones(1, 5, dtype=torch.long), use_cache=False)
+
+
+@pytest.mark.parametrize(
+    ('kind', 'device', 'dtype', 'max_length', 'packed', 'expected'),
+    [
+        ('llama', 'cuda', torch.bfloat16, 64, False, ROWS),
+        ('llama', 'cuda', torch.float32, 64, False, ROWS),
+        ('mistral', 'cuda', torch.bfloat16, 4, False, ROWS),
+        ('mistral', 'cuda', torch.bfloat16, 5, False, KERNEL),
+        ('mistral', 'cuda', torch.float32, 5, False, None),
+        ('llama', 'cuda', torch.bfloat16, 64, True, KERNEL),
+        ('llama', 'cuda', torch.float32, 64, True, None),
+        ('llama', 'cpu', torch.float32, 64, True, LOOP),
+        ('llama', 'cpu', torch.float32, 64, False, None),
+        ('llama', 'mps', torch.bfloat16, 64, False, None),
+    ],
+)
+def test_the_attention_that_a_run_gets(kind, device, dtype, max_length, packed, expected):
+    config = CONFIG_MAPPING[kind](**KINDS[kind])
+    assert chosen(config, 'sdpa', dtype, device, max_length, packed) == expected
+    assert chosen(config, 'eager', dtype, device, max_length, packed) is None
 
 
 def drops_arguments(llm):

@@ -16,6 +16,7 @@ from xtune.models.fused_adapter import fuse_adapters
 from xtune.models.graphs import Graphs
 from xtune.models.head import plain_head
 from xtune.models.masters import Masters
+from xtune.models.packed import packed_attention
 from xtune.models.recompute import Recomputation
 from xtune.models.waits import STEPS
 
@@ -61,13 +62,14 @@ def training(llm, full, graphs):
         if parameter.dtype == torch.float32:
             parameter.data = parameter.data.bfloat16()
     fuse_adapters(llm, torch.bfloat16)
+    attention = packed_attention(llm, torch.bfloat16, device, 128, nullcontext(), packed=False)
+    assert attention is not None
     layers = Recomputation(llm)
     layers.set(0)
     layers.compile()
     recorded = Graphs(layers.layers, device, CudaRecorder(device)) if graphs else None
-    task = SupervisedFineTuning(
-        llm, torch.bfloat16, device, masters=masters, head=plain_head(llm), layers=layers, graphs=recorded
-    )
+    own = dict(masters=masters, head=plain_head(llm), attention=attention, layers=layers, graphs=recorded)
+    task = SupervisedFineTuning(llm, torch.bfloat16, device, **own)
     parameters = list(task.trained_parameters().values())
     return task, Once(torch.optim.AdamW(parameters, lr=1e-3, fused=True), 1.0)
 

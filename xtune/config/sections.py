@@ -151,8 +151,9 @@ class Speed:
     )
     varlen: bool = knob(
         'Attend over packed rows by where samples begin, instead of a mask: by the kernel of torch >= 2.10 on GPUs in '
-        "bf16, a sample at a time on CPUs. Where each device has the whole model, llm.attn_implementation is 'sdpa', "
-        'and a trial shows the same logits.',
+        'bf16, a sample at a time on CPUs. On GPUs attend over other rows without looking for samples in them, with '
+        'that kernel where tokens see a window. Where each device has the whole model, llm.attn_implementation is '
+        "'sdpa', and a trial shows the same logits.",
         True,
     )
     compile: bool = knob(

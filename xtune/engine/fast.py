@@ -8,6 +8,7 @@ from ..config.wire import Job
 from ..data.batches import CLOSE, Padding
 from ..errors import ModelError
 from ..models import compiling
+from ..models.attention import ROWS
 from ..models.cuda_recorder import CudaRecorder
 from ..models.finetune import SupervisedFineTuning
 from ..models.fused_adapter import fuse_adapters, has_functions
@@ -16,6 +17,7 @@ from ..models.head import plain_head
 from ..models.masters import Masters
 from ..models.packed import PackedAttention, packed_attention
 from ..models.recompute import Recomputation
+from ..models.unpacking import stay_trainable
 from ..parallel.sequence import Team
 from ..parallel.world import World
 from . import summary
@@ -43,6 +45,7 @@ def fast_task(
     job: Job, llm: torch.nn.Module, dtype: torch.dtype, device: torch.device, team: Team | None, world: World
 ) -> SupervisedFineTuning:
     """Return the task of a run, with what the section `speed` asks for and the run allows."""
+    stay_trainable(llm)
     whole = has_whole_model(job, world.size)
     masters = Masters(llm, dtype) if whole and job.speed.masters and dtype != torch.float32 else None
     one_type = whole and (masters is not None or dtype == torch.float32)
@@ -59,7 +62,7 @@ def fast_task(
     found = {
         'float32 masters': masters,
         'loss without logits': head,
-        'varlen attention': attention,
+        'attention without masks' if attention and attention.name == ROWS else 'varlen attention': attention,
         'fused LoRA': adapters or None,
         'compiled layers': compiled or None,
         'CUDA graphs where the GPU waits': graphs,
@@ -82,8 +85,9 @@ def layers_to_choose(llm: torch.nn.Module) -> Recomputation | None:
 def _attention(
     job: Job, llm: torch.nn.Module, dtype: torch.dtype, device: torch.device, masters: Masters | None
 ) -> PackedAttention | None:
-    if not job.speed.varlen or job.values.packing in ('none', 'stream'):
+    if not job.speed.varlen:
         return None
+    packed = job.values.packing not in ('none', 'stream')
     casts = masters is None and dtype != torch.float32
     context = torch.autocast(device.type, dtype=dtype) if casts else nullcontext()
-    return packed_attention(llm, dtype, device, job.values.max_length, context)
+    return packed_attention(llm, dtype, device, job.values.max_length, context, packed)

@@ -1,9 +1,10 @@
 """Attention over packed rows that knows where samples begin, instead of a mask [B, 1, S, S] that says it.
 
-Two functions, as transformers' AttentionInterface takes them. `KERNEL` is the flash kernel for rows of many lengths
+Three functions, as transformers' AttentionInterface takes them. `KERNEL` is the flash kernel for rows of many lengths
 that comes with torch: CUDA, bf16 and fp16. `LOOP` calls scaled_dot_product_attention once a sample: for CPUs, where it
-takes half the time of a mask at 8 samples in 2048 tokens. No mask function is registered for either, so transformers
-makes no mask and never looks for samples in position_ids, which on a GPU would wait for it.
+takes half the time of a mask at 8 samples in 2048 tokens. `ROWS` is for rows of one sample, all of which each token may
+see. No mask function is registered for them, so transformers makes no mask and never looks for samples in position_ids,
+for which the process would wait for a GPU.
 
 Legend: B rows, N heads, M key heads, S tokens of a row, T = B * S, H head width, C borders.
 """
@@ -15,6 +16,7 @@ from typing import Any
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from ..errors import ModelError
 
@@ -23,7 +25,7 @@ try:
 except ImportError:  # torch < 2.10
     varlen_attn = None
 
-KERNEL, LOOP = 'xtune_varlen', 'xtune_segments'
+KERNEL, LOOP, ROWS = 'xtune_varlen', 'xtune_segments', 'xtune_rows'
 # What the kernel of the installed torch takes: windows, scale and shared key heads came after torch 2.10.
 TAKES = frozenset(inspect.signature(varlen_attn).parameters) if varlen_attn else frozenset()
 
@@ -55,7 +57,7 @@ def kernel_attention(
     Raises:
         ModelError: The layer asks for something that this attention cannot do.
     """
-    _check(module, attention_mask, segment_borders, sliding_window, given)
+    _check(module, attention_mask, sliding_window, given, segment_borders)
     rows, heads, width, size = query_BNSH.shape
     scale = size**-0.5 if scaling is None else scaling
     # Autocast leaves queries and keys in float32 where rotary embeddings are.
@@ -94,7 +96,7 @@ def loop_attention(
     **given: Any,
 ) -> tuple[torch.Tensor, None]:
     """Do the same, a sample at a time; the borders are on a CPU."""
-    _check(module, attention_mask, segment_borders, sliding_window, given)
+    _check(module, attention_mask, sliding_window, given, segment_borders)
     rows, heads, width, _ = query_BNSH.shape
     shared = key_BMSH.shape[1] != heads
     borders, parts = segment_borders.tolist(), []
@@ -117,13 +119,31 @@ def loop_attention(
     return torch.cat(parts, 1).view(rows, width, heads, -1), None
 
 
+def rows_attention(
+    module: torch.nn.Module,
+    query_BNSH: torch.Tensor,
+    key_BMSH: torch.Tensor,
+    value_BMSH: torch.Tensor,
+    attention_mask: None,
+    scaling: float | None = None,
+    sliding_window: int | None = None,
+    **given: Any,
+) -> tuple[torch.Tensor, None]:
+    """Return the causal attention of whole rows; their padding, if any, stands at the end."""
+    _check(module, attention_mask, sliding_window, given, borders=())
+    width = query_BNSH.shape[2]
+    if sliding_window is not None and sliding_window < width:
+        raise ModelError(f'rows of {width} tokens are wider than the sliding window of {sliding_window}')
+    return sdpa_attention_forward(module, query_BNSH, key_BMSH, value_BMSH, None, scaling=scaling, is_causal=True)
+
+
 def _band(size: int, window: int, device: torch.device) -> torch.Tensor:
     """Return the mask [s, s] of a sample whose tokens see `window` tokens each."""
     return torch.ones(size, size, dtype=torch.bool, device=device).tril().triu(1 - window)
 
 
-def _check(module: torch.nn.Module, mask: Any, borders: Any, window: int | None, given: dict[str, Any]) -> None:
-    """Refuse what would train wrongly; `given` are arguments that neither function reads."""
+def _check(module: torch.nn.Module, mask: Any, window: int | None, given: dict[str, Any], borders: Any) -> None:
+    """Refuse what would train wrongly; `given` are arguments that no function reads."""
     more = [n for n, v in given.items() if torch.is_tensor(v) and n not in ('position_ids', 'cache_position')]
     if mask is not None:
         reason = 'makes a mask of its own'
@@ -151,3 +171,4 @@ def slides(module: torch.nn.Module) -> bool:
 
 AttentionInterface.register(KERNEL, kernel_attention)
 AttentionInterface.register(LOOP, loop_attention)
+AttentionInterface.register(ROWS, rows_attention)

@@ -1,4 +1,4 @@
-"""Lets a model attend over packed rows by where samples begin, if a trial shows that it may."""
+"""Lets a model attend without masks, over packed rows by where samples begin, if a trial shows that it may."""
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -9,7 +9,7 @@ import torch
 from ..data.batches import MicroBatch
 from ..errors import ModelError
 from ..parallel.sequence import base_of
-from .attention import KERNEL, LOOP, TAKES
+from .attention import KERNEL, LOOP, ROWS, TAKES
 from .layers import layers_of
 from .quiet import quiet
 
@@ -22,7 +22,7 @@ KINDS = ('full_attention', 'sliding_attention', 'linear_attention')
 
 
 class PackedAttention:
-    """The attention of `llm` over packed rows.
+    """The attention of `llm` over rows.
 
     Args:
         llm: The model, whose attention is replaced.
@@ -36,6 +36,8 @@ class PackedAttention:
 
     def arguments(self, batch: MicroBatch) -> dict[str, Any]:
         """Return what the model's call takes beside the tokens of `batch`."""
+        if self.name == ROWS:
+            return {}
         if batch.borders.device.type != 'cpu':
             # Layers compile once for any number of samples.
             torch._dynamo.maybe_mark_dynamic(batch.borders, 0)
@@ -56,9 +58,14 @@ class PackedAttention:
 
 
 def packed_attention(
-    llm: torch.nn.Module, dtype: torch.dtype, device: torch.device, max_length: int, context: AbstractContextManager
+    llm: torch.nn.Module,
+    dtype: torch.dtype,
+    device: torch.device,
+    max_length: int,
+    context: AbstractContextManager,
+    packed: bool = True,
 ) -> PackedAttention | None:
-    """Let `llm` attend by where samples begin, and return how; None: it is as before, for it or the device cannot.
+    """Let `llm` attend without masks, and return how; None: it is as before, for it or the device cannot.
 
     Args:
         llm: The model.
@@ -66,29 +73,37 @@ def packed_attention(
         device: Where it computes.
         max_length: Tokens of the longest row.
         context: In which the model computes.
+        packed: Rows hold samples that do not see each other.
     """
     model = base_of(llm)
-    if not fits(model.config, model.config._attn_implementation, dtype, device.type, max_length):
+    name = chosen(model.config, model.config._attn_implementation, dtype, device.type, max_length, packed)
+    if name is None:
         return None
-    packed = PackedAttention(llm, KERNEL if device.type == 'cuda' else LOOP)
-    if model.config._attn_implementation == packed.inner or not _agrees(llm, packed, dtype, device, context):
-        packed._attend_with(packed.inner)
+    attention = PackedAttention(llm, name)
+    if model.config._attn_implementation == attention.inner or not _agrees(llm, attention, dtype, device, context):
+        attention._attend_with(attention.inner)
         return None
-    return packed
+    return attention
 
 
-def fits(model_config: Any, implementation: str, dtype: torch.dtype, device: str, max_length: int) -> bool:
-    """Tell from its config whether a model may attend so on a `device` of this type instead of by the attention
-    `implementation`; the trial comes on top."""
-    if device == 'cuda' and (dtype not in (torch.bfloat16, torch.float16) or not TAKES):
-        return False
-    if device not in ('cpu', 'cuda') or implementation != 'sdpa':
-        return False
+def chosen(
+    model_config: Any, implementation: str, dtype: torch.dtype, device: str, max_length: int, packed: bool = True
+) -> str | None:
+    """Return the attention that a model may have by its config on a `device` of this type instead of `implementation`;
+    None: none. The trial comes on top. For the other arguments see `packed_attention`."""
     config = model_config.get_text_config()
-    if _has_dropout(config) or not _kinds_fit(config):
-        return False
+    if implementation != 'sdpa' or _has_dropout(config) or not _kinds_fit(config):
+        return None
+    if device == 'cpu':
+        return LOOP if packed else None  # nothing waits for a CPU
+    if device != 'cuda':
+        return None
     window = getattr(config, 'sliding_window', None)
-    return not (device == 'cuda' and window and window < max_length and 'window_size' not in TAKES)
+    narrow = bool(window) and window < max_length
+    if not packed and not narrow:
+        return ROWS
+    takes = dtype in (torch.bfloat16, torch.float16) and TAKES and not (narrow and 'window_size' not in TAKES)
+    return KERNEL if takes else None
 
 
 def _has_dropout(config: Any) -> bool:
@@ -110,14 +125,15 @@ def _agrees(
     device: torch.device,
     context: AbstractContextManager,
 ) -> bool:
-    """Return whether the logits of a packed row are those under a mask, and the backward pass runs too."""
+    """Return whether the logits of a row are those under a mask, and the backward pass runs too."""
     training = llm.training
     llm.eval()
     try:
         with context, torch.enable_grad():
-            found = [_tried(llm, packed, device)]
+            lengths = TRIAL if packed.name != ROWS else (sum(TRIAL),)
+            found = [_tried(llm, packed, lengths, device)]
             with packed.as_before():
-                found.append(_tried(llm, None, device))
+                found.append(_tried(llm, None, lengths, device))
     except (AttributeError, TypeError, ValueError, RuntimeError, ModelError):  # models of any author
         return False
     finally:
@@ -127,14 +143,16 @@ def _agrees(
     return finite and ((new - old).norm() <= TOLERANCE.get(dtype, 0.1) * old.norm()).item()
 
 
-def _tried(llm: torch.nn.Module, packed: PackedAttention | None, device: torch.device) -> list[torch.Tensor]:
-    """Return the logits of a row of two samples, and the gradients of two weights of the layers."""
-    width = sum(TRIAL)
+def _tried(
+    llm: torch.nn.Module, packed: PackedAttention | None, lengths: tuple[int, ...], device: torch.device
+) -> list[torch.Tensor]:
+    """Return the logits of a row of samples of these `lengths`, and the gradients of two weights of the layers."""
+    width = sum(lengths)
     ids_BS = torch.arange(1, 1 + width, device=device)[None] % base_of(llm).config.get_text_config().vocab_size
-    positions_BS = torch.cat([torch.arange(n) for n in TRIAL])[None].to(device)
+    positions_BS = torch.cat([torch.arange(n) for n in lengths])[None].to(device)
     more = {}
-    if packed is not None:
-        borders = torch.tensor([0, TRIAL[0], width, width], dtype=torch.int32, device=device)
+    if packed is not None and packed.name != ROWS:
+        borders = torch.tensor([0, lengths[0], width, width], dtype=torch.int32, device=device)
         more = dict(segment_borders=borders, longest_segment=width)
     logits_BSV = llm(input_ids=ids_BS, position_ids=positions_BS, use_cache=False, **more).logits.float()
     # Of the first layers, so that the backward pass goes through all; autograd.grad adds to no gradient.

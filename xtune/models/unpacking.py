@@ -42,6 +42,17 @@ def packed(weight: Tensor) -> tuple[list[Tensor], list[int], str] | None:
     return parts, layout, state.quant_type
 
 
+def stay_trainable(llm: torch.nn.Module) -> None:
+    """Let weights in 4 bits stay in the form that gradients go through.
+
+    On CPUs with instructions for bf16, bitsandbytes else brings them into the form for chat in the first call without
+    gradients, as a trial or a validation is. Products with it have no gradient, and take multiples of 32 rows only.
+    """
+    for layer in llm.modules():
+        if hasattr(layer, 'support_avx512bf16_for_cpu'):
+            layer.support_avx512bf16_for_cpu = False
+
+
 def unpacked(parts: list[Tensor], layout: Layout, kind: str, dtype: torch.dtype) -> Tensor:
     """Return the weight [O, I] in `dtype`."""
     if not kind:

@@ -14,7 +14,8 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 from ..config.wire import Job
-from ..models.packed import fits
+from ..models.attention import KERNEL
+from ..models.packed import chosen
 
 _ALONE, _PACKED, _VARLEN = 'xtune_counted', 'xtune_counted_packed', 'xtune_counted_varlen'
 
@@ -39,7 +40,8 @@ def counted_attention(job: Job, config: PreTrainedConfig, dtype: torch.dtype) ->
     given = job.load_llm.keywords.get('attn_implementation')
     if given is not None and given != 'sdpa' and 'flash' not in given:
         return None
-    if not is_packed(job) or given not in (None, 'sdpa'):
-        return _ALONE
-    varlen = job.speed.varlen and fits(config, 'sdpa', dtype, 'cuda', job.values.max_length)
-    return _VARLEN if varlen else _PACKED
+    packed = is_packed(job)
+    if given in (None, 'sdpa') and job.speed.varlen:
+        if chosen(config, 'sdpa', dtype, 'cuda', job.values.max_length, packed) == KERNEL:
+            return _VARLEN
+    return _PACKED if packed and given in (None, 'sdpa') else _ALONE
