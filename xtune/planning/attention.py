@@ -14,6 +14,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 from ..config.wire import Job
+from ..models.config_checks import takes_sdpa
 from ..models.packed import fits
 
 _ALONE, _PACKED, _VARLEN = 'xtune_counted', 'xtune_counted_packed', 'xtune_counted_varlen'
@@ -38,6 +39,8 @@ def counted_attention(job: Job, config: PreTrainedConfig, dtype: torch.dtype) ->
     """Return the attention to count the run of `job` with; None: its own. Flash kernels count as those of torch."""
     given = job.load_llm.keywords.get('attn_implementation')
     if given is not None and given != 'sdpa' and 'flash' not in given:
+        return None
+    if given is None and not takes_sdpa(config):
         return None
     if not is_packed(job) or given not in (None, 'sdpa'):
         return _ALONE

@@ -10,6 +10,8 @@ from ..config.wire import Job
 from ..engine.fitting import has_whole_model
 from ..errors import ModelError
 from ..models.build import run_dtype
+from ..models.config_checks import check_attention
+from ..models.experts import expert_tensors
 from ..models.layers import layers_of
 from .compiled import CountedGraphs
 from .frame import adapted, frame, model_config
@@ -23,12 +25,13 @@ USABLE, CONTEXT = 0.93, GIB // 2
 
 @dataclass(frozen=True)
 class Size:
-    """Parameters of the model with its adapter, how many of them are trained, and those of the largest tensor; layers,
-    and the width of what lies between them."""
+    """Parameters of the model with its adapter, how many of them are trained, those of the largest tensor, and those of
+    experts that are tensors; layers, and the width of what lies between them."""
 
     parameters: int
     trained: int
     largest: int
+    experts: int
     layers: int
     width: int
 
@@ -40,11 +43,12 @@ class Planner:
         job: The run of the config.
 
     Raises:
-        ModelError: config.json cannot be read, or the model cannot be built from it.
+        ModelError: config.json cannot be read, or the model cannot be built from it, or not attend as `llm` says.
     """
 
     def __init__(self, job: Job) -> None:
         self.job, self.config = job, model_config(job)
+        check_attention(self.config, job.load_llm.keywords.get('attn_implementation'))
         self._known: dict[tuple, Layers] = {}
         self._graphs = CountedGraphs()
 
@@ -58,6 +62,7 @@ class Planner:
             parameters=sum(n for n, _ in numbers),
             trained=sum(n for n, trained in numbers if trained),
             largest=max(n for n, _ in numbers),
+            experts=sum(p.numel() for p in expert_tensors(model)),
             layers=len(layers_of(model)),
             width=model.get_input_embeddings().weight.shape[1],
         )

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 
 from ..config.wire import Job
+from ..models.config_checks import length_warning
 from ..models.float8_checks import device_problem, float8_of
 from ..parallel import compatibility
 from .planner import CONTEXT, GIB, Planner, Size, room
@@ -16,6 +17,7 @@ CARDS = (8, 16, 24, 40, 80, 141)
 LIBRARIES = 4 * GIB
 # A checkpoint has what is trained in float32; so has the adapter exported beside it.
 FLOAT = 4
+HALF = 2
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,8 @@ class Card:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run needs. `here` was measured on this machine's GPU, if it has one; `lacks` is what that lacks for it."""
+    """What a run needs. `here` was measured on this machine's GPU, if it has one; `lacks` is what that lacks for it;
+    `warning` is of a run that goes on nevertheless."""
 
     job: Job
     size: Size
@@ -42,6 +45,7 @@ class Plan:
     gpu_bytes: int | None
     cards: tuple[Card, ...]
     lacks: str | None = None
+    warning: str | None = None
 
     @property
     def sliced(self) -> bool:
@@ -59,6 +63,13 @@ class Plan:
     def best(self) -> Prediction:
         """What was measured, or else counted."""
         return self.here or self.counted
+
+    @property
+    def experts(self) -> int:
+        """Bytes of experts that stay as they are in a base that is quantised, or put into float8; else 0."""
+        if self.job.quantization is None:
+            return 0
+        return self.size.experts * (FLOAT if self.job.values.precision == 'fp32' else HALF)
 
     def disk(self) -> dict[str, int | None]:
         """Return the bytes of a checkpoint, of the adapter beside it, and of all that are kept at once."""
@@ -94,6 +105,7 @@ class Plan:
             fits_here=self.fits_here,
             memory=dict(
                 frozen=best.frozen,
+                experts_not_quantised=self.experts,
                 trained=best.held - best.frozen,
                 gradients=best.gradients,
                 activations=best.kept,
@@ -103,6 +115,7 @@ class Plan:
             ),
             host=self.host(),
             disk=self.disk(),
+            warning=self.warning,
             tokens_per_second=best.speed,
             seconds_per_step=best.seconds,
             cards=[vars(card) | dict(options=card.options and list(card.options)) for card in self.cards],
@@ -134,4 +147,5 @@ def make_plan(job: Job, cards: tuple[float, ...], device: torch.device | None) -
         fit = planner.first_fit(room(gb))
         options = None if fit is None else fit[0].options
         found.append(Card(gb, options == (), options, fit and fit[1].peak, fit and fit[1].recomputed))
-    return Plan(job, planner.size(), counted, here, gpu, gpu_bytes, tuple(found), lacks)
+    warning = length_warning(planner.config, job.values.max_length)
+    return Plan(job, planner.size(), counted, here, gpu, gpu_bytes, tuple(found), lacks, warning)
