@@ -29,6 +29,17 @@ def test_the_command_prints_a_plan(make_config, xtune, shape):
         assert word in ' '.join(out.split()), word
 
 
+@pytest.mark.parametrize('terminal', [True, False])
+def test_on_a_terminal_it_says_what_it_counts(make_config, xtune, shape, monkeypatch, terminal):
+    monkeypatch.setattr('sys.stderr.isatty', lambda: terminal)
+    monkeypatch.setenv('TERM', 'xterm')
+    changes = {'checkpointing': 'all', 'speed.compile': False}
+    config = make_config('full', base_model=shape(num_hidden_layers=1), **changes)
+    code, out, err = xtune('plan', config, '--memory', '8', '--json')
+    assert code == 0 and json.loads(out)['cards'][0]['fits']
+    assert ('counting steps of 2 x 128 tokens, checkpointing=all' in err) == terminal
+
+
 def test_a_strategy_that_slices_is_named(make_config, xtune, shape):
     config = make_config('full', base_model=shape(num_hidden_layers=1), **{'schedule.accumulate': 1})
     code, out, _ = xtune('plan', config, '--strategy', 'fsdp2', '--memory', '8')

@@ -1,5 +1,6 @@
 """A plan: what a run needs, here and on cards of other sizes."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -122,8 +123,12 @@ class Plan:
         )
 
 
-def make_plan(job: Job, cards: tuple[float, ...], device: torch.device | None) -> Plan:
+def make_plan(
+    job: Job, cards: tuple[float, ...], device: torch.device | None, told: Callable[[str], None] = lambda line: None
+) -> Plan:
     """Return the plan of `job` for cards of so many GB, and for the GPU `device` if there is one.
+
+    `told` gets a line about each part of it that may take long.
 
     Raises:
         ConfigError: The method does not go with the strategy.
@@ -131,7 +136,7 @@ def make_plan(job: Job, cards: tuple[float, ...], device: torch.device | None) -
     """
     # A strategy that several devices need is planned on one too.
     compatibility.check(compatibility.method_of_run(job), job.strategy.name, devices=2)
-    planner = Planner(job)
+    planner = Planner(job, told)
     gpu = gpu_bytes = here = lacks = None
     limit = 0.0
     if device is not None:
