@@ -10,7 +10,8 @@ from .report import Plan
 
 _WHERE = {
     'forward': 'the end of the forward pass and the loss',
-    'backward': 'the backward pass',
+    'loss': 'the backward pass of the loss',
+    'backward': 'the backward pass of the layers',
     'ends': 'the backward pass of the embedding',
     'clip': 'the clipping of gradients',
     'step': "the optimizer's update",
