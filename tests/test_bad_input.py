@@ -123,6 +123,36 @@ def test_quantised_base_without_bitsandbytes(train, monkeypatch):
     assert 'pip install bitsandbytes' in train(method='qlora')
 
 
+def test_a_run_that_is_refused_leaves_no_empty_folder(train, tmp_path):
+    assert 'no checkpoint to resume from' in train('--work-dir', str(tmp_path / 'a' / 'b'), '--resume')
+    assert not (tmp_path / 'a').exists()
+    (tmp_path / 'mine').mkdir()
+    train('--work-dir', str(tmp_path / 'mine' / 'run'), base_model='/no/such/model')
+    train('--work-dir', str(tmp_path / 'mine'), base_model='/no/such/model')
+    assert list((tmp_path / 'mine').iterdir()) == []
+
+
+def test_a_model_without_a_name(train, tmp_path):
+    for key in ('base_model', 'template', 'train_dataset.path'):
+        assert f'`{key}` is empty: ' in train('--cfg-options', f'{key}=')
+
+
+def test_attention_that_the_model_lacks_is_named_before_data_are_prepared(make_config, xtune, tiny_model, tmp_path):
+    shutil.copytree(tiny_model, tmp_path / 'gemma')
+    values = json.loads((tiny_model / 'config.json').read_text('utf-8'))
+    values |= dict(model_type='gemma2', architectures=['Gemma2ForCausalLM'], attn_logit_softcapping=50.0)
+    (tmp_path / 'gemma' / 'config.json').write_text(json.dumps(values), encoding='utf-8')
+    code, out, err = xtune('train', make_config(base_model=str(tmp_path / 'gemma')))
+    assert code == 2 and not out and 'whisper' not in err
+    assert 'Gemma2ForCausalLM caps the logits of its attention at 50' in err and "='eager'" in err
+
+
+def test_rows_that_are_longer_than_the_model_is_made_for_are_warned_of(make_config, xtune, tmp_path):
+    options = {'max_length': 600, 'schedule.max_steps': 1}
+    code, out, _ = xtune('train', make_config(**options))
+    assert code == 0 and 'warning: max_length=600, but the model is made for 512 tokens' in out
+
+
 def test_work_dir_that_cannot_be_written(train, alpaca_file):
     assert 'cannot be written to' in train('--work-dir', str(alpaca_file / 'below'))
 

@@ -52,6 +52,8 @@ def test_the_config_page_is_current():
     reference = tool('config_reference')
     current = reference.PAGE.read_text(encoding='utf-8') == reference.page()
     assert current, 'run python tools/config_reference.py'
+    for key in ('skip', 'last'):  # of a type of xtune's own, from its docstring
+        assert f'\n| `{key}` | ' in reference.page().partition('\n## quantization\n')[2].partition('\n## ')[0]
 
 
 def test_the_tables_about_devices_are_current(monkeypatch):

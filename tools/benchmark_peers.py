@@ -19,7 +19,8 @@ Checkpointing: 'all' recomputes every layer (unsloth: its own way, which offload
 'offload' are xtune's, which says how many layers it recomputed at last: more than asked for if memory ran out. By
 default the bare loop does LoRA without recomputation only. A peer has no run of what it cannot do, and a run that
 fails is a row with its reason. Writes FOLDER/benchmark.md, benchmark.json and results.jsonl, one run a line; exits
-with 1 if a run of xtune's or of the bare loop failed, unless memory ran out or --minutes were over.
+with 1 if a run of xtune's or of the bare loop failed, unless memory ran out or --minutes were over, and with 2 if none
+of the contenders that are named can run.
 """
 
 import argparse
@@ -37,6 +38,7 @@ from peers.report import compared, table
 from peers.shapes import SHAPES
 
 from xtune.atomic import write_text
+from xtune.config.validate import SCALARS
 
 # Small enough for a first look: methods and ways of checkpointing of each model.
 DEFAULT = {
@@ -46,6 +48,8 @@ DEFAULT = {
 USUAL = (['lora'], ['none', 'all'])
 # What the bare loop does if no contenders are named.
 BARE = ('lora', 'none')
+# Tokens; a config takes no shorter rows.
+SHORTEST = SCALARS['max_length'].metadata['low']
 
 
 def arguments(given: list[str] | None) -> argparse.Namespace:
@@ -75,15 +79,19 @@ def arguments(given: list[str] | None) -> argparse.Namespace:
             names = ', '.join(cases.CONTENDERS)
             parser.error(f'--python {name}={path}: give NAME=PATH, one of {names} and an interpreter that is there')
     args.python = {name: os.path.abspath(path) for name, path in pairs}
-    if args.steps < 2 or min(args.batch, *args.lengths) < 1:
-        parser.error('--steps must be at least 2 (speed is from one step to the next), --batch and --lengths 1')
+    if args.steps < 2 or args.batch < 1:
+        parser.error('--steps must be at least 2 (speed is from one step to the next), --batch 1')
+    if min(args.lengths) < SHORTEST:
+        parser.error(f'--lengths {min(args.lengths)}: a row has at least {SHORTEST} tokens')
     if args.timeout <= 0:
         parser.error(f'--timeout {args.timeout:g}: a run needs more than 0 seconds')
+    if args.minutes is not None and not args.minutes >= 0:
+        parser.error(f'--minutes {args.minutes:g}: give 0 (begin no run) or more')
     return args
 
 
 def chosen(args: argparse.Namespace) -> list[cases.Case]:
-    """Return the runs that the command line asks for, of contenders that are installed."""
+    """Return the runs that the command line asks for, of contenders that are installed; none ends the program."""
     wanted = args.contenders or cases.CONTENDERS
     there = [name for name in wanted if runs.installed(name, runs.python_of(name, args.python))]
     for name in wanted:
@@ -94,6 +102,9 @@ def chosen(args: argparse.Namespace) -> list[cases.Case]:
         methods, ways = DEFAULT.get(model, USUAL)
         methods, ways = args.methods or methods, args.checkpointing or ways
         found += cases.cases({model: methods}, args.lengths, ways, there, args.batch, args.steps)
+    if not found:
+        able = 'is installed' if not there else 'can do these --methods with this --checkpointing'
+        fail(f'none of {", ".join(wanted)} {able}, so there is nothing to run; --contenders xtune always can')
     if args.contenders:
         return found
     return [case for case in found if case.contender != 'bare' or (case.method, case.checkpointing) == BARE]

@@ -1,6 +1,8 @@
 """Write docs/en/config.md from the table of sections; with --check only exit with 1 if the page is out of date."""
 
 import ast
+import inspect
+import re
 import sys
 import typing
 from dataclasses import MISSING, fields
@@ -8,6 +10,7 @@ from pathlib import Path
 
 from xtune.config.sections import SECTIONS, TYPED, Scalars
 from xtune.config.validate import spell
+from xtune.models.float8 import Float8Config
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / 'docs' / 'en' / 'config.md'
@@ -37,6 +40,8 @@ xtune train smollm2_135m_lora_selfcog_e2_copy.py --cfg-options schedule.max_epoc
 In the order of a flat config. A linked name has keys of its own.
 
 """
+# Types of xtune's own, whose arguments stand in no library's documentation, and what is said of them.
+OWN = {'quantization': (Float8Config, 'With `type=xtune.models.float8.Float8Config`, as the method `fp8_lora` has it:')}
 # What a section holds besides a dict.
 KINDS = {
     'custom_imports': 'a list',
@@ -55,6 +60,7 @@ def page() -> str:
             continue
         kind = KINDS.get(name, 'a dict')
         detail = _example(name) if name in TYPED else TABLE + _rows(section.keys) if section.keys else ''
+        detail += _own(*OWN[name]) if name in OWN else ''
         detail = 'A data set has the keys of [train_dataset](#train_dataset).\n' if name == 'val_dataset' else detail
         label = f'[{name}](#{name})' if detail else f'`{name}`'
         rows += f'| {label} | {kind}{" or None" * section.nullable} | {DUTY[section.optional]} | {section.doc} |\n'
@@ -77,6 +83,17 @@ def _example(name: str) -> str:
     text = (ROOT / 'configs' / '_base_' / f'{EXAMPLES[name]}.py').read_text(encoding='utf-8')
     node = next(n for n in ast.parse(text).body if isinstance(n, ast.Assign) and n.targets[0].id == name)
     return f'```python\n{ast.get_source_segment(text, node)}\n```\n'
+
+
+def _own(kind: type, introduction: str) -> str:
+    """Return a table of the arguments of a dataclass, whose docstring has their meanings."""
+    arguments, hints = inspect.getdoc(kind).partition('Args:\n')[2], typing.get_type_hints(kind)
+    meanings = dict(re.findall(r'^    (\w+): (.*(?:\n {8}.*)*)', arguments, re.MULTILINE))
+    text = f'\n{introduction}\n\n{TABLE}'
+    for one in fields(kind):
+        meaning = ' '.join(meanings[one.name].split())
+        text += f'| `{one.name}` | {spell(hints[one.name])} | `{one.default!r}` | {meaning} |\n'
+    return text
 
 
 if __name__ == '__main__':

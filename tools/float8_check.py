@@ -43,11 +43,35 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__.partition('\n')[0], epilog=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument('model', type=Path, help='folder of the model, such as SmolLM2-135M-Instruct')
-    parser.add_argument('--out', type=Path, default=Path('work_dirs/float8_check'), help='folder to write to')
-    parser.add_argument('--steps', type=int, default=200, help='optimizer steps (default: 200)')
-    parser.add_argument('--data', type=Path, help='a .jsonl file of rows with `text`')
-    parser.add_argument('--set', nargs='+', default=[], metavar='NAME=VALUE', help='options of both runs')
+    parser.add_argument(
+        'model',
+        type=Path,
+        metavar='MODEL_FOLDER',
+        help='folder of a small model with its tokenizer, such as SmolLM2-135M-Instruct',
+    )
+    parser.add_argument(
+        '--out',
+        type=Path,
+        default=Path('work_dirs/float8_check'),
+        metavar='FOLDER',
+        help='gets the text and both runs (default: work_dirs/float8_check)',
+    )
+    parser.add_argument(
+        '--steps', type=int, default=200, metavar='N', help='optimizer steps of each run, at least 10 (default: 200)'
+    )
+    parser.add_argument(
+        '--data',
+        type=Path,
+        metavar='FILE.jsonl',
+        help='what both train on: rows with `text` (default: the documentation that comes with Python)',
+    )
+    parser.add_argument(
+        '--set',
+        nargs='+',
+        default=[],
+        metavar='NAME=VALUE',
+        help='changes of both configs, as --cfg-options of xtune train has them, such as speed.compile=True',
+    )
     args = parser.parse_args(argv)
     if args.steps < WINDOW:
         parser.error(

@@ -6,8 +6,9 @@
     python tools/plan_check.py FOLDER --tiny        on tiny models: needs no GPU, and no figure is judged
 
 `planned` is the peak in GiB measured on slices on this GPU, `counted` that from tensors without values, as other cards
-get it; their ratios to the measured one follow. The exit code is 1 if a planned peak is missing or more than 5 % off,
-a counted one more than 10 %, or a speed missing or more than 15 %. Writes FOLDER/results.json.
+get it; their ratios to the measured one follow. A plan or a run that fails or takes too long is a row with its reason.
+The exit code is 1 if there is such a row, if a planned peak is missing or more than 5 % off, a counted one more than
+10 %, or a speed missing or more than 15 %. Writes FOLDER/results.json.
 """
 
 import argparse
@@ -39,19 +40,31 @@ COLUMNS = [
 ]
 
 
+class FailedError(Exception):
+    """Why a plan or a run has no figures."""
+
+
 def call(place: Path, folder: Path, timeout: float, *arguments: str) -> str:
-    """Run an xtune command; return what it prints. A failure ends this program."""
+    """Run an xtune command; return what it prints.
+
+    Raises:
+        FailedError: It failed, or took too long.
+    """
     command, out, log = arguments[0], place / f'{arguments[0]}.txt', place / f'{arguments[0]}.log'
     code = in_time([sys.executable, '-m', 'xtune', *arguments], log, environment(folder), timeout, output=out)
     said = out.read_text(encoding='utf-8')
     # 2: it does not fit this GPU; or nothing could be planned, and nothing is said. A run ends by its hook.
     if code not in ((0, 2) if command == 'plan' else (0, INTERRUPTED)) or not said:
-        fail(f'xtune {" ".join(arguments)}: {why(code, log)}')
+        raise FailedError(f'xtune {command}: {why(code, log)}')
     return said
 
 
 def compare(case: Case, folder: Path, timeout: float, tiny: bool) -> dict:
-    """Plan a run, do it, and return the figures of both: GiB and tokens/s; None: there is none."""
+    """Plan a run, do it, and return the figures of both: GiB and tokens/s; None: there is none.
+
+    Raises:
+        FailedError: One of them failed, or took too long.
+    """
     place = folder / case.name.replace(' ', '_')
     place.mkdir(parents=True, exist_ok=True)
     path = place / 'run.py'
@@ -62,7 +75,7 @@ def compare(case: Case, folder: Path, timeout: float, tiny: bool) -> dict:
     call(place, folder, timeout, 'train', str(path), '--work-dir', str(place / 'run'))
     rows = [row for row in json_lines(metrics) if 'loss' in row]
     if len(rows) <= WARM_UP:
-        fail(f'{case.name}: {metrics} has {len(rows)} steps, and {WARM_UP} are left out')
+        raise FailedError(f'{metrics} has {len(rows)} steps, and {WARM_UP} are left out')
     memory, on_gpu = plan['memory'], plan['gpu'] is not None
     return dict(
         name=case.name,
@@ -75,8 +88,18 @@ def compare(case: Case, folder: Path, timeout: float, tiny: bool) -> dict:
     )
 
 
+def outcome(case: Case, folder: Path, timeout: float, tiny: bool) -> dict:
+    """Return the figures of a case, or its `problem`, so that the cases after it are still done."""
+    try:
+        return compare(case, folder, timeout, tiny)
+    except FailedError as error:
+        return dict(name=case.name, problem=str(error))
+
+
 def row(found: dict) -> list[str]:
     """Return a row of the table."""
+    if 'problem' in found:
+        return [found['name'], found['problem']]
 
     def number(name: str, form: str) -> str:
         return '' if found[name] is None else format(found[name], form)
@@ -88,9 +111,11 @@ def row(found: dict) -> list[str]:
 
 
 def misses(found: dict) -> bool:
-    """Tell whether a prediction is missing, or further off than it may be, of a run that is judged."""
-    return found['judged'] and any(
-        not found[a] or not found[b] or not abs(found[a] / found[b] - 1) <= most for a, b, most in PAIRS
+    """Tell whether a run failed, or, of one that is judged, a prediction is missing or further off than it may be."""
+    return (
+        'problem' in found
+        or found['judged']
+        and any(not found[a] or not found[b] or not abs(found[a] / found[b] - 1) <= most for a, b, most in PAIRS)
     )
 
 
@@ -131,7 +156,7 @@ def main(given: list[str] | None = None) -> None:
     make_models(cases, folder, args.tiny)
     results = []
     for case in cases:
-        results.append(compare(case, folder, args.timeout, args.tiny))
+        results.append(outcome(case, folder, args.timeout, args.tiny))
         print(markdown(COLUMNS, [row(results[-1])]).splitlines()[-1], flush=True)
         write_text(folder / 'results.json', json.dumps(results, indent=1) + '\n')
     print('\n' + markdown(COLUMNS, [row(found) for found in results]), end='')

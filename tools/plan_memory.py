@@ -4,6 +4,8 @@
     python tools/plan_memory.py                               a 70B Llama on the machines that docs/en/devices.md shows
     python tools/plan_memory.py config.json --gpus 8 --gb 80  the model of a config.json on eight GPUs of 80 GB
 
+A mixture of experts is refused: what follows is about layers that are all dense. `xtune plan` counts one on one device.
+
 GB are 1e9 bytes. With N devices, L layers, width H, vocabulary V, T tokens in a forward pass, and activations of all
 layers recomputed, a device under FSDP2 holds its slices and the largest of what follows.
 
@@ -37,6 +39,9 @@ LLAMA_70B = dict(
     num_key_value_heads=8,
     vocab_size=128256,
 )
+
+# How config.json of a mixture of experts says how many there are.
+EXPERTS = ('num_local_experts', 'num_experts', 'n_routed_experts', 'moe_num_experts', 'num_experts_per_tok')
 
 
 @dataclass(frozen=True)
@@ -129,21 +134,64 @@ def table(shape: dict = LLAMA_70B, machines: list[Machine] = MACHINES) -> str:
     return text
 
 
-def main() -> None:
-    """Print the table."""
+def shape_of(path: Path) -> dict:
+    """Return the content of the config.json `path`, or of that in the folder `path`.
+
+    Raises:
+        ValueError: It cannot be read, is of a mixture of experts, or lacks a size.
+    """
+    path = path / 'config.json' if path.is_dir() else path
+    try:
+        shape = json.loads(path.read_text(encoding='utf-8'))
+    except OSError as error:
+        raise ValueError(f'{path}: {error.strerror}; give the config.json of a model, or its folder') from error
+    except ValueError as error:
+        raise ValueError(f'{path} is no JSON: {error}') from error
+    if not isinstance(shape, dict):
+        raise ValueError(f'{path} is no config of a model: it holds no JSON object')
+    experts = [key for key in EXPERTS if _is_size(shape.get(key)) and shape[key] > 1]
+    if experts:
+        raise ValueError(
+            f'{path} is of a mixture of experts ({experts[0]} is {shape[experts[0]]}), and only models of one kind of '
+            'dense layer are counted; `xtune plan` counts it on one device'
+        )
+    wrong = [key for key in LLAMA_70B if not _is_size(shape.get(key)) and key != 'num_key_value_heads']
+    if wrong:
+        raise ValueError(f'{path} has no {", ".join(wrong)}; only models of one kind of dense layer are counted')
+    return shape
+
+
+def _is_size(value: object) -> bool:
+    return type(value) is int and value > 0
+
+
+def arguments(given: list[str] | None) -> argparse.Namespace:
+    """Return the parsed command line; `shape` is that of the model."""
     parser = argparse.ArgumentParser(
         description=__doc__.partition('\n')[0], epilog=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument('config', nargs='?', type=Path, help="a model's config.json (default: a 70B Llama)")
+    parser.add_argument(
+        'config', nargs='?', type=Path, help='config.json of a model, or its folder (default: a 70B Llama)'
+    )
     parser.add_argument('--gpus', type=int, help='number of GPUs')
     parser.add_argument('--gb', type=int, default=80, help='memory of each in GB (default: 80)')
-    args = parser.parse_args()
-    shape = json.loads(args.config.read_text(encoding='utf-8')) if args.config else LLAMA_70B
-    missing = [key for key in LLAMA_70B if key not in shape and key != 'num_key_value_heads']
-    if missing:
-        parser.error(f'{args.config} has no {", ".join(missing)}; only models of one kind of dense layer are counted')
+    args = parser.parse_args(given)
+    for name in ('gpus', 'gb'):
+        value = getattr(args, name)
+        if value is not None and value < 1:
+            parser.error(f'--{name} {value}: give a whole number of at least 1')
+    try:
+        args.shape = shape_of(args.config) if args.config else LLAMA_70B
+    except ValueError as error:
+        parser.error(str(error))
+    return args
+
+
+def main(given: list[str] | None = None) -> None:
+    """Print the table."""
+    args = arguments(given)
     machines = [Machine(args.gpus, args.gb, offload) for offload in (False, True)] if args.gpus else MACHINES
-    print(table(shape, machines), end='')
+    print(table(args.shape, machines), end='')
 
 
 if __name__ == '__main__':

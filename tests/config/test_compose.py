@@ -180,6 +180,14 @@ def test_a_name_that_cannot_be_composed_says_why(name, reasons):
     assert all(reason in message for reason in reasons), message
 
 
+def test_a_file_that_is_not_there_is_called_a_file(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / 'run.py').touch()
+    for name, near in (('./rnu.py', '`run.py`'), ('rnu.py', '`run.py`'), ('runs/mine', 'check its folder')):
+        message = refusal(name)
+        assert message.startswith(f'config file {name} does not exist; ') and near in message
+
+
 def test_the_commands_take_composed_names(xtune, tmp_path):
     code, out, _ = xtune('copy-cfg', 'qwen3_8b_qlora_medqa_e2', tmp_path)
     assert code == 0 and load(tmp_path / 'qwen3_8b_qlora_medqa_e2_copy.py').base_model == 'Qwen/Qwen3-8B'

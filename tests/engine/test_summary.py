@@ -1,8 +1,13 @@
-"""What a run says before its first step about the devices."""
+"""What a run says before its first step about the devices and the base."""
 
 import pytest
+import torch
+from transformers import AutoModelForCausalLM, BitsAndBytesConfig, MixtralConfig
 
-from xtune.engine.summary import held_by_each
+from xtune.config.load import load
+from xtune.config.wire import wire
+from xtune.engine.summary import held_by_each, model_lines
+from xtune.models.build import build_llm
 from xtune.parallel.compatibility import SPREAD, STRATEGIES
 
 
@@ -12,3 +17,25 @@ def test_it_says_what_each_process_holds(strategy):
     assert ('each with the whole model' in text) == (strategy not in SPREAD)
     assert ('slice' in text) == (strategy not in ('one_device', 'ddp'))
     assert ('host memory' in text) == strategy.endswith('_offload')
+
+
+def base_of(config):
+    """Return what is said of the base of a run on a CPU."""
+    job, device = wire(load(config)), torch.device('cpu')
+    llm, dtype = build_llm(job, device)
+    return dict(model_lines(job, llm, dtype, device))['model'].partition(', base ')[2]
+
+
+def test_it_says_in_which_form_the_base_is_and_that_experts_are_not_quantised(make_config, tmp_path):
+    sizes = dict(vocab_size=64, hidden_size=64, intermediate_size=512, num_hidden_layers=2)
+    shape = MixtralConfig(**sizes, num_attention_heads=2, num_key_value_heads=2, num_local_experts=16)
+    AutoModelForCausalLM.from_config(shape).save_pretrained(tmp_path / 'moe')
+    model = AutoModelForCausalLM.from_pretrained(
+        tmp_path / 'moe', quantization_config=BitsAndBytesConfig(load_in_4bit=True), device_map={'': 'cpu'}
+    )
+    model.save_pretrained(tmp_path / 'stored')
+    kept = ', but 0.01 GiB of experts stay in fp32'  # 3 x 16 x 64 x 512 x 2 layers x 4 bytes
+    assert base_of(make_config('qlora', base_model=str(tmp_path / 'moe'))) == 'BitsAndBytes' + kept
+    assert base_of(make_config('lora', base_model=str(tmp_path / 'moe'))) == 'not quantised'
+    assert base_of(make_config('lora', base_model=str(tmp_path / 'stored'))) == 'stored in bitsandbytes (4 bits)' + kept
+    assert base_of(make_config('qlora')) == 'BitsAndBytes'

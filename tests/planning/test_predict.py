@@ -48,6 +48,24 @@ def test_slices_tell_the_peak_of_four_layers(method, options, job, shape):
     assert found.recomputed == (0 if made.values.checkpointing == 'none' else found.recomputed or 4)
 
 
+@pytest.mark.parametrize('tied', [True, False])
+def test_what_the_loss_takes_is_gone_when_the_gradients_of_all_layers_are_there(job, shape, tied):
+    options = {'schedule.accumulate': 1, 'schedule.batch_size': 4, 'speed.compile': False, 'checkpointing': 'all'}
+    sizes = dict(num_hidden_layers=12, hidden_size=128, intermediate_size=512, vocab_size=8000)
+    made = job('full', base_model=shape(**sizes, tie_word_embeddings=tied), max_length=64, **options)
+    assert Planner(made).counted(made).peak == pytest.approx(whole_peak(made), rel=0.02)
+
+
+def test_offload_takes_no_more_than_recomputing_where_gradients_are_most(job, shape):
+    options = {'schedule.accumulate': 1, 'speed.compile': False, 'max_length': 64}
+    made = job('full', base_model=shape(num_hidden_layers=12, vocab_size=2000), **options)
+    planner, peaks = Planner(made), []
+    for way in ('all', 'offload'):
+        found = planner.counted(replace(made, values=replace(made.values, checkpointing=way)))
+        peaks.append((found.peak, found.where))
+    assert peaks[0] == peaks[1] and peaks[0][1] not in ('forward', 'loss')
+
+
 @pytest.mark.slow
 def test_layers_of_several_kinds_are_told_apart(job, shape):
     pattern = ['sliding_attention', 'sliding_attention', 'full_attention']

@@ -29,6 +29,17 @@ def test_the_command_prints_a_plan(make_config, xtune, shape):
         assert word in ' '.join(out.split()), word
 
 
+@pytest.mark.parametrize('terminal', [True, False])
+def test_on_a_terminal_it_says_what_it_counts(make_config, xtune, shape, monkeypatch, terminal):
+    monkeypatch.setattr('sys.stderr.isatty', lambda: terminal)
+    monkeypatch.setenv('TERM', 'xterm')
+    changes = {'checkpointing': 'all', 'speed.compile': False}
+    config = make_config('full', base_model=shape(num_hidden_layers=1), **changes)
+    code, out, err = xtune('plan', config, '--memory', '8', '--json')
+    assert code == 0 and json.loads(out)['cards'][0]['fits']
+    assert ('counting steps of 2 x 128 tokens, checkpointing=all' in err) == terminal
+
+
 def test_a_strategy_that_slices_is_named(make_config, xtune, shape):
     config = make_config('full', base_model=shape(num_hidden_layers=1), **{'schedule.accumulate': 1})
     code, out, _ = xtune('plan', config, '--strategy', 'fsdp2', '--memory', '8')
@@ -119,12 +130,38 @@ def test_what_a_run_refuses_is_not_planned_or_advised(make_config, xtune, shape)
     assert code == 0 and 'a qlora preset with --strategy fsdp2' in ' '.join(out.split())
 
 
-def test_attention_that_a_model_does_not_take_is_named(make_config, xtune, shape):
+@pytest.mark.parametrize(
+    ('wanted', 'said'),
+    [
+        ('sdpa', 'Gemma2ForCausalLM caps the logits of its attention at 50'),
+        ('flash_attention_2', 'a step of Gemma2ForCausalLM cannot be run: '),
+        (None, ''),
+    ],
+)
+def test_attention_that_a_model_does_not_take_is_named(make_config, xtune, shape, wanted, said):
     caps = dict(model_type='gemma2', architectures=['Gemma2ForCausalLM'], attn_logit_softcapping=50.0, head_dim=16)
-    config = make_config(base_model=shape(num_hidden_layers=2, **caps), max_length=64, pack=False)
-    code, _, err = xtune('plan', config, '--memory', '8')
-    assert code == 2 and 'Traceback' not in err
-    assert 'a step of Gemma2ForCausalLM cannot be run: ' in err and "set llm.attn_implementation='eager'" in err
+    changes = {'llm.attn_implementation': wanted, 'speed.compile': False, 'checkpointing': 'all'}
+    config = make_config(base_model=shape(num_hidden_layers=2, **caps), max_length=64, pack=False, **changes)
+    code, out, err = xtune('plan', config, '--memory', '8')
+    if wanted is None:  # transformers takes what the model can
+        assert code == 0 and 'peak' in out
+    else:
+        assert code == 2 and 'Traceback' not in err
+        assert said in err and "set llm.attn_implementation='eager'" in err
+
+
+def test_experts_that_are_not_quantised_and_rows_that_are_too_long_are_named(make_config, xtune, shape):
+    kind = dict(model_type='mixtral', architectures=['MixtralForCausalLM'], num_local_experts=4, head_dim=16)
+    options = {'speed.compile': False, 'checkpointing': 'all', 'schedule.batch_size': 1}
+    base = shape(num_hidden_layers=2, **kind)
+    experts = 2 * 4 * 3 * 64 * 128 * 2  # layers, experts, matrices of 64 x 128, bytes
+    for method, there in (('qlora', experts), ('lora', 0)):
+        config = make_config(method, base_model=base, max_length=1024, **options)
+        code, out, _ = xtune('plan', config, '--memory', '8', '--json')
+        assert code == 0 and json.loads(out)['memory']['experts_not_quantised'] == there
+        assert json.loads(out)['warning'].startswith('max_length=1024, but the model is made for 512 tokens')
+    said = ' '.join(xtune('plan', make_config('qlora', base_model=base, **options), '--memory', '8')[1].split())
+    assert '0.00 GiB of them are experts, which stay in bf16' in said and 'warning' not in said
 
 
 def test_wrong_arguments_are_refused(make_config, xtune, capsys):

@@ -99,6 +99,21 @@ def test_by_default_the_bare_loop_does_little_and_what_is_not_installed_is_named
     assert sum(case.contender == 'xtune' for case in found) == 9
 
 
+@pytest.mark.parametrize(
+    ('named', 'why'),
+    [
+        ('--contenders trl', 'none of trl is installed'),
+        ('--contenders llamafactory --methods fp8_lora', 'none of llamafactory can do these --methods'),
+    ],
+)
+def test_contenders_that_cannot_run_are_an_error(tool, monkeypatch, tmp_path, capsys, named, why):
+    benchmark = tool('benchmark_peers')
+    monkeypatch.setattr(benchmark.runs, 'installed', lambda name, python: name != 'trl')
+    with pytest.raises(SystemExit) as stopped:
+        benchmark.main([str(tmp_path), *named.split()])
+    assert stopped.value.code == 2 and why in capsys.readouterr().err and not list(tmp_path.iterdir())
+
+
 def test_what_python_lacks_is_not_installed(tool):
     runs = tool('peers.runs')
     assert runs.installed('bare', sys.executable) and not runs.installed('no_such_peer', sys.executable)
@@ -259,6 +274,9 @@ def test_an_interrupted_call_keeps_what_was_done_and_goes_on_with_the_rest(tool,
         ['--python', f'peer={sys.executable}'],
         ['--steps', '1'],
         ['--timeout', '0'],
+        ['--lengths', '64', '4'],
+        ['--minutes', '-1'],
+        ['--minutes', 'nan'],
     ],
     ids=lambda a: '='.join(a)[:20],
 )

@@ -38,6 +38,14 @@ def test_too_few_steps_are_refused_before_they_are_trained(tool, capsys):
     assert '--steps 9: a point of a curve is the mean of 10 steps' in capsys.readouterr().err
 
 
+def test_help_explains_every_argument(tool, capsys):
+    with pytest.raises(SystemExit):
+        tool.arguments(['--help'])
+    said = ' '.join(capsys.readouterr().out.split())
+    for word in ('MODEL_FOLDER folder of a small model', 'at least 10', 'rows with `text` (default', '--cfg-options'):
+        assert word in said, word
+
+
 def test_options_that_make_no_sense_are_named_before_a_run(tool, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(tool, 'device_problem', lambda device: None)
     monkeypatch.setattr(sys, 'argv', ['float8_check.py', 'model', '--out', str(tmp_path), '--set', 'sped.compile=1'])

@@ -1,5 +1,6 @@
 """tools/plan_check.py: what it judges, what it refuses, and the runs that it makes."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -40,6 +41,34 @@ def test_figures_that_are_far_or_missing_do_not(tool, wrong):
     check = tool('plan_check')
     assert check.misses(GOOD | wrong) and len(check.row(GOOD | wrong)) == len(check.COLUMNS)
     assert not check.misses(GOOD | wrong | dict(judged=False))
+
+
+@pytest.mark.parametrize(('seconds', 'code', 'why'), [(0.01, None, 'took too long'), (60, 3, 'exit code 3')])
+def test_a_case_that_fails_is_a_row_with_its_reason(tool, tmp_path, monkeypatch, seconds, code, why):
+    check, cases = tool('plan_check'), tool('plans.cases')
+    if code is not None:
+        monkeypatch.setattr(check, 'in_time', lambda *args, output, **_: (output.touch(), args[1].touch(), code)[2])
+    found = check.outcome(cases.chosen([0], tiny=True)[0], tmp_path, seconds, tiny=True)
+    assert check.row(found) == [found['name'], found['problem']] and found['name'] == 'lora 32k 2 x 128 all'
+    assert found['problem'].startswith(f'xtune plan: {why}; its last words: ') and check.misses(found)
+
+
+def test_the_cases_after_one_that_fails_are_done(tool, tmp_path, monkeypatch, capsys):
+    check = tool('plan_check')
+    monkeypatch.setattr(check, 'make_models', lambda *_: None)
+    failed = [True, False]
+
+    def compare(case, *_):
+        if failed.pop(0):
+            raise check.FailedError('took too long')
+        return GOOD | dict(name=case.name)
+
+    monkeypatch.setattr(check, 'compare', compare)
+    with pytest.raises(SystemExit) as stopped:
+        check.main([str(tmp_path), '--tiny', '--cases', '0', '1'])
+    out = capsys.readouterr().out
+    assert stopped.value.code == 1 and '| took too long |' in out and '| 1.040 |' in out
+    assert len(json.loads((tmp_path / 'results.json').read_text('utf-8'))) == 2
 
 
 @pytest.mark.parametrize('number', ['8', '-1'])

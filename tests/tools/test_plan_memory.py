@@ -72,3 +72,35 @@ def test_the_table_is_bold_where_it_fits(plan):
             figure = cell.split('+')[0].strip()
             assert ('**' in figure) == (float(figure.strip('*').replace(',', '')) <= 80), line
     assert '**' in lines[0] and '+' in lines[1] and '+' not in lines[0]
+
+
+@pytest.mark.parametrize(('name', 'value'), [('--gpus', '0'), ('--gpus', '-2'), ('--gb', '0')])
+def test_machines_that_cannot_be_are_refused(plan, capsys, name, value):
+    with pytest.raises(SystemExit) as stopped:
+        plan.arguments([name, value])
+    assert stopped.value.code == 2 and f'{name} {value}: give a whole number of at least 1' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ('content', 'said'),
+    [
+        (None, 'config.json: No such file or directory; give the config.json of a model'),
+        ('{"hidden', 'is no JSON'),
+        ('[1]', 'is no config of a model'),
+        ('{"hidden_size": 64}', 'has no intermediate_size, num_hidden_layers'),
+        (json.dumps(dict(num_local_experts=8)), 'of a mixture of experts (num_local_experts is 8)'),
+    ],
+)
+def test_models_that_are_not_counted_are_refused(plan, tmp_path, capsys, content, said):
+    path = tmp_path / 'config.json'
+    if content is not None:
+        shape = plan.LLAMA_70B if 'experts' in content else {}
+        path.write_text(json.dumps(shape | json.loads(content)) if shape else content, encoding='utf-8')
+    with pytest.raises(SystemExit) as stopped:
+        plan.arguments([str(path)])
+    assert stopped.value.code == 2 and said in capsys.readouterr().err
+
+
+def test_a_folder_has_the_config_in_it(plan, tmp_path):
+    (tmp_path / 'config.json').write_text(json.dumps(plan.LLAMA_70B | dict(num_experts=1)), encoding='utf-8')
+    assert plan.arguments([str(tmp_path)]).shape == plan.LLAMA_70B | dict(num_experts=1)

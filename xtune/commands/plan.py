@@ -4,7 +4,8 @@ import argparse
 import json
 import math
 import sys
-from contextlib import nullcontext, redirect_stdout
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext, redirect_stdout
 
 from .options import add_config, add_strategy, options_of
 
@@ -33,6 +34,18 @@ def _gb(text: str) -> float:
     return value
 
 
+@contextmanager
+def _progress() -> Iterator[Callable[[str], None]]:
+    """Give a function that shows a line on a terminal, as large batches take minutes; elsewhere it does nothing."""
+    if not sys.stderr.isatty():
+        yield lambda line: None
+        return
+    from rich.console import Console
+
+    with Console(stderr=True).status('building the model') as status:
+        yield status.update
+
+
 def _run(args: argparse.Namespace) -> int:
     from ..config.load import load
     from ..config.presets import find
@@ -48,8 +61,8 @@ def _run(args: argparse.Namespace) -> int:
 
     device = best_device()
     # What a library prints is none of the plan's JSON.
-    with redirect_stdout(sys.stderr) if args.json else nullcontext():
-        plan = make_plan(job, tuple(args.memory or CARDS), device if device.type == 'cuda' else None)
+    with redirect_stdout(sys.stderr) if args.json else nullcontext(), _progress() as told:
+        plan = make_plan(job, tuple(args.memory or CARDS), device if device.type == 'cuda' else None, told)
     if args.json:
         json.dump(plan.to_dict(), sys.stdout, indent=2)
         print()

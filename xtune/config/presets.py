@@ -47,6 +47,11 @@ def find(name: str) -> Path:
         if stem == name:
             return compose(recipe, BASE)
         reasons = ''
+    folder = path.parent if '/' in name else None
+    if reasons.startswith('its form') and stem not in known and (folder or stem != name):
+        there = [str(other) for other in (folder or Path()).glob('*.py')]
+        hint = did_you_mean(str(path), there) or '; check its folder, or name a preset (see `xtune list-cfg`)'
+        raise ConfigError(f'config file {name} does not exist{hint}')
     if stem != name and (stem in known or not reasons):
         hint = f'; the preset is called `{stem}`, without .py'
     elif name.startswith(STRATEGY_PREFIX):

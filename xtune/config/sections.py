@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 
 def knob(doc: str, default: Any = MISSING, **limits: Any) -> Any:
-    """Declare one key: its meaning (with the unit), its default, and limits `low`, `above`, `high`."""
+    """Declare one key: its meaning (with the unit), its default, limits `low`, `above`, `high`, `filled` (not '')."""
     return field(default=default, metadata=dict(doc=doc, **limits))
 
 
@@ -17,8 +17,12 @@ def knob(doc: str, default: Any = MISSING, **limits: Any) -> Any:
 class Scalars:
     """Sections that are one value each."""
 
-    base_model: str = knob('Hub name or local folder of the model to start from; the tokenizer is read from it too.')
-    template: str = knob("Chat template: 'auto' (the model's own), a name (chatml, llama3, ...), or a .jinja file.")
+    base_model: str = knob(
+        'Hub name or local folder of the model to start from; the tokenizer is read from it too.', filled=True
+    )
+    template: str = knob(
+        "Chat template: 'auto' (the model's own), a name (chatml, llama3, ...), or a .jinja file.", filled=True
+    )
     max_length: int = knob('Tokens per training sequence.', 2048, low=8)
     pack: bool | Literal['fit', 'exact', 'stream'] = knob(
         "Put several short samples into one sequence. 'fit' (or True): none is split and none sees another; 'exact': "
@@ -67,7 +71,8 @@ class Source:
 
     path: str = knob(
         'Local file (json, jsonl, csv, tsv, parquet, xlsx, txt; text formats also as .gz), folder or glob; a hub data '
-        "set id; modelscope:<id>; or the name of a bundled set ('self_cognition')."
+        "set id; modelscope:<id>; or the name of a bundled set ('self_cognition').",
+        filled=True,
     )
     map_fn: Any = knob(
         "Function or registered name that maps a row to a conversation; 'auto' goes by the columns.", 'auto'

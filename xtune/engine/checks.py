@@ -6,6 +6,7 @@ from ..config.wire import Job
 from ..errors import ModelError
 from ..models import float8_checks
 from ..models.build import run_dtype
+from ..models.config_checks import check_attention, length_warning
 from ..models.recompute import check_count
 from ..parallel import compatibility, sequence_check
 from ..parallel.world import World
@@ -35,21 +36,23 @@ def strategy(job: Job, world: World, device: torch.device) -> None:
         )
 
 
-def layers(job: Job) -> None:
-    """Refuse to recompute more layers than the model has, as far as its config.json tells.
+def model(job: Job) -> None:
+    """Refuse what the model cannot do, as far as its config.json tells; warn of rows that it is not made for.
 
     Raises:
-        XtuneError: It has fewer.
+        XtuneError: It has fewer layers than shall recompute, or cannot attend as section `llm` says.
     """
-    count = job.values.checkpointing
-    if not isinstance(count, int):
-        return
     try:
-        known = getattr(model_config(job).get_text_config(), 'num_hidden_layers', None)
+        config = model_config(job)
     except ModelError:  # whether it can be loaded is found out then
         return
-    if known is not None:
+    count, known = job.values.checkpointing, getattr(config.get_text_config(), 'num_hidden_layers', None)
+    if isinstance(count, int) and known is not None:
         check_count(count, known)
+    check_attention(config, job.load_llm.keywords.get('attn_implementation'))
+    warning = length_warning(config, job.values.max_length)
+    if warning:
+        print(f'warning: {warning}')
 
 
 def memory(job: Job, world: World, device: torch.device) -> None:

@@ -8,9 +8,13 @@ from ..config.sections import Source
 from ..config.wire import Job
 from ..data.build import TrainingData
 from ..data.report import Report, counted
+from ..models.config_checks import stored_form
+from ..models.experts import expert_tensors
 from ..models.float8 import Float8Linear
 from ..parallel.world import World
 from ..visible import visible
+
+SHORT = {torch.bfloat16: 'bf16', torch.float32: 'fp32'}
 
 
 def data_lines(job: Job, data: TrainingData) -> Iterator[tuple[str, str]]:
@@ -55,15 +59,28 @@ def model_lines(job: Job, llm: torch.nn.Module, dtype: torch.dtype, device: torc
     """Yield (label, text) about the model and what of it is trained."""
     trained = sum(p.numel() for p in llm.parameters() if p.requires_grad)
     total = getattr(llm, 'num_parameters', lambda: sum(p.numel() for p in llm.parameters()))()
-    base = type(job.quantization()).__name__.replace('Config', '') if job.quantization else 'not quantised'
-    in_float8 = sum(isinstance(module, Float8Linear) for module in llm.modules())
-    base += f' ({counted(in_float8, "linear layer")})' if in_float8 else ''
-    yield 'model', f'{job.values.base_model} ({llm.config.model_type}), base {base}'
+    yield 'model', f'{job.values.base_model} ({llm.config.model_type}), base {_base(job, llm)}'
     method = 'all weights' if job.lora is None else f'{type(job.lora()).__name__.replace("Config", "")} adapter'
     yield 'trained', f'{method}: {trained / 1e6:,.2f} M of {total / 1e6:,.1f} M parameters ({trained / total:.2%})'
     name = torch.cuda.get_device_name(device) if device.type == 'cuda' else 'CPU'
-    short = {torch.bfloat16: 'bf16', torch.float32: 'fp32'}[dtype]
-    yield 'device', f'{name}, computes in {short}'
+    yield 'device', f'{name}, computes in {SHORT[dtype]}'
+
+
+def _base(job: Job, llm: torch.nn.Module) -> str:
+    """Return in which form the base is kept, and how much of it is not."""
+    if job.quantization is not None:
+        text = type(job.quantization()).__name__.replace('Config', '')
+        in_float8 = sum(isinstance(module, Float8Linear) for module in llm.modules())
+        text += f' ({counted(in_float8, "linear layer")})' if in_float8 else ''
+    else:
+        text = stored_form(llm.config)
+        if text is None:
+            return 'not quantised'
+    experts = expert_tensors(llm)
+    if not experts:
+        return text
+    kept = sum(p.numel() * p.element_size() for p in experts) / 2**30
+    return f'{text}, but {kept:,.2f} GiB of experts stay in {SHORT.get(experts[0].dtype, experts[0].dtype)}'
 
 
 def schedule_lines(job: Job, data: TrainingData, world: World) -> Iterator[tuple[str, str]]:

@@ -55,19 +55,21 @@ def train(config: Path, options: dict[str, Any], resume: str | bool = False, wor
     device = best_device(world.local_rank)
     checks.strategy(job, world, device)
     hooks.given_hooks(job.runner.get('custom_hooks'))
-    work_dir = writable(job.work_dir)
-    meeting = Meeting(world) if world.size > 1 else None
-    start = checkpoint_to_resume(work_dir, resume, meeting, world.restarts > 0)
-    checks.layers(job)
-    checks.memory(job, world, device)
-    parts = job.strategy.sequence_parallel_size
-    data = build_data(job, Share.of_device(world.rank, world.size, parts, padding(job, compiles(job, device, world))))
-    summary.show(summary.data_lines(job, data))
-    if meeting:
-        meeting.wait_for_all('data are ready')
-    text = flatten(config, options)
-    with meeting.group(device, job.strategy.timeout) if meeting else nullcontext():
-        return _fine_tune(job, data, device, meeting, work_dir, text, start, world)
+    with writable(job.work_dir) as work_dir:
+        meeting = Meeting(world) if world.size > 1 else None
+        start = checkpoint_to_resume(work_dir, resume, meeting, world.restarts > 0)
+        checks.model(job)
+        checks.memory(job, world, device)
+        share = Share.of_device(
+            world.rank, world.size, job.strategy.sequence_parallel_size, padding(job, compiles(job, device, world))
+        )
+        data = build_data(job, share)
+        summary.show(summary.data_lines(job, data))
+        if meeting:
+            meeting.wait_for_all('data are ready')
+        text = flatten(config, options)
+        with meeting.group(device, job.strategy.timeout) if meeting else nullcontext():
+            return _fine_tune(job, data, device, meeting, work_dir, text, start, world)
 
 
 def _fine_tune(

@@ -1,6 +1,8 @@
 """The folder of a run: what is found in it at the start, and what an earlier run left there."""
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryFile
 
@@ -11,12 +13,25 @@ from ..parallel.meet import Meeting
 from . import files
 
 
-def writable(work_dir: Path) -> Path:
-    """Return `work_dir`, which exists after this.
+@contextmanager
+def writable(work_dir: Path) -> Iterator[Path]:
+    """Give `work_dir`, which is there from now on; of a run that is refused no empty folder stays that this made.
 
     Raises:
         ConfigError: Nothing can be written there.
     """
+    new = [folder for folder in (work_dir, *work_dir.parents) if not folder.exists()]
+    try:
+        _make(work_dir)
+        yield work_dir
+    except BaseException:
+        with suppress(OSError):  # it has files, or another process has removed it
+            for folder in new:
+                folder.rmdir()
+        raise
+
+
+def _make(work_dir: Path) -> None:
     try:
         work_dir.mkdir(parents=True, exist_ok=True)
         TemporaryFile(dir=work_dir).close()
@@ -24,7 +39,6 @@ def writable(work_dir: Path) -> Path:
         raise ConfigError(
             f'work_dir {work_dir} cannot be written to ({error.strerror}); name another with --work-dir'
         ) from error
-    return work_dir
 
 
 def checkpoint_to_resume(work_dir: Path, resume: str | bool, meeting: Meeting | None, restarts: bool) -> Path | None:

@@ -13,9 +13,14 @@ import torch
 _NAMES = ('gate', 'gate_proj', 'up_proj', 'down_proj', 'w1', 'w2', 'w3')
 
 
+def expert_tensors(model: torch.nn.Module) -> list[torch.nn.Parameter]:
+    """Return the tensors [experts, out, in] of `model`, which no quantisation of linear layers reaches."""
+    return [p for name, p in model.named_parameters() if p.dim() == 3 and '.experts.' in name]
+
+
 def has_experts(model: torch.nn.Module) -> bool:
     """Tell whether `model` keeps experts in tensors [experts, out, in]."""
-    return any(parameter.dim() == 3 and '.experts.' in name for name, parameter in model.named_parameters())
+    return bool(expert_tensors(model))
 
 
 def spare_experts(model: Any, config: Any) -> None:

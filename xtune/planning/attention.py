@@ -15,6 +15,7 @@ from transformers.masking_utils import sdpa_mask
 
 from ..config.wire import Job
 from ..models.attention import KERNEL
+from ..models.config_checks import takes_sdpa
 from ..models.packed import chosen
 
 _ALONE, _PACKED, _VARLEN = 'xtune_counted', 'xtune_counted_packed', 'xtune_counted_varlen'
@@ -39,6 +40,8 @@ def counted_attention(job: Job, config: PreTrainedConfig, dtype: torch.dtype) ->
     """Return the attention to count the run of `job` with; None: its own. Flash kernels count as those of torch."""
     given = job.load_llm.keywords.get('attn_implementation')
     if given is not None and given != 'sdpa' and 'flash' not in given:
+        return None
+    if given is None and not takes_sdpa(config):
         return None
     packed = is_packed(job)
     if given in (None, 'sdpa') and job.speed.varlen:

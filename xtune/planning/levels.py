@@ -47,6 +47,7 @@ class Layers:
     more: dict[Kind, Levels]
     order: list[Kind]  # of the model's layers
     workspace: int  # bytes that libraries take once
+    moving: int = 0  # bytes on their way to host memory or back, while layers compute
 
     def whole(self) -> Levels:
         """Return the levels of the whole model."""
@@ -59,35 +60,42 @@ class Layers:
             level = self._level(name)
             peak[name] = found.peak[name] if level is None else phase.peak - self.base.phases[level].after
             peak[name] += 0 if level is None else found.after[level]
+            peak[name] += self.moving if name.startswith(('forward', 'loss', 'backward')) else 0
         return replace(found, peak=peak)
 
     def _level(self, name: str) -> str | None:
         """Return the part after which what is alive is what the peak of part `name` stands on."""
         part, _, number = name.partition(' ')
-        if part == 'backward':
-            return f'forward {number}'
+        if part in ('loss', 'backward'):
+            loss = f'loss {number}'
+            return loss if part == 'backward' and loss in self.base.phases else f'forward {number}'
         if part == 'ends':
             return f'backward {number}'
         return name if part == 'forward' else None
 
     def lowest_layer(self, whole: Levels) -> float:
-        """Return the peak of the first layer's backward pass in the first micro-batch, as gradients have come to be."""
-        name = 'ends 0' if 'ends 0' in whole.after else 'backward 0'
-        return whole.after[name] + self.base.phases['backward 1'].peak - self.base.phases[name].after
+        """Return the peak of the first layer's backward pass in the first micro-batch, as gradients have come to be.
+
+        Its work is what the second micro-batch takes above what it leaves, as that makes no gradients that stay. What
+        moves meanwhile does so one layer earlier, before that layer's gradients have come to be.
+        """
+        work, more = self.base.phases['backward 1'], self.more.get(self.order[0])
+        lowest = whole.after['backward 0'] + work.peak - work.after
+        return lowest + max(self.moving - (more.after['backward 0'] - more.before if more else 0), 0)
 
     def waiting(self) -> 'Layers':
         """Return the same, with what lies between layers in host memory, but of two: one copied out, one back."""
         more = {}
         for kind, levels in self.more.items():
             between = levels.after['forward 0'] - levels.before
-            less = {name: between for name in levels.after if name.startswith('forward')}
+            less = {name: between for name in levels.after if name.startswith(('forward', 'loss'))}
             after = {name: value - less.get(name, 0) for name, value in levels.after.items()}
             peak = {name: value - less.get(name, 0) for name, value in levels.peak.items()}
             more[kind] = replace(levels, after=after, peak=peak)
         between = max(
             (m.after['forward 0'] - more[kind].after['forward 0'] for kind, m in self.more.items()), default=0
         )
-        return replace(self, more=more, workspace=self.workspace + round(min(2, len(self.order) - 1) * between))
+        return replace(self, more=more, moving=round(min(2, len(self.order) - 1) * between))
 
 
 @dataclass(frozen=True)
@@ -116,8 +124,10 @@ class Choice:
         after, peak = dict(recomputed.after), dict(recomputed.peak)
         for number in '01':
             forward, backward = f'forward {number}', f'backward {number}'
-            after[forward] += more
-            peak[forward] += more
+            for name in (forward, f'loss {number}'):
+                if name in after:
+                    after[name] += more
+                    peak[name] += more
             # Kept layers come first in the backward pass, and leave nothing when it comes to the others.
             first = after[forward] + kept.peak[backward] - kept.after[forward]
             peak[backward] = max(first, peak[backward])

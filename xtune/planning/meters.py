@@ -98,6 +98,10 @@ class Marked(StepOptimizer):
         self.phases[name] = Phase(self.meter.peak, self.meter.now)
         self.meter.reset()
 
+    def loss_done(self, _gradient: torch.Tensor) -> None:
+        """Note that the backward pass has reached the layers."""
+        self.mark(f'loss {self._number}')
+
     def layers_done(self, _gradient: torch.Tensor) -> None:
         """Note that the backward pass has reached the embedding."""
         self.mark(f'backward {self._number}')

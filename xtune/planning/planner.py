@@ -10,6 +10,8 @@ from ..config.wire import Job
 from ..engine.fitting import has_whole_model
 from ..errors import ModelError
 from ..models.build import run_dtype
+from ..models.config_checks import check_attention
+from ..models.experts import expert_tensors
 from ..models.layers import layers_of
 from .compiled import CountedGraphs
 from .frame import adapted, frame, model_config
@@ -23,12 +25,13 @@ USABLE, CONTEXT = 0.93, GIB // 2
 
 @dataclass(frozen=True)
 class Size:
-    """Parameters of the model with its adapter, how many of them are trained, and those of the largest tensor; layers,
-    and the width of what lies between them."""
+    """Parameters of the model with its adapter, how many of them are trained, those of the largest tensor, and those of
+    experts that are tensors; layers, and the width of what lies between them."""
 
     parameters: int
     trained: int
     largest: int
+    experts: int
     layers: int
     width: int
 
@@ -38,13 +41,15 @@ class Planner:
 
     Args:
         job: The run of the config.
+        told: Gets a line about what comes next, which may take minutes.
 
     Raises:
-        ModelError: config.json cannot be read, or the model cannot be built from it.
+        ModelError: config.json cannot be read, or the model cannot be built from it, or not attend as `llm` says.
     """
 
-    def __init__(self, job: Job) -> None:
-        self.job, self.config = job, model_config(job)
+    def __init__(self, job: Job, told: Callable[[str], None] = lambda line: None) -> None:
+        self.job, self.config, self._told = job, model_config(job), told
+        check_attention(self.config, job.load_llm.keywords.get('attn_implementation'))
         self._known: dict[tuple, Layers] = {}
         self._graphs = CountedGraphs()
 
@@ -58,6 +63,7 @@ class Planner:
             parameters=sum(n for n, _ in numbers),
             trained=sum(n for n, trained in numbers if trained),
             largest=max(n for n, _ in numbers),
+            experts=sum(p.numel() for p in expert_tensors(model)),
             layers=len(layers_of(model)),
             width=model.get_input_embeddings().weight.shape[1],
         )
@@ -71,6 +77,7 @@ class Planner:
     def measured(self, job: Job, device: torch.device, room: float) -> Prediction | None:
         """Return what a run takes on the GPU `device`, from real steps of slices; None: these do not fit."""
         dtype = run_dtype(job, device)
+        self._told(f'measuring steps of {_size_of(job)} on this GPU')
         try:
             return self._predicted(job, room, lambda job: layers(job, self.config, dtype, device))
         except torch.OutOfMemoryError:
@@ -113,6 +120,7 @@ class Planner:
         key = (job.lora is None, str(job.quantization), values.checkpointing, values.max_length)
         key += (schedule.batch_size, schedule.accumulate > 1)
         if key not in self._known:
+            self._told(f'counting steps of {_size_of(job)}, checkpointing={values.checkpointing}')
             offloads = values.checkpointing == 'offload'
             alike = with_values(job, checkpointing='all') if offloads else job
             found = self._counted(alike, dtype) if offloads else layers(alike, self.config, dtype, None, self._graphs)
@@ -126,6 +134,10 @@ class Planner:
             if found.peak + CONTEXT <= room:
                 return variant, found
         return None
+
+
+def _size_of(job: Job) -> str:
+    return f'{job.schedule.batch_size} x {job.values.max_length:,} tokens'
 
 
 def room(card: float) -> float:

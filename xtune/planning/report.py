@@ -1,11 +1,13 @@
 """A plan: what a run needs, here and on cards of other sizes."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from ..config.wire import Job
+from ..models.config_checks import length_warning
 from ..models.float8_checks import device_problem, float8_of
 from ..parallel import compatibility
 from .planner import CONTEXT, GIB, Planner, Size, room
@@ -16,6 +18,7 @@ CARDS = (8, 16, 24, 40, 80, 141)
 LIBRARIES = 4 * GIB
 # A checkpoint has what is trained in float32; so has the adapter exported beside it.
 FLOAT = 4
+HALF = 2
 
 
 @dataclass(frozen=True)
@@ -32,7 +35,8 @@ class Card:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run needs. `here` was measured on this machine's GPU, if it has one; `lacks` is what that lacks for it."""
+    """What a run needs. `here` was measured on this machine's GPU, if it has one; `lacks` is what that lacks for it;
+    `warning` is of a run that goes on nevertheless."""
 
     job: Job
     size: Size
@@ -42,6 +46,7 @@ class Plan:
     gpu_bytes: int | None
     cards: tuple[Card, ...]
     lacks: str | None = None
+    warning: str | None = None
 
     @property
     def sliced(self) -> bool:
@@ -59,6 +64,13 @@ class Plan:
     def best(self) -> Prediction:
         """What was measured, or else counted."""
         return self.here or self.counted
+
+    @property
+    def experts(self) -> int:
+        """Bytes of experts that stay as they are in a base that is quantised, or put into float8; else 0."""
+        if self.job.quantization is None:
+            return 0
+        return self.size.experts * (FLOAT if self.job.values.precision == 'fp32' else HALF)
 
     def disk(self) -> dict[str, int | None]:
         """Return the bytes of a checkpoint, of the adapter beside it, and of all that are kept at once."""
@@ -94,6 +106,7 @@ class Plan:
             fits_here=self.fits_here,
             memory=dict(
                 frozen=best.frozen,
+                experts_not_quantised=self.experts,
                 trained=best.held - best.frozen,
                 gradients=best.gradients,
                 activations=best.kept,
@@ -103,14 +116,19 @@ class Plan:
             ),
             host=self.host(),
             disk=self.disk(),
+            warning=self.warning,
             tokens_per_second=best.speed,
             seconds_per_step=best.seconds,
             cards=[vars(card) | dict(options=card.options and list(card.options)) for card in self.cards],
         )
 
 
-def make_plan(job: Job, cards: tuple[float, ...], device: torch.device | None) -> Plan:
+def make_plan(
+    job: Job, cards: tuple[float, ...], device: torch.device | None, told: Callable[[str], None] = lambda line: None
+) -> Plan:
     """Return the plan of `job` for cards of so many GB, and for the GPU `device` if there is one.
+
+    `told` gets a line about each part of it that may take long.
 
     Raises:
         ConfigError: The method does not go with the strategy.
@@ -118,7 +136,7 @@ def make_plan(job: Job, cards: tuple[float, ...], device: torch.device | None) -
     """
     # A strategy that several devices need is planned on one too.
     compatibility.check(compatibility.method_of_run(job), job.strategy.name, devices=2)
-    planner = Planner(job)
+    planner = Planner(job, told)
     gpu = gpu_bytes = here = lacks = None
     limit = 0.0
     if device is not None:
@@ -134,4 +152,5 @@ def make_plan(job: Job, cards: tuple[float, ...], device: torch.device | None) -
         fit = planner.first_fit(room(gb))
         options = None if fit is None else fit[0].options
         found.append(Card(gb, options == (), options, fit and fit[1].peak, fit and fit[1].recomputed))
-    return Plan(job, planner.size(), counted, here, gpu, gpu_bytes, tuple(found), lacks)
+    warning = length_warning(planner.config, job.values.max_length)
+    return Plan(job, planner.size(), counted, here, gpu, gpu_bytes, tuple(found), lacks, warning)

@@ -10,7 +10,8 @@ from .report import Plan
 
 _WHERE = {
     'forward': 'the end of the forward pass and the loss',
-    'backward': 'the backward pass',
+    'loss': 'the backward pass of the loss',
+    'backward': 'the backward pass of the layers',
     'ends': 'the backward pass of the embedding',
     'clip': 'the clipping of gradients',
     'step': "the optimizer's update",
@@ -27,6 +28,11 @@ def show(plan: Plan, console: Console) -> None:
     recomputed = f'activations recomputed in {best.recomputed} of {plan.size.layers} layers'
     table.add_row('', f'{tokens}, {recomputed} (checkpointing={job.values.checkpointing})')
     table.add_row('frozen', f'{_gib(best.frozen)} of weights')
+    if plan.experts:
+        kept = 'fp32' if job.values.precision == 'fp32' else 'bf16'
+        table.add_row(
+            '', f'{_gib(plan.experts)} of them are experts, which stay in {kept}: only linear layers are quantised'
+        )
     table.add_row('trained', f'{_gib(best.held - best.frozen)}: weights, float32 masters, state of the optimizer')
     table.add_row('gradients', _gib(best.gradients))
     table.add_row('activations', f'{_gib(best.kept)} between forward and backward pass')
@@ -51,6 +57,8 @@ def show(plan: Plan, console: Console) -> None:
         table.add_row('this GPU', f'{verdict}: {plan.gpu}, {_gib(plan.gpu_bytes)}')
     if plan.lacks is not None:
         table.add_row('', f'[bold]xtune train refuses it here[/]: it needs {escape(plan.lacks)}')
+    if plan.warning is not None:
+        table.add_row('[bold]warning', escape(plan.warning))
     console.print(table)
     console.print()
     console.print(_cards(plan))

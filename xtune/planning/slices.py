@@ -24,6 +24,7 @@ from ..models.compiling import replaced
 from ..models.finetune import SupervisedFineTuning
 from ..models.quiet import quiet
 from ..models.waits import STEPS
+from ..parallel.sequence import base_of
 from ..parallel.world import ALONE
 from .attention import is_packed
 from .compiled import CountedGraphs
@@ -42,10 +43,10 @@ SETTLE = STEPS + 2
 class Slice:
     """What a model of some layers took.
 
-    `before` are the bytes between steps. `phases` are those of a step of two micro-batches: forward, backward (of the
-    layers), ends (backward of the embedding) with the number of the micro-batch; clip, step. Before them are frozen
-    (the weights that are not trained) and ready (the model, and no state of the optimizer). `seconds` are those of a
-    micro-batch and of the rest of a step; None: no clock ran.
+    `before` are the bytes between steps. `phases` are those of a step of two micro-batches: forward, loss (its backward
+    pass, if that ends where it can be seen), backward (of the layers), ends (backward of the embedding) with the number
+    of the micro-batch; clip, step. Before them are frozen (the weights that are not trained) and ready (the model, and
+    no state of the optimizer). `seconds` are those of a micro-batch and of the rest of a step; None: no clock ran.
     """
 
     before: int
@@ -107,17 +108,24 @@ def trained_slice(
         make_state(plain, parameters)
     before = meter.now
     marked = Marked(plain, meter)
-    handle = model.get_input_embeddings().register_forward_hook(_announce(marked))
+    handles = [
+        model.get_input_embeddings().register_forward_hook(_announce(marked.layers_done)),
+        base_of(model).base_model.register_forward_hook(_announce(marked.loss_done)),
+    ]
     meter.reset()
     task.train_step([batch, batch], marked)
-    handle.remove()
+    for handle in handles:
+        handle.remove()
     return Slice(before, {**still, **marked.phases}, _timed(task, plain, batch) if timed else None)
 
 
-def _announce(marked: Marked) -> Callable:
-    def hook(_module: torch.nn.Module, _inputs: Any, output: torch.Tensor) -> None:
-        if output.requires_grad:
-            output.register_hook(marked.layers_done)
+def _announce(reached: Callable[[torch.Tensor], None]) -> Callable:
+    """Return a hook of a module, after which `reached` is called when the backward pass comes to what that gives."""
+
+    def hook(_module: torch.nn.Module, _inputs: Any, output: Any) -> None:
+        output = getattr(output, 'last_hidden_state', output)
+        if isinstance(output, torch.Tensor) and output.requires_grad:
+            output.register_hook(reached)
 
     return hook
 

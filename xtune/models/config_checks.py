@@ -1,0 +1,69 @@
+"""What config.json tells of a run before a weight is read: attention that the model lacks, rows it is not made for."""
+
+from typing import Any
+
+from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, PreTrainedConfig
+
+from ..errors import ModelError
+
+
+def takes_sdpa(config: PreTrainedConfig) -> bool:
+    """Tell whether the model of `config` attends by torch's kernels; one that transformers does not know may."""
+    return getattr(_kind(config), '_supports_sdpa', True)
+
+
+def check_attention(config: PreTrainedConfig, wanted: str | None) -> None:
+    """Refuse the attention `wanted` of section `llm` if the model of `config` cannot do it; None means what it can.
+
+    Raises:
+        ModelError: It cannot.
+    """
+    if wanted != 'sdpa' or takes_sdpa(config):
+        return
+    cap, name = getattr(config, 'attn_logit_softcapping', None), _kind(config).__name__
+    why = f'{name} has no such attention' if cap is None else f'{name} caps the logits of its attention at {cap:g}'
+    raise ModelError(f"llm.attn_implementation='sdpa', but {why}: set llm.attn_implementation='eager'")
+
+
+def length_warning(config: PreTrainedConfig, max_length: int) -> str | None:
+    """Return what to do about rows of `max_length` tokens that the model of `config` is not made for; None: it is."""
+    limit = made_for(config)
+    if limit is None or max_length <= limit:
+        return None
+    return (
+        f'max_length={max_length}, but the model is made for {limit} tokens (max_position_embeddings); longer samples '
+        f'train badly or not at all: set max_length={limit}, or scale positions with llm.rope_parameters'
+    )
+
+
+def made_for(config: PreTrainedConfig) -> int | None:
+    """Return the tokens of the longest row that a model is made for, as its RoPE is scaled; None: it has no limit."""
+    config = config.get_text_config()
+    limit = getattr(config, 'max_position_embeddings', None)
+    if not isinstance(limit, int) or 'alibi' in config.model_type:
+        return None
+    rope = getattr(config, 'rope_parameters', None) or {}
+    kinds = [rope, *(values for values in rope.values() if isinstance(values, dict))]
+    return max(limit, *(_scaled(values, limit) for values in kinds))
+
+
+def stored_form(config: PreTrainedConfig) -> str | None:
+    """Return in which form the weights of a model are stored, from the config as it was loaded; None: not quantised."""
+    stored = getattr(config, 'quantization_config', None)
+    if stored is None:
+        return None
+    values = stored if isinstance(stored, dict) else stored.to_dict()
+    method = values.get('quant_method')
+    bits = 4 if values.get('load_in_4bit') else 8 if values.get('load_in_8bit') else values.get('bits')
+    return f'stored in {getattr(method, "value", method)}' + (f' ({bits} bits)' if bits else '')
+
+
+def _scaled(rope: dict[str, Any], limit: int) -> int:
+    """Return how far positions reach by one set of RoPE's parameters; some configs have the scaled limit already."""
+    factor = rope.get('factor')
+    before = rope.get('original_max_position_embeddings') or limit
+    return int(factor * before) if isinstance(factor, (int, float)) else limit
+
+
+def _kind(config: PreTrainedConfig) -> type | None:
+    return MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), None)
