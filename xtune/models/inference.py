@@ -22,6 +22,7 @@ from .device import require_bitsandbytes
 from .folder import check_adapter_folder, check_model_folder
 from .legacy.hub import legacy_folder
 from .quiet import quiet
+from .unpacking import keep_what_does_not_fit
 from .whole import checked
 
 _FAILURES = (OSError, ValueError, RuntimeError, KeyError, ImportError, SafetensorError, StrictDataclassError)
@@ -73,6 +74,7 @@ def load_for_inference(
     except _FAILURES as error:
         what = f'{model} with adapter {adapter}' if adapter else model
         raise ModelError(f'{what} cannot be loaded: {reason(error)}') from error
+    keep_what_does_not_fit(llm)
     return llm.eval()
 
 

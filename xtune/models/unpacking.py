@@ -46,11 +46,23 @@ def stay_trainable(llm: torch.nn.Module) -> None:
     """Let weights in 4 bits stay in the form that gradients go through.
 
     On CPUs with instructions for bf16, bitsandbytes else brings them into the form for chat in the first call without
-    gradients, as a trial or a validation is. Products with it have no gradient, and take multiples of 32 rows only.
+    gradients, as a trial or a validation is. Products with it have none.
     """
-    for layer in llm.modules():
-        if hasattr(layer, 'support_avx512bf16_for_cpu'):
+    for layer in _with_form_for_chat(llm):
+        layer.support_avx512bf16_for_cpu = False
+
+
+def keep_what_does_not_fit(llm: torch.nn.Module) -> None:
+    """Let weights that the form for chat has no room for stay as they are: it fails unless they have a multiple of 32
+    rows, each of whole blocks."""
+    for layer in _with_form_for_chat(llm):
+        state = layer.weight.quant_state
+        if state is not None and (state.shape[0] % 32 or state.shape[1] % state.blocksize):
             layer.support_avx512bf16_for_cpu = False
+
+
+def _with_form_for_chat(llm: torch.nn.Module) -> list[torch.nn.Module]:
+    return [layer for layer in llm.modules() if hasattr(layer, 'support_avx512bf16_for_cpu')]
 
 
 def unpacked(parts: list[Tensor], layout: Layout, kind: str, dtype: torch.dtype) -> Tensor:
