@@ -5,13 +5,19 @@ from contextlib import nullcontext
 import numpy as np
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 from torch._dynamo.utils import counters
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM
 
 from xtune.data.batches import Padding, collate
+from xtune.engine.optimizer import StepOptimizer
 from xtune.errors import ModelError
 from xtune.models.attention import KERNEL, LOOP, ROWS
+from xtune.models.finetune import SupervisedFineTuning
+from xtune.models.fused_adapter import fuse_adapters
+from xtune.models.head import Head
 from xtune.models.loss import summed_loss
+from xtune.models.masters import Masters
 from xtune.models.packed import PackedAttention, chosen, packed_attention
 
 CPU = torch.device('cpu')
@@ -196,6 +202,27 @@ def test_what_it_cannot_do_stays_as_it_was(make):
     before = llm.config._attn_implementation
     assert switched(llm) is None
     assert llm.config._attn_implementation == before
+
+
+@pytest.mark.parametrize('name', [ROWS, KERNEL])
+def test_nothing_waits_for_values_before_the_update(name):
+    """On tensors without values: what looks into one, for which the process would wait for a GPU, fails."""
+    meta = torch.device('meta')
+    with meta:
+        llm = get_peft_model(tiny('llama').requires_grad_(False), LoraConfig(target_modules='all-linear'))
+    masters = Masters(llm, torch.bfloat16)
+    llm.bfloat16().train()
+    fuse_adapters(llm, torch.bfloat16)
+    base = llm.get_base_model()
+    own = dict(masters=masters, head=Head(base.model, base.lm_head), attention=PackedAttention(llm, name))
+    task = SupervisedFineTuning(llm, torch.bfloat16, meta, **own)
+    optimizer = StepOptimizer(torch.optim.AdamW(task.trained_parameters().values()), 1.0)
+    store, packed = rows(LENGTHS if name == KERNEL else [[9], [13]])
+    batch = collate(store, packed, pad_id=0)
+    assert task.add_gradients([batch, batch], optimizer, 40).is_meta
+    assert optimizer.clip().is_meta
+    with task.attention.as_before(), pytest.raises(RuntimeError):
+        task.add_gradients([batch], optimizer, 40)
 
 
 @pytest.mark.parametrize('kind', ['llama', 'qwen3'])
