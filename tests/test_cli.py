@@ -35,6 +35,11 @@ def test_help_shows_an_example(xtune, command):
     assert f'example:\n  xtune {" ".join(command)}' in out
 
 
+def test_what_training_imports_says_nothing():
+    done = subprocess.run([sys.executable, '-c', 'import xtune.engine.train'], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, '', '')
+
+
 def test_version_is_printed(xtune):
     assert xtune('--version') == (0, f'xtune {__version__}\n', '')
 
