@@ -155,6 +155,7 @@ def test_rows_that_are_longer_than_the_model_is_made_for_are_warned_of(make_conf
 
 def test_work_dir_that_cannot_be_written(train, alpaca_file):
     assert 'cannot be written to' in train('--work-dir', str(alpaca_file / 'below'))
+    assert 'cannot be written to' in train('--work-dir', 'a' * 300)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason='with a GPU the optimizer works, and test_gpu.py runs it')

@@ -39,3 +39,6 @@ def test_it_says_in_which_form_the_base_is_and_that_experts_are_not_quantised(ma
     assert base_of(make_config('lora', base_model=str(tmp_path / 'moe'))) == 'not quantised'
     assert base_of(make_config('lora', base_model=str(tmp_path / 'stored'))) == 'stored in bitsandbytes (4 bits)' + kept
     assert base_of(make_config('qlora')) == 'BitsAndBytes'
+    model.model.layers[0].mlp.experts.down_proj.data = torch.zeros(16, 64, 512, dtype=torch.float8_e4m3fn)
+    job = wire(load(make_config('lora')))
+    assert 'experts' not in dict(model_lines(job, model, torch.bfloat16, torch.device('cpu')))['model']

@@ -146,9 +146,10 @@ def test_rows_wider_than_the_window_are_refused():
     [
         ('llama', 'cuda', torch.bfloat16, 64, False, ROWS),
         ('llama', 'cuda', torch.float32, 64, False, ROWS),
-        ('mistral', 'cuda', torch.bfloat16, 4, False, ROWS),
-        ('mistral', 'cuda', torch.bfloat16, 5, False, KERNEL),
-        ('mistral', 'cuda', torch.float32, 5, False, None),
+        ('mistral', 'cuda', torch.bfloat16, 64, False, ROWS),
+        ('mistral', 'cuda', torch.bfloat16, 65, False, KERNEL),  # filled up to 128
+        ('mistral', 'cuda', torch.float32, 65, False, None),
+        ('mistral', 'cuda', torch.bfloat16, 100, True, KERNEL),
         ('llama', 'cuda', torch.bfloat16, 64, True, KERNEL),
         ('llama', 'cuda', torch.float32, 64, True, None),
         ('llama', 'cpu', torch.float32, 64, True, LOOP),
@@ -157,9 +158,18 @@ def test_rows_wider_than_the_window_are_refused():
     ],
 )
 def test_the_attention_that_a_run_gets(kind, device, dtype, max_length, packed, expected):
-    config = CONFIG_MAPPING[kind](**KINDS[kind])
+    config = CONFIG_MAPPING[kind](**({'sliding_window': 100} if kind == 'mistral' else {}))
     assert chosen(config, 'sdpa', dtype, device, max_length, packed) == expected
     assert chosen(config, 'eager', dtype, device, max_length, packed) is None
+
+
+def test_generation_is_refused_while_a_model_attends_as_training_needs_it():
+    llm = tiny('llama')
+    attention, ids = PackedAttention(llm, ROWS), torch.ones(1, 5, dtype=torch.long)
+    with pytest.raises(ModelError, match='whole_rows'):
+        llm.generate(ids, max_new_tokens=3)
+    with attention.as_before():
+        assert llm.generate(ids, max_new_tokens=3).shape == (1, 8)
 
 
 def drops_arguments(llm):

@@ -38,7 +38,9 @@ def test_the_length_that_a_model_is_made_for(config, limit):
     assert length_warning(config, limit or 10**6) is None
     if limit is not None:
         said = length_warning(config, limit + 1)
-        assert f'max_length={limit + 1}, ' in said and f'made for {limit} tokens' in said and 'rope_parameters' in said
+        assert f'max_length={limit + 1}, ' in said and f'made for {limit} tokens' in said
+        advice = 'llm.rope_parameters.factor=2.0 llm.rope_parameters.rope_theta=10000.0'
+        assert (advice in said) == isinstance(config, LlamaConfig)  # one RoPE for all layers, which it scales
 
 
 def test_attention_that_a_model_lacks_is_refused():

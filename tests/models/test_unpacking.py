@@ -4,6 +4,9 @@ import bitsandbytes
 import pytest
 import torch
 
+from xtune.config.load import load
+from xtune.config.wire import wire
+from xtune.models.build import build_llm
 from xtune.models.unpacking import keep_what_does_not_fit, packed, stay_trainable
 
 
@@ -25,6 +28,12 @@ def test_gradients_go_through_after_a_call_without():
     assert packed(layer.weight) is not None
     (found,) = torch.autograd.grad(layer.train()(x).square().sum(), x)
     torch.testing.assert_close(found, expected)
+
+
+def test_a_base_stays_trainable_from_the_start(make_config):
+    llm, _ = build_llm(wire(load(make_config('qlora'))), torch.device('cpu'))
+    layers = [layer for layer in llm.modules() if isinstance(layer, bitsandbytes.nn.Linear4bit)]
+    assert layers and not any(layer.support_avx512bf16_for_cpu for layer in layers)
 
 
 @pytest.mark.parametrize(('rows', 'width', 'fits'), [(64, 128, True), (48, 128, False), (64, 96, False)])

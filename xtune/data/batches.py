@@ -60,6 +60,8 @@ class Padding:
 
 # As wide as the longest row.
 CLOSE = Padding()
+# Rows that are not packed are filled up to a multiple of this when layers are compiled.
+MULTIPLE = 64
 # Fewest segments that borders are made for, so that most batches have borders of one shape.
 SEGMENTS = 16
 

@@ -5,7 +5,7 @@ from contextlib import nullcontext
 import torch
 
 from ..config.wire import Job
-from ..data.batches import CLOSE, Padding
+from ..data.batches import CLOSE, MULTIPLE, Padding
 from ..errors import ModelError
 from ..models import compiling
 from ..models.attention import ROWS
@@ -17,14 +17,10 @@ from ..models.head import plain_head
 from ..models.masters import Masters
 from ..models.packed import PackedAttention, packed_attention
 from ..models.recompute import Recomputation
-from ..models.unpacking import stay_trainable
 from ..parallel.sequence import Team
 from ..parallel.world import World
 from . import summary
 from .fitting import has_whole_model
-
-# Rows that are not packed are filled up to a multiple of this when layers are compiled.
-MULTIPLE = 64
 
 
 def compiles(job: Job, device: torch.device, world: World) -> bool:
@@ -45,7 +41,6 @@ def fast_task(
     job: Job, llm: torch.nn.Module, dtype: torch.dtype, device: torch.device, team: Team | None, world: World
 ) -> SupervisedFineTuning:
     """Return the task of a run, with what the section `speed` asks for and the run allows."""
-    stay_trainable(llm)
     whole = has_whole_model(job, world.size)
     masters = Masters(llm, dtype) if whole and job.speed.masters and dtype != torch.float32 else None
     one_type = whole and (masters is not None or dtype == torch.float32)

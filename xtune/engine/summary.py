@@ -77,10 +77,10 @@ def _base(job: Job, llm: torch.nn.Module) -> str:
         if text is None:
             return 'not quantised'
     experts = expert_tensors(llm)
-    if not experts:
+    if not experts or any(p.dtype not in SHORT for p in experts):  # stored in fewer bits too
         return text
     kept = sum(p.numel() * p.element_size() for p in experts) / 2**30
-    return f'{text}, but {kept:,.2f} GiB of experts stay in {SHORT.get(experts[0].dtype, experts[0].dtype)}'
+    return f'{text}, but {kept:,.2f} GiB of experts stay in {SHORT[experts[0].dtype]}'
 
 
 def schedule_lines(job: Job, data: TrainingData, world: World) -> Iterator[tuple[str, str]]:

@@ -1,5 +1,6 @@
 """The folder of a run: what is found in it at the start, and what an earlier run left there."""
 
+import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -14,13 +15,18 @@ from . import files
 
 
 @contextmanager
-def writable(work_dir: Path) -> Iterator[Path]:
+def writable(work_dir: Path, removes: bool = True) -> Iterator[Path]:
     """Give `work_dir`, which is there from now on; of a run that is refused no empty folder stays that this made.
+
+    Args:
+        work_dir: The folder of a run.
+        removes: Whether this process removes it; of those of one run the main one does.
 
     Raises:
         ConfigError: Nothing can be written there.
     """
-    new = [folder for folder in (work_dir, *work_dir.parents) if not folder.exists()]
+    # Not `Path.exists`, which fails where it may not look.
+    new = [folder for folder in (work_dir, *work_dir.parents) if removes and not os.path.exists(folder)]
     try:
         _make(work_dir)
         yield work_dir

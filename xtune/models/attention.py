@@ -133,7 +133,11 @@ def rows_attention(
     _check(module, attention_mask, sliding_window, given, borders=())
     width = query_BNSH.shape[2]
     if sliding_window is not None and sliding_window < width:
-        raise ModelError(f'rows of {width} tokens are wider than the sliding window of {sliding_window}')
+        raise ModelError(
+            f'rows of {width} tokens are wider than the sliding window of {sliding_window}: set speed.varlen=False'
+        )
+    if key_BMSH.shape[2] != width:
+        raise ModelError('the model attends as training needs it: generate inside `with task.whole_rows():`')
     return sdpa_attention_forward(module, query_BNSH, key_BMSH, value_BMSH, None, scaling=scaling, is_causal=True)
 
 

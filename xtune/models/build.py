@@ -21,7 +21,11 @@ from .offload import Offload
 from .quiet import quiet
 from .recompute import recompute, recompute_activations
 from .shortage import CHANGES, brief
+from .unpacking import stay_trainable
 from .whole import checked
+
+# What transformers raises on models and arguments that it cannot make sense of.
+_FAILURES = (OSError, ValueError, ImportError, KeyError, RuntimeError, TypeError)
 
 
 def build_llm(job: Job, device: torch.device) -> tuple[PreTrainedModel | PeftModel, torch.dtype]:
@@ -102,6 +106,7 @@ def finish(model: PreTrainedModel, job: Job) -> PreTrainedModel | PeftModel:
     """
     if job.lora is not None:
         model = _add_adapter(model, job)
+    stay_trainable(model)  # before any trial calls it
     recomputed = job.values.checkpointing
     if recomputed not in ('none', 0):
         # What 'auto' may keep is measured once the model is in its place.
@@ -147,7 +152,7 @@ def load_model(job: Job, device: torch.device, dtype: torch.dtype, **arguments) 
         raise
     except torch.OutOfMemoryError as error:
         raise ModelError(f'the model `{name}` does not fit into memory: {brief(error)} {CHANGES}') from error
-    except (OSError, ValueError, ImportError, KeyError, RuntimeError, SafetensorError, StrictDataclassError) as error:
+    except (*_FAILURES, SafetensorError, StrictDataclassError) as error:
         raise ModelError(f'the model `{name}` cannot be loaded: {reason(error)}') from error
 
 

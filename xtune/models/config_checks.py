@@ -30,10 +30,16 @@ def length_warning(config: PreTrainedConfig, max_length: int) -> str | None:
     limit = made_for(config)
     if limit is None or max_length <= limit:
         return None
-    return (
+    text = (
         f'max_length={max_length}, but the model is made for {limit} tokens (max_position_embeddings); longer samples '
-        f'train badly or not at all: set max_length={limit}, or scale positions with llm.rope_parameters'
+        f'train badly or not at all: set max_length={limit}'
     )
+    rope = getattr(config.get_text_config(), 'rope_parameters', None) or {}
+    if 'rope_theta' not in rope:  # positions of another kind, or another RoPE for each kind of layer
+        return text
+    scaled = dict(rope_type='linear', factor=float(-(-max_length // limit)), rope_theta=rope['rope_theta'])
+    values = ' '.join(f'llm.rope_parameters.{name}={value}' for name, value in scaled.items())
+    return f'{text}, or scale positions, such as by {values}'
 
 
 def made_for(config: PreTrainedConfig) -> int | None:

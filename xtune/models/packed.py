@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from ..data.batches import MicroBatch
+from ..data.batches import MULTIPLE, MicroBatch
 from ..errors import ModelError
 from ..parallel.sequence import base_of
 from .attention import KERNEL, LOOP, ROWS, TAKES
@@ -99,7 +99,8 @@ def chosen(
     if device != 'cuda':
         return None
     window = getattr(config, 'sliding_window', None)
-    narrow = bool(window) and window < max_length
+    widest = max_length if packed else -(-max_length // MULTIPLE) * MULTIPLE
+    narrow = bool(window) and window < widest
     if not packed and not narrow:
         return ROWS
     takes = dtype in (torch.bfloat16, torch.float16) and TAKES and not (narrow and 'window_size' not in TAKES)
