@@ -8,6 +8,7 @@ from transformers import (
     GPT2Config,
     LlamaConfig,
     MambaConfig,
+    PhiConfig,
     PreTrainedConfig,
 )
 
@@ -39,8 +40,18 @@ def test_the_length_that_a_model_is_made_for(config, limit):
     if limit is not None:
         said = length_warning(config, limit + 1)
         assert f'max_length={limit + 1}, ' in said and f'made for {limit} tokens' in said
-        advice = 'llm.rope_parameters.factor=2.0 llm.rope_parameters.rope_theta=10000.0'
-        assert (advice in said) == isinstance(config, LlamaConfig)  # one RoPE for all layers, which it scales
+        rope = getattr(config, 'rope_parameters', None) or {}
+        assert ('rope_parameters' in said) == (rope.get('rope_type') == 'default')  # one for all layers, not scaled
+
+
+def test_the_advice_on_longer_rows_keeps_what_the_model_has():
+    config = PhiConfig(max_position_embeddings=512)
+    advice = length_warning(config, 1025).partition('such as by ')[2].split()
+    given = dict(pair.removeprefix('llm.rope_parameters.').split('=') for pair in advice)
+    assert given == {**{k: str(v) for k, v in config.rope_parameters.items()}, 'rope_type': 'linear', 'factor': '3.0'}
+    assert 'partial_rotary_factor' in given
+    values = {k: v if k == 'rope_type' else float(v) for k, v in given.items()}
+    assert made_for(PhiConfig(max_position_embeddings=512, rope_parameters=values)) == 1536
 
 
 def test_attention_that_a_model_lacks_is_refused():

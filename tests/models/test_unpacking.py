@@ -30,7 +30,8 @@ def test_gradients_go_through_after_a_call_without():
     torch.testing.assert_close(found, expected)
 
 
-def test_a_base_stays_trainable_from_the_start(make_config):
+def test_a_base_stays_trainable_from_the_start(make_config, monkeypatch):
+    monkeypatch.setattr('bitsandbytes.nn.modules.has_avx512bf16', lambda: True)  # as on such a CPU
     llm, _ = build_llm(wire(load(make_config('qlora'))), torch.device('cpu'))
     layers = [layer for layer in llm.modules() if isinstance(layer, bitsandbytes.nn.Linear4bit)]
     assert layers and not any(layer.support_avx512bf16_for_cpu for layer in layers)

@@ -28,6 +28,11 @@ def compiles(job: Job, device: torch.device, world: World) -> bool:
     return has_whole_model(job, world.size) and job.speed.compile and compiling.works(device)
 
 
+def is_packed(job: Job) -> bool:
+    """Tell whether rows of `job` hold samples that must not see each other."""
+    return job.values.packing not in ('none', 'stream')
+
+
 def padding(job: Job, compiled: bool) -> Padding:
     """Return how rows are filled up: for `compiled` layers to few shapes, of which packed rows have one."""
     if not compiled:
@@ -82,7 +87,6 @@ def _attention(
 ) -> PackedAttention | None:
     if not job.speed.varlen:
         return None
-    packed = job.values.packing not in ('none', 'stream')
     casts = masters is None and dtype != torch.float32
     context = torch.autocast(device.type, dtype=dtype) if casts else nullcontext()
-    return packed_attention(llm, dtype, device, job.values.max_length, context, packed)
+    return packed_attention(llm, dtype, device, job.values.max_length, context, is_packed(job))

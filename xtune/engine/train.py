@@ -55,7 +55,7 @@ def train(config: Path, options: dict[str, Any], resume: str | bool = False, wor
     device = best_device(world.local_rank)
     checks.strategy(job, world, device)
     hooks.given_hooks(job.runner.get('custom_hooks'))
-    with writable(job.work_dir, world.rank == 0) as work_dir:
+    with writable(job.work_dir, world.is_main) as work_dir:
         meeting = Meeting(world) if world.size > 1 else None
         start = checkpoint_to_resume(work_dir, resume, meeting, world.restarts > 0)
         checks.model(job)

@@ -137,7 +137,7 @@ def rows_attention(
             f'rows of {width} tokens are wider than the sliding window of {sliding_window}: set speed.varlen=False'
         )
     if key_BMSH.shape[2] != width:
-        raise ModelError('the model attends as training needs it: generate inside `with task.whole_rows():`')
+        raise ModelError('the model attends as training needs it: generate inside `with runner.model.whole_rows():`')
     return sdpa_attention_forward(module, query_BNSH, key_BMSH, value_BMSH, None, scaling=scaling, is_causal=True)
 
 

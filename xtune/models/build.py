@@ -3,9 +3,7 @@
 from typing import Any
 
 import torch
-from huggingface_hub.errors import StrictDataclassError
 from peft import PeftModel, get_peft_model
-from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from ..config.wire import Job
@@ -22,11 +20,7 @@ from .quiet import quiet
 from .recompute import recompute, recompute_activations
 from .shortage import CHANGES, brief
 from .unpacking import stay_trainable
-from .whole import checked
-
-# What transformers raises on models and arguments that it cannot make sense of.
-_FAILURES = (OSError, ValueError, ImportError, KeyError, RuntimeError, TypeError)
-
+from .whole import FAILURES, checked
 
 def build_llm(job: Job, device: torch.device) -> tuple[PreTrainedModel | PeftModel, torch.dtype]:
     """Return the model to train, on `device`, and its compute type.
@@ -152,7 +146,7 @@ def load_model(job: Job, device: torch.device, dtype: torch.dtype, **arguments) 
         raise
     except torch.OutOfMemoryError as error:
         raise ModelError(f'the model `{name}` does not fit into memory: {brief(error)} {CHANGES}') from error
-    except (*_FAILURES, SafetensorError, StrictDataclassError) as error:
+    except FAILURES as error:
         raise ModelError(f'the model `{name}` cannot be loaded: {reason(error)}') from error
 
 

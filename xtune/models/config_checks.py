@@ -35,9 +35,10 @@ def length_warning(config: PreTrainedConfig, max_length: int) -> str | None:
         f'train badly or not at all: set max_length={limit}'
     )
     rope = getattr(config.get_text_config(), 'rope_parameters', None) or {}
-    if 'rope_theta' not in rope:  # positions of another kind, or another RoPE for each kind of layer
+    # Positions of another kind, another RoPE for each kind of layer, or one that is scaled already
+    if 'rope_theta' not in rope or rope.get('rope_type', 'default') != 'default':
         return text
-    scaled = dict(rope_type='linear', factor=float(-(-max_length // limit)), rope_theta=rope['rope_theta'])
+    scaled = {**rope, 'rope_type': 'linear', 'factor': float(-(-max_length // limit))}  # it replaces the model's own
     values = ' '.join(f'llm.rope_parameters.{name}={value}' for name, value in scaled.items())
     return f'{text}, or scale positions, such as by {values}'
 

@@ -5,7 +5,6 @@ from typing import Any
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
-from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -23,9 +22,7 @@ from .folder import check_adapter_folder, check_model_folder
 from .legacy.hub import legacy_folder
 from .quiet import quiet
 from .unpacking import keep_what_does_not_fit
-from .whole import checked
-
-_FAILURES = (OSError, ValueError, RuntimeError, KeyError, ImportError, SafetensorError, StrictDataclassError)
+from .whole import FAILURES, checked
 
 
 def load_for_inference(
@@ -71,7 +68,7 @@ def load_for_inference(
                 llm = with_adapter(llm, adapter)
     except ModelError:
         raise
-    except _FAILURES as error:
+    except FAILURES as error:
         what = f'{model} with adapter {adapter}' if adapter else model
         raise ModelError(f'{what} cannot be loaded: {reason(error)}') from error
     keep_what_does_not_fit(llm)

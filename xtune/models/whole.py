@@ -3,6 +3,8 @@
 from typing import Any
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
+from safetensors import SafetensorError
 from transformers import PreTrainedModel
 
 from ..errors import ModelError
@@ -10,6 +12,18 @@ from .weights import listed, refuse_non_finite
 
 # Tensors that older versions of transformers saved and later ones compute.
 _COMPUTED = ('inv_freq', '.masked_bias', '.attn.bias', '.attention.bias', 'position_ids')
+
+# What transformers raises while it loads a model that it cannot make sense of.
+FAILURES = (
+    OSError,
+    ValueError,
+    ImportError,
+    KeyError,
+    RuntimeError,
+    TypeError,
+    SafetensorError,
+    StrictDataclassError,
+)
 
 
 def checked(name: str, llm: PreTrainedModel, info: dict[str, Any]) -> PreTrainedModel:

@@ -14,6 +14,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 from ..config.wire import Job
+from ..engine.fast import is_packed
 from ..models.attention import KERNEL
 from ..models.config_checks import takes_sdpa
 from ..models.packed import chosen
@@ -29,11 +30,6 @@ for _name in (_ALONE, _PACKED):
     AttentionInterface.register(_name, sdpa_attention_forward)
     AttentionMaskInterface.register(_name, partial(_mask, packed=_name == _PACKED))
 AttentionInterface.register(_VARLEN, sdpa_attention_forward)  # and no mask
-
-
-def is_packed(job: Job) -> bool:
-    """Tell whether rows of `job` hold samples that must not see each other."""
-    return job.values.packing not in ('none', 'stream')
 
 
 def counted_attention(job: Job, config: PreTrainedConfig, dtype: torch.dtype) -> str | None:

@@ -18,7 +18,7 @@ from transformers import PreTrainedModel
 
 from ..config.wire import Job
 from ..data.batches import MicroBatch
-from ..engine.fast import fast_task
+from ..engine.fast import fast_task, is_packed
 from ..engine.optimizer import StepOptimizer, build_optimizer
 from ..models.compiling import replaced
 from ..models.finetune import SupervisedFineTuning
@@ -26,7 +26,6 @@ from ..models.quiet import quiet
 from ..models.waits import STEPS
 from ..parallel.sequence import base_of
 from ..parallel.world import ALONE
-from .attention import is_packed
 from .compiled import CountedGraphs
 from .filling import fill
 from .frame import adapted
