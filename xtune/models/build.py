@@ -22,6 +22,7 @@ from .shortage import CHANGES, brief
 from .unpacking import stay_trainable
 from .whole import FAILURES, checked
 
+
 def build_llm(job: Job, device: torch.device) -> tuple[PreTrainedModel | PeftModel, torch.dtype]:
     """Return the model to train, on `device`, and its compute type.
 
