@@ -1,0 +1,38 @@
+"""Import yapf, which mmengine needs, past a file of its cache that another process has not finished.
+
+yapf names a file of its cache before the bytes of it are on the disk. Processes that start together on a new machine,
+as torchrun starts them, can read half of one and fail; where the disk was full, each import fails from then on.
+"""
+
+import pickle
+import time
+from importlib import import_module
+from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
+
+TRIES = 10
+PAUSE_S = 0.1
+UNFINISHED = (EOFError, pickle.UnpicklingError)
+
+
+def import_yapf() -> None:
+    """Import yapf, if it is installed; wait a second for files that are being written, then remove them.
+
+    Raises:
+        EOFError, pickle.UnpicklingError, OSError: A damaged file cannot be removed.
+    """
+    if find_spec('yapf') is None:
+        return  # `xtune env` says what is missing
+    for _ in range(TRIES):
+        try:
+            import_module('yapf')
+            return
+        except UNFINISHED:
+            time.sleep(PAUSE_S)
+    import platformdirs  # by which yapf finds its cache
+
+    folder = Path(platformdirs.user_cache_dir('YAPF', 'Google', version('yapf')))
+    for path in folder.glob('*.pickle'):
+        path.unlink(missing_ok=True)
+    import_module('yapf')
