@@ -168,8 +168,22 @@ def test_generation_is_refused_while_a_model_attends_as_training_needs_it():
     attention, ids = PackedAttention(llm, ROWS), torch.ones(1, 5, dtype=torch.long)
     with pytest.raises(ModelError, match='whole_rows'):
         llm.generate(ids, max_new_tokens=3)
+    with pytest.raises(ModelError, match='whole_rows'):  # without a mask
+        llm(ids, past_key_values=llm(ids, use_cache=True).past_key_values)
     with attention.as_before():
         assert llm.generate(ids, max_new_tokens=3).shape == (1, 8)
+
+
+def test_a_mask_that_would_be_left_out_is_refused():
+    llm = tiny('llama')
+    ids, mask = torch.ones(1, 5, dtype=torch.long), torch.tensor([[0, 0, 1, 1, 1]])
+    expected = llm(ids, attention_mask=mask, use_cache=False).logits
+    attention = PackedAttention(llm, ROWS)
+    with pytest.raises(ModelError, match='give masks, inside `with runner.model.whole_rows'):
+        llm(ids, attention_mask=mask, use_cache=False)
+    with attention.as_before():
+        same_logits = llm(ids, attention_mask=mask, use_cache=False).logits
+    torch.testing.assert_close(same_logits, expected)
 
 
 def drops_arguments(llm):

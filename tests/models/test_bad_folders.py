@@ -78,6 +78,14 @@ FOLDERS = {
     ),
     'a number as text': (config(rms_norm_eps='small'), "refused: Field 'rms_norm_eps' expected float"),
     'zero heads of keys': (config(num_key_value_heads=0), '`num_key_value_heads` must be a positive whole number'),
+    'more experts a token than there are': (
+        config(model_type='qwen3_moe', num_experts=4, num_experts_per_tok=6),
+        '`num_experts_per_tok` is 6, but the model has 4 experts',
+    ),
+    'the same by another name': (
+        config(model_type='mixtral', num_local_experts=2, num_experts_per_tok=3),
+        '`num_experts_per_tok` is 3, but the model has 2 experts',
+    ),
     'quantisation as text': (config(quantization_config='gptq'), "must be a JSON object, got 'gptq'"),
     'a damaged file beside': (write('generation_config.json', '{'), 'generation_config.json is damaged .*; copy it'),
     'a stop token as text': (write('generation_config.json', '{"eos_token_id": "x"}'), "a list of ids, got 'x'"),

@@ -26,6 +26,9 @@ except ImportError:  # torch < 2.10
     varlen_attn = None
 
 KERNEL, LOOP, ROWS = 'xtune_varlen', 'xtune_segments', 'xtune_rows'
+NEEDS_WHOLE_ROWS = (
+    'the model attends as training needs it: generate, and give masks, inside `with runner.model.whole_rows():`'
+)
 # What the kernel of the installed torch takes: windows, scale and shared key heads came after torch 2.10.
 TAKES = frozenset(inspect.signature(varlen_attn).parameters) if varlen_attn else frozenset()
 
@@ -137,7 +140,7 @@ def rows_attention(
             f'rows of {width} tokens are wider than the sliding window of {sliding_window}: set speed.varlen=False'
         )
     if key_BMSH.shape[2] != width:
-        raise ModelError('the model attends as training needs it: generate inside `with runner.model.whole_rows():`')
+        raise ModelError(NEEDS_WHOLE_ROWS)
     return sdpa_attention_forward(module, query_BNSH, key_BMSH, value_BMSH, None, scaling=scaling, is_causal=True)
 
 

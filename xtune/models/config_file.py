@@ -19,6 +19,8 @@ _COUNTS = (
     'vocab_size',
     'padded_vocab_size',
 )
+# How many experts there are, by model.
+_EXPERTS = ('num_local_experts', 'n_routed_experts', 'num_experts')
 _BESIDE = ('generation_config.json', 'tokenizer_config.json', 'special_tokens_map.json', 'added_tokens.json')
 
 
@@ -92,9 +94,14 @@ def _check_sizes(folder: Path) -> None:
 
     try:
         with quiet():
-            AutoConfig.from_pretrained(folder, trust_remote_code=False)
+            config = AutoConfig.from_pretrained(folder, trust_remote_code=False).get_text_config()
     except (StrictDataclassError, TypeError, ValueError, KeyError, AttributeError) as error:
         raise ModelError(f'{folder}/config.json is refused: {reason(error)}') from error
+    # No config class compares these two; the first forward pass would.
+    used = getattr(config, 'num_experts_per_tok', None)
+    experts = next((n for name in _EXPERTS if (n := getattr(config, name, None))), None)
+    if used and experts and used > experts:
+        raise ModelError(f'{folder}/config.json: `num_experts_per_tok` is {used}, but the model has {experts} experts')
 
 
 def reason(error: Exception) -> str:

@@ -9,7 +9,7 @@ import torch
 from ..data.batches import MULTIPLE, MicroBatch
 from ..errors import ModelError
 from ..parallel.sequence import base_of
-from .attention import KERNEL, LOOP, ROWS, TAKES
+from .attention import KERNEL, LOOP, NEEDS_WHOLE_ROWS, ROWS, TAKES
 from .layers import layers_of
 from .quiet import quiet
 
@@ -32,6 +32,7 @@ class PackedAttention:
     def __init__(self, llm: torch.nn.Module, name: str) -> None:
         self.model, self.name = base_of(llm), name
         self.inner: str = self.model.config._attn_implementation
+        self.model.register_forward_pre_hook(_refuse_mask, with_kwargs=True)
         self._attend_with(name)
 
     def arguments(self, batch: MicroBatch) -> dict[str, Any]:
@@ -55,6 +56,12 @@ class PackedAttention:
     def _attend_with(self, name: str) -> None:
         with quiet():
             self.model.set_attn_implementation(name)
+
+
+def _refuse_mask(model: torch.nn.Module, args: tuple[Any, ...], given: dict[str, Any]) -> None:
+    """Refuse a mask where transformers would leave it out: it knows no mask function of ROWS."""
+    if given.get('attention_mask') is not None and model.config._attn_implementation == ROWS:
+        raise ModelError(NEEDS_WHOLE_ROWS)
 
 
 def packed_attention(
