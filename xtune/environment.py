@@ -26,6 +26,10 @@ NEEDED = {
 OPTIONAL = {
     'deepspeed': ('ZeRO over several GPUs', 'pip install "xtune[deepspeed]"'),
     'flash-attn': ("attn_implementation='flash_attention_2'", 'pip install flash-attn --no-build-isolation'),
+    'flash-attn-3': (
+        'FlashAttention 3 on GPUs like the H100',
+        'build it as the folder hopper of github.com/Dao-AILab/flash-attention says',
+    ),
     'modelscope': ('models and data from ModelScope', 'pip install modelscope'),
 }
 

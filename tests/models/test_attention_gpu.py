@@ -9,6 +9,7 @@ from torch._dynamo.utils import counters
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AutoModelForCausalLM, LlamaConfig
 
+from xtune.models import flash3
 from xtune.models.attention import TAKES, kernel_attention
 from xtune.models.packed import packed_attention
 from xtune.models.recompute import recompute_activations
@@ -31,6 +32,20 @@ def masked(query, key, value, borders, window):
     return scaled_dot_product_attention(*tensors, attn_mask=mask, scale=0.1, enable_gqa=True).transpose(1, 2)
 
 
+@pytest.fixture(params=['torch', flash3.NAME])
+def kernels(request):
+    """Whose kernels compute it."""
+    if request.param == flash3.NAME:
+        if not flash3.installed(torch.device('cuda'), torch.bfloat16):
+            pytest.skip(f'needs {flash3.NAME}')
+        assert flash3.activate()
+        yield
+        flash3.restore()
+    else:
+        yield
+
+
+@pytest.mark.usefixtures('kernels')
 @pytest.mark.parametrize('empty', [0, 10])
 @pytest.mark.parametrize('window', WINDOWS)
 @pytest.mark.parametrize(('heads', 'key_heads'), [(4, 4), (8, 2)])

@@ -161,6 +161,11 @@ class Speed:
         "'sdpa', and a trial shows the same logits.",
         True,
     )
+    flash_attention_3: bool = knob(
+        'Where its package (flash_attn_interface) is installed, on GPUs of the Hopper generation: let the attention of '
+        '`varlen` compute with FlashAttention 3, if a trial shows the same logits.',
+        True,
+    )
     compile: bool = knob(
         'Compile each layer with torch.compile; on GPUs, where each device has the whole model. Packed rows are then '
         'filled up to max_length, others to a multiple of 64 tokens. It needs Triton and a C compiler; without them '

@@ -62,7 +62,7 @@ def fast_task(
     found = {
         'float32 masters': masters,
         'loss without logits': head,
-        'attention without masks' if attention and attention.name == ROWS else 'varlen attention': attention,
+        _name(attention): attention,
         'fused LoRA': adapters or None,
         'compiled layers': compiled or None,
         'CUDA graphs where the GPU waits': graphs,
@@ -89,4 +89,11 @@ def _attention(
         return None
     casts = masters is None and dtype != torch.float32
     context = torch.autocast(device.type, dtype=dtype) if casts else nullcontext()
-    return packed_attention(llm, dtype, device, job.values.max_length, context, is_packed(job))
+    return packed_attention(
+        llm, dtype, device, job.values.max_length, context, is_packed(job), job.speed.flash_attention_3
+    )
+
+
+def _name(attention: PackedAttention | None) -> str:
+    name = 'attention without masks' if attention and attention.name == ROWS else 'varlen attention'
+    return f'{name} ({attention.kernel})' if attention and attention.kernel else name

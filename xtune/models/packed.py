@@ -9,14 +9,11 @@ import torch
 from ..data.batches import MULTIPLE, MicroBatch
 from ..errors import ModelError
 from ..parallel.sequence import base_of
+from . import flash3
 from .attention import KERNEL, LOOP, NEEDS_WHOLE_ROWS, ROWS, TAKES
-from .layers import layers_of
+from .attention_trial import Trial
 from .quiet import quiet
 
-# Samples of the trial's row.
-TRIAL = (5, 11)
-# Largest difference from a mask, as a share of the norm. Samples that see each other give about 1.
-TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.1}
 # Kinds of layers that attend as the functions here do, or not at all.
 KINDS = ('full_attention', 'sliding_attention', 'linear_attention')
 
@@ -27,10 +24,14 @@ class PackedAttention:
     Args:
         llm: The model, whose attention is replaced.
         name: One of transformers' AttentionInterface that takes `arguments`.
+
+    Attributes:
+        kernel: What computes it instead of torch's own kernels; None: they do.
     """
 
     def __init__(self, llm: torch.nn.Module, name: str) -> None:
         self.model, self.name = base_of(llm), name
+        self.kernel: str | None = None
         self.inner: str = self.model.config._attn_implementation
         self.model.register_forward_pre_hook(_refuse_mask, with_kwargs=True)
         self._attend_with(name)
@@ -71,6 +72,7 @@ def packed_attention(
     max_length: int,
     context: AbstractContextManager,
     packed: bool = True,
+    flash3_too: bool = True,
 ) -> PackedAttention | None:
     """Let `llm` attend without masks, and return how; None: it is as before, for it or the device cannot.
 
@@ -81,15 +83,24 @@ def packed_attention(
         max_length: Tokens of the longest row.
         context: In which the model computes.
         packed: Rows hold samples that do not see each other.
+        flash3_too: Where FlashAttention 3 is installed, compute with it.
     """
     model = base_of(llm)
     name = chosen(model.config, model.config._attn_implementation, dtype, device.type, max_length, packed)
     if name is None:
         return None
-    attention = PackedAttention(llm, name)
-    if model.config._attn_implementation == attention.inner or not _agrees(llm, attention, dtype, device, context):
+    attention, trial = PackedAttention(llm, name), Trial(llm, name, dtype, device, context)
+    if model.config._attn_implementation == attention.inner:
+        return None
+    with attention.as_before():
+        expected = trial.run(masked=True)
+    if not trial.agree(trial.run(), expected):
         attention._attend_with(attention.inner)
         return None
+    if flash3_too and flash3.installed(device, dtype) and flash3.activate():
+        attention.kernel = flash3.NAME if trial.agree(trial.run(), expected) else None
+        if attention.kernel is None:
+            flash3.restore()
     return attention
 
 
@@ -124,46 +135,3 @@ def _has_dropout(config: Any) -> bool:
 def _kinds_fit(config: Any) -> bool:
     kinds = getattr(config, 'layer_types', None) or ()
     return all(kind in KINDS or 'attention' not in kind for kind in kinds)
-
-
-def _agrees(
-    llm: torch.nn.Module,
-    packed: PackedAttention,
-    dtype: torch.dtype,
-    device: torch.device,
-    context: AbstractContextManager,
-) -> bool:
-    """Return whether the logits of a row are those under a mask, and the backward pass runs too."""
-    training = llm.training
-    llm.eval()
-    try:
-        with context, torch.enable_grad():
-            lengths = TRIAL if packed.name != ROWS else (sum(TRIAL),)
-            found = [_tried(llm, packed, lengths, device)]
-            with packed.as_before():
-                found.append(_tried(llm, None, lengths, device))
-    except (AttributeError, TypeError, ValueError, RuntimeError, ModelError):  # models of any author
-        return False
-    finally:
-        llm.train(training)
-    (new, *slopes), (old, *_) = found
-    finite = all(slope.isfinite().all() for slope in slopes)
-    return finite and ((new - old).norm() <= TOLERANCE.get(dtype, 0.1) * old.norm()).item()
-
-
-def _tried(
-    llm: torch.nn.Module, packed: PackedAttention | None, lengths: tuple[int, ...], device: torch.device
-) -> list[torch.Tensor]:
-    """Return the logits of a row of samples of these `lengths`, and the gradients of two weights of the layers."""
-    width = sum(lengths)
-    ids_BS = torch.arange(1, 1 + width, device=device)[None] % base_of(llm).config.get_text_config().vocab_size
-    positions_BS = torch.cat([torch.arange(n) for n in lengths])[None].to(device)
-    more = {}
-    if packed is not None and packed.name != ROWS:
-        borders = torch.tensor([0, lengths[0], width, width], dtype=torch.int32, device=device)
-        more = dict(segment_borders=borders, longest_segment=width)
-    logits_BSV = llm(input_ids=ids_BS, position_ids=positions_BS, use_cache=False, **more).logits.float()
-    # Of the first layers, so that the backward pass goes through all; autograd.grad adds to no gradient.
-    first = [p for layer in layers_of(llm) for p in layer.parameters() if p.requires_grad][:2]
-    slopes = torch.autograd.grad(logits_BSV.square().mean(), first, allow_unused=True) if first else ()
-    return [logits_BSV.detach(), *(slope for slope in slopes if slope is not None)]

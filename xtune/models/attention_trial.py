@@ -1,0 +1,78 @@
+"""A trial of whether a model computes the same with another attention."""
+
+from contextlib import AbstractContextManager
+
+import torch
+
+from ..errors import ModelError
+from ..parallel.sequence import base_of
+from .attention import ROWS
+from .layers import layers_of
+
+# Samples of the trial's row.
+LENGTHS = (5, 11)
+# Largest difference from a mask, as a share of the norm. Samples that see each other give about 1.
+TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.1}
+
+
+class Trial:
+    """A row of samples through `llm`, forward and backward.
+
+    Args:
+        llm: The model.
+        name: The attention to be tried, of transformers' AttentionInterface.
+        dtype: The compute type.
+        device: Where it computes.
+        context: In which the model computes.
+    """
+
+    def __init__(
+        self,
+        llm: torch.nn.Module,
+        name: str,
+        dtype: torch.dtype,
+        device: torch.device,
+        context: AbstractContextManager,
+    ) -> None:
+        self.llm, self.dtype, self.device, self.context = llm, dtype, device, context
+        self.borders = name != ROWS
+        self.lengths = LENGTHS if self.borders else (sum(LENGTHS),)
+
+    def run(self, masked: bool = False) -> list[torch.Tensor] | None:
+        """Return the logits [1, S, V], and the gradients of two weights of the layers; None: the model fails.
+
+        Args:
+            masked: Its attention is one that a mask tells samples apart for.
+        """
+        training = self.llm.training
+        self.llm.eval()
+        try:
+            with self.context, torch.enable_grad():
+                return self._outputs(masked)
+        except (AttributeError, TypeError, ValueError, RuntimeError, ModelError):  # models of any author
+            return None
+        finally:
+            self.llm.train(training)
+
+    def agree(self, found: list[torch.Tensor] | None, expected: list[torch.Tensor] | None) -> bool:
+        """Return whether two runs have the same logits, and gradients that are numbers."""
+        if found is None or expected is None:
+            return False
+        (new, *slopes), (old, *_) = found, expected
+        finite = all(slope.isfinite().all() for slope in slopes)
+        return finite and ((new - old).norm() <= TOLERANCE.get(self.dtype, 0.1) * old.norm()).item()
+
+    def _outputs(self, masked: bool) -> list[torch.Tensor]:
+        width = sum(self.lengths)
+        vocabulary = base_of(self.llm).config.get_text_config().vocab_size
+        ids_BS = torch.arange(1, 1 + width, device=self.device)[None] % vocabulary
+        positions_BS = torch.cat([torch.arange(n) for n in self.lengths])[None].to(self.device)
+        more = {}
+        if self.borders and not masked:
+            borders = torch.tensor([0, self.lengths[0], width, width], dtype=torch.int32, device=self.device)
+            more = dict(segment_borders=borders, longest_segment=width)
+        logits_BSV = self.llm(input_ids=ids_BS, position_ids=positions_BS, use_cache=False, **more).logits.float()
+        # Of the first layers, so that the backward pass goes through all; autograd.grad adds to no gradient.
+        first = [p for layer in layers_of(self.llm) for p in layer.parameters() if p.requires_grad][:2]
+        slopes = torch.autograd.grad(logits_BSV.square().mean(), first, allow_unused=True) if first else ()
+        return [logits_BSV.detach(), *(slope for slope in slopes if slope is not None)]
