@@ -12,9 +12,10 @@ import pytest
 TOOLS = Path(__file__).parents[2] / 'tools'
 # Begins a process that begins another one and writes both numbers; waits for it.
 WAITS = """
-import sys
+import signal, sys
 from pathlib import Path
 from common.process import environment, in_time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in what a script runs in the background
 folder = Path(sys.argv[1])
 child = 'import os, subprocess; p = subprocess.Popen(["sleep", "60"]); print(os.getpid(), p.pid, flush=True); p.wait()'
 in_time([sys.executable, '-c', child], folder / 'log.txt', environment(folder), 60)

@@ -8,11 +8,13 @@ from ..errors import ModelError
 from ..parallel.sequence import base_of
 from .attention import ROWS
 from .layers import layers_of
+from .trial_ids import trial_ids
 
-# Samples of the trial's row.
-LENGTHS = (5, 11)
-# Largest difference from a mask, as a share of the norm. Samples that see each other give about 1.
-TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.1}
+# Samples of the trial's row. Of much shorter ones gradients in bf16 are mostly noise.
+LENGTHS = (16, 48)
+# Largest differences from a mask, as shares of the norms: of logits, and of gradients. With SmolLM2 in bf16 they are
+# 0.01 and 0.1 between two attentions that are right, 0.15 and 0.85 where samples see each other.
+TOLERANCE = {torch.float32: (1e-3, 1e-2), torch.bfloat16: (0.1, 0.5)}
 
 
 class Trial:
@@ -55,17 +57,18 @@ class Trial:
             self.llm.train(training)
 
     def agree(self, found: list[torch.Tensor] | None, expected: list[torch.Tensor] | None) -> bool:
-        """Return whether two runs have the same logits, and gradients that are numbers."""
-        if found is None or expected is None:
+        """Return whether two runs have the same logits and gradients; a NaN is never the same."""
+        if found is None or expected is None or len(found) != len(expected):
             return False
-        (new, *slopes), (old, *_) = found, expected
-        finite = all(slope.isfinite().all() for slope in slopes)
-        return finite and ((new - old).norm() <= TOLERANCE.get(self.dtype, 0.1) * old.norm()).item()
+        logits, slopes = TOLERANCE.get(self.dtype, TOLERANCE[torch.bfloat16])
+        shares = [logits] + [slopes] * (len(found) - 1)
+        pairs = zip(shares, found, expected, strict=True)
+        return all(((new - old).norm() <= share * old.norm()).item() for share, new, old in pairs)
 
     def _outputs(self, masked: bool) -> list[torch.Tensor]:
         width = sum(self.lengths)
         vocabulary = base_of(self.llm).config.get_text_config().vocab_size
-        ids_BS = torch.arange(1, 1 + width, device=self.device)[None] % vocabulary
+        ids_BS = trial_ids(width, vocabulary, self.device)
         positions_BS = torch.cat([torch.arange(n) for n in self.lengths])[None].to(self.device)
         more = {}
         if self.borders and not masked:
@@ -75,4 +78,4 @@ class Trial:
         # Of the first layers, so that the backward pass goes through all; autograd.grad adds to no gradient.
         first = [p for layer in layers_of(self.llm) for p in layer.parameters() if p.requires_grad][:2]
         slopes = torch.autograd.grad(logits_BSV.square().mean(), first, allow_unused=True) if first else ()
-        return [logits_BSV.detach(), *(slope for slope in slopes if slope is not None)]
+        return [logits_BSV.detach(), *(slope.float() for slope in slopes if slope is not None)]

@@ -6,6 +6,7 @@ import torch
 
 from ..config.sections import Strategy
 from ..errors import ConfigError, ModelError
+from ..models.trial_ids import trial_ids
 from .sequence import Team, base_of
 from .together import several, sum_values
 
@@ -14,7 +15,7 @@ LAYERS = ('full_attention', 'sliding_attention')
 # Rotary embeddings whose frequencies depend on the longest position that a process sees.
 LENGTH_BOUND = ('dynamic', 'longrope')
 # Columns of each process in the trial.
-TRIAL = 8
+TRIAL = 16
 # Largest difference from whole rows, as a share of the logits' norm. Splitting wrongly gives about 1.
 TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.1}
 _OFF = 'set strategy.sequence_parallel_size=1'
@@ -95,7 +96,7 @@ def _try(llm: torch.nn.Module, team: Team, dtype: torch.dtype, device: torch.dev
     """Compare the logits of a packed row, split, with those of the same row in one process."""
     training, config = llm.training, team.model.config.get_text_config()
     width = TRIAL * team.size
-    ids_BS = torch.arange(7, 7 + width, device=device)[None] % config.vocab_size
+    ids_BS = trial_ids(width, config.vocab_size, device)
     first = width // 2 - 3  # the second sample begins in one process' columns and ends in another's
     positions_BS = torch.cat([torch.arange(first), torch.arange(width - first)])[None].to(device)
     own = slice(team.part * TRIAL, (team.part + 1) * TRIAL)
