@@ -11,7 +11,7 @@ IMPORT = [sys.executable, '-c', 'import xtune, mmengine.config; print("imported"
 
 @pytest.fixture
 def cache(tmp_path):
-    """The environment of a user without any cache, and where yapf keeps its own: filled, since it was imported once."""
+    """The environment of a user who has imported yapf once, and the files of its cache."""
     env = {**os.environ, 'HOME': str(tmp_path), 'XDG_CACHE_HOME': str(tmp_path / 'cache')}
     subprocess.run(IMPORT, env=env, check=True)
     files = {path: path.read_bytes() for path in (tmp_path / 'cache' / 'YAPF').rglob('*.pickle')}
@@ -39,6 +39,14 @@ def test_a_file_that_nobody_finished_is_made_anew(cache, share):
         path.write_bytes(content[: int(share * len(content))])
     assert subprocess.run(IMPORT, env=env, capture_output=True, text=True).stdout == 'imported\n'
     assert all(path.stat().st_size == len(content) for path, content in files.items())
+
+
+def test_processes_that_heal_it_together_do(cache):
+    env, files = cache
+    for path in files:
+        path.write_bytes(b'')
+    together = [subprocess.Popen(IMPORT, env=env, stdout=subprocess.PIPE, text=True) for _ in range(4)]
+    assert [process.communicate(timeout=60)[0] for process in together] == ['imported\n'] * 4
 
 
 def test_mmengine_alone_does_not_survive_it(cache):

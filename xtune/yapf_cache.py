@@ -11,28 +11,37 @@ from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 
+# Trials before files that nobody finished are removed, and again as many after.
 TRIES = 10
 PAUSE_S = 0.1
-UNFINISHED = (EOFError, pickle.UnpicklingError)
+# What an import raises if a file is not finished, or if another process removes it just then.
+UNFINISHED = (EOFError, FileNotFoundError, pickle.UnpicklingError)
 
 
 def import_yapf() -> None:
     """Import yapf, if it is installed; wait a second for files that are being written, then remove them.
 
     Raises:
-        EOFError, pickle.UnpicklingError, OSError: A damaged file cannot be removed.
+        EOFError, FileNotFoundError, pickle.UnpicklingError: A file is still damaged a second after that.
+        OSError: It cannot be removed.
     """
     if find_spec('yapf') is None:
-        return  # `xtune env` says what is missing
-    for _ in range(TRIES):
+        return  # `import xtune` shall work, for `xtune env`
+    for left in reversed(range(2 * TRIES)):
         try:
             import_module('yapf')
             return
         except UNFINISHED:
-            time.sleep(PAUSE_S)
+            if left == 0:
+                raise
+        if left == TRIES:
+            _remove_cache()
+        time.sleep(PAUSE_S)
+
+
+def _remove_cache() -> None:
     import platformdirs  # by which yapf finds its cache
 
     folder = Path(platformdirs.user_cache_dir('YAPF', 'Google', version('yapf')))
     for path in folder.glob('*.pickle'):
         path.unlink(missing_ok=True)
-    import_module('yapf')

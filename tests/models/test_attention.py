@@ -181,9 +181,17 @@ def test_a_mask_that_would_be_left_out_is_refused():
     attention = PackedAttention(llm, ROWS)
     with pytest.raises(ModelError, match='give masks, inside `with runner.model.whole_rows'):
         llm(ids, attention_mask=mask, use_cache=False)
+    with pytest.raises(ModelError, match='give masks'):
+        llm.model(ids, mask, use_cache=False)
     with attention.as_before():
         same_logits = llm(ids, attention_mask=mask, use_cache=False).logits
     torch.testing.assert_close(same_logits, expected)
+
+
+@pytest.mark.parametrize('positions', [8, 63, 64])
+def test_models_with_few_positions_are_tried_with_fewer(positions):
+    options = dict(n_positions=positions, attn_pdrop=0.0, resid_pdrop=0.0, embd_pdrop=0.0)
+    assert switched(tiny('gpt2', **options)) is not None
 
 
 def drops_arguments(llm):

@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from xtune.errors import ModelError
+from xtune.models.config_file import check_config
 from xtune.models.inference import load_for_inference, load_tokenizer_of
 
 CPU = torch.device('cpu')
@@ -116,6 +117,12 @@ def test_every_command_refuses_the_folder_and_leaves_nothing(change, says, model
     code, _, err = xtune('convert', 'legacy', model, tmp_path / 'new')
     assert code == 2 and err.startswith('error: ')
     assert not list(tmp_path.glob('*new*')) and not (tmp_path / 'EVIL').exists()
+
+
+def test_a_mixture_of_one_expert_is_none(tmp_path):
+    values = dict(model_type='jamba', num_experts=1, num_experts_per_tok=2)
+    (tmp_path / 'config.json').write_text(json.dumps(values))
+    check_config(tmp_path, values, own_code=False)
 
 
 def test_parts_beside_the_language_model_and_computed_buffers_are_no_mistake(model):

@@ -4,6 +4,7 @@ Its package runs on GPUs only (test_attention_gpu.py). Here another implementati
 registry: one that changes nothing, or one under torch's attention on CPUs that is wrong.
 """
 
+import sys
 from contextlib import nullcontext
 
 import pytest
@@ -24,7 +25,7 @@ class Handle:
 
 
 class Wrong:
-    """Attention on CPUs without any, until it is removed."""
+    """Attention on CPUs that returns zeros, until it is removed."""
 
     def __init__(self):
         self.library = torch.library.Library('aten', 'IMPL')
@@ -49,6 +50,7 @@ def register():
     if attention.current_flash_attention_impl():
         attention.restore_flash_attention_impl()
     attention.register_flash_attention_impl(flash3.KEY, register_fn=register_flash_attention_fa3)
+    sys.modules.pop(flash3.MODULE, None)
 
 
 @pytest.fixture
@@ -108,12 +110,23 @@ def test_a_package_for_another_torch_is_no_error(register, here):
     assert found is not None and found.kernel is None
 
 
-def test_what_the_user_activated_stays(register, here):
-    attention.register_flash_attention_impl('own', register_fn=Handle)
-    attention.activate_flash_attention_impl('own')
+def test_what_the_user_activated_stays(register, here, monkeypatch):
+    register(lambda: pytest.fail('it must not be activated'))
+    with monkeypatch.context() as patch:
+        patch.setattr(attention, 'current_flash_attention_impl', lambda: 'FA4')
+        patch.setattr(attention, 'restore_flash_attention_impl', lambda: pytest.fail('it must not be restored'))
+        _, found = switched()
+    assert found is not None and found.kernel is None
+
+
+def test_each_run_of_a_process_decides_for_itself(register, here):
     register(Handle)
+    assert switched()[1].kernel is not None
+    assert switched(flash3_too=False)[1].kernel is None and attention.current_flash_attention_impl() is None
+    register(Wrong)
+    attention.activate_flash_attention_impl('FA3')
     _, found = switched()
-    assert found.kernel is None and attention.current_flash_attention_impl() == 'own'
+    assert found is not None and found.kernel is None and attention.current_flash_attention_impl() is None
 
 
 def test_where_it_is_looked_for(register, tmp_path, monkeypatch):

@@ -158,12 +158,12 @@ class Speed:
         'Attend over packed rows by where samples begin, instead of a mask: by the kernel of torch >= 2.10 on GPUs in '
         'bf16, a sample at a time on CPUs. On GPUs attend over other rows without looking for samples in them, with '
         'that kernel where tokens see a window. Where each device has the whole model, llm.attn_implementation is '
-        "'sdpa', and a trial shows the same logits.",
+        "'sdpa', and a trial shows the same logits and gradients.",
         True,
     )
     flash_attention_3: bool = knob(
         'Where its package (flash_attn_interface) is installed, on GPUs of the Hopper generation: let the attention of '
-        '`varlen` compute with FlashAttention 3, if a trial shows the same logits.',
+        '`varlen` compute with FlashAttention 3, if a trial shows the same logits and gradients.',
         True,
     )
     compile: bool = knob(

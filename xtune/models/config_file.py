@@ -95,12 +95,12 @@ def _check_sizes(folder: Path) -> None:
     try:
         with quiet():
             config = AutoConfig.from_pretrained(folder, trust_remote_code=False).get_text_config()
-    except (StrictDataclassError, TypeError, ValueError, KeyError, AttributeError) as error:
+        used, *counts = (getattr(config, name, None) for name in ('num_experts_per_tok', *_EXPERTS))
+    except (StrictDataclassError, TypeError, ValueError, KeyError, AttributeError, RuntimeError) as error:
         raise ModelError(f'{folder}/config.json is refused: {reason(error)}') from error
-    # No config class compares these two; the first forward pass would.
-    used = getattr(config, 'num_experts_per_tok', None)
-    experts = next((n for name in _EXPERTS if (n := getattr(config, name, None))), None)
-    if used and experts and used > experts:
+    # No config class compares these two; a forward pass does. With one expert, layers may be without a choice (Jamba).
+    experts = next(filter(None, counts), None)
+    if used and experts and 1 < experts < used:
         raise ModelError(f'{folder}/config.json: `num_experts_per_tok` is {used}, but the model has {experts} experts')
 
 

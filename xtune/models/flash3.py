@@ -15,7 +15,7 @@ MODULE = 'flash_attn_interface'
 KEY = 'FA3'
 # Capability of the GPUs that it is made for, those of the H100.
 HOPPER = 9
-# What `activate` calls; some came after torch 2.11.
+# They came with torch 2.11.
 NEEDED = (
     'activate_flash_attention_impl',
     'current_flash_attention_impl',
@@ -36,6 +36,11 @@ def installed(device: torch.device, dtype: torch.dtype) -> bool:
     )
 
 
+def active() -> bool:
+    """Tell whether this process attends with it."""
+    return all(hasattr(attention, name) for name in NEEDED) and attention.current_flash_attention_impl() == KEY
+
+
 def activate() -> bool:
     """Let this process attend with it, and tell whether it does: its package may be made for another torch, and what
     the user has activated stays."""
@@ -44,7 +49,7 @@ def activate() -> bool:
             attention.activate_flash_attention_impl(KEY)
         except (ImportError, OSError, RuntimeError):
             return False
-    return attention.current_flash_attention_impl() == KEY
+    return active()
 
 
 def restore() -> None:

@@ -33,7 +33,7 @@ class PackedAttention:
         self.model, self.name = base_of(llm), name
         self.kernel: str | None = None
         self.inner: str = self.model.config._attn_implementation
-        self.model.register_forward_pre_hook(_refuse_mask, with_kwargs=True)
+        self.model.base_model.register_forward_pre_hook(_refuse_mask, with_kwargs=True)
         self._attend_with(name)
 
     def arguments(self, batch: MicroBatch) -> dict[str, Any]:
@@ -61,7 +61,8 @@ class PackedAttention:
 
 def _refuse_mask(model: torch.nn.Module, args: tuple[Any, ...], given: dict[str, Any]) -> None:
     """Refuse a mask where transformers would leave it out: it knows no mask function of ROWS."""
-    if given.get('attention_mask') is not None and model.config._attn_implementation == ROWS:
+    mask = given.get('attention_mask', args[1] if len(args) > 1 else None)
+    if mask is not None and model.config._attn_implementation == ROWS:
         raise ModelError(NEEDS_WHOLE_ROWS)
 
 
@@ -85,6 +86,8 @@ def packed_attention(
         packed: Rows hold samples that do not see each other.
         flash3_too: Where FlashAttention 3 is installed, compute with it.
     """
+    if flash3.active():  # since an earlier run; this one decides for itself
+        flash3.restore()
     model = base_of(llm)
     name = chosen(model.config, model.config._attn_implementation, dtype, device.type, max_length, packed)
     if name is None:

@@ -1,6 +1,13 @@
-"""Tokens for trials that compare two ways of computing a model."""
+"""Rows for trials that compare two ways of computing a model."""
 
 import torch
+from transformers import PreTrainedConfig
+
+
+def trial_width(config: PreTrainedConfig, wanted: int, parts: int) -> int:
+    """Return how many tokens, at most `wanted`, each part of a row has, so that the model knows all its positions."""
+    limit = getattr(config, 'max_position_embeddings', None)
+    return min(wanted, limit // parts) if limit and limit >= parts else wanted
 
 
 def trial_ids(width: int, vocabulary: int, device: torch.device) -> torch.Tensor:

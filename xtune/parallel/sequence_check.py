@@ -6,7 +6,7 @@ import torch
 
 from ..config.sections import Strategy
 from ..errors import ConfigError, ModelError
-from ..models.trial_ids import trial_ids
+from ..models.trial_ids import trial_ids, trial_width
 from .sequence import Team, base_of
 from .together import several, sum_values
 
@@ -95,11 +95,12 @@ def _refusal(config, reason: str) -> ModelError:
 def _try(llm: torch.nn.Module, team: Team, dtype: torch.dtype, device: torch.device) -> None:
     """Compare the logits of a packed row, split, with those of the same row in one process."""
     training, config = llm.training, team.model.config.get_text_config()
-    width = TRIAL * team.size
+    columns = trial_width(config, TRIAL, team.size)
+    width = columns * team.size
     ids_BS = trial_ids(width, config.vocab_size, device)
     first = width // 2 - 3  # the second sample begins in one process' columns and ends in another's
     positions_BS = torch.cat([torch.arange(first), torch.arange(width - first)])[None].to(device)
-    own = slice(team.part * TRIAL, (team.part + 1) * TRIAL)
+    own = slice(team.part * columns, (team.part + 1) * columns)
     llm.eval()
     try:
         with torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32):
