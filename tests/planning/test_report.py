@@ -1,6 +1,7 @@
 """`xtune plan`: what it prints, what fits, what it suggests, and what a run refuses."""
 
 import json
+import re
 from dataclasses import replace
 from io import StringIO
 
@@ -44,6 +45,20 @@ def test_a_strategy_that_slices_is_named(make_config, xtune, shape):
     config = make_config('full', base_model=shape(num_hidden_layers=1), **{'schedule.accumulate': 1})
     code, out, _ = xtune('plan', config, '--strategy', 'fsdp2', '--memory', '8')
     assert code == 0 and 'fsdp2 slices this' in ' '.join(out.split())
+
+
+def test_rows_that_are_split_take_the_share_of_a_device(make_config, xtune, shape):
+    def planned(length, *options):
+        config = make_config('full', base_model=shape(**WIDE), max_length=length, **{'speed.compile': False})
+        code, out, err = xtune('plan', config, '--memory', '1', '--strategy', 'ddp', *options)
+        assert code == 0, err
+        return ' '.join(out.partition('card')[0].split())
+
+    split, alone = planned(4096, '--cfg-options', 'strategy.sequence_parallel_size=4'), planned(1024)
+    assert 'x 4,096 tokens in a forward pass' in split
+    assert 'rows split over 4 devices; the figures are those of one' in split and 'rows split' not in alone
+    figures = [re.findall(r'[\d.,]+ GiB', text) for text in (split, alone)]
+    assert figures[0] == figures[1] and len(figures[0]) == 8
 
 
 def test_json_has_all_figures_and_smaller_cards_get_a_way_out(make_config, xtune, shape):

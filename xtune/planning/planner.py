@@ -16,7 +16,7 @@ from ..models.layers import layers_of
 from .compiled import CountedGraphs
 from .frame import adapted, frame, model_config
 from .predict import Choice, Layers, Prediction, layers, predict
-from .variants import Variant, in_bf16, nearest, with_values
+from .variants import Variant, in_bf16, nearest, shared, with_values
 
 GIB = 2**30
 # Of a card's GiB, what a run can use: allocators lose some, and a desktop takes some. CUDA itself takes CONTEXT.
@@ -69,14 +69,14 @@ class Planner:
         )
 
     def counted(self, job: Job, room: float = 0) -> Prediction:
-        """Return what a run takes on any card, from tensors without values; 'auto' recomputes as little as `room`."""
-        job = in_bf16(job)
+        """Return what a run takes of any device, from tensors without values; 'auto' recomputes as little as `room`."""
+        job = shared(in_bf16(job))
         dtype = run_dtype(job, torch.device('cpu'))
         return self._predicted(job, room, partial(self._counted, dtype=dtype))
 
     def measured(self, job: Job, device: torch.device, room: float) -> Prediction | None:
-        """Return what a run takes on the GPU `device`, from real steps of slices; None: these do not fit."""
-        dtype = run_dtype(job, device)
+        """Return what a run takes of the GPU `device`, from real steps of slices; None: these do not fit."""
+        job, dtype = shared(job), run_dtype(job, device)
         self._told(f'measuring steps of {_size_of(job)} on this GPU')
         try:
             return self._predicted(job, room, lambda job: layers(job, self.config, dtype, device))

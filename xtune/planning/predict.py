@@ -113,7 +113,7 @@ def predict(job: Job, found: Layers | Choice, recomputed: int) -> Prediction:
         parts['backward 0 '] = ends.lowest_layer(whole)
     where = max(parts, key=parts.get)
     seconds = speed = None
-    if whole.seconds is not None:
+    if whole.seconds is not None and job.strategy.sequence_parallel_size == 1:  # its attention is over whole rows
         each, rest = whole.seconds
         seconds = job.schedule.accumulate * each + rest
         speed = job.schedule.accumulate * job.schedule.batch_size * job.values.max_length / seconds

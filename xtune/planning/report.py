@@ -12,6 +12,7 @@ from ..models.float8_checks import device_problem, float8_of
 from ..parallel import compatibility
 from .planner import CONTEXT, GIB, Planner, Size, room
 from .predict import Prediction
+from .variants import shared
 
 CARDS = (8, 16, 24, 40, 80, 141)
 # Bytes of the host's memory that Python, torch and CUDA take before a weight is read.
@@ -84,7 +85,8 @@ class Plan:
         """Return roughly the bytes of host memory: libraries, weights on their way to the GPU, and what waits there."""
         copied = self.disk()['checkpoint'] if self.job.checkpoint.background else 0
         if self.job.values.checkpointing == 'offload':
-            copied += self.size.layers * self.size.width * self.job.schedule.batch_size * self.job.values.max_length * 2
+            length = shared(self.job).values.max_length
+            copied += self.size.layers * self.size.width * self.job.schedule.batch_size * length * 2
         return LIBRARIES + FLOAT * self.size.largest + copied
 
     def to_dict(self) -> dict[str, Any]:
@@ -95,6 +97,7 @@ class Plan:
             parameters=self.size.parameters,
             trained_parameters=self.size.trained,
             strategy=self.job.strategy.name,
+            sequence_parallel_size=self.job.strategy.sequence_parallel_size,
             batch_size=schedule.batch_size,
             accumulate=schedule.accumulate,
             max_length=values.max_length,

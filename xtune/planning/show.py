@@ -38,7 +38,8 @@ def show(plan: Plan, console: Console) -> None:
     table.add_row('activations', f'{_gib(best.kept)} between forward and backward pass')
     how = f'measured on slices on {plan.gpu}' if plan.here else 'counted on slices, operation by operation'
     table.add_row('[bold]peak', f'[bold]{_gib(best.peak)}[/] on one device, at {_WHERE[best.where]}; {how}')
-    speed = 'unknown without a GPU' if best.speed is None else f'{best.speed:,.0f} tokens/s, rows full'
+    why = 'without a GPU' if plan.here is None else 'where rows are split'
+    speed = f'unknown {why}' if best.speed is None else f'{best.speed:,.0f} tokens/s, rows full'
     table.add_row('speed', speed if best.seconds is None else f'{speed}; {best.seconds:,.2f} s a step')
     table.add_row('host', f'about {_gib(plan.host())} of memory while loading')
     disk = plan.disk()
@@ -47,6 +48,9 @@ def show(plan: Plan, console: Console) -> None:
         'all are kept' if disk['total'] is None else f'{_gib(disk["total"])} at most with keep={job.checkpoint.keep}'
     )
     table.add_row('disk', f'{each}; {total}')
+    split = job.strategy.sequence_parallel_size
+    if split > 1:
+        table.add_row('rows', f'split over {split} devices; the figures are those of one, without what they exchange')
     if plan.sliced:
         name = job.strategy.name
         table.add_row(

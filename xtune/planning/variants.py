@@ -53,6 +53,11 @@ def in_bf16(job: Job) -> Job:
     return with_values(job, precision='bf16') if job.values.precision == 'auto' else job
 
 
+def shared(job: Job) -> Job:
+    """Return `job` with what a device has of each row; the rest is with its neighbours."""
+    return with_values(job, max_length=-(-job.values.max_length // job.strategy.sequence_parallel_size))
+
+
 def with_values(job: Job, **values: Any) -> Job:
     """Return `job` with other values of keys that stand in no section."""
     return replace(job, values=replace(job.values, **values))
