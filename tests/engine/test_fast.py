@@ -44,6 +44,22 @@ def test_packed_runs_have_the_losses_of_runs_with_masks(make_config, xtune, tmp_
     assert answers[0] == answers[1] != ''
 
 
+def test_a_trial_that_leaves_varlen_off_is_named(make_config, xtune, monkeypatch):
+    from xtune.models.attention_trial import Trial
+
+    said = 'not varlen: a trial gave other logits'
+    monkeypatch.setattr(Trial, 'agree', lambda *_: False)
+    for options, expected in (
+        ({}, True),
+        ({'speed.varlen': False}, False),
+        ({'llm.attn_implementation': 'eager'}, False),
+        ({'pack': False}, False),
+    ):
+        code, out, err = xtune('train', make_config('lora', **{**FEW, 'schedule.max_steps': 1, **options}))
+        assert code == 0, err
+        assert (said in out) == expected and 'varlen attention' not in out, options
+
+
 @pytest.mark.parametrize(
     ('pack', 'compiled', 'expected'),
     [

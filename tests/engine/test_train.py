@@ -231,6 +231,22 @@ def test_second_run_puts_the_first_aside(make_config, xtune, tmp_path):
     assert list((tmp_path / 'run').glob('earlier_*/epoch_2.pth'))
 
 
+def test_runs_that_end_in_one_second_lose_nothing(tmp_path, monkeypatch):
+    from xtune.engine.work_dir import put_aside
+
+    monkeypatch.setattr('time.strftime', lambda form: 'earlier_20260101_000000')
+    for n in range(3):
+        (tmp_path / 'iter_1.pth').write_text(str(n))
+        (tmp_path / 'iter_1_hf').mkdir()
+        (tmp_path / 'iter_1_hf' / 'adapter_model.safetensors').write_text(str(n))
+        put_aside(tmp_path)
+    folders = sorted(tmp_path.iterdir())
+    assert [folder.name[23:] for folder in folders] == ['', '_2', '_3']
+    for n, folder in enumerate(folders):
+        assert (folder / 'iter_1.pth').read_text() == str(n)
+        assert (folder / 'iter_1_hf' / 'adapter_model.safetensors').read_text() == str(n)
+
+
 def test_max_steps_and_constant_schedule(make_config, xtune, tmp_path):
     options = {'schedule.max_steps': 3, 'schedule.lr_schedule': 'constant', 'schedule.warmup_ratio': 0.0}
     xtune('train', make_config(**options))

@@ -15,9 +15,9 @@ from ..models.fused_adapter import fuse_adapters, has_functions
 from ..models.graphs import Graphs
 from ..models.head import plain_head
 from ..models.masters import Masters
-from ..models.packed import PackedAttention, packed_attention
+from ..models.packed import PackedAttention, chosen, packed_attention
 from ..models.recompute import Recomputation
-from ..parallel.sequence import Team
+from ..parallel.sequence import Team, base_of
 from ..parallel.world import World
 from . import summary
 from .fitting import has_whole_model
@@ -68,7 +68,10 @@ def fast_task(
         'CUDA graphs where the GPU waits': graphs,
     }
     on = [name for name, thing in found.items() if thing is not None]
-    summary.show(iter([('speed', ', '.join(on) or 'nothing of the section applies')]))
+    lines = [('speed', ', '.join(on) or 'nothing of the section applies')]
+    if attention is None and whole and team is None and _may_attend(job, llm, dtype, device):
+        lines.append(('', 'not varlen: a trial gave other logits or gradients than attention under a mask'))
+    summary.show(iter(lines))
     # A process that lacks memory would leave those waiting that split its rows or its weights.
     may_retry = layers if whole and team is None else None
     return SupervisedFineTuning(llm, dtype, device, team, masters, head, attention, may_retry, graphs)
@@ -92,6 +95,13 @@ def _attention(
     return packed_attention(
         llm, dtype, device, job.values.max_length, context, is_packed(job), job.speed.flash_attention_3
     )
+
+
+def _may_attend(job: Job, llm: torch.nn.Module, dtype: torch.dtype, device: torch.device) -> bool:
+    """Tell whether only a trial can have kept the model from attending without masks."""
+    config, length = base_of(llm).config, job.values.max_length
+    name = chosen(config, config._attn_implementation, dtype, device.type, length, is_packed(job))
+    return job.speed.varlen and name is not None
 
 
 def _name(attention: PackedAttention | None) -> str:

@@ -4,6 +4,7 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from itertools import count
 from pathlib import Path
 from tempfile import TemporaryFile
 
@@ -85,8 +86,10 @@ def put_aside(work_dir: Path) -> None:
     old = [*own, *(p.with_name(f'{p.stem}_hf') for p in own)]
     old += [work_dir / name for name in ('metrics.jsonl', 'chat_samples.jsonl', files.POINTER)]
     if own:
-        folder = work_dir / time.strftime('earlier_%Y%m%d_%H%M%S')
-        folder.mkdir(exist_ok=True)
+        name = time.strftime('earlier_%Y%m%d_%H%M%S')
+        names = (name if n == 1 else f'{name}_{n}' for n in count(1))  # several runs may end in one second
+        folder = next(work_dir / name for name in names if not (work_dir / name).exists())
+        folder.mkdir()
         for path in filter(Path.exists, old):
             path.rename(folder / path.name)
         print(f'note: {work_dir} held checkpoints of an earlier run; they are now in {folder}')
