@@ -37,7 +37,7 @@ def kernels(request):
     """Whose kernels compute it."""
     if request.param == flash3.NAME:
         if not flash3.installed(torch.device('cuda'), torch.bfloat16):
-            pytest.skip(f'needs {flash3.NAME}')
+            pytest.skip(f'{flash3.NAME}, which no package index has, is not installed for this GPU')
         assert flash3.activate()
         yield
         flash3.restore()

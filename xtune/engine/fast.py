@@ -70,7 +70,7 @@ def fast_task(
     on = [name for name, thing in found.items() if thing is not None]
     lines = [('speed', ', '.join(on) or 'nothing of the section applies')]
     if attention is None and whole and team is None and _may_attend(job, llm, dtype, device):
-        lines.append(('', 'not varlen: a trial gave other logits or gradients than attention under a mask'))
+        lines.append(('', 'not varlen: in a trial the model failed, or computed something else than under a mask'))
     summary.show(iter(lines))
     # A process that lacks memory would leave those waiting that split its rows or its weights.
     may_retry = layers if whole and team is None else None
@@ -98,7 +98,7 @@ def _attention(
 
 
 def _may_attend(job: Job, llm: torch.nn.Module, dtype: torch.dtype, device: torch.device) -> bool:
-    """Tell whether only a trial can have kept the model from attending without masks."""
+    """Tell whether by its config the model may attend without masks: if it does not, a trial was against it."""
     config, length = base_of(llm).config, job.values.max_length
     name = chosen(config, config._attn_implementation, dtype, device.type, length, is_packed(job))
     return job.speed.varlen and name is not None
