@@ -13,7 +13,9 @@ from ..models.inference import load_for_inference, load_tokenizer_of, stored_dty
 from ..models.legacy.hub import legacy_folder
 from ..models.legacy.load import file_dtype
 from ..models.legacy.save import open_for_original, write_original
+from ..models.probe import Probe
 from ..models.quiet import quiet
+from . import verify
 from .split import parse_size
 from .target import new_folder
 
@@ -31,8 +33,12 @@ def merge(
     dtype: str = 'auto',
     layout: str = 'native',
     variant: str | None = None,
+    against_training: bool = True,
 ) -> dict:
     """Write the merged model as safetensors with tokenizer, template and stop tokens; return the comparison.
+
+    The merged model is compared with base and adapter before the merge, and, if the adapter's folder holds the probe
+    logits of its training, with what was trained (`training` in the report).
 
     Args:
         base: Folder or hub name of the base model, not quantised.
@@ -43,6 +49,7 @@ def merge(
         dtype: Type of the written weights: 'auto' keeps the base's, or 'bfloat16', 'float16', 'float32'.
         layout: 'native' writes what transformers loads; 'original' the layout of 2023 that the base has.
         variant: Which of these layouts it is, where the base's config.json does not tell.
+        against_training: Compare with the probe logits of the training.
 
     Raises:
         ModelError: The base or the adapter cannot be used, or the merged model answers differently.
@@ -77,6 +84,12 @@ def merge(
                 f'the merged model does not answer like adapter and base: mean KL {report["mean_kl"]:.3f} nats per '
                 f'token (allowed {MAX_KL}), largest logit difference {report["max_abs_diff"]:.3f}. Try --dtype float32.'
             )
+        probe = Probe.read(Path(adapter).expanduser()) if against_training else None
+        report['training'] = None
+        if probe is not None:
+            report['training'] = verify.verify(llm, probe, f'{adapter} merged into {base}', report['dtype'], llm.device)
+            probe.write(folder)
+            verify.write_report(folder, report['training'])
         if (Path(adapter) / 'generation_config.json').is_file():
             llm.generation_config = GenerationConfig.from_pretrained(adapter)
         if legacy is not None:

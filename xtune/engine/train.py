@@ -26,13 +26,14 @@ from ..parallel.together import rank
 from ..parallel.watch import Watch
 from ..parallel.world import ALONE, World
 from ..parallel.zero import ZeroEngine
-from . import checks, files, hooks, saving, summary
+from . import checks, files, hooks, saving, summary, trial_save
 from .access import Access
 from .fast import compiles, fast_task, layers_to_choose, padding
 from .fitting import activations
 from .metrics import MetricsFile
 from .optimizer import StepOptimizer, ZeroOptimizer, build_optimizer, schedulers
 from .placing import build_spread
+from .probing import Prober, ids_of
 from .runner import TuneRunner
 from .state import TrainedState
 from .work_dir import checkpoint_to_resume, put_aside, writable
@@ -121,12 +122,15 @@ def build_runner(
     job: Job, data: TrainingData, task: SupervisedFineTuning, device, text: str, start: Path | None, world: World
 ) -> TuneRunner:
     """Return the runner of `job`, ready to train."""
-    info = export_info(
-        task.llm, job.values.base_model, stored_dtype(job, task.llm), data.template.source, data.stop_ids
-    )
+    stored = stored_dtype(job, task.llm)
+    info = export_info(task.llm, job.values.base_model, stored, data.template.source, data.stop_ids, data.tokenizer)
     optimizer, access = _spread(job, task, device, world)
-    state = TrainedState(task.llm, access)
+    state, prober = TrainedState(task.llm, access), Prober(task, ids_of(data))
     metrics = MetricsFile(job.work_dir / 'metrics.jsonl')
+    if state.is_adapter:
+        trial_save.check_adapter(
+            state, lambda folder, own: write_adapter(folder, own, info, data.tokenizer), job.work_dir
+        )
     extra = dict(job.runner)
     backends = [dict(type='TensorboardVisBackend')] if job.log.tensorboard and rank() == 0 else []
     arguments = dict(
@@ -139,12 +143,16 @@ def build_runner(
         train_cfg=dict(type='xtune.StepLoop'),
         strategy=dict(type='xtune.Replicated', state=state),
         default_hooks=dict(timer=None, sampler_seed=None, logger=None, checkpoint=None),
-        custom_hooks=[*_hooks(job, data, metrics, state, info), *hooks.given_hooks(extra.pop('custom_hooks', None))],
+        custom_hooks=[
+            *_hooks(job, data, metrics, state, info, prober),
+            *hooks.given_hooks(extra.pop('custom_hooks', None)),
+        ],
         resume=str(start) if start else False,
         launcher='none',
         log_level='WARNING',
         visualizer=dict(type='Visualizer', vis_backends=backends),
         randomness=dict(seed=job.values.seed),
+        prober=prober,
         run_meta=dict(
             plan=data.steps.identity(),
             sequences_per_step=data.steps.per_step,
@@ -155,12 +163,14 @@ def build_runner(
     return TuneRunner(**{**arguments, **extra})
 
 
-def _hooks(job: Job, data: TrainingData, metrics: MetricsFile, state: TrainedState, info: ExportInfo) -> list:
+def _hooks(
+    job: Job, data: TrainingData, metrics: MetricsFile, state: TrainedState, info: ExportInfo, prober: Prober
+) -> list:
     def export(path: Path) -> None:
         trained = state.get()
         if rank() == 0:
             with saving.folder_aside(path.with_name(f'{path.stem}_hf')) as folder:
-                write_adapter(folder, trained, info, data.tokenizer)
+                write_adapter(folder, trained, info, data.tokenizer, prober.last)
 
     adapter = job.lora is not None and job.checkpoint.export_adapter
     made = [

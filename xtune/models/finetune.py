@@ -86,9 +86,15 @@ class SupervisedFineTuning(BaseModel):
     @contextmanager
     def whole_rows(self) -> Iterator[None]:
         """Let the model take whole rows in each process, as generation gives them."""
-        around = self.attention.as_before() if self.attention else nullcontext()
         if self.graphs is not None:
             self.graphs.forget()  # caches of keys and values are to have their memory
+        with self.plain_sequences():
+            yield
+
+    @contextmanager
+    def plain_sequences(self) -> Iterator[None]:
+        """Let the model take unpacked sequences without varlen arguments; captured CUDA graphs stay."""
+        around = self.attention.as_before() if self.attention else nullcontext()
         # Layers would be compiled for lengths that training never sees again.
         with self.team.whole_rows() if self.team else around, torch.compiler.set_stance('force_eager'):
             yield

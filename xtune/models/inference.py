@@ -32,6 +32,7 @@ def load_for_inference(
     dtype: torch.dtype | None,
     bits: int | None = None,
     variant: str | None = None,
+    revision: str | None = None,
 ) -> torch.nn.Module:
     """Return a causal language model in evaluation mode.
 
@@ -42,6 +43,7 @@ def load_for_inference(
         dtype: Type of the weights; None: as they are stored.
         bits: 4 (NF4) or 8 (int8) quantises the weights while loading.
         variant: Which of the layouts of 2023 it has, where its config.json does not tell.
+        revision: Branch, tag or commit of a hub name.
 
     Raises:
         ModelError: A folder is missing or empty, bitsandbytes is missing, or loading fails.
@@ -63,6 +65,8 @@ def load_for_inference(
         )
     try:
         with quiet():
+            if revision:
+                arguments['revision'] = revision
             llm = _load(model, variant, dtype=dtype or 'auto', device_map={'': str(device)}, **arguments)
             if adapter:
                 llm = with_adapter(llm, adapter)
@@ -76,7 +80,7 @@ def load_for_inference(
 
 
 def _load(model: str, variant: str | None, **arguments: Any) -> PreTrainedModel:
-    folder = legacy_folder(model)
+    folder = legacy_folder(model, revision=arguments.get('revision'))
     if folder is not None:
         from .legacy.load import load_legacy
 
