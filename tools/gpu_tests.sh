@@ -21,7 +21,7 @@ model="${XTUNE_TEST_MODEL:-${XTUNE_CACHE:-$HOME/.cache/xtune}/models/SmolLM2-135
 [ -f "$model/config.json" ] || "$python" tools/get_smollm2.py "$model"
 export XTUNE_TEST_MODEL="$model"
 
-# A process for each 12 GiB of free GPU memory and each two cores, at most eight.
+# A process for each 12 GiB that are free on the first GPU and each two cores, at most eight.
 workers=$("$python" - <<'PY'
 import importlib.util
 import os
@@ -30,13 +30,13 @@ import torch
 
 if not torch.cuda.is_available():
     raise SystemExit('error: torch sees no CUDA GPU: run `xtune env`, then `nvidia-smi`')
-free = sum(torch.cuda.mem_get_info(index)[0] for index in range(torch.cuda.device_count())) // (12 * 2**30)
+free = torch.cuda.mem_get_info(0)[0] // (12 * 2**30)
 cores = len(os.sched_getaffinity(0)) // 2
 print(max(min(free, cores, 8), 1) if importlib.util.find_spec('xdist') else 0)
 PY
 )
 options=(-m gpu -rs --durations=15 --junitxml "$out/junit.xml")
-[ "$workers" -lt 2 ] || options+=(-n "$workers" --dist worksteal)
+[ "$workers" -lt 2 ] || options+=(-n "$workers" --dist loadgroup)
 mapfile -t files < <(grep -rlE 'mark\.gpu' tests --include='test_*.py' | sort)
 code=0
 if [ $# -gt 0 ]; then

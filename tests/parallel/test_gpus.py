@@ -100,6 +100,8 @@ def same(two, one, rel):
     assert two == pytest.approx(one, rel=rel)
 
 
+# Tests of one group run in one process of pytest-xdist, so that its fixture runs once.
+@pytest.mark.xdist_group('native')
 @pytest.mark.usefixtures('native')
 @pytest.mark.parametrize('name', NATIVE)
 def test_two_gpus_train_as_one(name, folder, alone, figures):
@@ -107,12 +109,14 @@ def test_two_gpus_train_as_one(name, folder, alone, figures):
 
 
 @NO_DEEPSPEED
+@pytest.mark.xdist_group('zero')
 @pytest.mark.usefixtures('zero')
 @pytest.mark.parametrize('name', ZERO)
 def test_two_gpus_train_as_one_under_deepspeed(name, folder, alone, figures):
     same(figures(folder / name), alone(ZERO[name][0]), rel=1e-4)
 
 
+@pytest.mark.xdist_group('native')
 @pytest.mark.usefixtures('native')
 def test_two_gpus_train_as_one_in_bf16(folder, alone, figures):
     losses = [

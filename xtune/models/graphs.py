@@ -43,8 +43,8 @@ class Graphs:
         recorder: Records functions.
         takes: Tells whether layers that are called in a way can be recorded.
 
-    `idle` are the bytes that graphs hold while they do not run, of which the allocator does not tell. `said` tells whether
-    the user knows that layers run as graphs; set it where no run goes on from here.
+    `idle` are the bytes that graphs hold while they do not run, of which the allocator does not tell. `said`: the user
+    knows that layers run as graphs; set it where no run goes on from here.
     """
 
     def __init__(
