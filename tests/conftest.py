@@ -10,6 +10,9 @@ import pytest
 # Nothing in the suite may wait for a hub.
 os.environ['HF_HUB_OFFLINE'] = '1'
 os.environ.setdefault('TOKENIZERS_PARALLELISM', 'false')
+# Without it torch refuses to be deterministic on a GPU, which some tests of losses need. torch takes these sizes on
+# Hopper anyway.
+os.environ.setdefault('CUBLAS_WORKSPACE_CONFIG', ':4096:8')
 
 ROOT = Path(__file__).parents[1]
 CACHE = Path(os.environ.get('XTUNE_CACHE') or Path.home() / '.cache' / 'xtune')

@@ -19,9 +19,19 @@ find_python() {
 }
 
 # make_venv EXTRA...: make or reuse .venv with xtune, the extras and what carries the model. Installs only if a
-# requirement changed since the last time.
+# requirement changed since the last time. With XTUNE_PYTHON, use the environment of that Python and install nothing.
 make_venv() {
     local python stamp extras
+    if [ -n "${XTUNE_PYTHON:-}" ]; then
+        "$XTUNE_PYTHON" -c 'import torch, transformers, peft, mmengine' || {
+            echo "error: XTUNE_PYTHON=$XTUNE_PYTHON lacks packages of requirements/runtime.txt" >&2
+            exit 1
+        }
+        export PYTHONPATH="$ROOT${PYTHONPATH:+:$PYTHONPATH}"
+        python() { "$XTUNE_PYTHON" "$@"; }
+        xtune() { "$XTUNE_PYTHON" -m xtune "$@"; }
+        return
+    fi
     extras=$(IFS=,; echo "$*")
     stamp=".venv/.xtune-$(cat setup.py requirements/*.txt | cksum | cut -d' ' -f1)-${extras:-none}"
     if [ ! -x .venv/bin/python ]; then

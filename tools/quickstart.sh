@@ -4,6 +4,7 @@
 # converted anew.
 #
 #   NAME=Ada AUTHOR='the Analytical Engine Co.' bash tools/quickstart.sh
+#   XTUNE_PYTHON=$(command -v python3) bash tools/quickstart.sh    # in an environment you have; nothing is installed
 set -euo pipefail
 # shellcheck source=tools/common.sh
 . "$(dirname "$0")/common.sh"

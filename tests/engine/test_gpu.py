@@ -145,12 +145,16 @@ def test_auto_recomputes_no_more_than_memory_demands(compiled, long_run, xtune, 
     assert 2 <= count <= 14 and max(peaks(tmp_path / 'tight')) <= limit
     torch.cuda.set_per_process_memory_fraction(1.0)
     assert xtune('train', long_run('given', checkpointing=count, **options))[0] == 0
-    assert losses(tmp_path / 'given') == losses(tmp_path / 'tight')
+    # Not to the last bit: flash attention adds up the gradients of its queries in no fixed order.
+    np.testing.assert_allclose(losses(tmp_path / 'given'), losses(tmp_path / 'tight'), rtol=1e-3)
 
 
 def test_a_step_that_runs_out_of_memory_is_done_again(long_run, xtune, tmp_path, allowed):
+    before = torch.cuda.memory_allocated()
     assert xtune('train', long_run('whole', checkpointing='all'))[0] == 0
     assert xtune('train', long_run('none', checkpointing='none'))[0] == 0
+    # A run leaves nothing but the workspaces of libraries: a second one in the process has all the memory.
+    assert torch.cuda.memory_allocated() < before + 0.1 * GIB
     most, none = (max(peaks(tmp_path / name)) for name in ('whole', 'none'))
     allowed(most * 1.15 + 0.1)
     code, out, err = xtune('train', long_run('none', checkpointing='none'))
@@ -161,12 +165,21 @@ def test_a_step_that_runs_out_of_memory_is_done_again(long_run, xtune, tmp_path,
     assert code == 2 and 'memory ran out' in err and 'schedule.batch_size' in err and 'Traceback' not in err
 
 
+@pytest.fixture
+def deterministic():
+    """Options of a run whose kernels add up in a fixed order, which torch then does in the whole process."""
+    yield {'runner': {'randomness': dict(seed=42, deterministic=True)}}
+    torch.use_deterministic_algorithms(False)
+
+
 @pytest.mark.parametrize('compiled', [False, True])
-def test_offload_takes_less_than_recomputation_and_gives_the_same(compiled, long_run, xtune, tmp_path):
-    options = {'speed.compile': compiled}
+def test_offload_takes_less_than_recomputation_and_gives_the_same(compiled, long_run, xtune, tmp_path, deterministic):
+    options = {'speed.compile': compiled, **deterministic}
     for name in ('all', 'offload'):
+        torch.use_deterministic_algorithms(False)  # until the run itself wants it: trials before have no such kernels
         code, out, err = xtune('train', long_run(name, checkpointing=name, **options))
         assert code == 0, out + err
+        assert torch.are_deterministic_algorithms_enabled() and 'varlen attention' in out
     assert 'waits in host memory' in out
     assert losses(tmp_path / 'offload') == losses(tmp_path / 'all')
     # 16 layers x 8,192 tokens x 512 in bf16 are 0.125 GiB

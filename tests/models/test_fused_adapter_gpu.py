@@ -11,7 +11,7 @@ from xtune.models.fused_adapter import fuse_adapters, has_functions
 from xtune.models.recompute import Recomputation
 from xtune.models.unpacking import by_kernel, packed
 
-pytestmark = pytest.mark.gpu
+pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a CUDA device')]
 
 
 def in_4_bits(llm, folder):

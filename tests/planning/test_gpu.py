@@ -1,6 +1,8 @@
 """Plans against runs on a CUDA device: run with `-m gpu`."""
 
 import json
+import os
+import shutil
 import subprocess
 import sys
 
@@ -10,24 +12,25 @@ import torch
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a CUDA device')]
 
 
-@pytest.fixture
-def full_rows(tmp_path):
-    path = tmp_path / 'tokens.jsonl'
+@pytest.fixture(scope='module')
+def full_rows(tmp_path_factory):
+    path = tmp_path_factory.mktemp('rows') / 'tokens.jsonl'
     ids = [[100 + (i * 7 + row) % 40_000 for i in range(1024)] for row in range(60)]
     path.write_text('\n'.join(json.dumps(dict(tokens=row)) for row in ids), encoding='utf-8')
     return str(path)
 
 
-@pytest.fixture
-def model(tmp_path, tokenizer):
+@pytest.fixture(scope='module')
+def model(tmp_path_factory, tokenizer):
     """A random Llama of 0.3 B parameters."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
     sizes = dict(hidden_size=1024, intermediate_size=4096, num_hidden_layers=12, num_attention_heads=16)
     config = LlamaConfig(**sizes, num_key_value_heads=4, vocab_size=len(tokenizer), bos_token_id=1, eos_token_id=2)
-    LlamaForCausalLM(config).bfloat16().save_pretrained(tmp_path / 'model')
-    tokenizer.save_pretrained(tmp_path / 'model')
-    return str(tmp_path / 'model')
+    folder = tmp_path_factory.mktemp('models') / 'model'
+    LlamaForCausalLM(config).bfloat16().save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return str(folder)
 
 
 @pytest.mark.parametrize(
@@ -53,11 +56,11 @@ def test_a_run_takes_what_its_plan_says(method, options, model, full_rows, make_
 
 
 def test_a_run_that_cannot_fit_is_refused_before_its_weights_are_read(model, make_config, xtune, tmp_path):
-    from pathlib import Path
-
-    folder = Path(model)
+    folder = tmp_path / 'huge'
+    shutil.copytree(model, folder, copy_function=os.symlink)
     config = json.loads((folder / 'config.json').read_text('utf-8'))
     config |= dict(hidden_size=16384, intermediate_size=65536, num_hidden_layers=80)
+    (folder / 'config.json').unlink()
     (folder / 'config.json').write_text(json.dumps(config), encoding='utf-8')
-    code, _, err = xtune('train', make_config('full', base_model=model))
+    code, _, err = xtune('train', make_config('full', base_model=str(folder)))
     assert code == 2 and 'before any activation' in err and 'xtune plan' in err

@@ -15,7 +15,7 @@ from ..config.wire import Job, wire
 from ..data.build import TrainingData, build_data
 from ..data.steps import Share, step_loader
 from ..data.widest import widest
-from ..models.device import best_device
+from ..models.device import best_device, memory_freed_after
 from ..models.export import ExportInfo, export_info, stored_dtype, write_adapter
 from ..models.finetune import SupervisedFineTuning
 from ..models.shortage import naming_shortage
@@ -69,7 +69,8 @@ def train(config: Path, options: dict[str, Any], resume: str | bool = False, wor
         if meeting:
             meeting.wait_for_all('data are ready')
         text = flatten(config, options)
-        with meeting.group(device, job.strategy.timeout) if meeting else nullcontext():
+        group = meeting.group(device, job.strategy.timeout) if meeting else nullcontext()
+        with group, memory_freed_after(device):
             return _fine_tune(job, data, device, meeting, work_dir, text, start, world)
 
 

@@ -43,7 +43,8 @@ class Graphs:
         recorder: Records functions.
         takes: Tells whether layers that are called in a way can be recorded.
 
-    `idle` are the bytes that graphs hold while they do not run, of which the allocator does not tell.
+    `idle` are the bytes that graphs hold while they do not run, of which the allocator does not tell. `said`: the user
+    knows that layers run as graphs; set it where no run goes on from here.
     """
 
     def __init__(
@@ -63,7 +64,7 @@ class Graphs:
         self._playing: dict[int, Piece] = {}
         self._chain: Chain | None = None
         self._hidden: torch.Tensor | None = None
-        self._on = self._broken = self._said = False
+        self._on = self._broken = self.said = False
         self.idle = 0
         for layer in layers:
             layer.graphs = self
@@ -116,8 +117,8 @@ class Graphs:
             if not self._known.get(key):
                 continue
             self.idle = max(self.idle, self._recorder.idle())  # one at a time
-            if not self._said:
-                self._said = True
+            if not self.said:
+                self.said = True
                 print('note: the GPU waits for Python, so from here on layers run as CUDA graphs', flush=True)
 
     def forget(self) -> bool:

@@ -139,6 +139,8 @@ def _timed(task: SupervisedFineTuning, optimizer: StepOptimizer, batch: MicroBat
         _wait(task.device)
         return time.perf_counter() - begin
 
+    if task.graphs is not None:
+        task.graphs.said = True  # no run goes on from here
     for _ in range(SETTLE):  # compiles, tunes, records
         once(FEW)
     few, many = (median(once(count) for _ in range(TIMES)) for count in (FEW, MANY))
