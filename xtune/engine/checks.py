@@ -1,6 +1,11 @@
 """What is refused before anything slow: what does not go together, is missing, or cannot fit."""
 
+import copy
+from dataclasses import replace
+from functools import partial
+
 import torch
+from transformers import PreTrainedConfig
 
 from ..config.wire import Job
 from ..errors import ModelError
@@ -12,8 +17,11 @@ from ..parallel import compatibility, sequence_check
 from ..parallel.world import World
 from ..parallel.zero import require_deepspeed
 from ..planning import refusal
-from ..planning.frame import model_config
+from ..planning.frame import adapted, frame, model_config
 from .zero_config import zero_config
+
+# Starts of an adapter that are computed from the weights of the base, by the beginning of their names.
+_OF_WEIGHTS = ('pissa', 'olora', 'loftq', 'eva', 'corda', 'lora_ga', 'mica')
 
 
 def strategy(job: Job, world: World, device: torch.device) -> None:
@@ -40,7 +48,8 @@ def model(job: Job) -> None:
     """Refuse what the model cannot do, as far as its config.json tells; warn of rows that it is not made for.
 
     Raises:
-        XtuneError: It has fewer layers than shall recompute, or cannot attend as section `llm` says.
+        XtuneError: It has fewer layers than shall recompute, cannot attend as section `llm` says, or the section
+            `lora` does not fit it.
     """
     try:
         config = model_config(job)
@@ -53,6 +62,29 @@ def model(job: Job) -> None:
     warning = length_warning(config, job.values.max_length)
     if warning:
         print(f'warning: {warning}')
+    if job.lora is not None:
+        _adapter(job, config)
+
+
+def _adapter(job: Job, config: PreTrainedConfig) -> None:
+    """Put the adapter on the model without its weights, for what is refused then.
+
+    Raises:
+        ModelError: The section `lora` does not fit the model.
+    """
+    plain = copy.deepcopy(config)
+    if getattr(plain, 'quantization_config', None) is not None:
+        del plain.quantization_config  # names of modules are the same without
+    # Some starts need the values of the weights; peft refuses their names in this case too.
+    start = job.lora.keywords.get('init_lora_weights')
+    of_weights = isinstance(start, str) and start.startswith(_OF_WEIGHTS)
+    lora = partial(job.lora, init_lora_weights=True) if of_weights else job.lora
+    job = replace(job, quantization=None, lora=lora)
+    try:
+        model = frame(job, plain, torch.float32, counted=False)
+    except ModelError:  # it may be code that only runs with weights; names are compared once it is loaded
+        return
+    adapted(model, job)
 
 
 def memory(job: Job, world: World, device: torch.device) -> None:
