@@ -34,7 +34,9 @@ from .metrics import MetricsFile
 from .optimizer import StepOptimizer, ZeroOptimizer, build_optimizer, schedulers
 from .placing import build_spread
 from .runner import TuneRunner
+from .runner_keys import check_runner
 from .state import TrainedState
+from .trackers import hyper_parameters, visualizer
 from .work_dir import checkpoint_to_resume, put_aside, writable
 from .zero_config import zero_config
 
@@ -54,6 +56,7 @@ def train(config: Path, options: dict[str, Any], resume: str | bool = False, wor
     job = wire(load(config, options, check_types=True), config.stem)
     device = best_device(world.local_rank)
     checks.strategy(job, world, device)
+    check_runner(job.runner, handled=('load_from',))
     hooks.given_hooks(job.runner.get('custom_hooks'))
     with writable(job.work_dir, world.is_main) as work_dir:
         meeting = Meeting(world) if world.size > 1 else None
@@ -128,7 +131,6 @@ def build_runner(
     state = TrainedState(task.llm, access)
     metrics = MetricsFile(job.work_dir / 'metrics.jsonl')
     extra = dict(job.runner)
-    backends = [dict(type='TensorboardVisBackend')] if job.log.tensorboard and rank() == 0 else []
     arguments = dict(
         model=task,
         work_dir=str(job.work_dir),
@@ -143,8 +145,9 @@ def build_runner(
         resume=str(start) if start else False,
         launcher='none',
         log_level='WARNING',
-        visualizer=dict(type='Visualizer', vis_backends=backends),
-        randomness=dict(seed=job.values.seed),
+        visualizer=visualizer(extra.pop('visualizer', None), job.log.tensorboard and rank() == 0),
+        randomness=dict(seed=job.values.seed, **extra.pop('randomness', {})),
+        cfg=hyper_parameters(text),
         run_meta=dict(
             plan=data.steps.identity(),
             sequences_per_step=data.steps.per_step,
