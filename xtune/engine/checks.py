@@ -12,16 +12,45 @@ from ..errors import ModelError
 from ..models import float8_checks
 from ..models.build import run_dtype
 from ..models.config_checks import check_attention, length_warning
+from ..models.lora_effects import check_skipped
+from ..models.lora_values import check_lora
+from ..models.method_values import check_optimizer, check_quantization
 from ..models.recompute import check_count
 from ..parallel import compatibility, sequence_check
 from ..parallel.world import World
 from ..parallel.zero import require_deepspeed
 from ..planning import refusal
 from ..planning.frame import adapted, frame, model_config
+from . import effects, hooks
+from .runner_keys import check_runner
 from .zero_config import zero_config
 
 # Starts of an adapter that are computed from the weights of the base, by the beginning of their names.
 _OF_WEIGHTS = ('pissa', 'olora', 'loftq', 'eva', 'corda', 'lora_ga', 'mica')
+
+
+def values(job: Job) -> None:
+    """Refuse values of the optimizer, the adapter and the quantisation that are out of range.
+
+    Raises:
+        ConfigError: There are some.
+    """
+    check_optimizer(job.optimizer)
+    check_lora(job.lora)
+    check_quantization(job.quantization)
+
+
+def options(job: Job, world: World) -> None:
+    """Refuse options that ask for what the run would never do, and note others that have no effect.
+
+    Raises:
+        ConfigError: There are some.
+    """
+    check_runner(job.runner, handled=('load_from',))
+    hooks.given_hooks(job.runner.get('custom_hooks'))
+    effects.check(job)
+    for note in effects.notes(job, world.size):
+        print(f'note: {note}')
 
 
 def strategy(job: Job, world: World, device: torch.device) -> None:
@@ -79,12 +108,13 @@ def _adapter(job: Job, config: PreTrainedConfig) -> None:
     start = job.lora.keywords.get('init_lora_weights')
     of_weights = isinstance(start, str) and start.startswith(_OF_WEIGHTS)
     lora = partial(job.lora, init_lora_weights=True) if of_weights else job.lora
-    job = replace(job, quantization=None, lora=lora)
+    plain_job = replace(job, quantization=None, lora=lora)
     try:
-        model = frame(job, plain, torch.float32, counted=False)
+        model = frame(plain_job, plain, torch.float32, counted=False)
     except ModelError:  # it may be code that only runs with weights; names are compared once it is loaded
         return
-    adapted(model, job)
+    check_skipped(job.quantization, model)
+    adapted(model, plain_job)
 
 
 def memory(job: Job, world: World, device: torch.device) -> None:

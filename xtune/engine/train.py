@@ -26,7 +26,7 @@ from ..parallel.together import rank
 from ..parallel.watch import Watch
 from ..parallel.world import ALONE, World
 from ..parallel.zero import ZeroEngine
-from . import checks, files, hooks, saving, summary
+from . import checks, effects, files, hooks, saving, summary
 from .access import Access
 from .fast import compiles, fast_task, layers_to_choose, padding
 from .fitting import activations
@@ -34,7 +34,6 @@ from .metrics import MetricsFile
 from .optimizer import StepOptimizer, ZeroOptimizer, build_optimizer, schedulers
 from .placing import build_spread
 from .runner import TuneRunner
-from .runner_keys import check_runner
 from .state import TrainedState
 from .trackers import hyper_parameters, visualizer
 from .work_dir import checkpoint_to_resume, put_aside, writable
@@ -55,9 +54,9 @@ def train(config: Path, options: dict[str, Any], resume: str | bool = False, wor
     """
     job = wire(load(config, options, check_types=True), config.stem)
     device = best_device(world.local_rank)
+    checks.values(job)
+    checks.options(job, world)
     checks.strategy(job, world, device)
-    check_runner(job.runner, handled=('load_from',))
-    hooks.given_hooks(job.runner.get('custom_hooks'))
     with writable(job.work_dir, world.is_main) as work_dir:
         meeting = Meeting(world) if world.size > 1 else None
         start = checkpoint_to_resume(work_dir, resume, meeting, world.restarts > 0)
@@ -93,6 +92,8 @@ def _fine_tune(
         )
     team = sequence_check.team_of(llm, dtype, device, job.strategy, job.values.max_length)
     summary.show(summary.schedule_lines(job, data, world))
+    for note in effects.notes_on_steps(job, len(data.steps), 0 if job.data.streaming else data.steps.steps_per_epoch):
+        print(f'note: {note}')
 
     if world.is_main:
         files.sweep(work_dir)

@@ -16,7 +16,8 @@ from .float8 import refuse_trained, to_float8_base
 from .float8_checks import float8_of
 from .folder import check_model_folder
 from .legacy.hub import legacy_folder
-from .lora_checks import check_adapted, check_names
+from .lora_checks import check_names
+from .lora_effects import check_adapted
 from .offload import Offload
 from .quiet import quiet
 from .recompute import recompute, recompute_activations

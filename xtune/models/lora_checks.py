@@ -1,21 +1,17 @@
 """Names in section `lora` that match nothing in the model. peft ignores most of them, so the run would train other
 weights than the config says.
-
-`check_names` compares the section with a base model, which may be on the meta device. `check_adapted` looks at the
-model after peft put the adapter on.
 """
 
 import copy
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import torch
-from peft import PeftModel
 
-from ..errors import ModelError, did_you_mean
+from ..errors import did_you_mean
+from .module_names import SHOWN, closest, ends_with, listed, refuse, unknown
 
-_SHOWN = 12
 # Whose value is 'all-linear' instead of names.
 _EVERY_LINEAR = 'all-linear'
 
@@ -26,41 +22,10 @@ def check_names(config: Any, model: torch.nn.Module) -> None:
     Raises:
         ModelError: A name matches nothing, or a number is no layer or token of the model. The message lists them all.
     """
-    _refuse([*_name_problems(config, model), *_layer_problems(config, model), *_token_problems(config, model)])
+    refuse([*_name_problems(config, model), *_layer_problems(config, model), *_token_problems(config, model)])
 
 
-def check_adapted(given: Any, llm: PeftModel) -> None:
-    """Refuse entries of the peft config `given` that had no effect on `llm`, which has that adapter.
-
-    Args:
-        given: The config as the user wrote it; peft changes its own.
-        llm: The model with the adapter.
-
-    Raises:
-        ModelError: An entry has no effect. The message lists them all.
-    """
-    adapted = set(getattr(llm.base_model, 'targeted_module_names', ()))
-    for name in getattr(llm.base_model, 'targeted_parameter_names', ()):
-        adapted |= {name, name.rpartition('.')[0]}
-    if adapted:  # other kinds of adapters do not tell
-        names = [name.replace('.base_layer', '') for name, _ in llm.get_base_model().named_modules()]
-        moved = _moved(given, llm.get_base_model())
-        _refuse([*_pattern_problems(given, adapted, names, moved), *_left_out(given, adapted, moved)])
-
-
-def _refuse(problems: list[str]) -> None:
-    if problems:
-        raise ModelError('; '.join(problems))
-
-
-def _listed(value: Any) -> list:
-    """Return the entries of a value that may be one entry; peft keeps lists as sets."""
-    if isinstance(value, (list, tuple)):
-        return list(value)
-    return sorted(value) if isinstance(value, (set, frozenset)) else [] if value is None else [value]
-
-
-def _moved(config: Any, model: torch.nn.Module) -> set[str]:
+def moved_targets(config: Any, model: torch.nn.Module) -> set[str]:
     """Return the targets that are no modules in transformers 5, and that peft turns into tensors of all experts."""
     try:
         from peft.utils.transformers_weight_conversion import convert_peft_config_for_transformers as convert
@@ -74,41 +39,36 @@ def _moved(config: Any, model: torch.nn.Module) -> set[str]:
     return set(targets) - set(converted.target_modules or ())
 
 
-def ends_with(name: str, entry: str) -> bool:
-    """Tell whether the module `name` is the one that `entry` means: the whole name or its last parts."""
-    return name == entry or name.endswith(f'.{entry}')
-
-
 def _name_problems(config: Any, model: torch.nn.Module) -> Iterator[str]:
     modules = [name for name, _ in model.named_modules(remove_duplicate=False) if name]
     parameters = [name for name, _ in model.named_parameters(remove_duplicate=False)]
-    moved = _moved(config, model)
+    moved = moved_targets(config, model)
     for field in ('target_modules', 'exclude_modules', 'feedforward_modules'):
         value = getattr(config, field, None)
         if isinstance(value, str):
             if value != _EVERY_LINEAR:
                 yield from _expression_problems(field, value, modules)
             continue
-        for entry in _listed(value):
+        for entry in listed(value):
             if entry not in moved and not any(ends_with(name, str(entry)) for name in modules):
-                yield _unknown(f'lora.{field}', entry, modules)
+                yield unknown(f'lora.{field}', entry, modules)
     yield from _container_problems(config, model)
-    for entry in _listed(getattr(config, 'modules_to_save', None)):
+    for entry in listed(getattr(config, 'modules_to_save', None)):
         if not any(name.endswith(str(entry)) for name in modules):
-            yield _unknown('lora.modules_to_save', entry, modules)
-    for entry in _listed(getattr(config, 'target_parameters', None)):
+            yield unknown('lora.modules_to_save', entry, modules)
+    for entry in listed(getattr(config, 'target_parameters', None)):
         if not any(ends_with(name, str(entry)) for name in parameters):
-            yield _unknown('lora.target_parameters', entry, parameters, 'parameter')
+            yield unknown('lora.target_parameters', entry, parameters, 'parameter')
 
 
 def _container_problems(config: Any, model: torch.nn.Module) -> Iterator[str]:
     """Yield targets that have no weight of their own, only modules that have: peft adapts those."""
     targets = getattr(config, 'target_modules', None)
-    for entry in [] if isinstance(targets, str) else _listed(targets):
+    for entry in [] if isinstance(targets, str) else listed(targets):
         found = [module for name, module in model.named_modules() if ends_with(name, str(entry))]
         inside = [name for name, child in found[0].named_modules() if name and _has_weight(child)] if found else []
         if inside and not any(map(_has_weight, found)):
-            names = list(dict.fromkeys(name.rpartition('.')[2] for name in inside))[:_SHOWN]
+            names = list(dict.fromkeys(name.rpartition('.')[2] for name in inside))[:SHOWN]
             yield (
                 f'lora.target_modules names {entry!r}, which is a {type(found[0]).__name__} and has no weight of its '
                 f'own: name the layers inside it, such as {", ".join(names)}'
@@ -129,42 +89,22 @@ def _expression_problems(field: str, value: str, modules: list[str]) -> Iterator
     if any(expression.fullmatch(name) for name in modules):
         return
     longest = max(modules, key=lambda name: name.count('.'))
-    hint = f': write [{value!r}]' if any(ends_with(name, value) for name in modules) else _closest(value, modules)
+    hint = f': write [{value!r}]' if any(ends_with(name, value) for name in modules) else closest(value, modules)
     yield (
         f'lora.{field}={value!r} matches no module of the model: a text is a regular expression for the whole name, '
         f'such as {longest!r}; a list holds ends of names{hint}'
     )
 
 
-def _closest(entry: str, names: Collection[str]) -> str:
-    """Return a hint: the names that are close to the words of `entry`, else some names that there are."""
-    last = list(dict.fromkeys(part for name in names for part in name.split('.') if not part.isdecimal()))
-    for word in (entry, *re.findall(r'[A-Za-z]\w*', entry)):
-        if word not in last and (close := did_you_mean(word, last)):
-            return close
-    ends = list(dict.fromkeys(name.rpartition('.')[2] for name in names))
-    ends = [end for end in ends if not end.isdecimal()]
-    more = ', ...' if len(ends) > _SHOWN else ''
-    return f'; there are {", ".join(ends[:_SHOWN])}{more}'
-
-
-def _unknown(place: str, entry: Any, names: Collection[str], kind: str = 'module') -> str:
-    close = _closest(str(entry), names)
-    if kind == 'parameter' and 'did you mean' not in close:
-        shown = [name for name in names if name.rpartition('.')[2] == str(entry).rpartition('.')[2]]
-        close = f'; there is {shown[0]}' if shown else close
-    return f'{place} names {entry!r}, and no {kind} of the model is called so{close}'
-
-
 def _layer_problems(config: Any, model: torch.nn.Module) -> Iterator[str]:
     modules = [name for name, _ in model.named_modules()]
-    patterns = _listed(getattr(config, 'layers_pattern', None))
+    patterns = listed(getattr(config, 'layers_pattern', None))
     for pattern in patterns:
         if not any(re.match(rf'(?:^|.*?\.){pattern}\.\d+\.', name) for name in modules):
             lists = {name.rpartition('.')[0].rpartition('.')[2] for name in modules if re.search(r'\.\d+$', name)}
             hint = did_you_mean(pattern, lists) or f'; there is {", ".join(sorted(lists))}'
             yield f'lora.layers_pattern names {pattern!r}, and no list of layers of the model is called so{hint}'
-    wanted = _listed(getattr(config, 'layers_to_transform', None))
+    wanted = listed(getattr(config, 'layers_to_transform', None))
     if not wanted or getattr(config, 'layer_replication', None):  # copies have numbers beyond those of the model
         return
     forms = [rf'(?:^|.*?\.){pattern}\.(\d+)\.' for pattern in patterns] or [r'.*?\.[^.]*\.(\d+)\.']
@@ -186,37 +126,10 @@ def _token_problems(config: Any, model: torch.nn.Module) -> Iterator[str]:
     for entry, indices in named.items():
         found = [module for name, module in model.named_modules(remove_duplicate=False) if ends_with(name, entry)]
         if not found and entry:
-            yield _unknown('lora.trainable_token_indices', entry, embeddings)
+            yield unknown('lora.trainable_token_indices', entry, embeddings)
             continue
         module = found[0] if entry else model.get_input_embeddings()
         size = module.weight.shape[0] if getattr(module, 'weight', None) is not None else None
-        wrong = [index for index in _listed(indices) if type(index) is not int or not 0 <= index < (size or 0)]
+        wrong = [index for index in listed(indices) if type(index) is not int or not 0 <= index < (size or 0)]
         if wrong and size is not None:
             yield f'lora.trainable_token_indices holds {wrong[0]!r}, and the model has the tokens 0 to {size - 1}'
-
-
-def _pattern_problems(config: Any, adapted: set[str], modules: list[str], moved: set[str]) -> Iterator[str]:
-    for field in ('rank_pattern', 'alpha_pattern'):
-        for key in getattr(config, field, None) or {}:
-            try:
-                form = re.compile(rf'(.*\.)?({key})$')
-            except re.error as error:
-                yield f'lora.{field} holds {key!r}, which is no regular expression: {error}'
-                continue
-            if key in moved or any(form.match(name) for name in adapted):
-                continue
-            if any(form.match(name) for name in modules):
-                yield f'lora.{field} names {key!r}, which gets no adapter: see lora.target_modules'
-            else:
-                yield _unknown(f'lora.{field}', key, sorted(adapted))
-
-
-def _left_out(config: Any, adapted: set[str], moved: set[str]) -> Iterator[str]:
-    """Yield targets that are modules of the model, all of which other entries of the section take out again."""
-    targets = getattr(config, 'target_modules', None)
-    for entry in [] if isinstance(targets, str) else _listed(targets):
-        if entry not in moved and not any(ends_with(name, entry) for name in adapted):
-            fields = ('exclude_modules', 'modules_to_save', 'layers_to_transform', 'layers_pattern')
-            given = [f'lora.{field}' for field in fields if getattr(config, field, None)]
-            why = f': {" or ".join(given)} leaves it out' if given else ''
-            yield f'lora.target_modules names {entry!r}, which gets no adapter{why}'
