@@ -1,4 +1,4 @@
-"""Entries of section `lora` that had no effect, seen once peft put the adapter on; names that quantisation leaves out."""
+"""Entries of section `lora` that had no effect, seen once the adapter is on; names that quantisation leaves out."""
 
 import re
 from collections.abc import Iterator
