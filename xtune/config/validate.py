@@ -49,6 +49,8 @@ def _section_problems(name: str, value: Any) -> Iterator[str]:
         yield f'`{name}` must be a dict, got {_show(value)}'
     elif section.keys is not None:
         yield from _key_problems(name, value, section.keys)
+        if name == 'chat_samples' and value.get('prompts') and 'every_steps' not in value:
+            yield '`chat_samples.prompts` are never answered: set chat_samples.every_steps (None: on purpose)'
     elif name in TYPED and 'type' not in value:
         yield f'`{name}` names no `type`, so there is nothing its keys {list(value)} could belong to'
 

@@ -1,19 +1,56 @@
 """What is refused before anything slow: what does not go together, is missing, or cannot fit."""
 
+import copy
+from dataclasses import replace
+from functools import partial
+
 import torch
+from transformers import PreTrainedConfig
 
 from ..config.wire import Job
 from ..errors import ModelError
 from ..models import float8_checks
 from ..models.build import run_dtype
 from ..models.config_checks import check_attention, length_warning
+from ..models.lora_effects import check_skipped
+from ..models.lora_values import check_lora
+from ..models.method_values import check_optimizer, check_quantization
 from ..models.recompute import check_count
 from ..parallel import compatibility, sequence_check
 from ..parallel.world import World
 from ..parallel.zero import require_deepspeed
 from ..planning import refusal
-from ..planning.frame import model_config
+from ..planning.frame import adapted, frame, model_config
+from . import effects, hooks
+from .runner_keys import check_runner
 from .zero_config import zero_config
+
+# Starts of an adapter that are computed from the weights of the base, by the beginning of their names.
+_OF_WEIGHTS = ('pissa', 'olora', 'loftq', 'eva', 'corda', 'lora_ga', 'mica')
+
+
+def values(job: Job) -> None:
+    """Refuse values of the optimizer, the adapter and the quantisation that are out of range.
+
+    Raises:
+        ConfigError: There are some.
+    """
+    check_optimizer(job.optimizer)
+    check_lora(job.lora)
+    check_quantization(job.quantization)
+
+
+def options(job: Job, world: World) -> None:
+    """Refuse options that ask for what the run would never do, and note others that have no effect.
+
+    Raises:
+        ConfigError: There are some.
+    """
+    check_runner(job.runner, handled=('load_from',))
+    hooks.given_hooks(job.runner.get('custom_hooks'))
+    effects.check(job)
+    for note in effects.notes(job, world.size):
+        print(f'note: {note}')
 
 
 def strategy(job: Job, world: World, device: torch.device) -> None:
@@ -40,7 +77,8 @@ def model(job: Job) -> None:
     """Refuse what the model cannot do, as far as its config.json tells; warn of rows that it is not made for.
 
     Raises:
-        XtuneError: It has fewer layers than shall recompute, or cannot attend as section `llm` says.
+        XtuneError: It has fewer layers than shall recompute, cannot attend as section `llm` says, or the section
+            `lora` does not fit it.
     """
     try:
         config = model_config(job)
@@ -53,6 +91,30 @@ def model(job: Job) -> None:
     warning = length_warning(config, job.values.max_length)
     if warning:
         print(f'warning: {warning}')
+    if job.lora is not None:
+        _adapter(job, config)
+
+
+def _adapter(job: Job, config: PreTrainedConfig) -> None:
+    """Put the adapter on the model without its weights, for what is refused then.
+
+    Raises:
+        ModelError: The section `lora` does not fit the model.
+    """
+    plain = copy.deepcopy(config)
+    if getattr(plain, 'quantization_config', None) is not None:
+        del plain.quantization_config  # names of modules are the same without
+    # Some starts need the values of the weights; peft refuses their names in this case too.
+    start = job.lora.keywords.get('init_lora_weights')
+    of_weights = isinstance(start, str) and start.startswith(_OF_WEIGHTS)
+    lora = partial(job.lora, init_lora_weights=True) if of_weights else job.lora
+    plain_job = replace(job, quantization=None, lora=lora)
+    try:
+        model = frame(plain_job, plain, torch.float32, counted=False)
+    except ModelError:  # it may be code that only runs with weights; names are compared once it is loaded
+        return
+    check_skipped(job.quantization, model)
+    adapted(model, plain_job)
 
 
 def memory(job: Job, world: World, device: torch.device) -> None:

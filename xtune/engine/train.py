@@ -26,7 +26,7 @@ from ..parallel.together import rank
 from ..parallel.watch import Watch
 from ..parallel.world import ALONE, World
 from ..parallel.zero import ZeroEngine
-from . import checks, files, hooks, saving, summary, trial_save
+from . import checks, effects, files, hooks, saving, summary, trial_save
 from .access import Access
 from .fast import compiles, fast_task, layers_to_choose, padding
 from .fitting import activations
@@ -36,6 +36,7 @@ from .placing import build_spread
 from .probing import Prober, ids_of
 from .runner import TuneRunner
 from .state import TrainedState
+from .trackers import hyper_parameters, visualizer
 from .work_dir import checkpoint_to_resume, put_aside, writable
 from .zero_config import zero_config
 
@@ -54,8 +55,9 @@ def train(config: Path, options: dict[str, Any], resume: str | bool = False, wor
     """
     job = wire(load(config, options, check_types=True), config.stem)
     device = best_device(world.local_rank)
+    checks.values(job)
+    checks.options(job, world)
     checks.strategy(job, world, device)
-    hooks.given_hooks(job.runner.get('custom_hooks'))
     with writable(job.work_dir, world.is_main) as work_dir:
         meeting = Meeting(world) if world.size > 1 else None
         start = checkpoint_to_resume(work_dir, resume, meeting, world.restarts > 0)
@@ -92,6 +94,8 @@ def _fine_tune(
         )
     team = sequence_check.team_of(llm, dtype, device, job.strategy, job.values.max_length)
     summary.show(summary.schedule_lines(job, data, world))
+    for note in effects.notes_on_steps(job, len(data.steps), 0 if job.data.streaming else data.steps.steps_per_epoch):
+        print(f'note: {note}')
 
     if world.is_main:
         files.sweep(work_dir)
@@ -133,7 +137,6 @@ def build_runner(
             state, lambda folder, own: write_adapter(folder, own, info, data.tokenizer), job.work_dir
         )
     extra = dict(job.runner)
-    backends = [dict(type='TensorboardVisBackend')] if job.log.tensorboard and rank() == 0 else []
     arguments = dict(
         model=task,
         work_dir=str(job.work_dir),
@@ -151,9 +154,10 @@ def build_runner(
         resume=str(start) if start else False,
         launcher='none',
         log_level='WARNING',
-        visualizer=dict(type='Visualizer', vis_backends=backends),
-        randomness=dict(seed=job.values.seed),
         prober=prober,
+        visualizer=visualizer(extra.pop('visualizer', None), job.log.tensorboard and rank() == 0),
+        randomness=dict(seed=job.values.seed, **extra.pop('randomness', {})),
+        cfg=hyper_parameters(text),
         run_meta=dict(
             plan=data.steps.identity(),
             sequences_per_step=data.steps.per_step,

@@ -1,5 +1,6 @@
 """Load the base model, quantised or not, and put the adapter on it."""
 
+import copy
 from typing import Any
 
 import torch
@@ -15,6 +16,8 @@ from .float8 import refuse_trained, to_float8_base
 from .float8_checks import float8_of
 from .folder import check_model_folder
 from .legacy.hub import legacy_folder
+from .lora_checks import check_names
+from .lora_effects import check_adapted
 from .offload import Offload
 from .quiet import quiet
 from .recompute import recompute, recompute_activations
@@ -175,8 +178,11 @@ def _add_adapter(model: PreTrainedModel, job: Job) -> PeftModel:
                 raise ValueError(
                     f'{type(config).__name__} puts virtual tokens before the text, which the loss cannot place'
                 )
+            given = copy.deepcopy(config)  # the two below change it
+            check_names(given, model)
             spare_experts(model, config)
             model = get_peft_model(model, config)
+            check_adapted(given, model)
             refuse_trained(model)
             for parameter in model.parameters():  # peft leaves modules_to_save in the base's type
                 if parameter.requires_grad:

@@ -20,6 +20,7 @@ from ..models.float8_checks import float8_of
 from ..models.folder import check_model_folder
 from ..models.layers import layers_of
 from ..models.legacy.hub import legacy_folder
+from ..models.loader_keys import check_llm_keys, check_taken
 from ..models.quiet import quiet
 from .attention import counted_attention
 
@@ -32,9 +33,11 @@ def model_config(job: Job) -> PreTrainedConfig:
     """Return the config of the base model of `job`, with what the section `llm` changes in it.
 
     Raises:
+        ConfigError: A key of the section `llm` has no effect.
         ModelError: It cannot be found or read, or the section `llm` names a loader of its own.
     """
     name, given = job.values.base_model, job.load_llm.keywords
+    check_taken(job.load_llm.func, given)
     if getattr(job.load_llm.func, '__name__', '') != 'from_pretrained':
         raise ModelError(f'only llm.type={job.load_llm.func} knows what it builds, so there is nothing to plan from')
     check_model_folder(name, weights=False)
@@ -54,6 +57,7 @@ def model_config(job: Job) -> PreTrainedConfig:
     except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
         raise ModelError(f'config.json of the model `{name}` cannot be read: {reason(error)}') from error
     config = copy.deepcopy(config)
+    check_llm_keys(given, config)
     for key, value in given.items():
         if hasattr(config, key) and not callable(getattr(config, key)) and key not in ('dtype', 'attn_implementation'):
             setattr(config, key, value)
