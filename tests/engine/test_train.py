@@ -112,20 +112,29 @@ def test_killed_run_goes_on_bit_for_bit(method, make_config, xtune, tmp_path):
     code, out, err = xtune('train', killed, '--resume')
     assert code == 0, err
     assert 'iter_999.pth is damaged or cut off' in out and f'resuming from {newest}' in out
+    assert 'its process is gone' in out and not (tmp_path / 'killed' / 'running.json').exists()
     assert losses(tmp_path / 'killed') == losses(tmp_path / 'whole')
     one, two = (torch.load(tmp_path / n / 'iter_12.pth', weights_only=True) for n in ('whole', 'killed'))
     assert all(torch.equal(one['state_dict'][k], two['state_dict'][k]) for k in one['state_dict'])
 
 
-def test_interrupt_leaves_a_checkpoint(make_config, tmp_path):
-    process = start(make_config(**{'schedule.max_epochs': 500, 'checkpoint.every_epochs': None}))
-    wait_for(tmp_path / 'run' / 'metrics.jsonl', process)
+def test_second_run_is_refused_and_interrupt_leaves_a_checkpoint(make_config, xtune, tmp_path):
+    config = make_config(**{'schedule.max_epochs': 5000, 'checkpoint.every_epochs': None, 'checkpoint.keep': None})
+    process = start(config)
+    wait_for(tmp_path / 'run' / 'iter_2_hf', process)
+    for other in ((), ('--resume',)):
+        code, out, err = xtune('train', config, *other, '--cfg-options', 'optimizer.lr=1e-3')
+        assert code == 2 and not out and f'process {process.pid} on ' in err and '--work-dir' in err
+    # what is read of a run that goes on is not refused
+    code, _, err = xtune('convert', 'pth_to_hf', config, tmp_path / 'run' / 'iter_2.pth', tmp_path / 'hf')
+    assert code == 0 and (tmp_path / 'run' / 'iter_2.pth').exists() and not list(tmp_path.rglob('earlier_*')), err
     process.send_signal(signal.SIGINT)
     out, _ = process.communicate(timeout=60)
     assert process.returncode == 130, out
     assert 'interrupted after step' in out and '--resume' in out
     last = tmp_path / 'run' / (tmp_path / 'run' / 'last_checkpoint').read_text().strip()
     assert torch.load(last, weights_only=True)['meta']['iter'] == max(losses(tmp_path / 'run'))
+    assert not (tmp_path / 'run' / 'running.json').exists()
 
 
 def test_resume_refuses_other_data_and_another_adapter(make_config, xtune, tmp_path):

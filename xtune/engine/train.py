@@ -30,6 +30,7 @@ from . import checks, files, hooks, saving, summary
 from .access import Access
 from .fast import compiles, fast_task, layers_to_choose, padding
 from .fitting import activations
+from .lock import claimed
 from .metrics import MetricsFile
 from .optimizer import StepOptimizer, ZeroOptimizer, build_optimizer, schedulers
 from .placing import build_spread
@@ -55,8 +56,8 @@ def train(config: Path, options: dict[str, Any], resume: str | bool = False, wor
     device = best_device(world.local_rank)
     checks.strategy(job, world, device)
     hooks.given_hooks(job.runner.get('custom_hooks'))
-    with writable(job.work_dir, world.is_main) as work_dir:
-        meeting = Meeting(world) if world.size > 1 else None
+    meeting = Meeting(world) if world.size > 1 else None
+    with writable(job.work_dir, world.is_main) as work_dir, claimed(work_dir, config, meeting):
         start = checkpoint_to_resume(work_dir, resume, meeting, world.restarts > 0)
         checks.model(job)
         checks.memory(job, world, device)
