@@ -150,14 +150,15 @@ def test_ctrl_c_leaves_a_checkpoint(faults, train, goes_on):
 @pytest.mark.slow
 def test_a_second_run_in_the_same_folder_is_refused_in_every_process(faults, train, start):
     folder, make, _ = faults
-    config = make('twice', pause=0.5)
+    config = make('twice', pause=8.0)
     run = train(config)
     run.until(lambda: (folder / 'twice' / 'iter_2.pth').exists())
     other = start([sys.executable, '-m', 'xtune', 'train', config], folder, 'refused', NPROC_PER_NODE='2')
     assert other.exit() == 2
     assert other.output.count('belongs to a run that is not over') == 1 and 'Traceback' not in other.output
     assert f'process {run.ranks()[0]} on ' in other.output and not list((folder / 'twice').glob('earlier_*'))
-    assert run.exit() == 0, run.output
+    run.process.send_signal(signal.SIGINT)
+    assert run.exit() == 130, run.output
     assert not (folder / 'twice' / 'running.json').exists()
 
 

@@ -92,7 +92,7 @@ def _value_problems(path: str, value: Any, declared: Any, hints: dict) -> Iterat
         yield f'`{path}` must be {spell(wanted)}, got {_show(value)}'
         return
     limits = declared.metadata
-    if limits.get('filled') and not value.strip():
+    if limits.get('filled') and value is not None and not value.strip():
         yield f'`{path}` is empty: {limits["doc"]}'
     if not isinstance(value, (int, float)) or isinstance(value, bool):
         return

@@ -7,6 +7,8 @@ from mmengine.runner import FlexibleRunner
 
 from ..data.stream import Cursor
 from ..errors import CheckpointError
+from . import files
+from .resume_checks import check_built
 from .saving import Saving
 
 
@@ -15,7 +17,8 @@ class TuneRunner(FlexibleRunner):
 
     Args:
         run_meta: What each checkpoint says about its run: `plan` (a hash of data order and batch settings),
-            `sequences_per_step` (on all devices), `config` (text), `export` (see models/export.py).
+            `sequences_per_step` (on all devices), `config` (text), `export` (see models/export.py), `base_mark` (see
+            models/base_mark.py).
     """
 
     def __init__(self, *args: Any, run_meta: dict[str, Any], **kwargs: Any) -> None:
@@ -49,6 +52,9 @@ class TuneRunner(FlexibleRunner):
         Raises:
             CheckpointError: It is damaged or unsafe, or its data, batches or model are not those of this run.
         """
+        path, state = Path(filename), self.strategy.state
+        checkpoint = files.load(path, verified=True)
+        check_built(path, checkpoint['meta'], set(checkpoint['state_dict']), self.run_meta, state.names())
         checkpoint = self.strategy.resume(filename)
         meta = checkpoint['meta']
         now, then = self.run_meta['sequences_per_step'], meta.get('sequences_per_step')

@@ -34,7 +34,9 @@ from .lock import claimed
 from .metrics import MetricsFile
 from .optimizer import StepOptimizer, ZeroOptimizer, build_optimizer, schedulers
 from .placing import build_spread
+from .resume_checks import mark_of
 from .runner import TuneRunner
+from .second_stage import FirstStage, weights_to_begin_with
 from .state import TrainedState
 from .work_dir import checkpoint_to_resume, put_aside, writable
 from .zero_config import zero_config
@@ -59,6 +61,8 @@ def train(config: Path, options: dict[str, Any], resume: str | bool = False, wor
     meeting = Meeting(world) if world.size > 1 else None
     with writable(job.work_dir, world.is_main) as work_dir, claimed(work_dir, config, meeting):
         start = checkpoint_to_resume(work_dir, resume, meeting, world.restarts > 0)
+        text = flatten(config, options)
+        stage = weights_to_begin_with(job, text, start)
         checks.model(job)
         checks.memory(job, world, device)
         share = Share.of_device(
@@ -68,9 +72,8 @@ def train(config: Path, options: dict[str, Any], resume: str | bool = False, wor
         summary.show(summary.data_lines(job, data))
         if meeting:
             meeting.wait_for_all('data are ready')
-        text = flatten(config, options)
         with meeting.group(device, job.strategy.timeout) if meeting else nullcontext():
-            return _fine_tune(job, data, device, meeting, work_dir, text, start, world)
+            return _fine_tune(job, data, device, meeting, work_dir, text, start, stage, world)
 
 
 def _fine_tune(
@@ -81,6 +84,7 @@ def _fine_tune(
     work_dir: Path,
     text: str,
     start: Path | None,
+    stage: FirstStage | None,
     world: World,
 ) -> int:
     """Load the model and train it; a function of its own, so that neither outlives the process group."""
@@ -100,6 +104,8 @@ def _fine_tune(
     with naming_shortage('training'):
         task = fast_task(job, llm, dtype, device, team, world)
         runner = build_runner(job, data, task, device, text, start, world)
+        if stage is not None:
+            summary.show(iter([('weights', stage.load_into(runner.strategy.state, runner.run_meta))]))
         layers = layers_to_choose(llm)
         summary.show(iter([('memory', activations(job, task, layers, world.size, lambda: widest(data)))]))
         _train(runner, job, world)
@@ -151,6 +157,7 @@ def build_runner(
             sequences_per_step=data.steps.per_step,
             config=text,
             export=info.to_dict(),
+            base_mark=mark_of(job),
         ),
     )
     return TuneRunner(**{**arguments, **extra})
