@@ -209,10 +209,8 @@ def test_resuming_a_finished_run_changes_nothing(make_config, xtune, tmp_path):
     assert [n for n in names if n.endswith('.pth')] == sorted(p.name for p in (tmp_path / 'run').glob('*.pth'))
 
 
-@pytest.mark.parametrize('steps', [1, 2, 3])
-@pytest.mark.parametrize('warmup', [0.0, 0.5, 1.0])
-def test_learning_rate_at_the_edges(steps, warmup):
-    """Warm-up ends at the peak, cosine at zero, and short runs have both."""
+def learning_rates(steps, **schedule):
+    """Return the learning rate of each step, and the one after the last, for a peak of 1."""
     from mmengine.optim import build_optim_wrapper  # noqa: F401  registers the schedulers
     from mmengine.registry import PARAM_SCHEDULERS
 
@@ -222,7 +220,7 @@ def test_learning_rate_at_the_edges(steps, warmup):
     wrapper = StepOptimizer(torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0), None)
     parts = [
         PARAM_SCHEDULERS.build(part, default_args=dict(optimizer=wrapper))
-        for part in schedulers(Schedule(warmup_ratio=warmup), steps)
+        for part in schedulers(Schedule(**schedule), steps)
     ]
     rates = []
     for _ in range(steps):
@@ -230,7 +228,23 @@ def test_learning_rate_at_the_edges(steps, warmup):
         wrapper.step()
         for part in parts:
             part.step()
+    return rates, wrapper.get_lr()['lr'][0]
+
+
+@pytest.mark.parametrize('kind', ['cosine', 'linear'])
+@pytest.mark.parametrize('steps', [1, 2, 3])
+@pytest.mark.parametrize('warmup', [0.0, 0.5, 1.0])
+def test_learning_rate_at_the_edges(steps, warmup, kind):
+    """Warm-up ends at the peak, cosine and linear at zero, and short runs have both."""
+    rates, _ = learning_rates(steps, warmup_ratio=warmup, lr_schedule=kind)
     assert max(rates) == pytest.approx(1.0) and all(0 < rate <= 1 for rate in rates)
+
+
+@pytest.mark.parametrize('least', [0.0, 0.1])
+def test_linear_warms_up_and_falls_on_a_line(least):
+    rates, after = learning_rates(20, warmup_ratio=0.2, lr_schedule='linear', min_lr_ratio=least)
+    expected = [0.2, 0.4, 0.6, 0.8] + [1 - (1 - least) * step / 16 for step in range(16)]
+    assert rates == pytest.approx(expected) and after == pytest.approx(least, abs=1e-12)
 
 
 def test_second_run_puts_the_first_aside(make_config, xtune, tmp_path):

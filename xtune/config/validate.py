@@ -43,6 +43,11 @@ def _section_problems(name: str, value: Any) -> Iterator[str]:
         if not isinstance(value, (list, tuple)) or not all(isinstance(v, str) for v in value):
             yield f'`custom_imports` is a list of module names, got {value!r}'
         return
+    if name == 'runner' and isinstance(value, dict) and value.get('load_from') is not None:
+        yield (
+            '`runner.load_from` would have no effect; to begin with the weights of an earlier run, set '
+            f'load_from={value["load_from"]!r} beside `runner`'
+        )
     if section.keys is Source:
         yield from _source_problems(name, value)
     elif not isinstance(value, dict):

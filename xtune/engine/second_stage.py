@@ -9,7 +9,7 @@ from peft.utils import load_peft_weights
 
 from ..config.wire import Job
 from ..errors import CheckpointError, ModelError
-from ..models.base_mark import base_mark, local_folder
+from ..models.base_mark import base_mark
 from ..models.folder import check_adapter_folder
 from ..models.legacy.recognise import read_json
 from ..models.quiet import quiet
@@ -93,9 +93,9 @@ def _refuse(origin: Path, then: Function, now: Function, where: bool) -> None:
         return
     if changes_base(then.adapter):
         raise CheckpointError(
-            f'load_from={origin} began with init_lora_weights={then.adapter["init_lora_weights"]!r}, which takes a part '
-            'out of the weights of the base, and a new run would take out another part. Convert and merge it (xtune '
-            'convert pth_to_hf, merge), and name the merged folder as base_model'
+            f'load_from={origin} began with init_lora_weights={then.adapter["init_lora_weights"]!r}, which takes a '
+            'part out of the weights of the base, and a new run would take out another part. Convert and merge it '
+            '(xtune convert pth_to_hf, merge), and name the merged folder as base_model'
         )
     found = [*adapter_differences(then.adapter, now.adapter, where), *other_base(then, now)]
     if found:
@@ -103,7 +103,8 @@ def _refuse(origin: Path, then: Function, now: Function, where: bool) -> None:
             f'load_from={origin} does not fit this model: with other settings the same weights compute something '
             'else:\n' + ''.join(f'  - {line}\n' for line in found) + 'Set these as they were then.'
         )
-    if then.base != now.base and not (then.mark and now.mark) and Path(then.base).name != Path(now.base).name:
+    comparable = not then.base or (then.mark and now.mark)
+    if not comparable and then.base != now.base and Path(then.base).name != Path(now.base).name:
         raise CheckpointError(
             f'load_from={origin} was trained on {then.base}, which is not on this machine; base_model is {now.base}. '
             'Set base_model to the model it was trained on. If it is the same one, give its folder that name'
@@ -134,7 +135,7 @@ def _adapter_folder(origin: Path) -> FirstStage:
     except (ModelError, OSError, ValueError, RuntimeError) as error:
         raise CheckpointError(f'load_from={origin} cannot be read: {error}') from error
     base = str(adapter.get('base_model_name_or_path') or '')
-    mark = base_mark(base, adapter.get('revision')) if local_folder(base) else ''
+    mark = base_mark(base, adapter.get('revision')) if base else ''
     return FirstStage(origin, state, Function(base, adapter, mark=mark), _template(origin), f' (adapter on {base})')
 
 

@@ -1,5 +1,6 @@
 """A training run from a config to its checkpoints: the order of things, each built in its own module."""
 
+import shlex
 import time
 from contextlib import nullcontext
 from pathlib import Path
@@ -210,5 +211,6 @@ def _farewell(runner: TuneRunner, job: Job, world: World) -> int:
         else:
             if loop.stop_training:
                 print(f'a hook ended the run after step {loop.steps_done} of {loop.max_iters}')
-            print(f'done. Next: xtune convert pth_to_hf {job.work_dir / f"{job.name}.py"} {last} ./hf')
+            files_named = shlex.join([str(job.work_dir / f'{job.name}.py'), str(last)])
+            print(f'done. Next: xtune convert pth_to_hf {files_named} ./hf')
     return 130 if interrupted else 0

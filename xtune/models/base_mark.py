@@ -59,14 +59,17 @@ def _samples(weights: WeightFiles, chosen: set[str]) -> dict[str, bytes]:
     for path in weights.files:
         if path.suffix != '.safetensors':
             content = torch.load(path, map_location='cpu', weights_only=True, mmap=True)
-            found |= {name: _bytes(content[name]) for name in chosen & set(content)}
+            found |= {name: _bytes(_first_row(content[name])) for name in chosen & set(content)}
             continue
         with safe_open(path, 'pt') as file:
             for name in chosen & set(file.keys()):
-                part = file.get_slice(name)
-                # A slice of the first row alone is read, not the tensor.
+                part = file.get_slice(name)  # of which the first row alone is read
                 found[name] = _bytes(part[:1] if len(part.get_shape()) > 1 else part[:])
     return found
+
+
+def _first_row(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor[:1] if tensor.dim() > 1 else tensor
 
 
 def _bytes(tensor: torch.Tensor) -> bytes:
