@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -247,11 +248,14 @@ def test_linear_warms_up_and_falls_on_a_line(least):
     assert rates == pytest.approx(expected) and after == pytest.approx(least, abs=1e-12)
 
 
-def test_second_run_puts_the_first_aside(make_config, xtune, tmp_path):
-    xtune('train', make_config())
-    code, out, _ = xtune('train', make_config())
+def test_second_run_puts_the_first_aside_and_names_a_command_that_runs(make_config, xtune, tmp_path):
+    config = make_config(name='my run')
+    xtune('train', config)
+    code, out, _ = xtune('train', config)
     assert code == 0 and 'earlier run' in out
-    assert list((tmp_path / 'run').glob('earlier_*/epoch_2.pth'))
+    assert list((tmp_path / 'my run').glob('earlier_*/epoch_2.pth'))
+    command = shlex.split(out.rpartition('Next: xtune ')[2])
+    assert len(command) == 5 and xtune(*command[:-1], tmp_path / 'hf')[0] == 0
 
 
 def test_runs_that_end_in_one_second_lose_nothing(tmp_path, monkeypatch):

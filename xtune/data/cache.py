@@ -8,16 +8,8 @@ from ..errors import ConfigError
 
 
 def cache_root() -> Path:
-    """Return $XTUNE_CACHE, else ~/.cache/xtune.
-
-    Raises:
-        ConfigError: This user has no home folder, as in some containers.
-    """
-    given = os.environ.get('XTUNE_CACHE')
-    try:
-        return Path(given or Path.home() / '.cache' / 'xtune')
-    except RuntimeError as error:
-        raise ConfigError(f'{error}; set HOME, or name a folder for caches in XTUNE_CACHE') from error
+    """Return $XTUNE_CACHE, else ~/.cache/xtune."""
+    return Path(os.environ.get('XTUNE_CACHE') or Path.home() / '.cache' / 'xtune')
 
 
 def cache_folder(name: str) -> Path:
