@@ -7,7 +7,8 @@ from safetensors.torch import load_file, save_file
 from transformers import LlamaConfig
 
 from xtune.config.stored import stored_sections
-from xtune.engine.function import Function, differences, plain
+from xtune.engine.differences import differences
+from xtune.engine.function import Function, plain
 from xtune.models.base_mark import base_mark
 
 
@@ -62,6 +63,14 @@ def test_settings_of_the_architecture():
     assert found(function(text='llm = dict()'), function(model=linear, text=text))[0] == 'llm.rope_parameters.factor'
     assert found(function(), function(model={'hidden_act': 'gelu'})) == ['hidden_act in config.json of base_model']
     assert not found(function(), function(model={'attention_dropout': 0.1, 'eos_token_id': 7, 'use_cache': False}))
+
+
+def test_options_of_a_model_that_is_not_built_yet():
+    then, text = function(), "llm = dict(rope_parameters=dict(rope_type='linear', factor=8.0), head_dim=128)"
+    now = Function('base', then.adapter, {}, stored_sections(text, ('llm', 'quantization')))
+    assert found(then, now) == ['llm.rope_parameters.factor', 'llm.rope_parameters.rope_type']
+    same = "llm = dict(rope_parameters=dict(rope_type='default', rope_theta=10000.0), attn_implementation='eager')"
+    assert not found(then, Function('base', then.adapter, {}, stored_sections(same, ('llm', 'quantization'))))
 
 
 FOUR_BITS = """

@@ -42,6 +42,8 @@ def claimed(work_dir: Path, config: Path, meeting: Meeting | None = None) -> Ite
             refusal = str(error)
     if meeting is not None:
         refusal = meeting.said_by_main('work_dir', refusal)
+        if refusal:
+            meeting.part()
     if refusal:
         raise ConfigError(refusal)
     try:

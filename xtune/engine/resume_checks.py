@@ -8,22 +8,17 @@ from pathlib import Path
 
 from ..config.stored import stored_sections
 from ..config.wire import Job
-from ..errors import CheckpointError, ModelError
+from ..errors import CheckpointError
 from ..models.base_mark import base_mark
-from ..planning.frame import model_config
 from . import files
-from .function import SECTIONS, Function, differences, plain
+from .differences import differences
+from .function import SECTIONS, Function, plain
 
 
 def function_of(job: Job, text: str) -> Function:
     """Return what a run computes, as far as its config tells; `text` is its flat config."""
-    try:
-        model = plain(model_config(job))
-        model.pop('dtype', None)  # that of the files, which some config.json do not tell
-    except ModelError:  # whether it can be loaded is found out then
-        model = {}
     adapter = None if job.lora is None else plain(job.lora())
-    return Function(job.values.base_model, adapter, model, stored_sections(text, SECTIONS), mark_of(job))
+    return Function(job.values.base_model, adapter, {}, stored_sections(text, SECTIONS), mark_of(job))
 
 
 def mark_of(job: Job) -> str:

@@ -15,7 +15,8 @@ from ..models.legacy.recognise import read_json
 from ..models.quiet import quiet
 from ..models.weights import refuse_non_finite
 from . import files
-from .function import Function, adapter_differences, changes_base, model_differences
+from .differences import adapter_differences, changes_base, model_differences
+from .function import Function
 from .resume_checks import check_resume, function_of, other_base, refuse_other_kind
 from .state import TrainedState
 
