@@ -42,19 +42,21 @@ def first(kept, make_config, xtune, tmp_path):
     return first
 
 
-def test_an_adapter_is_trained_on_and_exported(first, make_config, xtune, tmp_path):
+def test_an_adapter_is_trained_on_and_exported(first, make_config, xtune, tiny_model, tmp_path):
     before = first()
     pth, folder = tmp_path / 'first' / 'iter_2.pth', tmp_path / 'first' / 'iter_2_hf'
+    moved = shutil.copytree(tiny_model, tmp_path / 'moved')
     plain = shutil.copytree(folder, tmp_path / 'plain')  # as peft leaves it
     for path in [*plain.glob('token*'), *plain.glob('*.jinja')]:
         path.unlink()
-    for name, origin in (('pth', pth), ('hf', folder), ('peft', plain)):
+    for name, origin, base in (('pth', pth, tiny_model), ('hf', folder, tiny_model), ('peft', plain, moved)):
         # Another seed: a new adapter would be another one. How an adapter began does not matter any more.
-        config = make_config('lora', name, load_from=str(origin), seed=7, **STILL)
+        config = make_config('lora', name, load_from=str(origin), base_model=str(base), seed=7, **STILL)
         code, out, err = xtune('train', config)
         assert code == 0, err
         assert f'loaded from {origin}' in out and 'start anew' in out and 'warning' not in out
         assert (name == 'pth') == ('(step 2 of run first)' in out)
+        assert (name == 'peft') == (f'is {moved} now, with the same weights' in out)
         after = files.load(tmp_path / name / 'iter_1.pth')
         assert after['meta']['iter'] == 1 and not differing(before['state_dict'], after['state_dict'])
         assert {state['step'].item() for state in after['optimizer'].values()} == {1.0}
@@ -131,6 +133,14 @@ def test_a_base_that_was_moved_and_other_options_are_taken_with_a_note(first, ma
     }
     code, out, err = xtune('train', make_config('lora', 'first', **options), '--resume')
     assert code == 0 and f'is {moved} now, with the same weights' in out, err
+    folder = tmp_path / 'first' / 'iter_2_hf'
+    # The base it was trained on is gone: its name decides.
+    values = json.loads((folder / 'adapter_config.json').read_text())
+    for name, wanted in (('/gone/moved', 0), ('/gone/other', 2)):
+        (folder / 'adapter_config.json').write_text(json.dumps(values | dict(base_model_name_or_path=name)))
+        options = {'base_model': str(moved), 'load_from': str(folder), **STILL}
+        code, out, err = xtune('train', make_config('lora', 'gone', **options))
+        assert code == wanted and ('cannot be compared' in out if wanted == 0 else f'{name}, which is not on' in err)
 
 
 def test_a_warning_if_template_or_positions_are_others_in_the_second_stage(first, make_config, xtune, tmp_path):

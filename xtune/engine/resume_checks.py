@@ -105,5 +105,10 @@ def moved_note(then: Function, now: Function) -> str:
     """Return a note about a base that has another name now; empty if it has not."""
     if then.base == now.base:
         return ''
-    same = 'with the same weights' if then.mark and now.mark else 'whose weights cannot be compared with those it had'
+    if now.adapter is None:
+        same = 'of which the checkpoint replaces all weights'
+    else:
+        same = (
+            'with the same weights' if then.mark and now.mark else 'whose weights cannot be compared with those it had'
+        )
     return f'note: base_model was {then.base} and is {now.base} now, {same}'

@@ -17,7 +17,7 @@ from ..models.weights import refuse_non_finite
 from . import files
 from .differences import adapter_differences, changes_base, model_differences
 from .function import Function
-from .resume_checks import check_resume, function_of, other_base, refuse_other_kind
+from .resume_checks import check_resume, function_of, moved_note, other_base, refuse_other_kind
 from .state import TrainedState
 
 
@@ -80,6 +80,9 @@ def weights_to_begin_with(job: Job, text: str, start: Path | None) -> FirstStage
         )
     now = function_of(job, text)
     _refuse(origin, stage.function, now, where=False)
+    note = moved_note(stage.function, now)
+    if note and stage.function.base:
+        print(note)
     return stage
 
 
