@@ -43,6 +43,11 @@ def _section_problems(name: str, value: Any) -> Iterator[str]:
         if not isinstance(value, (list, tuple)) or not all(isinstance(v, str) for v in value):
             yield f'`custom_imports` is a list of module names, got {value!r}'
         return
+    if name == 'runner' and isinstance(value, dict) and value.get('load_from') is not None:
+        yield (
+            '`runner.load_from` would have no effect; to begin with the weights of an earlier run, set '
+            f'load_from={value["load_from"]!r} beside `runner`'
+        )
     if section.keys is Source:
         yield from _source_problems(name, value)
     elif not isinstance(value, dict):
@@ -94,7 +99,7 @@ def _value_problems(path: str, value: Any, declared: Any, hints: dict) -> Iterat
         yield f'`{path}` must be {spell(wanted)}, got {_show(value)}'
         return
     limits = declared.metadata
-    if limits.get('filled') and not value.strip():
+    if limits.get('filled') and value is not None and not value.strip():
         yield f'`{path}` is empty: {limits["doc"]}'
     if not isinstance(value, (int, float)) or isinstance(value, bool):
         return

@@ -7,7 +7,9 @@ from mmengine.runner import FlexibleRunner
 
 from ..data.stream import Cursor
 from ..errors import CheckpointError
+from . import files
 from .probing import Prober
+from .resume_checks import check_built
 from .saving import Saving
 
 
@@ -16,7 +18,8 @@ class TuneRunner(FlexibleRunner):
 
     Args:
         run_meta: What each checkpoint says about its run: `plan` (a hash of data order and batch settings),
-            `sequences_per_step` (on all devices), `config` (text), `export` (see models/export.py).
+            `sequences_per_step` (on all devices), `config` (text), `export` (see models/export.py), `base_mark` (see
+            models/base_mark.py).
         prober: Computes what each checkpoint keeps of the model's logits.
     """
 
@@ -52,6 +55,9 @@ class TuneRunner(FlexibleRunner):
         Raises:
             CheckpointError: It is damaged or unsafe, or its data, batches or model are not those of this run.
         """
+        path, state = Path(filename), self.strategy.state
+        checkpoint = files.load(path, verified=True)
+        check_built(path, checkpoint['meta'], set(checkpoint['state_dict']), self.run_meta, state.names())
         checkpoint = self.strategy.resume(filename)
         meta = checkpoint['meta']
         now, then = self.run_meta['sequences_per_step'], meta.get('sequences_per_step')

@@ -62,6 +62,10 @@ class TrainedState:
                 found[number] = {k: v.to('cpu', copy=copy) if torch.is_tensor(v) else v for k, v in states.items()}
         return found
 
+    def names(self) -> set[str]:
+        """Return the names of the tensors that `get` returns."""
+        return set(self._own())
+
     def set(self, state: dict[str, torch.Tensor], origin: Path) -> None:
         """Load tensors that `get` returned.
 

@@ -1,5 +1,6 @@
 """A training run from a config to its checkpoints: the order of things, each built in its own module."""
 
+import shlex
 import time
 from contextlib import nullcontext
 from pathlib import Path
@@ -30,11 +31,14 @@ from . import checks, effects, files, hooks, saving, summary, trial_save
 from .access import Access
 from .fast import compiles, fast_task, layers_to_choose, padding
 from .fitting import activations
+from .lock import claimed
 from .metrics import MetricsFile
 from .optimizer import StepOptimizer, ZeroOptimizer, build_optimizer, schedulers
 from .placing import build_spread
 from .probing import Prober, ids_of
+from .resume_checks import mark_of
 from .runner import TuneRunner
+from .second_stage import FirstStage, weights_to_begin_with
 from .state import TrainedState
 from .trackers import hyper_parameters, visualizer
 from .work_dir import checkpoint_to_resume, put_aside, writable
@@ -58,9 +62,11 @@ def train(config: Path, options: dict[str, Any], resume: str | bool = False, wor
     checks.values(job)
     checks.options(job, world)
     checks.strategy(job, world, device)
-    with writable(job.work_dir, world.is_main) as work_dir:
-        meeting = Meeting(world) if world.size > 1 else None
+    meeting = Meeting(world) if world.size > 1 else None
+    with writable(job.work_dir, world.is_main) as work_dir, claimed(work_dir, config, meeting):
         start = checkpoint_to_resume(work_dir, resume, meeting, world.restarts > 0)
+        text = flatten(config, options)
+        stage = weights_to_begin_with(job, text, start)
         checks.model(job)
         checks.memory(job, world, device)
         share = Share.of_device(
@@ -70,10 +76,9 @@ def train(config: Path, options: dict[str, Any], resume: str | bool = False, wor
         summary.show(summary.data_lines(job, data))
         if meeting:
             meeting.wait_for_all('data are ready')
-        text = flatten(config, options)
         group = meeting.group(device, job.strategy.timeout) if meeting else nullcontext()
         with group, memory_freed_after(device):
-            return _fine_tune(job, data, device, meeting, work_dir, text, start, world)
+            return _fine_tune(job, data, device, meeting, work_dir, text, start, stage, world)
 
 
 def _fine_tune(
@@ -84,6 +89,7 @@ def _fine_tune(
     work_dir: Path,
     text: str,
     start: Path | None,
+    stage: FirstStage | None,
     world: World,
 ) -> int:
     """Load the model and train it; a function of its own, so that neither outlives the process group."""
@@ -105,6 +111,8 @@ def _fine_tune(
     with naming_shortage('training'):
         task = fast_task(job, llm, dtype, device, team, world)
         runner = build_runner(job, data, task, device, text, start, world)
+        if stage is not None:
+            summary.show(iter([('weights', stage.load_into(runner.strategy.state, runner.run_meta))]))
         layers = layers_to_choose(llm)
         summary.show(iter([('memory', activations(job, task, layers, world.size, lambda: widest(data)))]))
         _train(runner, job, world)
@@ -163,6 +171,7 @@ def build_runner(
             sequences_per_step=data.steps.per_step,
             config=text,
             export=info.to_dict(),
+            base_mark=mark_of(job),
         ),
     )
     return TuneRunner(**{**arguments, **extra})
@@ -217,5 +226,6 @@ def _farewell(runner: TuneRunner, job: Job, world: World) -> int:
         else:
             if loop.stop_training:
                 print(f'a hook ended the run after step {loop.steps_done} of {loop.max_iters}')
-            print(f'done. Next: xtune convert pth_to_hf {job.work_dir / f"{job.name}.py"} {last} ./hf')
+            files_named = shlex.join([str(job.work_dir / f'{job.name}.py'), str(last)])
+            print(f'done. Next: xtune convert pth_to_hf {files_named} ./hf')
     return 130 if interrupted else 0
