@@ -13,6 +13,7 @@ from ..engine import files
 from ..errors import CheckpointError
 from ..models.export import ExportInfo, write_adapter, write_extras
 from ..models.quiet import quiet
+from ..models.residual_init import ordinary_lora
 from .target import new_folder
 
 
@@ -36,7 +37,8 @@ def pth_to_hf(config: Path, checkpoint: Path, target: Path, max_shard_size: str 
             )
         tokenizer = load_tokenizer(job)
         if info.adapter_config is not None:
-            write_adapter(folder, content['state_dict'], info, tokenizer)
+            state, info = ordinary_lora(content['state_dict'], content.get('initial_adapter'), info)
+            write_adapter(folder, state, info, tokenizer)
         else:
             write_model(folder, content['state_dict'], info, max_shard_size)
             write_extras(folder, info, tokenizer)

@@ -18,6 +18,7 @@ from ..data.widest import widest
 from ..models.device import best_device
 from ..models.export import ExportInfo, export_info, stored_dtype, write_adapter
 from ..models.finetune import SupervisedFineTuning
+from ..models.residual_init import initial_of, ordinary_lora
 from ..models.shortage import naming_shortage
 from ..parallel import sequence_check
 from ..parallel.lost import naming_lost_contact
@@ -32,7 +33,7 @@ from .fast import compiles, fast_task, layers_to_choose, padding
 from .fitting import activations
 from .metrics import MetricsFile
 from .optimizer import StepOptimizer, ZeroOptimizer, build_optimizer, schedulers
-from .placing import build_spread
+from .placing import build_spread, resumed_initial
 from .runner import TuneRunner
 from .state import TrainedState
 from .work_dir import checkpoint_to_resume, put_aside, writable
@@ -86,7 +87,11 @@ def _fine_tune(
     set_random_seed(job.values.seed)  # adapters are initialised at random
     with naming_shortage('loading the model'):
         llm, dtype = build_spread(
-            job, device, meeting, lambda whole, dtype: summary.show(summary.model_lines(job, whole, dtype, device))
+            job,
+            device,
+            meeting,
+            lambda whole, dtype: summary.show(summary.model_lines(job, whole, dtype, device)),
+            resumed_initial(job, start),
         )
     team = sequence_check.team_of(llm, dtype, device, job.strategy, job.values.max_length)
     summary.show(summary.schedule_lines(job, data, world))
@@ -159,8 +164,9 @@ def _hooks(job: Job, data: TrainingData, metrics: MetricsFile, state: TrainedSta
     def export(path: Path) -> None:
         trained = state.get()
         if rank() == 0:
+            adapter = ordinary_lora(trained, initial_of(state.llm).get('initial_adapter'), info)
             with saving.folder_aside(path.with_name(f'{path.stem}_hf')) as folder:
-                write_adapter(folder, trained, info, data.tokenizer)
+                write_adapter(folder, *adapter, data.tokenizer)
 
     adapter = job.lora is not None and job.checkpoint.export_adapter
     made = [
