@@ -60,6 +60,7 @@ def train(config: Path, options: dict[str, Any], resume: str | bool = False, wor
         meeting = Meeting(world) if world.size > 1 else None
         start = checkpoint_to_resume(work_dir, resume, meeting, world.restarts > 0)
         checks.model(job)
+        checks.base(job, world, device)
         checks.memory(job, world, device)
         share = Share.of_device(
             world.rank, world.size, job.strategy.sequence_parallel_size, padding(job, compiles(job, device, world))

@@ -18,8 +18,8 @@ _IMPOSSIBLE = {
     'corda': 'it needs a pass over data before the adapter is made (preprocess_corda of peft), which xtune does not do',
     'eva': 'it needs a pass over data once the adapter is made (initialize_lora_eva_weights of peft), which xtune does '
     'not do; without it the start is an ordinary one',
-    'lora_ga': 'it needs gradients of the base before the adapter is made (preprocess_loraga of peft), which xtune does '
-    'not compute; without them the start is an ordinary one',
+    'lora_ga': 'it needs gradients of the base before the adapter is made (preprocess_loraga of peft), which xtune '
+    'does not compute; without them the start is an ordinary one',
 }
 
 

@@ -140,6 +140,8 @@ def _check_trainable(model: PreTrainedModel, job: Job, flash: bool) -> None:
             'transformers lets packed samples of gpt-oss attend to each other: set pack=False in the config'
         )
     quantizer = getattr(model, 'hf_quantizer', None)
+    if quantizer is not None and job.lora is None and not getattr(quantizer.quantization_config, 'dequantize', False):
+        raise ModelError('a quantised base cannot be trained itself: set lora, or take a base that is not quantised')
     if quantizer is not None and not quantizer.is_trainable:
         method = getattr(quantizer.quantization_config, 'quant_method', 'this quantisation')
         raise ModelError(

@@ -10,6 +10,7 @@ from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
     BitsAndBytesConfig,
+    PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
@@ -21,6 +22,7 @@ from .device import require_bitsandbytes
 from .folder import check_adapter_folder, check_model_folder
 from .legacy.hub import legacy_folder
 from .quiet import quiet
+from .stored_checks import refuse_more_bits
 from .unpacking import keep_what_does_not_fit
 from .whole import FAILURES, checked
 
@@ -51,6 +53,7 @@ def load_for_inference(
         check_adapter_folder(adapter)
     arguments = {}
     if bits:
+        _refuse_stored(model, bits)
         require_bitsandbytes(f'--bits {bits}')
         if bits == 8:
             dtype = torch.bfloat16  # int8 kernels take no float32
@@ -73,6 +76,11 @@ def load_for_inference(
         raise ModelError(f'{what} cannot be loaded: {reason(error)}') from error
     keep_what_does_not_fit(llm)
     return llm.eval()
+
+
+def _refuse_stored(model: str, bits: int) -> None:
+    if legacy_folder(model, weights=False) is None:
+        refuse_more_bits(model, _config(model), bits)
 
 
 def _load(model: str, variant: str | None, **arguments: Any) -> PreTrainedModel:
@@ -119,9 +127,13 @@ def stored_dtype(model: str, variant: str | None = None) -> torch.dtype:
         from .legacy.load import legacy_dtype
 
         return legacy_dtype(folder, variant)
+    dtype = getattr(_config(model), 'dtype', None)
+    return dtype if isinstance(dtype, torch.dtype) else torch.float32
+
+
+def _config(model: str) -> PreTrainedConfig:
     try:
         with quiet():
-            dtype = getattr(AutoConfig.from_pretrained(model, trust_remote_code=False), 'dtype', None)
+            return AutoConfig.from_pretrained(model, trust_remote_code=False)
     except (OSError, ValueError, StrictDataclassError) as error:
         raise ModelError(f'the model {model} cannot be loaded: {str(error).splitlines()[0]}') from error
-    return dtype if isinstance(dtype, torch.dtype) else torch.float32
