@@ -1,5 +1,6 @@
 """Load a model for talking or merging: a folder or hub name, with an adapter, in 4 or 8 bits."""
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from transformers import (
 )
 
 from ..errors import ModelError
-from .adapter import with_adapter
+from .adapter import other_base, with_adapter
 from .config_file import reason, tokenizer_error
 from .device import require_bitsandbytes
 from .folder import check_adapter_folder, check_model_folder
@@ -51,6 +52,7 @@ def load_for_inference(
     check_model_folder(model, own_code=False)
     if adapter:
         check_adapter_folder(adapter)
+        _warn_of_another_base(adapter, model)
     arguments = {}
     if bits:
         _refuse_stored(model, bits)
@@ -76,6 +78,16 @@ def load_for_inference(
         raise ModelError(f'{what} cannot be loaded: {reason(error)}') from error
     keep_what_does_not_fit(llm)
     return llm.eval()
+
+
+def _warn_of_another_base(adapter: str, model: str) -> None:
+    trained_on = other_base(adapter, model)
+    if trained_on is not None:
+        print(
+            f'warning: the adapter {adapter} was trained on {trained_on}; if {model} is another model, it answers '
+            'otherwise than in training',
+            file=sys.stderr,
+        )
 
 
 def _refuse_stored(model: str, bits: int) -> None:
