@@ -117,6 +117,6 @@ def _not_converted(model: PeftModel, path: str) -> list[str]:
 def _old_experts(folder: str, names: list[str], why: str) -> ModelError:
     return ModelError(
         f'the adapter {folder} was made with transformers before 5, where each expert had layers of its own; now the '
-        f'experts of a layer are one tensor, to which {listed(names, 2)} cannot be fitted ({why.rstrip(".")}): merge the '
-        'adapter with transformers 4, and use the merged model'
+        f'experts of a layer are one tensor, to which {listed(names, 2)} cannot be fitted ({why.rstrip(".")}): merge '
+        'the adapter with transformers 4, and use the merged model'
     )
