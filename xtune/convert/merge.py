@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from transformers import GenerationConfig, PreTrainedTokenizerBase
 
 from ..errors import ModelError
+from ..models import tied
 from ..models.folder import check_adapter_folder, check_model_folder
 from ..models.inference import load_for_inference, load_tokenizer_of, stored_dtype
 from ..models.legacy.hub import legacy_folder
@@ -77,6 +78,7 @@ def merge(
         _refuse_unmergeable(llm)
         before = probe_logits(llm, tokenizer)
         llm = llm.merge_and_unload()
+        tied.separate_config(llm)
         report = compare(before, probe_logits(llm, tokenizer))
         report |= dict(base=base, adapter=adapter, dtype=str(kind).removeprefix('torch.'), prompts=PROMPTS)
         if not report['mean_kl'] <= MAX_KL:
@@ -106,8 +108,6 @@ def merge(
 
 
 def _refuse_unmergeable(llm: torch.nn.Module) -> None:
-    from peft.tuners.tuners_utils import BaseTunerLayer
-
     if not hasattr(llm, 'merge_and_unload'):
         raise ModelError('this kind of adapter has no weights to merge; use it with --adapter')
     inner = llm.get_base_model()
@@ -118,12 +118,11 @@ def _refuse_unmergeable(llm: torch.nn.Module) -> None:
             'the base that it was made from, or use the adapter as it is: xtune chat BASE '
             '--adapter ADAPTER'
         )
-    embeddings = inner.get_input_embeddings(), inner.get_output_embeddings()
-    changed = [isinstance(module, BaseTunerLayer) for module in embeddings]
-    if getattr(inner.config, 'tie_word_embeddings', False) and any(changed):
+    changed = tied.unmergeable(llm)
+    if changed:
         raise ModelError(
-            'the base uses one matrix for input and output embeddings, and this adapter changes it for one '
-            'of them only; merging would change both. Use it with --adapter.'
+            'the base uses one matrix for input and output embeddings, and this adapter changes it for '
+            f'{" and ".join(changed)} apart; merging would change both. Use it with --adapter.'
         )
 
 

@@ -21,6 +21,7 @@ from ..errors import CheckpointError
 from ..models.export import ExportInfo, vocabulary_hash, write_adapter, write_extras
 from ..models.probe import Probe
 from ..models.quiet import quiet
+from ..models.residual_init import ordinary_lora
 from . import tensor_names, verify
 from .stored_config import differences, stored_job
 from .target import new_folder
@@ -64,6 +65,7 @@ def pth_to_hf(
         probe = Probe.from_dict(content['probe']) if content.get('probe') else None
         state = content['state_dict']
         if info.adapter_config is not None:
+            state, info = ordinary_lora(state, content.get('initial_adapter'), info)
             write_adapter(folder, state, info, tokenizer, probe)
         else:
             write_model(folder, state, info, max_shard_size)

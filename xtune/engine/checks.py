@@ -9,13 +9,16 @@ from transformers import PreTrainedConfig
 
 from ..config.wire import Job
 from ..errors import ModelError
-from ..models import float8_checks
+from ..models import float8_checks, tied
+from ..models.adapter_checks import check_start
 from ..models.build import run_dtype
-from ..models.config_checks import check_attention, length_warning
+from ..models.config_checks import check_attention, length_warning, stored_settings
 from ..models.lora_effects import check_skipped
 from ..models.lora_values import check_lora
 from ..models.method_values import check_optimizer, check_quantization
 from ..models.recompute import check_count
+from ..models.residual_init import changes_base
+from ..models.stored_checks import check_stored, is_unpacked, row_of_stored
 from ..parallel import compatibility, sequence_check
 from ..parallel.world import World
 from ..parallel.zero import require_deepspeed
@@ -62,6 +65,7 @@ def strategy(job: Job, world: World, device: torch.device) -> None:
     name = job.strategy.name
     compatibility.check(compatibility.method_of_run(job), name, world.size)
     float8_checks.check(job, device)
+    check_start(job)
     sequence_check.check_devices(job.strategy.sequence_parallel_size, world.size)
     if world.size > 1 and name.startswith('zero'):
         require_deepspeed()
@@ -115,6 +119,42 @@ def _adapter(job: Job, config: PreTrainedConfig) -> None:
         return
     check_skipped(job.quantization, model)
     adapted(model, plain_job)
+
+
+def base(job: Job, world: World, device: torch.device) -> None:
+    """Refuse, or warn of, what does not go with how the base is stored and what of it is shared.
+
+    Raises:
+        XtuneError: It does not go.
+    """
+    try:
+        config = model_config(job)
+    except ModelError:
+        return
+    settings = stored_settings(config)
+    check_stored(job, config, device)
+    if settings is not None and not is_unpacked(settings):
+        compatibility.check(row_of_stored(settings), job.strategy.name, world.size)
+    if not _looks_at_weights(job, config):
+        return
+    try:
+        model = frame(job, config, torch.bfloat16)
+    except ModelError:
+        return
+    said = tied.warning(adapted(model, job))
+    if said:
+        print(f'warning: {said}')
+
+
+def _looks_at_weights(job: Job, config: PreTrainedConfig) -> bool:
+    """Tell whether the adapter may not fit the weights: it starts as a part of them, or may change shared ones."""
+    if job.lora is None:
+        return False
+    lora, texts = job.lora.keywords, (config, config.get_text_config())
+    shared = any(getattr(text, 'tie_word_embeddings', False) for text in texts)
+    beside = any(lora.get(name) for name in ('modules_to_save', 'trainable_token_indices'))
+    named = beside or lora.get('target_modules') != 'all-linear'
+    return changes_base(lora.get('init_lora_weights')) or (shared and named)
 
 
 def memory(job: Job, world: World, device: torch.device) -> None:

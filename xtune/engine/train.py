@@ -17,7 +17,7 @@ from ..data.build import TrainingData, build_data
 from ..data.steps import Share, step_loader
 from ..data.widest import widest
 from ..models.device import best_device, memory_freed_after
-from ..models.export import ExportInfo, export_info, stored_dtype, write_adapter
+from ..models.export import export_info, stored_dtype
 from ..models.finetune import SupervisedFineTuning
 from ..models.shortage import naming_shortage
 from ..parallel import sequence_check
@@ -27,14 +27,15 @@ from ..parallel.together import rank
 from ..parallel.watch import Watch
 from ..parallel.world import ALONE, World
 from ..parallel.zero import ZeroEngine
-from . import checks, effects, files, hooks, saving, summary, trial_save
+from . import checks, effects, files, hooks, summary, trial_save
 from .access import Access
+from .adapter_export import AdapterExport
 from .fast import compiles, fast_task, layers_to_choose, padding
 from .fitting import activations
 from .lock import claimed
 from .metrics import MetricsFile
 from .optimizer import StepOptimizer, ZeroOptimizer, build_optimizer, schedulers
-from .placing import build_spread
+from .placing import build_spread, resumed_initial
 from .probing import Prober, ids_of
 from .resume_checks import mark_of
 from .runner import TuneRunner
@@ -68,6 +69,7 @@ def train(config: Path, options: dict[str, Any], resume: str | bool = False, wor
         text = flatten(config, options)
         stage = weights_to_begin_with(job, text, start)
         checks.model(job)
+        checks.base(job, world, device)
         checks.memory(job, world, device)
         share = Share.of_device(
             world.rank, world.size, job.strategy.sequence_parallel_size, padding(job, compiles(job, device, world))
@@ -96,7 +98,11 @@ def _fine_tune(
     set_random_seed(job.values.seed)  # adapters are initialised at random
     with naming_shortage('loading the model'):
         llm, dtype = build_spread(
-            job, device, meeting, lambda whole, dtype: summary.show(summary.model_lines(job, whole, dtype, device))
+            job,
+            device,
+            meeting,
+            lambda whole, dtype: summary.show(summary.model_lines(job, whole, dtype, device)),
+            resumed_initial(job, start),
         )
     team = sequence_check.team_of(llm, dtype, device, job.strategy, job.values.max_length)
     summary.show(summary.schedule_lines(job, data, world))
@@ -140,10 +146,9 @@ def build_runner(
     optimizer, access = _spread(job, task, device, world)
     state, prober = TrainedState(task.llm, access), Prober(task, ids_of(data))
     metrics = MetricsFile(job.work_dir / 'metrics.jsonl')
+    export = AdapterExport(state, info, data.tokenizer, prober)
     if state.is_adapter:
-        trial_save.check_adapter(
-            state, lambda folder, own: write_adapter(folder, own, info, data.tokenizer), job.work_dir
-        )
+        trial_save.check_adapter(state, export.write, job.work_dir)
     extra = dict(job.runner)
     arguments = dict(
         model=task,
@@ -156,7 +161,7 @@ def build_runner(
         strategy=dict(type='xtune.Replicated', state=state),
         default_hooks=dict(timer=None, sampler_seed=None, logger=None, checkpoint=None),
         custom_hooks=[
-            *_hooks(job, data, metrics, state, info, prober),
+            *_hooks(job, data, metrics, export),
             *hooks.given_hooks(extra.pop('custom_hooks', None)),
         ],
         resume=str(start) if start else False,
@@ -177,15 +182,7 @@ def build_runner(
     return TuneRunner(**{**arguments, **extra})
 
 
-def _hooks(
-    job: Job, data: TrainingData, metrics: MetricsFile, state: TrainedState, info: ExportInfo, prober: Prober
-) -> list:
-    def export(path: Path) -> None:
-        trained = state.get()
-        if rank() == 0:
-            with saving.folder_aside(path.with_name(f'{path.stem}_hf')) as folder:
-                write_adapter(folder, trained, info, data.tokenizer, prober.last)
-
+def _hooks(job: Job, data: TrainingData, metrics: MetricsFile, export: AdapterExport) -> list:
     adapter = job.lora is not None and job.checkpoint.export_adapter
     made = [
         hooks.ProgressHook(metrics, job.log.every_steps),

@@ -54,12 +54,20 @@ def made_for(config: PreTrainedConfig) -> int | None:
     return max(limit, *(_scaled(values, limit) for values in kinds))
 
 
+def stored_settings(config: PreTrainedConfig) -> dict[str, Any] | None:
+    """Return the settings that the weights of a model were quantised with, from its config; None: they are not."""
+    for part in (config, config.get_text_config()):  # models of text and images may say so of the text alone
+        stored = getattr(part, 'quantization_config', None)
+        if stored:
+            return dict(stored) if isinstance(stored, dict) else stored.to_dict()
+    return None
+
+
 def stored_form(config: PreTrainedConfig) -> str | None:
     """Return in which form the weights of a model are stored, from the config as it was loaded; None: not quantised."""
-    stored = getattr(config, 'quantization_config', None)
-    if stored is None:
+    values = stored_settings(config)
+    if values is None:
         return None
-    values = stored if isinstance(stored, dict) else stored.to_dict()
     method = values.get('quant_method')
     bits = 4 if values.get('load_in_4bit') else 8 if values.get('load_in_8bit') else values.get('bits')
     return f'stored in {getattr(method, "value", method)}' + (f' ({bits} bits)' if bits else '')

@@ -1,5 +1,6 @@
 """Load a model for talking or merging: a folder or hub name, with an adapter, in 4 or 8 bits."""
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,17 +11,19 @@ from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
     BitsAndBytesConfig,
+    PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
 
 from ..errors import ModelError
-from .adapter import with_adapter
+from .adapter import other_base, with_adapter
 from .config_file import reason, tokenizer_error
 from .device import require_bitsandbytes
 from .folder import check_adapter_folder, check_model_folder
 from .legacy.hub import legacy_folder
 from .quiet import quiet
+from .stored_checks import refuse_more_bits
 from .unpacking import keep_what_does_not_fit
 from .whole import FAILURES, checked
 
@@ -51,8 +54,10 @@ def load_for_inference(
     check_model_folder(model, own_code=False)
     if adapter:
         check_adapter_folder(adapter)
+        _warn_of_another_base(adapter, model)
     arguments = {}
     if bits:
+        _refuse_stored(model, bits)
         require_bitsandbytes(f'--bits {bits}')
         if bits == 8:
             dtype = torch.bfloat16  # int8 kernels take no float32
@@ -77,6 +82,21 @@ def load_for_inference(
         raise ModelError(f'{what} cannot be loaded: {reason(error)}') from error
     keep_what_does_not_fit(llm)
     return llm.eval()
+
+
+def _warn_of_another_base(adapter: str, model: str) -> None:
+    trained_on = other_base(adapter, model)
+    if trained_on is not None:
+        print(
+            f'warning: the adapter {adapter} was trained on {trained_on}; if {model} is another model, it answers '
+            'otherwise than in training',
+            file=sys.stderr,
+        )
+
+
+def _refuse_stored(model: str, bits: int) -> None:
+    if legacy_folder(model, weights=False) is None:
+        refuse_more_bits(model, _config(model), bits)
 
 
 def _load(model: str, variant: str | None, **arguments: Any) -> PreTrainedModel:
@@ -123,9 +143,13 @@ def stored_dtype(model: str, variant: str | None = None) -> torch.dtype:
         from .legacy.load import legacy_dtype
 
         return legacy_dtype(folder, variant)
+    dtype = getattr(_config(model), 'dtype', None)
+    return dtype if isinstance(dtype, torch.dtype) else torch.float32
+
+
+def _config(model: str) -> PreTrainedConfig:
     try:
         with quiet():
-            dtype = getattr(AutoConfig.from_pretrained(model, trust_remote_code=False), 'dtype', None)
+            return AutoConfig.from_pretrained(model, trust_remote_code=False)
     except (OSError, ValueError, StrictDataclassError) as error:
         raise ModelError(f'the model {model} cannot be loaded: {str(error).splitlines()[0]}') from error
-    return dtype if isinstance(dtype, torch.dtype) else torch.float32
