@@ -1,54 +1,12 @@
-"""What `small_models` replaces by name, and the classes that need more."""
+"""What classes need beside small sizes to be built by `small_models`, and which are left out."""
 
 from typing import Any
 
-# Small value -> names of the config fields that get it.
-_NAMES = {
-    32: """
-        hidden_size n_embd d_model n_embed embedding_size dim word_embed_proj_dim input_embedding_size
-        output_embedding_size attention_hidden_size lru_width embedding_dim moe_intermediate_size
-        shared_expert_intermediate_size shared_intermediate_size shared_experts_intermediate_size
-        expert_ffn_hidden_size moe_shared_expert_intermediate_size
-    """,
-    2: """
-        num_hidden_layers n_layer n_layers num_layers decoder_layers num_blocks encoder_layers
-        num_encoder_layers num_decoder_layers num_key_value_heads num_kv_heads swa_num_key_value_heads
-        num_global_key_value_heads num_experts_per_tok num_experts_per_token moe_topk moe_k linear_num_key_heads
-        linear_num_heads
-    """,
-    4: """
-        num_attention_heads n_head n_heads num_heads decoder_attention_heads encoder_attention_heads
-        num_encoder_attention_heads num_decoder_attention_heads attention_heads swa_num_attention_heads
-        num_experts n_routed_experts num_local_experts moe_num_experts zero_expert_num linear_num_value_heads
-        mamba_n_heads mamba_num_heads n_mamba_heads time_step_rank mamba_dt_rank
-    """,
-    8: """
-        head_dim kv_channels attention_head_size dim_head d_head swa_head_dim global_head_dim qk_rope_head_dim
-        qk_nope_head_dim v_head_dim index_head_dim kv_lora_rank q_lora_rank o_lora_rank index_n_heads
-        mamba_d_state ssm_state_size state_size linear_key_head_dim linear_value_head_dim rotary_dim
-    """,
-    64: """
-        intermediate_size ffn_dim n_inner decoder_ffn_dim encoder_ffn_dim dff dim_ff d_inner ffn_hidden_size
-        dense_intermediate_size intermediate_size_mlp emb_dim feed_forward_size max_position_embeddings
-        n_positions n_ctx max_seq_len max_target_positions context_length
-    """,
-    1: """
-        n_group topk_group num_expert_group n_shared_experts num_shared_experts
-    """,
-    16: """
-        qk_head_dim linear_head_dim mamba_d_head mamba_head_dim mamba_headdim mamba_chunk_size chunk_size
-        block_size
-    """,
-}
-SIZES: dict[str, int] = {name: value for value, names in _NAMES.items() for name in names.split()}
 # Of an image encoder.
 VISION: dict[str, int] = {
     **dict(hidden_size=32, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2),
     **dict(image_size=32, patch_size=8),
 }
-# Lists with an entry for each layer.
-PER_LAYER = ('layer_types', 'mlp_layer_types', 'layers_block_type', 'indexer_types')
-
 # Class -> what it needs besides.
 ODD: dict[str, dict[str, Any]] = {
     'BambaForCausalLM': {'attn_layer_indices': [1], 'mamba_n_heads': 4},

@@ -13,6 +13,7 @@ from ..parallel.world import World
 from ..parallel.zero import require_deepspeed
 from ..planning import refusal
 from ..planning.frame import model_config
+from . import packing_check
 from .zero_config import zero_config
 
 
@@ -36,11 +37,12 @@ def strategy(job: Job, world: World, device: torch.device) -> None:
         )
 
 
-def model(job: Job) -> None:
+def model(job: Job, device: torch.device) -> None:
     """Refuse what the model cannot do, as far as its config.json tells; warn of rows that it is not made for.
 
     Raises:
-        XtuneError: It has fewer layers than shall recompute, or cannot attend as section `llm` says.
+        XtuneError: It has fewer layers than shall recompute, cannot attend as section `llm` says, or does not keep
+            packed samples apart.
     """
     try:
         config = model_config(job)
@@ -50,6 +52,9 @@ def model(job: Job) -> None:
     if isinstance(count, int) and known is not None:
         check_count(count, known)
     check_attention(config, job.load_llm.keywords.get('attn_implementation'))
+    refused = packing_check.early_refusal(job, config, device)
+    if refused:
+        raise ModelError(refused)
     warning = length_warning(config, job.values.max_length)
     if warning:
         print(f'warning: {warning}')

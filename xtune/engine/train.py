@@ -26,7 +26,7 @@ from ..parallel.together import rank
 from ..parallel.watch import Watch
 from ..parallel.world import ALONE, World
 from ..parallel.zero import ZeroEngine
-from . import checks, files, hooks, saving, summary
+from . import checks, files, hooks, packing_check, saving, summary
 from .access import Access
 from .fast import compiles, fast_task, layers_to_choose, padding
 from .fitting import activations
@@ -58,7 +58,7 @@ def train(config: Path, options: dict[str, Any], resume: str | bool = False, wor
     with writable(job.work_dir, world.is_main) as work_dir:
         meeting = Meeting(world) if world.size > 1 else None
         start = checkpoint_to_resume(work_dir, resume, meeting, world.restarts > 0)
-        checks.model(job)
+        checks.model(job, device)
         checks.memory(job, world, device)
         share = Share.of_device(
             world.rank, world.size, job.strategy.sequence_parallel_size, padding(job, compiles(job, device, world))
@@ -98,6 +98,7 @@ def _fine_tune(
         write_text(work_dir / f'{job.name}.py', text)
     with naming_shortage('training'):
         task = fast_task(job, llm, dtype, device, team, world)
+        packing_check.keep_apart(job, task, world)
         runner = build_runner(job, data, task, device, text, start, world)
         layers = layers_to_choose(llm)
         summary.show(iter([('memory', activations(job, task, layers, world.size, lambda: widest(data)))]))
