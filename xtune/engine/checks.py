@@ -24,7 +24,7 @@ from ..parallel.world import World
 from ..parallel.zero import require_deepspeed
 from ..planning import refusal
 from ..planning.frame import adapted, frame, model_config
-from . import effects, hooks
+from . import effects, hooks, packing_check
 from .runner_keys import check_runner
 from .zero_config import zero_config
 
@@ -77,12 +77,12 @@ def strategy(job: Job, world: World, device: torch.device) -> None:
         )
 
 
-def model(job: Job) -> None:
+def model(job: Job, device: torch.device) -> None:
     """Refuse what the model cannot do, as far as its config.json tells; warn of rows that it is not made for.
 
     Raises:
-        XtuneError: It has fewer layers than shall recompute, cannot attend as section `llm` says, or the section
-            `lora` does not fit it.
+        XtuneError: It has fewer layers than shall recompute, cannot attend as section `llm` says, does not keep packed
+            samples apart, or the section `lora` does not fit it.
     """
     try:
         config = model_config(job)
@@ -92,6 +92,9 @@ def model(job: Job) -> None:
     if isinstance(count, int) and known is not None:
         check_count(count, known)
     check_attention(config, job.load_llm.keywords.get('attn_implementation'))
+    refused = packing_check.early_refusal(job, config, device)
+    if refused:
+        raise ModelError(refused)
     warning = length_warning(config, job.values.max_length)
     if warning:
         print(f'warning: {warning}')

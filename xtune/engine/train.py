@@ -27,7 +27,7 @@ from ..parallel.together import rank
 from ..parallel.watch import Watch
 from ..parallel.world import ALONE, World
 from ..parallel.zero import ZeroEngine
-from . import checks, effects, files, hooks, summary, trial_save
+from . import checks, effects, files, hooks, packing_check, summary, trial_save
 from .access import Access
 from .adapter_export import AdapterExport
 from .fast import compiles, fast_task, layers_to_choose, padding
@@ -68,7 +68,7 @@ def train(config: Path, options: dict[str, Any], resume: str | bool = False, wor
         start = checkpoint_to_resume(work_dir, resume, meeting, world.restarts > 0)
         text = flatten(config, options)
         stage = weights_to_begin_with(job, text, start)
-        checks.model(job)
+        checks.model(job, device)
         checks.base(job, world, device)
         checks.memory(job, world, device)
         share = Share.of_device(
@@ -116,6 +116,7 @@ def _fine_tune(
         write_text(work_dir / f'{job.name}.py', text)
     with naming_shortage('training'):
         task = fast_task(job, llm, dtype, device, team, world)
+        packing_check.keep_apart(job, task, world)
         runner = build_runner(job, data, task, device, text, start, world)
         if stage is not None:
             summary.show(iter([('weights', stage.load_into(runner.strategy.state, runner.run_meta))]))

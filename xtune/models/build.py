@@ -79,7 +79,7 @@ def load_base(job: Job, device: torch.device, dtype: torch.dtype) -> PreTrainedM
             'flash attention keeps packed samples apart only in batches of one sequence: set schedule.batch_size=1 '
             "(and accumulate more), or llm.attn_implementation='sdpa'"
         )
-    _check_trainable(model, job, flash)
+    _check_trainable(model)
     if float8 is not None:
         to_float8_base(model, float8)
     return model
@@ -137,11 +137,7 @@ def _four_bit_types(job: Job, dtype: torch.dtype) -> dict[str, torch.dtype]:
     return {name: value for name, value in types.items() if name not in job.quantization.keywords}
 
 
-def _check_trainable(model: PreTrainedModel, job: Job, flash: bool) -> None:
-    if model.config.model_type == 'gpt_oss' and job.values.pack and not flash:
-        raise ModelError(
-            'transformers lets packed samples of gpt-oss attend to each other: set pack=False in the config'
-        )
+def _check_trainable(model: PreTrainedModel) -> None:
     quantizer = getattr(model, 'hf_quantizer', None)
     if quantizer is not None and job.lora is None and not getattr(quantizer.quantization_config, 'dequantize', False):
         raise ModelError('a quantised base cannot be trained itself: set lora, or take a base that is not quantised')

@@ -18,8 +18,9 @@ from transformers import PreTrainedModel
 
 from ..config.wire import Job
 from ..data.batches import MicroBatch
-from ..engine.fast import fast_task, is_packed
+from ..engine.fast import fast_task
 from ..engine.optimizer import StepOptimizer, build_optimizer
+from ..engine.packing_check import is_packed
 from ..models.compiling import replaced
 from ..models.finetune import SupervisedFineTuning
 from ..models.quiet import quiet
