@@ -14,6 +14,7 @@ from ..models.legacy.hub import legacy_folder
 from ..models.legacy.load import file_dtype
 from ..models.legacy.save import open_for_original, write_original
 from ..models.quiet import quiet
+from .processor_files import copy_processor_files
 from .split import parse_size
 from .target import new_folder
 
@@ -86,6 +87,7 @@ def merge(
             with quiet():
                 llm.save_pretrained(folder, max_shard_size=max_shard_size)
             tokenizer.save_pretrained(folder)
+            copy_processor_files(base, folder)
         (folder / 'merge_report.json').write_text(
             json.dumps(report, indent=2, ensure_ascii=False) + '\n', encoding='utf-8'
         )

@@ -13,6 +13,8 @@ from ..engine import files
 from ..errors import CheckpointError
 from ..models.export import ExportInfo, write_adapter, write_extras
 from ..models.quiet import quiet
+from .empty import empty_model
+from .processor_files import copy_processor_files
 from .target import new_folder
 
 
@@ -40,19 +42,19 @@ def pth_to_hf(config: Path, checkpoint: Path, target: Path, max_shard_size: str 
         else:
             write_model(folder, content['state_dict'], info, max_shard_size)
             write_extras(folder, info, tokenizer)
+            copy_processor_files(info.base_model, folder)
     return target
 
 
 def write_model(folder: Path, state: dict[str, torch.Tensor], info: ExportInfo, max_shard_size: str) -> None:
     """Write config.json and the weights as safetensors."""
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoConfig
 
     with tempfile.TemporaryDirectory() as place:
         (Path(place) / 'config.json').write_text(info.model_config, encoding='utf-8')
         config = AutoConfig.from_pretrained(place, trust_remote_code=False)
     dtype = getattr(torch, json.loads(info.model_config)['dtype'])
-    with torch.device('meta'):
-        model = AutoModelForCausalLM.from_config(config, dtype=dtype, trust_remote_code=False)
+    model = empty_model(info.base_model, config, dtype)
     weights = {name: tensor.to(dtype) for name, tensor in state.items()}
     with quiet():
         model.save_pretrained(folder, state_dict=weights, max_shard_size=max_shard_size)

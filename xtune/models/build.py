@@ -14,8 +14,11 @@ from .experts import spare_experts
 from .float8 import refuse_trained, to_float8_base
 from .float8_checks import float8_of
 from .folder import check_model_folder
+from .language import freeze_other_parts, spare_other_parts
 from .legacy.hub import legacy_folder
+from .model_class import loader
 from .offload import Offload
+from .positions import give_each_axis_positions
 from .quiet import quiet
 from .recompute import recompute, recompute_activations
 from .shortage import CHANGES, brief
@@ -99,8 +102,11 @@ def finish(model: PreTrainedModel, job: Job) -> PreTrainedModel | PeftModel:
     Raises:
         ModelError: The adapter does not fit the model.
     """
+    give_each_axis_positions(model)
     if job.lora is not None:
         model = _add_adapter(model, job)
+    else:
+        freeze_other_parts(model)
     stay_trainable(model)  # before any trial calls it
     recomputed = job.values.checkpointing
     if recomputed not in ('none', 0):
@@ -157,7 +163,8 @@ def _load(job: Job, **arguments) -> PreTrainedModel:
         return job.load_llm(**arguments)
     folder = legacy_folder(name, revision=given.get('revision'))
     if folder is None:
-        return checked(name, *job.load_llm(output_loading_info=True, ignore_mismatched_sizes=True, **arguments))
+        load = loader(name, **given)
+        return checked(name, *load(output_loading_info=True, ignore_mismatched_sizes=True, **arguments))
     from .legacy.load import load_legacy, remarks
 
     for remark in remarks(folder, given.get('variant'), job.values.max_length, job.lora is None):
@@ -175,6 +182,7 @@ def _add_adapter(model: PreTrainedModel, job: Job) -> PeftModel:
                 raise ValueError(
                     f'{type(config).__name__} puts virtual tokens before the text, which the loss cannot place'
                 )
+            spare_other_parts(model, config)
             spare_experts(model, config)
             model = get_peft_model(model, config)
             refuse_trained(model)

@@ -64,6 +64,8 @@ def check_vocabulary(name: str, largest: int) -> None:
     """
     path = Path(name).expanduser()
     values = read_config(path) if path.is_dir() else {}
+    text = values.get('text_config')  # of a model that also takes images
+    values = text if isinstance(text, dict) and 'vocab_size' in text else values
     rows = values.get('padded_vocab_size', values.get('vocab_size'))
     if isinstance(rows, int):
         refuse_ids_beyond(name, largest, rows)

@@ -7,7 +7,6 @@ import torch
 from huggingface_hub.errors import StrictDataclassError
 from transformers import (
     AutoConfig,
-    AutoModelForCausalLM,
     AutoTokenizer,
     BitsAndBytesConfig,
     PreTrainedModel,
@@ -20,6 +19,7 @@ from .config_file import reason, tokenizer_error
 from .device import require_bitsandbytes
 from .folder import check_adapter_folder, check_model_folder
 from .legacy.hub import legacy_folder
+from .model_class import loader
 from .quiet import quiet
 from .unpacking import keep_what_does_not_fit
 from .whole import FAILURES, checked
@@ -81,9 +81,7 @@ def _load(model: str, variant: str | None, **arguments: Any) -> PreTrainedModel:
         from .legacy.load import load_legacy
 
         return load_legacy(folder, variant, **arguments)
-    how = dict(trust_remote_code=False, output_loading_info=True, ignore_mismatched_sizes=True)
-    loaded = AutoModelForCausalLM.from_pretrained(model, **how, **arguments)
-    return checked(model, *loaded)
+    return checked(model, *loader(model)(output_loading_info=True, ignore_mismatched_sizes=True, **arguments))
 
 
 def load_tokenizer_of(*folders: str | None, variant: str | None = None) -> PreTrainedTokenizerBase:
