@@ -7,6 +7,8 @@ from ..errors import ModelError
 from ..models import float8_checks
 from ..models.build import run_dtype
 from ..models.config_checks import check_attention, length_warning
+from ..models.legacy.hub import legacy_folder
+from ..models.model_class import auto_class
 from ..models.recompute import check_count
 from ..parallel import compatibility, sequence_check
 from ..parallel.world import World
@@ -40,12 +42,15 @@ def model(job: Job) -> None:
     """Refuse what the model cannot do, as far as its config.json tells; warn of rows that it is not made for.
 
     Raises:
-        XtuneError: It has fewer layers than shall recompute, or cannot attend as section `llm` says.
+        XtuneError: It has fewer layers than shall recompute, or cannot attend as section `llm` says, or
+            its type has no class that continues text.
     """
     try:
         config = model_config(job)
     except ModelError:  # whether it can be loaded is found out then
         return
+    if legacy_folder(job.values.base_model) is None:
+        auto_class(config, bool(job.load_llm.keywords.get('trust_remote_code')))
     count, known = job.values.checkpointing, getattr(config.get_text_config(), 'num_hidden_layers', None)
     if isinstance(count, int) and known is not None:
         check_count(count, known)
