@@ -5,12 +5,11 @@ several layouts, which other programs may then not find: of Gemma 3, `vision_tow
 `vision_tower.vision_model.embeddings`.
 """
 
-from pathlib import Path
-
 import torch
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from ..errors import ModelError
+from ..models.folder import local_folder
 from ..models.legacy.recognise import is_legacy
 from ..models.model_class import auto_class, model_class
 from ..models.quiet import quiet
@@ -36,17 +35,3 @@ def empty_model(base: str, config: PreTrainedConfig, dtype: torch.dtype) -> PreT
             pass
     with torch.device('meta'):
         return auto_class(config).from_config(config, dtype=dtype, trust_remote_code=False)
-
-
-def local_folder(name: str) -> Path | None:
-    """Return the folder of a model on this machine: `name` itself, or what the hub's cache has; None: there is none."""
-    path = Path(name).expanduser()
-    if path.is_dir():
-        return path
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
-
-    try:
-        return Path(snapshot_download(name, local_files_only=True))
-    except (LocalEntryNotFoundError, HFValidationError, OSError, ValueError):
-        return None

@@ -7,7 +7,7 @@ for anything else.
 import shutil
 from pathlib import Path
 
-from .empty import local_folder
+from ..models.folder import local_folder
 
 NAMES = ('preprocessor_config.json', 'processor_config.json', 'video_preprocessor_config.json')
 # Where older checkpoints keep the processor's chat template; that of the tokenizer goes into chat_template.jinja.

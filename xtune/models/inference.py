@@ -20,6 +20,7 @@ from .device import require_bitsandbytes
 from .folder import check_adapter_folder, check_model_folder
 from .legacy.hub import legacy_folder
 from .model_class import loader
+from .processor_template import with_processor_template
 from .quiet import quiet
 from .unpacking import keep_what_does_not_fit
 from .whole import FAILURES, checked
@@ -100,7 +101,7 @@ def load_tokenizer_of(*folders: str | None, variant: str | None = None) -> PreTr
             continue
         try:
             with quiet():
-                return AutoTokenizer.from_pretrained(name, trust_remote_code=False)
+                return with_processor_template(AutoTokenizer.from_pretrained(name, trust_remote_code=False), name)
         except Exception as error:  # the tokenizers library raises nothing narrower
             raise tokenizer_error(name, error) from error
     raise ModelError(f'there is no tokenizer in {" or ".join(str(f) for f in folders if f)}')
