@@ -17,6 +17,7 @@ from ..models.legacy.save import open_for_original, write_original
 from ..models.probe import Probe
 from ..models.quiet import quiet
 from . import verify
+from .processor_files import copy_processor_files
 from .split import parse_size
 from .target import new_folder
 
@@ -101,6 +102,7 @@ def merge(
             with quiet():
                 llm.save_pretrained(folder, max_shard_size=max_shard_size)
             tokenizer.save_pretrained(folder)
+            copy_processor_files(base, folder)
         (folder / 'merge_report.json').write_text(
             json.dumps(report, indent=2, ensure_ascii=False) + '\n', encoding='utf-8'
         )

@@ -23,6 +23,8 @@ from ..models.probe import Probe
 from ..models.quiet import quiet
 from ..models.residual_init import ordinary_lora
 from . import tensor_names, verify
+from .empty import empty_model
+from .processor_files import copy_processor_files
 from .stored_config import differences, stored_job
 from .target import new_folder
 
@@ -70,6 +72,7 @@ def pth_to_hf(
         else:
             write_model(folder, state, info, max_shard_size)
             write_extras(folder, info, tokenizer, probe)
+            copy_processor_files(info.base_model, folder)
             notes.append(tensor_names.compared(folder, info.base_model, job.load_llm.keywords.get('revision')))
         report = None
         if probe is None:
@@ -83,14 +86,13 @@ def pth_to_hf(
 
 def write_model(folder: Path, state: dict[str, torch.Tensor], info: ExportInfo, max_shard_size: str) -> None:
     """Write config.json and the weights as safetensors."""
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoConfig
 
     with tempfile.TemporaryDirectory() as place:
         (Path(place) / 'config.json').write_text(info.model_config, encoding='utf-8')
         config = AutoConfig.from_pretrained(place, trust_remote_code=False)
     dtype = getattr(torch, json.loads(info.model_config)['dtype'])
-    with torch.device('meta'):
-        model = AutoModelForCausalLM.from_config(config, dtype=dtype, trust_remote_code=False)
+    model = empty_model(info.base_model, config, dtype)
     weights = {name: tensor.to(stored_type(model, name, tensor, dtype)) for name, tensor in state.items()}
     with quiet():
         model.save_pretrained(folder, state_dict=weights, max_shard_size=max_shard_size)

@@ -15,6 +15,7 @@ from ..models.config_file import tokenizer_error
 from ..models.folder import check_model_folder, check_vocabulary
 from ..models.legacy.hub import legacy_folder
 from ..models.loader_keys import check_tokenizer_keys
+from ..models.processor_template import with_processor_template
 from ..models.quiet import quiet
 from ..templates.resolve import resolve
 from ..templates.system import system_text
@@ -76,7 +77,7 @@ def load_tokenizer(job: Job) -> PreTrainedTokenizerBase:
     check_model_folder(name, weights=False, own_code=bool(job.load_tokenizer.keywords.get('trust_remote_code')))
     try:
         with quiet():
-            tokenizer = _load_tokenizer(job, name)
+            tokenizer = with_processor_template(_load_tokenizer(job, name), name)
     except ModelError:
         raise
     except Exception as error:  # the tokenizers library raises nothing narrower

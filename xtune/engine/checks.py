@@ -13,9 +13,11 @@ from ..models import float8_checks, tied
 from ..models.adapter_checks import check_start
 from ..models.build import run_dtype
 from ..models.config_checks import check_attention, length_warning, stored_settings
+from ..models.legacy.hub import legacy_folder
 from ..models.lora_effects import check_skipped
 from ..models.lora_values import check_lora
 from ..models.method_values import check_optimizer, check_quantization
+from ..models.model_class import auto_class
 from ..models.recompute import check_count
 from ..models.residual_init import changes_base
 from ..models.stored_checks import check_stored, is_unpacked, row_of_stored
@@ -82,12 +84,14 @@ def model(job: Job, device: torch.device) -> None:
 
     Raises:
         XtuneError: It has fewer layers than shall recompute, cannot attend as section `llm` says, does not keep packed
-            samples apart, or the section `lora` does not fit it.
+            samples apart, its type has no class that continues text, or the section `lora` does not fit it.
     """
     try:
         config = model_config(job)
     except ModelError:  # whether it can be loaded is found out then
         return
+    if legacy_folder(job.values.base_model) is None:
+        auto_class(config, bool(job.load_llm.keywords.get('trust_remote_code')))
     count, known = job.values.checkpointing, getattr(config.get_text_config(), 'num_hidden_layers', None)
     if isinstance(count, int) and known is not None:
         check_count(count, known)

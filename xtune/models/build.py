@@ -17,10 +17,13 @@ from .experts import spare_experts
 from .float8 import refuse_trained, to_float8_base
 from .float8_checks import float8_of
 from .folder import check_model_folder
+from .language import freeze_other_parts, spare_other_parts
 from .legacy.hub import legacy_folder
 from .lora_checks import check_names
 from .lora_effects import check_adapted
+from .model_class import loader
 from .offload import Offload
+from .positions import give_each_axis_positions
 from .quiet import quiet
 from .recompute import recompute, recompute_activations
 from .residual_init import Initial, changes_base, split_base
@@ -79,7 +82,7 @@ def load_base(job: Job, device: torch.device, dtype: torch.dtype) -> PreTrainedM
             'flash attention keeps packed samples apart only in batches of one sequence: set schedule.batch_size=1 '
             "(and accumulate more), or llm.attn_implementation='sdpa'"
         )
-    _check_trainable(model)
+    _check_trainable(model, job)
     if float8 is not None:
         to_float8_base(model, float8)
     return model
@@ -115,11 +118,14 @@ def finish(
     Raises:
         ModelError: The adapter does not fit the model.
     """
+    give_each_axis_positions(model)
     if job.lora is not None:
         model = _add_adapter(model, job)
         start = job.lora.keywords.get('init_lora_weights')
         if changes_base(start):
             split_base(model, start, initial, agree)
+    else:
+        freeze_other_parts(model)
     stay_trainable(model)  # before any trial calls it
     recomputed = job.values.checkpointing
     if recomputed not in ('none', 0):
@@ -137,7 +143,7 @@ def _four_bit_types(job: Job, dtype: torch.dtype) -> dict[str, torch.dtype]:
     return {name: value for name, value in types.items() if name not in job.quantization.keywords}
 
 
-def _check_trainable(model: PreTrainedModel) -> None:
+def _check_trainable(model: PreTrainedModel, job: Job) -> None:
     quantizer = getattr(model, 'hf_quantizer', None)
     if quantizer is not None and job.lora is None and not getattr(quantizer.quantization_config, 'dequantize', False):
         raise ModelError('a quantised base cannot be trained itself: set lora, or take a base that is not quantised')
@@ -174,7 +180,8 @@ def _load(job: Job, **arguments) -> PreTrainedModel:
         return job.load_llm(**arguments)
     folder = legacy_folder(name, revision=given.get('revision'))
     if folder is None:
-        return checked(name, *job.load_llm(output_loading_info=True, ignore_mismatched_sizes=True, **arguments))
+        load = loader(name, **given)
+        return checked(name, *load(output_loading_info=True, ignore_mismatched_sizes=True, **arguments))
     from .legacy.load import load_legacy, remarks
 
     for remark in remarks(folder, given.get('variant'), job.values.max_length, job.lora is None):
@@ -195,6 +202,7 @@ def _add_adapter(model: PreTrainedModel, job: Job) -> PeftModel:
                 )
             given = copy.deepcopy(config)  # the two below change it
             check_names(given, model)
+            spare_other_parts(model, config)
             spare_experts(model, config)
             model = get_peft_model(model, config)
             check_adapted(given, model)

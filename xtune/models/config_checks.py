@@ -2,9 +2,10 @@
 
 from typing import Any
 
-from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, PreTrainedConfig
+from transformers import PreTrainedConfig
 
 from ..errors import ModelError
+from .model_class import model_class
 
 
 def takes_sdpa(config: PreTrainedConfig) -> bool:
@@ -35,8 +36,9 @@ def length_warning(config: PreTrainedConfig, max_length: int) -> str | None:
         f'train badly or not at all: set max_length={limit}'
     )
     rope = getattr(config.get_text_config(), 'rope_parameters', None) or {}
-    # Positions of another kind, another RoPE for each kind of layer, or one that is scaled already
-    if 'rope_theta' not in rope or rope.get('rope_type', 'default') != 'default':
+    # Positions of another kind, another RoPE for each kind of layer, one that is scaled already, or one in text_config
+    ordinary = 'rope_theta' in rope and rope.get('rope_type', 'default') == 'default'
+    if not ordinary or config.get_text_config() is not config:
         return text
     scaled = {**rope, 'rope_type': 'linear', 'factor': float(-(-max_length // limit))}  # it replaces the model's own
     values = ' '.join(f'llm.rope_parameters.{name}={value}' for name, value in scaled.items())
@@ -81,4 +83,7 @@ def _scaled(rope: dict[str, Any], limit: int) -> int:
 
 
 def _kind(config: PreTrainedConfig) -> type | None:
-    return MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), None)
+    try:
+        return model_class(config)
+    except ModelError:  # code beside the checkpoint may know it
+        return None

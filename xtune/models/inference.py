@@ -8,7 +8,6 @@ import torch
 from huggingface_hub.errors import StrictDataclassError
 from transformers import (
     AutoConfig,
-    AutoModelForCausalLM,
     AutoTokenizer,
     BitsAndBytesConfig,
     PreTrainedConfig,
@@ -22,6 +21,8 @@ from .config_file import reason, tokenizer_error
 from .device import require_bitsandbytes
 from .folder import check_adapter_folder, check_model_folder
 from .legacy.hub import legacy_folder
+from .model_class import loader
+from .processor_template import with_processor_template
 from .quiet import quiet
 from .stored_checks import refuse_more_bits
 from .unpacking import keep_what_does_not_fit
@@ -105,9 +106,7 @@ def _load(model: str, variant: str | None, **arguments: Any) -> PreTrainedModel:
         from .legacy.load import load_legacy
 
         return load_legacy(folder, variant, **arguments)
-    how = dict(trust_remote_code=False, output_loading_info=True, ignore_mismatched_sizes=True)
-    loaded = AutoModelForCausalLM.from_pretrained(model, **how, **arguments)
-    return checked(model, *loaded)
+    return checked(model, *loader(model)(output_loading_info=True, ignore_mismatched_sizes=True, **arguments))
 
 
 def load_tokenizer_of(*folders: str | None, variant: str | None = None) -> PreTrainedTokenizerBase:
@@ -126,7 +125,7 @@ def load_tokenizer_of(*folders: str | None, variant: str | None = None) -> PreTr
             continue
         try:
             with quiet():
-                return AutoTokenizer.from_pretrained(name, trust_remote_code=False)
+                return with_processor_template(AutoTokenizer.from_pretrained(name, trust_remote_code=False), name)
         except Exception as error:  # the tokenizers library raises nothing narrower
             raise tokenizer_error(name, error) from error
     raise ModelError(f'there is no tokenizer in {" or ".join(str(f) for f in folders if f)}')
