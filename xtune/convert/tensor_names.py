@@ -2,11 +2,9 @@
 
 from pathlib import Path
 
-from huggingface_hub.errors import HFValidationError
-from transformers.utils import cached_file
-
 from ..errors import ModelError
-from ..models.legacy.hub import legacy_folder
+from ..models.folder import local_folder
+from ..models.legacy.recognise import is_legacy
 from ..models.weights import WeightFiles, listed
 
 
@@ -18,10 +16,10 @@ def compared(folder: Path, base: str, revision: str | None = None) -> str:
         base: Folder or hub name of the model it was made from; nothing is downloaded.
         revision: Of the hub name.
     """
-    source = base_folder(base, revision)
-    if source is None:
+    theirs = _weights(base, revision)
+    if theirs is None:
         return f'the weight files of {base} are not on this machine, so the names of the tensors were not compared'
-    own, theirs = set(WeightFiles(folder).shapes), set(WeightFiles(source).shapes)
+    own = set(WeightFiles(folder).shapes)
     lost, new = sorted(theirs - own), sorted(own - theirs)
     if not lost and not new:
         return f'the export holds the same {len(own)} tensors as the files of {base}'
@@ -33,16 +31,10 @@ def compared(folder: Path, base: str, revision: str | None = None) -> str:
     return '; '.join(parts)
 
 
-def base_folder(base: str, revision: str | None = None) -> Path | None:
-    """Return the local folder of a model's weight files; None: not on this machine, or in a layout of 2023."""
-    path = Path(base).expanduser()
+def _weights(base: str, revision: str | None) -> set[str] | None:
+    """Return the names in a model's weight files; None: they are not on this machine, or in a layout of 2023."""
+    folder = local_folder(base, revision)
     try:
-        if not path.is_dir():
-            found = cached_file(base, 'config.json', revision=revision, local_files_only=True)
-            path = Path(found).parent
-        if legacy_folder(str(path)) is not None:
-            return None
-        WeightFiles(path)
-    except (OSError, ModelError, HFValidationError):
+        return None if folder is None or is_legacy(folder) else set(WeightFiles(folder).shapes)
+    except ModelError:
         return None
-    return path

@@ -103,7 +103,7 @@ def check_adapter_folder(name: str) -> dict:
     return read_json(path / 'adapter_config.json')
 
 
-def local_folder(name: str) -> Path | None:
+def local_folder(name: str, revision: str | None = None) -> Path | None:
     """Return the folder of a model on this machine: `name` itself, or what the hub's cache has; None: there is none."""
     path = Path(name).expanduser()
     if path.is_dir():
@@ -112,6 +112,6 @@ def local_folder(name: str) -> Path | None:
     from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
     try:
-        return Path(snapshot_download(name, local_files_only=True))
+        return Path(snapshot_download(name, revision=revision, local_files_only=True))
     except (LocalEntryNotFoundError, HFValidationError, OSError, ValueError):
         return None
