@@ -145,7 +145,7 @@ def build_runner(
         launcher='none',
         log_level='WARNING',
         visualizer=dict(type='Visualizer', vis_backends=backends),
-        randomness=dict(seed=job.values.seed),
+        randomness=dict(seed=job.values.seed) | extra.pop('randomness', {}),
         run_meta=dict(
             plan=data.steps.identity(),
             sequences_per_step=data.steps.per_step,
