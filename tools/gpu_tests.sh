@@ -5,7 +5,7 @@
 #   bash tools/gpu_tests.sh tests/models/test_float8_gpu.py -x
 # The Python is XTUNE_PYTHON, else that of .venv, else python3. It needs the packages of requirements/runtime.txt and
 # pytest; with pytest-xdist several tests run at a time. Nothing is installed or downloaded. The log and the JUnit file go
-# to GPU_TESTS_OUT (default: work_dirs/gpu_tests). XTUNE_COMMIT names the commit where the folder has no .git.
+# to GPU_TESTS_OUT (default: work_dirs/gpu_tests). XTUNE_COMMIT names the commit of a copy without its history.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 python="${XTUNE_PYTHON:-}"
@@ -35,7 +35,7 @@ cores = len(os.sched_getaffinity(0)) // 2
 print(max(min(free, cores, 8), 1) if importlib.util.find_spec('xdist') else 0)
 PY
 )
-options=(-m gpu -rs --durations=15 --junitxml "$out/junit.xml")
+options=(-m gpu -rs --durations=15 --log-level WARNING --junitxml "$out/junit.xml")
 [ "$workers" -lt 2 ] || options+=(-n "$workers" --dist loadgroup)
 ! "$python" -c 'import pytest_timeout' 2>/dev/null || options+=(--timeout 300)
 mapfile -t files < <(grep -rlE 'mark\.gpu' tests --include='test_*.py' | sort)
