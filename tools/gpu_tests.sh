@@ -21,7 +21,7 @@ model="${XTUNE_TEST_MODEL:-${XTUNE_CACHE:-$HOME/.cache/xtune}/models/SmolLM2-135
 [ -f "$model/config.json" ] || "$python" tools/get_smollm2.py "$model"
 export XTUNE_TEST_MODEL="$model"
 
-# A process for each 12 GiB that are free on the first GPU and each two cores, at most eight.
+# A process for each 12 GiB that are free on the first GPU and each two cores, at most twelve.
 workers=$("$python" - <<'PY'
 import importlib.util
 import os
@@ -32,7 +32,7 @@ if not torch.cuda.is_available():
     raise SystemExit('error: torch sees no CUDA GPU: run `xtune env`, then `nvidia-smi`')
 free = torch.cuda.mem_get_info(0)[0] // (12 * 2**30)
 cores = len(os.sched_getaffinity(0)) // 2
-print(max(min(free, cores, 8), 1) if importlib.util.find_spec('xdist') else 0)
+print(max(min(free, cores, 12), 1) if importlib.util.find_spec('xdist') else 0)
 PY
 )
 options=(-m gpu -rs --durations=15 --log-level WARNING --junitxml "$out/junit.xml")
