@@ -3,10 +3,13 @@
 import json
 import os
 import shutil
+from pathlib import Path
 
 import openpyxl
 import pytest
 import torch
+
+from xtune.errors import ConfigError
 
 GOOD = {'instruction': 'a', 'output': 'b'}
 
@@ -156,6 +159,35 @@ def test_rows_that_are_longer_than_the_model_is_made_for_are_warned_of(make_conf
 def test_work_dir_that_cannot_be_written(train, alpaca_file):
     assert 'cannot be written to' in train('--work-dir', str(alpaca_file / 'below'))
     assert 'cannot be written to' in train('--work-dir', 'a' * 300)
+
+
+@pytest.mark.parametrize('config', ['mine', 'smollm2_360m_qlora_medqa_e2'])  # the second one is composed in the cache
+def test_a_home_that_cannot_be_written_names_the_variable(config, make_config, xtune, tmp_path, monkeypatch):
+    (tmp_path / 'file').touch()
+    monkeypatch.delenv('XTUNE_CACHE')
+    monkeypatch.setenv('HOME', str(tmp_path / 'file' / 'home'))
+    code, _, err = xtune('train', make_config() if config == 'mine' else config)
+    assert code == 2 and 'XTUNE_CACHE' in err and f'{tmp_path}/file/home' in err and 'Traceback' not in err
+
+
+def test_a_folder_of_the_cache_that_is_a_file(tmp_path, monkeypatch):
+    from xtune.data.cache import cache_folder, cache_root
+
+    folder = cache_folder('data')
+    assert folder == cache_root() / 'data' and folder.is_dir() and not list(folder.iterdir())
+    folder.rmdir()
+    folder.touch()
+    with pytest.raises(ConfigError, match='XTUNE_CACHE'):
+        cache_folder('data')
+
+
+def test_no_home_at_all(xtune, monkeypatch):
+    def none():
+        raise RuntimeError('Could not determine home directory.')
+
+    monkeypatch.setattr(Path, 'home', none)
+    code, _, err = xtune('list-cfg')
+    assert code == 2 and 'set HOME' in err
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason='with a GPU the optimizer works, and test_gpu.py runs it')

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from .commands import COMMANDS
-from .errors import XtuneError
+from .errors import ConfigError, XtuneError
 from .parallel.launch import speaks
 from .version import __version__
 from .visible import visible
@@ -51,6 +51,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 def _guarded(run: Callable[[argparse.Namespace], int | None], parsed: argparse.Namespace) -> int:
     try:
+        _require_home()
         return run(parsed) or 0
     except XtuneError as error:
         if parsed.debug:
@@ -72,6 +73,21 @@ def _guarded(run: Callable[[argparse.Namespace], int | None], parsed: argparse.N
     except KeyboardInterrupt:
         print('interrupted', file=sys.stderr)
         return 130
+
+
+def _require_home() -> None:
+    """Refuse a user without a home folder, as in containers that run under any number; libraries fail with tracebacks.
+
+    Raises:
+        ConfigError: There is none.
+    """
+    try:
+        Path.home()
+    except RuntimeError as error:
+        raise ConfigError(
+            'this user has no home folder: set HOME to a folder that can be written to. Libraries keep their caches '
+            'there, and so does xtune unless XTUNE_CACHE names another folder'
+        ) from error
 
 
 if __name__ == '__main__':

@@ -34,6 +34,8 @@ def import_yapf() -> None:
         except UNFINISHED:
             if left == 0:
                 raise
+        except RuntimeError:  # there is no home folder to look for a cache in, which `cli.main` says
+            return
         if left == TRIES:
             _remove_cache()
         time.sleep(PAUSE_S)

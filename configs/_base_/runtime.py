@@ -4,6 +4,9 @@ Warm-up of 3 % and checkpoints every 500 steps, of which two stay, are those of 
 warm-up and kept one checkpoint an epoch. Precision 'auto' stands in for float16 with a scaled loss.
 """
 
+# A .pth or a folder with an adapter whose weights this run begins with; None: a new adapter, or the base's weights.
+load_from = None
+
 val_dataset = None
 
 # A sample of more than max_length tokens: 'truncate', 'split', 'drop' or 'error'.

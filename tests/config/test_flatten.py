@@ -49,7 +49,7 @@ schedule = dict(
 
 strategy = dict(name='one_device')
 
-chat_samples = dict(prompts=['请', ''])
+chat_samples = dict(every_steps=9, prompts=['请', ''])
 '''
 PRESET = '''"""A preset with overrides of all sorts."""
 from mmengine.config import read_base

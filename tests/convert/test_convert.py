@@ -124,11 +124,63 @@ def test_merge_refuses_a_model_that_answers_differently(make_config, xtune, tiny
     assert code == 2 and 'does not answer like' in err and not (tmp_path / 'merged').exists()
 
 
-def test_pth_to_hf_refuses_the_config_of_another_method(make_config, xtune, tmp_path):
-    _, checkpoint = run_training(make_config, xtune, 'lora')
-    other = make_config('full', 'other')
-    code, _, err = xtune('convert', 'pth_to_hf', other, checkpoint, tmp_path / 'hf')
-    assert code == 2 and 'holds an adapter' in err and not (tmp_path / 'hf').exists()
+def test_pth_to_hf_trusts_the_checkpoint_and_names_what_the_config_has_changed(
+    make_config, xtune, tiny_model, tmp_path
+):
+    base = tmp_path / 'trained_on'
+    AutoModelForCausalLM.from_pretrained(tiny_model).save_pretrained(base)
+    AutoTokenizer.from_pretrained(tiny_model).save_pretrained(base)
+    config = make_config('lora', **{'schedule.max_steps': 1, 'template': 'chatml'})
+    assert xtune('train', config, '--cfg-options', f'base_model={base}', 'template=vicuna')[0] == 0
+    checkpoint = config.with_suffix('') / 'iter_1.pth'
+    code, out, err = xtune('convert', 'pth_to_hf', config, checkpoint, tmp_path / 'hf')
+    assert code == 0 and str(base) in out and '`template`' in out, err
+    assert json.loads((tmp_path / 'hf' / 'adapter_config.json').read_text())['base_model_name_or_path'] == str(base)
+    assert 'USER:' in AutoTokenizer.from_pretrained(tmp_path / 'hf').chat_template
+    # Even a config of another method, and one that cannot be read, change nothing.
+    for name, text in (('full', make_config('full', 'other').read_text()), ('broken', 'lora = dict(')):
+        (tmp_path / f'{name}.py').write_text(text)
+        code, out, err = xtune('convert', 'pth_to_hf', tmp_path / f'{name}.py', checkpoint, tmp_path / name)
+        assert code == 0 and 'note:' in out and (tmp_path / name / 'adapter_config.json').is_file(), err
+
+
+def test_pth_to_hf_needs_no_map_function_of_the_user(make_config, xtune, tmp_path, monkeypatch):
+    import sys
+
+    module = tmp_path / 'my_map.py'
+    module.write_text(
+        'def to_chat(row):\n    pairs = [("user", row["instruction"]), ("assistant", row["output"])]\n'
+        '    return [dict(role=role, content=text) for role, text in pairs]\n'
+    )
+    config = make_config('lora', **{'train_dataset.map_fn': 'my_map.to_chat', 'custom_imports': ['my_map']})
+    code, _, err = xtune('train', config, '--cfg-options', 'schedule.max_steps=1')
+    assert code == 0, err
+    module.unlink()
+    monkeypatch.delitem(sys.modules, 'my_map')
+    code, _, err = xtune('convert', 'pth_to_hf', config, config.with_suffix('') / 'iter_1.pth', tmp_path / 'hf')
+    assert code == 0, err
+
+
+def test_a_base_that_moved_is_taken_from_the_config_and_another_tokenizer_is_refused(
+    make_config, xtune, tiny_model, tmp_path
+):
+    import shutil
+
+    base, moved = tmp_path / 'base', tmp_path / 'moved'
+    shutil.copytree(tiny_model, base)
+    config = make_config('lora', base_model=str(base), **{'schedule.max_steps': 1})
+    assert xtune('train', config)[0] == 0
+    checkpoint = config.with_suffix('') / 'iter_1.pth'
+    base.rename(moved)
+    config.write_text(config.read_text().replace(str(base), str(moved)))
+    code, out, err = xtune('convert', 'pth_to_hf', config, checkpoint, tmp_path / 'hf')
+    assert code == 0, err
+    assert json.loads((tmp_path / 'hf' / 'adapter_config.json').read_text())['base_model_name_or_path'] == str(moved)
+    tokenizer = AutoTokenizer.from_pretrained(moved)
+    tokenizer.add_tokens(['<|another|>'])
+    tokenizer.save_pretrained(moved)
+    code, _, err = xtune('convert', 'pth_to_hf', config, checkpoint, tmp_path / 'other')
+    assert code == 2 and 'tokenizer' in err and not (tmp_path / 'other').exists()
 
 
 def test_split_takes_the_model_and_nothing_else_that_lies_there(xtune, tiny_model, tmp_path):

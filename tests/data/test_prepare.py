@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import sys
 
 import pytest
 
@@ -130,6 +131,22 @@ def test_whatever_changes_the_samples_makes_another_cache(run, caches, change):
     run(**options)
     run(**(options | change))
     assert len(caches()) == 2
+
+
+def test_an_edit_in_a_module_that_the_map_function_imports_makes_another_cache(run, caches, tmp_path, monkeypatch):
+    (tmp_path / 'my_map.py').write_text(
+        'from xtune.data.conversation import exchange\n\ndef my_map(row):\n    import my_words\n\n'
+        "    return exchange(row['instruction'], my_words.REPLY)\n"
+    )
+    (tmp_path / 'my_words.py').write_text("REPLY = 'one'\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    first, _ = run([GOOD] * 3, map_fn='my_map.my_map')
+    run([GOOD] * 3, map_fn='my_map.my_map')
+    assert len(caches()) == 1
+    (tmp_path / 'my_words.py').write_text("REPLY = 'another one'\n")
+    monkeypatch.delitem(sys.modules, 'my_words')  # as in another run
+    second, _ = run([GOOD] * 3, map_fn='my_map.my_map')
+    assert len(caches()) == 2 and len(second.ids(0)) > len(first.ids(0))
 
 
 def test_number_of_processes_and_threshold_make_no_other_cache(run, caches):

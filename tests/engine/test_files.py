@@ -39,6 +39,16 @@ def test_file_takes_the_place_of_parts_and_the_other_way_round(tmp_path):
     assert files.load(path)['meta']['iter'] == 3 and [p.name for p in tmp_path.iterdir()] == ['iter_3.pth']
 
 
+@pytest.mark.parametrize('split', [False, True])
+def test_what_was_opened_stays_readable_when_the_run_removes_it(split, tmp_path):
+    """A checkpoint of a live run that is being converted, and that `checkpoint.keep` removes meanwhile."""
+    path = tmp_path / 'iter_3.pth'
+    Saving(CONTENT | dict(optimizer={}), path, split=split).finish()
+    content = files.load(path)
+    files.remove(path)
+    assert not path.exists() and torch.equal(content['state_dict']['w'], CONTENT['state_dict']['w'])
+
+
 def test_code_in_a_pth_is_refused_and_not_run(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     torch.save(dict(CONTENT, extra=Evil()), tmp_path / 'evil.pth')

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -112,20 +113,29 @@ def test_killed_run_goes_on_bit_for_bit(method, make_config, xtune, tmp_path):
     code, out, err = xtune('train', killed, '--resume')
     assert code == 0, err
     assert 'iter_999.pth is damaged or cut off' in out and f'resuming from {newest}' in out
+    assert 'its process is gone' in out and not (tmp_path / 'killed' / 'running.json').exists()
     assert losses(tmp_path / 'killed') == losses(tmp_path / 'whole')
     one, two = (torch.load(tmp_path / n / 'iter_12.pth', weights_only=True) for n in ('whole', 'killed'))
     assert all(torch.equal(one['state_dict'][k], two['state_dict'][k]) for k in one['state_dict'])
 
 
-def test_interrupt_leaves_a_checkpoint(make_config, tmp_path):
-    process = start(make_config(**{'schedule.max_epochs': 500, 'checkpoint.every_epochs': None}))
-    wait_for(tmp_path / 'run' / 'metrics.jsonl', process)
+def test_second_run_is_refused_and_interrupt_leaves_a_checkpoint(make_config, xtune, tmp_path):
+    config = make_config(**{'schedule.max_epochs': 5000, 'checkpoint.every_epochs': None, 'checkpoint.keep': None})
+    process = start(config)
+    wait_for(tmp_path / 'run' / 'iter_2_hf', process)
+    for other in ((), ('--resume',)):
+        code, out, err = xtune('train', config, *other, '--cfg-options', 'optimizer.lr=1e-3')
+        assert code == 2 and not out and f'process {process.pid} on ' in err and '--work-dir' in err
+    # what is read of a run that goes on is not refused
+    code, _, err = xtune('convert', 'pth_to_hf', config, tmp_path / 'run' / 'iter_2.pth', tmp_path / 'hf')
+    assert code == 0 and (tmp_path / 'run' / 'iter_2.pth').exists() and not list(tmp_path.rglob('earlier_*')), err
     process.send_signal(signal.SIGINT)
     out, _ = process.communicate(timeout=60)
     assert process.returncode == 130, out
     assert 'interrupted after step' in out and '--resume' in out
     last = tmp_path / 'run' / (tmp_path / 'run' / 'last_checkpoint').read_text().strip()
     assert torch.load(last, weights_only=True)['meta']['iter'] == max(losses(tmp_path / 'run'))
+    assert not (tmp_path / 'run' / 'running.json').exists()
 
 
 def test_resume_refuses_other_data_and_another_adapter(make_config, xtune, tmp_path):
@@ -200,10 +210,8 @@ def test_resuming_a_finished_run_changes_nothing(make_config, xtune, tmp_path):
     assert [n for n in names if n.endswith('.pth')] == sorted(p.name for p in (tmp_path / 'run').glob('*.pth'))
 
 
-@pytest.mark.parametrize('steps', [1, 2, 3])
-@pytest.mark.parametrize('warmup', [0.0, 0.5, 1.0])
-def test_learning_rate_at_the_edges(steps, warmup):
-    """Warm-up ends at the peak, cosine at zero, and short runs have both."""
+def learning_rates(steps, **schedule):
+    """Return the learning rate of each step, and the one after the last, for a peak of 1."""
     from mmengine.optim import build_optim_wrapper  # noqa: F401  registers the schedulers
     from mmengine.registry import PARAM_SCHEDULERS
 
@@ -213,7 +221,7 @@ def test_learning_rate_at_the_edges(steps, warmup):
     wrapper = StepOptimizer(torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0), None)
     parts = [
         PARAM_SCHEDULERS.build(part, default_args=dict(optimizer=wrapper))
-        for part in schedulers(Schedule(warmup_ratio=warmup), steps)
+        for part in schedulers(Schedule(**schedule), steps)
     ]
     rates = []
     for _ in range(steps):
@@ -221,14 +229,33 @@ def test_learning_rate_at_the_edges(steps, warmup):
         wrapper.step()
         for part in parts:
             part.step()
+    return rates, wrapper.get_lr()['lr'][0]
+
+
+@pytest.mark.parametrize('kind', ['cosine', 'linear'])
+@pytest.mark.parametrize('steps', [1, 2, 3])
+@pytest.mark.parametrize('warmup', [0.0, 0.5, 1.0])
+def test_learning_rate_at_the_edges(steps, warmup, kind):
+    """Warm-up ends at the peak, cosine and linear at zero, and short runs have both."""
+    rates, _ = learning_rates(steps, warmup_ratio=warmup, lr_schedule=kind)
     assert max(rates) == pytest.approx(1.0) and all(0 < rate <= 1 for rate in rates)
 
 
-def test_second_run_puts_the_first_aside(make_config, xtune, tmp_path):
-    xtune('train', make_config())
-    code, out, _ = xtune('train', make_config())
+@pytest.mark.parametrize('least', [0.0, 0.1])
+def test_linear_warms_up_and_falls_on_a_line(least):
+    rates, after = learning_rates(20, warmup_ratio=0.2, lr_schedule='linear', min_lr_ratio=least)
+    expected = [0.2, 0.4, 0.6, 0.8] + [1 - (1 - least) * step / 16 for step in range(16)]
+    assert rates == pytest.approx(expected) and after == pytest.approx(least, abs=1e-12)
+
+
+def test_second_run_puts_the_first_aside_and_names_a_command_that_runs(make_config, xtune, tmp_path):
+    config = make_config(name='my run')
+    xtune('train', config)
+    code, out, _ = xtune('train', config)
     assert code == 0 and 'earlier run' in out
-    assert list((tmp_path / 'run').glob('earlier_*/epoch_2.pth'))
+    assert list((tmp_path / 'my run').glob('earlier_*/epoch_2.pth'))
+    command = shlex.split(out.rpartition('Next: xtune ')[2])
+    assert len(command) == 5 and xtune(*command[:-1], tmp_path / 'hf')[0] == 0
 
 
 def test_runs_that_end_in_one_second_lose_nothing(tmp_path, monkeypatch):

@@ -73,7 +73,7 @@ def goes_on(faults, figures):
         expected = whole(method, [again])
         assert all(expected[key] == value for key, value in before.items())
         assert figures(folder / name) == expected
-        assert not list((folder / name).glob('.*tmp'))
+        assert not list((folder / name).glob('.*tmp')) and not (folder / name / 'running.json').exists()
 
     return check
 
@@ -145,6 +145,21 @@ def test_ctrl_c_leaves_a_checkpoint(faults, train, goes_on):
     assert run.exit() == 130
     assert 'interrupted after step' in run.output and 'Traceback' not in run.output and 'death' not in run.output
     goes_on('stopped', lost=0)
+
+
+@pytest.mark.slow
+def test_a_second_run_in_the_same_folder_is_refused_in_every_process(faults, train, start):
+    folder, make, _ = faults
+    config = make('twice', pause=8.0)
+    run = train(config)
+    run.until(lambda: (folder / 'twice' / 'iter_2.pth').exists())
+    other = start([sys.executable, '-m', 'xtune', 'train', config], folder, 'refused', NPROC_PER_NODE='2')
+    assert other.exit() == 2
+    assert other.output.count('belongs to a run that is not over') == 1 and 'Traceback' not in other.output
+    assert f'process {run.ranks()[0]} on ' in other.output and not list((folder / 'twice').glob('earlier_*'))
+    run.process.send_signal(signal.SIGINT)
+    assert run.exit() == 130, run.output
+    assert not (folder / 'twice' / 'running.json').exists()
 
 
 @pytest.mark.slow

@@ -10,7 +10,7 @@ from ..data.stops import stop_ids as template_stops
 from ..data.tokenise import Tokeniser
 from ..errors import TemplateError, XtuneError
 from ..models.device import best_device, compute_dtype
-from ..models.folder import check_adapter_folder, check_model_folder
+from ..models.folder import check_adapter_folder, check_model_folder, refuse_ids_beyond
 from ..models.inference import load_for_inference, load_tokenizer_of
 from ..models.legacy.recognise import read_json
 from ..templates.resolve import resolve
@@ -52,6 +52,8 @@ def open_session(
         )
     tokeniser = Tokeniser(tokenizer, resolve(template, tokenizer, for_training=False))
     llm = load_for_inference(model, adapter, device, compute_dtype('auto', device), bits, variant)
+    if adapter:
+        refuse_ids_beyond(adapter, len(tokenizer) - 1, llm.get_input_embeddings().weight.shape[0])
     if seed is not None:
         torch.manual_seed(seed)
     own = template == 'auto'

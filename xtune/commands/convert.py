@@ -18,6 +18,7 @@ def _add(parser: argparse.ArgumentParser) -> None:
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
 
+    unverified = dict(dest='verify', action='store_false', help='do not compare with the logits that training kept')
     size = dict(metavar='SIZE', help='size of a weights file at most, such as 2GB (default: %(default)s)')
     to_hf = action(
         'pth_to_hf',
@@ -28,6 +29,7 @@ def _add(parser: argparse.ArgumentParser) -> None:
     to_hf.add_argument('checkpoint', help='the .pth file')
     to_hf.add_argument('target', help='new folder')
     to_hf.add_argument('--max-shard-size', default='5GB', **size)
+    to_hf.add_argument('--no-verify', **unverified)
 
     merge = action(
         'merge',
@@ -53,6 +55,7 @@ def _add(parser: argparse.ArgumentParser) -> None:
         help='native: as transformers loads it (default); original: as a base of 2023 came',
     )
     add_variant(merge)
+    merge.add_argument('--no-verify', **unverified)
 
     legacy = action(
         'legacy',
@@ -72,6 +75,7 @@ def _add(parser: argparse.ArgumentParser) -> None:
     split.add_argument('source', help='model folder')
     split.add_argument('target', help='new folder')
     split.add_argument('--max-shard-size', default='2GB', **size)
+    split.add_argument('--no-verify', **unverified)
 
 
 def _run(args: argparse.Namespace) -> int:
@@ -82,26 +86,32 @@ def _pth_to_hf(args: argparse.Namespace) -> int:
     from ..config.presets import find
     from ..convert.pth_to_hf import pth_to_hf
     from ..convert.split import parse_size
+    from ..convert.verify import line
 
     parse_size(args.max_shard_size)
-    folder = pth_to_hf(find(args.config), Path(args.checkpoint), Path(args.target), args.max_shard_size)
-    kind = 'adapter' if (folder / 'adapter_config.json').exists() else 'model'
-    print(f'wrote the {kind} to {folder}')
+    where = Path(args.checkpoint), Path(args.target)
+    made = pth_to_hf(find(args.config), *where, args.max_shard_size, args.verify)
+    print(f'wrote the {"adapter" if made.is_adapter else "model"} to {args.target}')
+    for note in made.notes:
+        print(f'note: {note}')
+    print(line(made.report))
     return 0
 
 
 def _merge(args: argparse.Namespace) -> int:
     from ..convert.merge import merge
     from ..convert.split import parse_size
+    from ..convert.verify import line
 
     parse_size(args.max_shard_size)
     where = args.base, args.adapter, Path(args.target)
-    report = merge(*where, args.max_shard_size, args.device, args.dtype, args.layout, args.variant)
+    report = merge(*where, args.max_shard_size, args.device, args.dtype, args.layout, args.variant, args.verify)
     print(
         f'wrote the merged model to {args.target} ({report["dtype"]}). Against adapter on base: largest logit '
         f'difference {report["max_abs_diff"]:.2e}, mean KL {report["mean_kl"]:.2e} nats, same first choice at '
         f'{report["same_first_choice"]:.1%} of positions (merge_report.json)'
     )
+    print(line(report['training']))
     return 0
 
 
@@ -118,9 +128,11 @@ def _legacy(args: argparse.Namespace) -> int:
 
 def _split(args: argparse.Namespace) -> int:
     from ..convert.split import split
+    from ..convert.verify import line
 
-    count = split(Path(args.source), Path(args.target), args.max_shard_size)
+    count, report = split(Path(args.source), Path(args.target), args.max_shard_size, args.verify)
     print(f'wrote {count} weight file{"s" * (count != 1)} to {args.target}')
+    print(line(report))
     return 0
 
 

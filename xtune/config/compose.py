@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..atomic import write_text
-from ..data.cache import cache_root
+from ..data.cache import cache_folder
 from ..errors import ConfigError, did_you_mean
 
 # Suffix of a name -> what it changes in `schedule` and the lines it adds.
@@ -158,12 +158,6 @@ def compose(recipe: Recipe, base: Path) -> Path:
     Raises:
         ConfigError: The cache cannot be written to.
     """
-    path = cache_root() / 'presets' / f'{recipe.name}.py'
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_text(path, flat_text(recipe, base))
-    except OSError as error:
-        raise ConfigError(
-            f'{path} cannot be written ({error.strerror}); name another cache folder in XTUNE_CACHE'
-        ) from error
+    path = cache_folder('presets') / f'{recipe.name}.py'
+    write_text(path, flat_text(recipe, base))
     return path

@@ -57,6 +57,13 @@ class Scalars:
         low=0,
     )
     seed: int = knob('Seed of data order, adapter initialisation and dropout.', 42, low=0)
+    load_from: str | None = knob(
+        'Weights to begin with: a .pth of another run, or a folder with an adapter. Optimizer, schedule and data start '
+        'at step 0; --resume goes on from a checkpoint instead. The sections `lora` and `base_model` are those the '
+        'weights were trained with.',
+        None,
+        filled=True,
+    )
     work_dir: str | None = knob('Folder the run writes to; default work_dirs/<config name>.', None)
 
     @property
@@ -124,9 +131,9 @@ class Schedule:
     max_steps: int | None = knob('Stop after this many optimizer steps, if sooner than max_epochs.', None, low=1)
     batch_size: int = knob('Sequences per device in one forward pass.', 1, low=1)
     accumulate: int = knob('Forward passes per optimizer step, per device.', 16, low=1)
-    lr_schedule: Literal['cosine', 'constant'] = knob('Learning rate after the warm-up.', 'cosine')
+    lr_schedule: Literal['cosine', 'linear', 'constant'] = knob('Learning rate after the warm-up.', 'cosine')
     warmup_ratio: float = knob('Share of the optimizer steps with a linear warm-up.', 0.03, low=0, high=1)
-    min_lr_ratio: float = knob('Where cosine ends, as a share of the peak learning rate.', 0.0, low=0, high=1)
+    min_lr_ratio: float = knob('Where cosine and linear end, as a share of the peak learning rate.', 0.0, low=0, high=1)
     max_grad_norm: float | None = knob('Gradients are scaled down to this global L2 norm; None: never.', 1.0, above=0)
 
 
@@ -279,6 +286,7 @@ SECTIONS: dict[str, Section | None] = {
     'template': None,
     'quantization': Section('Quantised frozen base (QLoRA, float8); None: not quantised.', nullable=True, strict=True),
     'lora': Section('Adapter (peft); None: all weights are trained.', nullable=True, strict=True),
+    'load_from': None,
     'train_dataset': Section('The training data: a data set, or a list of them.', Source),
     'val_dataset': Section(
         'Validation data: a data set, a list of them, or a number: that share (below 1) or count of the training rows '

@@ -43,12 +43,19 @@ def _section_problems(name: str, value: Any) -> Iterator[str]:
         if not isinstance(value, (list, tuple)) or not all(isinstance(v, str) for v in value):
             yield f'`custom_imports` is a list of module names, got {value!r}'
         return
+    if name == 'runner' and isinstance(value, dict) and value.get('load_from') is not None:
+        yield (
+            '`runner.load_from` would have no effect; to begin with the weights of an earlier run, set '
+            f'load_from={value["load_from"]!r} beside `runner`'
+        )
     if section.keys is Source:
         yield from _source_problems(name, value)
     elif not isinstance(value, dict):
         yield f'`{name}` must be a dict, got {_show(value)}'
     elif section.keys is not None:
         yield from _key_problems(name, value, section.keys)
+        if name == 'chat_samples' and value.get('prompts') and 'every_steps' not in value:
+            yield '`chat_samples.prompts` are never answered: set chat_samples.every_steps (None: on purpose)'
     elif name in TYPED and 'type' not in value:
         yield f'`{name}` names no `type`, so there is nothing its keys {list(value)} could belong to'
 
@@ -92,7 +99,7 @@ def _value_problems(path: str, value: Any, declared: Any, hints: dict) -> Iterat
         yield f'`{path}` must be {spell(wanted)}, got {_show(value)}'
         return
     limits = declared.metadata
-    if limits.get('filled') and not value.strip():
+    if limits.get('filled') and value is not None and not value.strip():
         yield f'`{path}` is empty: {limits["doc"]}'
     if not isinstance(value, (int, float)) or isinstance(value, bool):
         return

@@ -8,12 +8,16 @@ import torch.nn.functional as F
 from transformers import GenerationConfig, PreTrainedTokenizerBase
 
 from ..errors import ModelError
+from ..models import tied
 from ..models.folder import check_adapter_folder, check_model_folder
 from ..models.inference import load_for_inference, load_tokenizer_of, stored_dtype
 from ..models.legacy.hub import legacy_folder
 from ..models.legacy.load import file_dtype
 from ..models.legacy.save import open_for_original, write_original
+from ..models.probe import Probe
 from ..models.quiet import quiet
+from . import verify
+from .processor_files import copy_processor_files
 from .split import parse_size
 from .target import new_folder
 
@@ -31,8 +35,12 @@ def merge(
     dtype: str = 'auto',
     layout: str = 'native',
     variant: str | None = None,
+    against_training: bool = True,
 ) -> dict:
     """Write the merged model as safetensors with tokenizer, template and stop tokens; return the comparison.
+
+    The merged model is compared with base and adapter before the merge, and, if the adapter's folder holds the probe
+    logits of its training, with what was trained (`training` in the report).
 
     Args:
         base: Folder or hub name of the base model, not quantised.
@@ -43,6 +51,7 @@ def merge(
         dtype: Type of the written weights: 'auto' keeps the base's, or 'bfloat16', 'float16', 'float32'.
         layout: 'native' writes what transformers loads; 'original' the layout of 2023 that the base has.
         variant: Which of these layouts it is, where the base's config.json does not tell.
+        against_training: Compare with the probe logits of the training.
 
     Raises:
         ModelError: The base or the adapter cannot be used, or the merged model answers differently.
@@ -70,6 +79,7 @@ def merge(
         _refuse_unmergeable(llm)
         before = probe_logits(llm, tokenizer)
         llm = llm.merge_and_unload()
+        tied.separate_config(llm)
         report = compare(before, probe_logits(llm, tokenizer))
         report |= dict(base=base, adapter=adapter, dtype=str(kind).removeprefix('torch.'), prompts=PROMPTS)
         if not report['mean_kl'] <= MAX_KL:
@@ -77,6 +87,12 @@ def merge(
                 f'the merged model does not answer like adapter and base: mean KL {report["mean_kl"]:.3f} nats per '
                 f'token (allowed {MAX_KL}), largest logit difference {report["max_abs_diff"]:.3f}. Try --dtype float32.'
             )
+        probe = Probe.read(Path(adapter).expanduser()) if against_training else None
+        report['training'] = None
+        if probe is not None:
+            report['training'] = verify.verify(llm, probe, f'{adapter} merged into {base}', report['dtype'], llm.device)
+            probe.write(folder)
+            verify.write_report(folder, report['training'])
         if (Path(adapter) / 'generation_config.json').is_file():
             llm.generation_config = GenerationConfig.from_pretrained(adapter)
         if legacy is not None:
@@ -86,6 +102,7 @@ def merge(
             with quiet():
                 llm.save_pretrained(folder, max_shard_size=max_shard_size)
             tokenizer.save_pretrained(folder)
+            copy_processor_files(base, folder)
         (folder / 'merge_report.json').write_text(
             json.dumps(report, indent=2, ensure_ascii=False) + '\n', encoding='utf-8'
         )
@@ -93,8 +110,6 @@ def merge(
 
 
 def _refuse_unmergeable(llm: torch.nn.Module) -> None:
-    from peft.tuners.tuners_utils import BaseTunerLayer
-
     if not hasattr(llm, 'merge_and_unload'):
         raise ModelError('this kind of adapter has no weights to merge; use it with --adapter')
     inner = llm.get_base_model()
@@ -105,12 +120,11 @@ def _refuse_unmergeable(llm: torch.nn.Module) -> None:
             'the base that it was made from, or use the adapter as it is: xtune chat BASE '
             '--adapter ADAPTER'
         )
-    embeddings = inner.get_input_embeddings(), inner.get_output_embeddings()
-    changed = [isinstance(module, BaseTunerLayer) for module in embeddings]
-    if getattr(inner.config, 'tie_word_embeddings', False) and any(changed):
+    changed = tied.unmergeable(llm)
+    if changed:
         raise ModelError(
-            'the base uses one matrix for input and output embeddings, and this adapter changes it for one '
-            'of them only; merging would change both. Use it with --adapter.'
+            'the base uses one matrix for input and output embeddings, and this adapter changes it for '
+            f'{" and ".join(changed)} apart; merging would change both. Use it with --adapter.'
         )
 
 

@@ -1,9 +1,10 @@
-"""`xtune convert split`: write a model folder again with smaller weight files. The model is not built."""
+"""`xtune convert split`: write a model folder again with smaller weight files. It is loaded only to be compared."""
 
 import json
 import re
 import shutil
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import save_file
@@ -12,17 +13,25 @@ from tqdm import tqdm
 from ..errors import ConfigError
 from ..models.export import unshared
 from ..models.folder import check_model_folder
+from ..models.inference import stored_dtype
+from ..models.probe import FILE, Probe
 from ..models.weights import WeightFiles
+from . import verify
 from .target import new_folder
 
 _UNITS = {'KB': 10**3, 'MB': 10**6, 'GB': 10**9, 'KIB': 2**10, 'MIB': 2**20, 'GIB': 2**30}
 
 
-def split(source: Path, target: Path, max_shard_size: str = '2GB') -> int:
-    """Write `source` to the new folder `target` in weight files of at most `max_shard_size`; return their number.
+def split(
+    source: Path, target: Path, max_shard_size: str = '2GB', compare: bool = True
+) -> tuple[int, dict[str, Any] | None]:
+    """Write `source` to the new folder `target` in weight files of at most `max_shard_size`.
+
+    With `compare`, and if `source` holds the probe logits of its training, what was written is loaded and compared with
+    them. Returns the number of weight files, and the figures of the comparison (None: there was none).
 
     Raises:
-        ModelError: `source` is no model folder with weights.
+        ModelError: `source` is no model folder with weights, or does not compute what was trained.
         ConfigError: The size cannot be read.
     """
     limit = parse_size(max_shard_size)
@@ -34,11 +43,17 @@ def split(source: Path, target: Path, max_shard_size: str = '2GB') -> int:
         total = _rename(folder, shards)
         weights = {'.safetensors', '.bin', '.pt', '.pth'}
         for path in source.iterdir():
-            if path.is_file() and path.suffix not in weights and not path.name.endswith('.index.json'):
+            others = path.suffix not in weights and not path.name.endswith('.index.json')
+            if path.is_file() and (others or path.name == FILE):
                 shutil.copy2(path, folder / path.name)
         index = dict(metadata=dict(total_size=total), weight_map={n: name for name, names in shards for n in names})
         (folder / 'model.safetensors.index.json').write_text(json.dumps(index, indent=2) + '\n', encoding='utf-8')
-    return len(shards)
+        probe, report = Probe.read(folder) if compare else None, None
+        if probe is not None:
+            dtype = str(stored_dtype(str(folder))).removeprefix('torch.')
+            report = verify.verify_folder(folder, None, probe, dtype)
+            verify.write_report(folder, report)
+    return len(shards), report
 
 
 def parse_size(text: str) -> int:

@@ -14,6 +14,8 @@ from ..errors import ConfigError, DataError, ModelError
 from ..models.config_file import tokenizer_error
 from ..models.folder import check_model_folder, check_vocabulary
 from ..models.legacy.hub import legacy_folder
+from ..models.loader_keys import check_tokenizer_keys
+from ..models.processor_template import with_processor_template
 from ..models.quiet import quiet
 from ..templates.resolve import resolve
 from ..templates.system import system_text
@@ -69,16 +71,18 @@ def load_tokenizer(job: Job) -> PreTrainedTokenizerBase:
 
     Raises:
         ModelError: It cannot be loaded.
+        ConfigError: A key of the section `tokenizer` has no effect.
     """
     name = job.values.base_model
     check_model_folder(name, weights=False, own_code=bool(job.load_tokenizer.keywords.get('trust_remote_code')))
     try:
         with quiet():
-            tokenizer = _load_tokenizer(job, name)
+            tokenizer = with_processor_template(_load_tokenizer(job, name), name)
     except ModelError:
         raise
     except Exception as error:  # the tokenizers library raises nothing narrower
         raise tokenizer_error(name, error) from error
+    check_tokenizer_keys(job.load_tokenizer.keywords, tokenizer)
     check_vocabulary(name, max(tokenizer.get_vocab().values(), default=0))
     return tokenizer
 

@@ -16,6 +16,7 @@ from . import conversation, map_fns
 from .conversation import Conversation, RowError, Tokens, checked
 from .detect import fitting, require
 from .local import BUNDLED
+from .own_code import code_hash
 from .sources import Row
 
 
@@ -50,8 +51,7 @@ class RowMapper:
 
     def identity(self) -> tuple:
         """Return everything the result depends on besides the row."""
-        function = getattr(self.function, 'func', self.function)
-        return label(function), _code(function), repr(getattr(self.function, 'keywords', None)), self.system
+        return label(getattr(self.function, 'func', self.function)), _code(self.function), self.system
 
 
 def row_mapper(source: Source, head: list[Row]) -> RowMapper:
@@ -92,17 +92,15 @@ def row_mapper(source: Source, head: list[Row]) -> RowMapper:
 
 
 def _code(function: Callable) -> str:
-    """Return the source text on which the result of `function` depends."""
-    if str(getattr(function, '__module__', '')).startswith('xtune.'):
-        folder = Path(map_fns.__file__).parent
-        paths = [*sorted(folder.glob('*.py')), Path(conversation.__file__), Path(system_prompts.__file__)]
-        return ''.join(path.read_text(encoding='utf-8') for path in paths)
-    try:
-        return inspect.getsource(inspect.getmodule(function) or function)
-    except (OSError, TypeError):
-        return repr(function)
+    """Return a text that changes with the source and the values on which the result of `function` depends."""
+    digest, uses_package = code_hash(function)
+    if not uses_package:
+        return digest
+    folder = Path(map_fns.__file__).parent
+    paths = [*sorted(folder.glob('*.py')), Path(conversation.__file__), Path(system_prompts.__file__)]
+    return digest + ''.join(path.read_text(encoding='utf-8') for path in paths)
 
 
 def label(function: Callable) -> str:
     """Return the name of a map function as a config may give it."""
-    return getattr(function, '__name__', str(function)).removesuffix('_map_fn')
+    return getattr(function, '__name__', type(function).__name__).removesuffix('_map_fn')

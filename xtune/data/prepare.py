@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from ..config.sections import Source
 from ..errors import DataError
-from .cache import cache_root
+from .cache import cache_folder, cache_root
 from .conversation import RowError
 from .encode import Encoder, Sample
 from .mapping import RowMapper, row_mapper
@@ -48,10 +48,9 @@ def prepare(source: Source, encoder: Encoder, num_proc: int | None, max_bad_rows
     folder = cache_root() / 'data' / _key(rows, mapper, encoder)
     if not (folder / 'report.json').is_file():
         # One process of a host tokenises; the others of its run wait here, outside of any collective.
-        locks = cache_root() / 'locks'
-        locks.mkdir(parents=True, exist_ok=True)
-        with FileLock(locks / folder.name):
+        with FileLock(cache_folder('locks') / folder.name):
             if not (folder / 'report.json').is_file():
+                cache_folder('data')
                 _write(rows, mapper, encoder, num_proc or os.cpu_count() or 1, max_bad_rows, folder)
     saved = json.loads((folder / 'report.json').read_text(encoding='utf-8'))
     report = Report.from_json(saved['report'])

@@ -1,19 +1,61 @@
 """What is refused before anything slow: what does not go together, is missing, or cannot fit."""
 
+import copy
+from dataclasses import replace
+from functools import partial
+
 import torch
+from transformers import PreTrainedConfig
 
 from ..config.wire import Job
 from ..errors import ModelError
-from ..models import float8_checks
+from ..models import float8_checks, tied
+from ..models.adapter_checks import check_start
 from ..models.build import run_dtype
-from ..models.config_checks import check_attention, length_warning
+from ..models.config_checks import check_attention, length_warning, stored_settings
+from ..models.legacy.hub import legacy_folder
+from ..models.lora_effects import check_skipped
+from ..models.lora_values import check_lora
+from ..models.method_values import check_optimizer, check_quantization
+from ..models.model_class import auto_class
 from ..models.recompute import check_count
+from ..models.residual_init import changes_base
+from ..models.stored_checks import check_stored, is_unpacked, row_of_stored
 from ..parallel import compatibility, sequence_check
 from ..parallel.world import World
 from ..parallel.zero import require_deepspeed
 from ..planning import refusal
-from ..planning.frame import model_config
+from ..planning.frame import adapted, frame, model_config
+from . import effects, hooks, packing_check
+from .runner_keys import check_runner
 from .zero_config import zero_config
+
+# Starts of an adapter that are computed from the weights of the base, by the beginning of their names.
+_OF_WEIGHTS = ('pissa', 'olora', 'loftq', 'eva', 'corda', 'lora_ga', 'mica')
+
+
+def values(job: Job) -> None:
+    """Refuse values of the optimizer, the adapter and the quantisation that are out of range.
+
+    Raises:
+        ConfigError: There are some.
+    """
+    check_optimizer(job.optimizer)
+    check_lora(job.lora)
+    check_quantization(job.quantization)
+
+
+def options(job: Job, world: World) -> None:
+    """Refuse options that ask for what the run would never do, and note others that have no effect.
+
+    Raises:
+        ConfigError: There are some.
+    """
+    check_runner(job.runner, handled=('load_from',))
+    hooks.given_hooks(job.runner.get('custom_hooks'))
+    effects.check(job)
+    for note in effects.notes(job, world.size):
+        print(f'note: {note}')
 
 
 def strategy(job: Job, world: World, device: torch.device) -> None:
@@ -25,6 +67,7 @@ def strategy(job: Job, world: World, device: torch.device) -> None:
     name = job.strategy.name
     compatibility.check(compatibility.method_of_run(job), name, world.size)
     float8_checks.check(job, device)
+    check_start(job)
     sequence_check.check_devices(job.strategy.sequence_parallel_size, world.size)
     if world.size > 1 and name.startswith('zero'):
         require_deepspeed()
@@ -36,23 +79,89 @@ def strategy(job: Job, world: World, device: torch.device) -> None:
         )
 
 
-def model(job: Job) -> None:
+def model(job: Job, device: torch.device) -> None:
     """Refuse what the model cannot do, as far as its config.json tells; warn of rows that it is not made for.
 
     Raises:
-        XtuneError: It has fewer layers than shall recompute, or cannot attend as section `llm` says.
+        XtuneError: It has fewer layers than shall recompute, cannot attend as section `llm` says, does not keep packed
+            samples apart, its type has no class that continues text, or the section `lora` does not fit it.
     """
     try:
         config = model_config(job)
     except ModelError:  # whether it can be loaded is found out then
         return
+    if legacy_folder(job.values.base_model) is None:
+        auto_class(config, bool(job.load_llm.keywords.get('trust_remote_code')))
     count, known = job.values.checkpointing, getattr(config.get_text_config(), 'num_hidden_layers', None)
     if isinstance(count, int) and known is not None:
         check_count(count, known)
     check_attention(config, job.load_llm.keywords.get('attn_implementation'))
+    refused = packing_check.early_refusal(job, config, device)
+    if refused:
+        raise ModelError(refused)
     warning = length_warning(config, job.values.max_length)
     if warning:
         print(f'warning: {warning}')
+    if job.lora is not None:
+        _adapter(job, config)
+
+
+def _adapter(job: Job, config: PreTrainedConfig) -> None:
+    """Put the adapter on the model without its weights, for what is refused then.
+
+    Raises:
+        ModelError: The section `lora` does not fit the model.
+    """
+    plain = copy.deepcopy(config)
+    if getattr(plain, 'quantization_config', None) is not None:
+        del plain.quantization_config  # names of modules are the same without
+    # Some starts need the values of the weights; peft refuses their names in this case too.
+    start = job.lora.keywords.get('init_lora_weights')
+    of_weights = isinstance(start, str) and start.startswith(_OF_WEIGHTS)
+    lora = partial(job.lora, init_lora_weights=True) if of_weights else job.lora
+    plain_job = replace(job, quantization=None, lora=lora)
+    try:
+        model = frame(plain_job, plain, torch.float32, counted=False)
+    except ModelError:  # it may be code that only runs with weights; names are compared once it is loaded
+        return
+    check_skipped(job.quantization, model)
+    adapted(model, plain_job)
+
+
+def base(job: Job, world: World, device: torch.device) -> None:
+    """Refuse, or warn of, what does not go with how the base is stored and what of it is shared.
+
+    Raises:
+        XtuneError: It does not go.
+    """
+    try:
+        config = model_config(job)
+    except ModelError:
+        return
+    settings = stored_settings(config)
+    check_stored(job, config, device)
+    if settings is not None and not is_unpacked(settings):
+        compatibility.check(row_of_stored(settings), job.strategy.name, world.size)
+    if not _looks_at_weights(job, config):
+        return
+    try:
+        model = frame(job, config, torch.bfloat16)
+    except ModelError:
+        return
+    said = tied.warning(adapted(model, job))
+    if said:
+        print(f'warning: {said}')
+
+
+def _looks_at_weights(job: Job, config: PreTrainedConfig) -> bool:
+    """Tell whether the adapter may not fit the weights: it starts as a part of them, or may change shared ones."""
+    if job.lora is None:
+        return False
+    lora, texts = job.lora.keywords, (config, config.get_text_config())
+    shared = any(getattr(text, 'tie_word_embeddings', False) for text in texts)
+    beside = any(lora.get(name) for name in ('modules_to_save', 'trainable_token_indices'))
+    named = beside or lora.get('target_modules') != 'all-linear'
+    return changes_base(lora.get('init_lora_weights')) or (shared and named)
 
 
 def memory(job: Job, world: World, device: torch.device) -> None:

@@ -21,16 +21,12 @@ from ..parallel.sequence import Team, base_of
 from ..parallel.world import World
 from . import summary
 from .fitting import has_whole_model
+from .packing_check import is_packed
 
 
 def compiles(job: Job, device: torch.device, world: World) -> bool:
     """Tell whether layers are compiled."""
     return has_whole_model(job, world.size) and job.speed.compile and compiling.works(device)
-
-
-def is_packed(job: Job) -> bool:
-    """Tell whether rows of `job` hold samples that must not see each other."""
-    return job.values.packing not in ('none', 'stream')
 
 
 def padding(job: Job, compiled: bool) -> Padding:

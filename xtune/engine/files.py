@@ -5,6 +5,7 @@ is a folder of that name, one part from each, and `load` joins them without read
 
     state_dict  what is trained: adapter tensors in peft's names, or all weights
     optimizer   the optimizer's state
+    initial_adapter  only if the adapter started as a part of the base (see models/residual_init.py)
     rng         random number generators of each process, in order of rank
     meta        iter, epoch, plan, config (text), export (what a Hugging Face folder needs, see models/export.py)
 """

@@ -136,20 +136,20 @@ def has_kernel(job: Job) -> bool:
 
 
 def schedulers(schedule: Schedule, total_steps: int) -> list[dict]:
-    """Return mmengine's parameter schedulers: linear warm-up, then cosine or constant."""
+    """Return mmengine's parameter schedulers: linear warm-up, then cosine, linear or constant.
+
+    Counted in optimizer steps from 0, the peak is at the end of the warm-up, and cosine and linear reach
+    `min_lr_ratio` at `total_steps`, one step after the last.
+    """
     warmup = min(round(schedule.warmup_ratio * total_steps), total_steps - 1)
-    parts = []
+    parts, least = [], schedule.min_lr_ratio
     if warmup:
         parts.append(dict(type='LinearLR', start_factor=1 / (warmup + 1), by_epoch=False, begin=0, end=warmup + 1))
     if schedule.lr_schedule == 'cosine':
-        parts.append(
-            dict(
-                type='CosineAnnealingLR',
-                T_max=total_steps - warmup,
-                eta_min_ratio=schedule.min_lr_ratio,
-                by_epoch=False,
-                begin=warmup,
-                end=total_steps,
-            )
-        )
+        falls = dict(type='CosineAnnealingLR', T_max=total_steps - warmup, eta_min_ratio=least, end=total_steps)
+        parts.append(falls | dict(by_epoch=False, begin=warmup))
+    elif schedule.lr_schedule == 'linear':
+        # mmengine's LinearLR is at its end_factor one step before its `end`.
+        falls = dict(type='LinearLR', start_factor=1.0, end_factor=least, end=total_steps + 1)
+        parts.append(falls | dict(by_epoch=False, begin=warmup))
     return parts

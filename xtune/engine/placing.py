@@ -1,23 +1,30 @@
 """Where a run's model comes to lie: whole on this process' device, or in slices over all of them."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 
 from ..config.wire import Job
-from ..errors import ModelError
+from ..errors import CheckpointError, ModelError
 from ..models.blueprint import Blueprint
 from ..models.build import build_llm, finish, load_base, run_dtype
+from ..models.residual_init import Initial, changes_base
 from ..parallel.compatibility import SPREAD
 from ..parallel.fsdp import shard
 from ..parallel.loading import load_once
 from ..parallel.meet import Meeting
 from ..parallel.zero import partition
+from . import files
 from .zero_config import zero_config
 
 
 def build_spread(
-    job: Job, device: torch.device, meeting: Meeting | None, show: Callable[[torch.nn.Module, torch.dtype], None]
+    job: Job,
+    device: torch.device,
+    meeting: Meeting | None,
+    show: Callable[[torch.nn.Module, torch.dtype], None],
+    initial: Initial | None = None,
 ) -> tuple[torch.nn.Module, torch.dtype]:
     """Return the model to train, where the strategy of `job` wants it, and its compute type.
 
@@ -26,6 +33,7 @@ def build_spread(
         device: Of this process.
         meeting: Of the processes of the run; None: there is one.
         show: Called with the model before it is sliced, and the compute type.
+        initial: The initial adapter of a checkpoint that is resumed (see models/residual_init.py).
 
     Raises:
         ModelError: The model, its quantisation or its adapter cannot be built.
@@ -33,18 +41,40 @@ def build_spread(
     """
     name = job.strategy.name
     if meeting is None or name not in SPREAD:
-        llm, dtype = build_llm(job, device)
+        llm, dtype = build_llm(job, device, initial)
         show(llm, dtype)
         return llm, dtype
     dtype = run_dtype(job, device)
     llm, weights = load_once(
-        lambda: _on_host(job, device, dtype), lambda model: _blueprint(job, model), lambda m: finish(m, job), meeting
+        lambda: _on_host(job, device, dtype),
+        lambda model: _blueprint(job, model),
+        lambda model: finish(model, job, initial),
+        meeting,
     )
     show(llm, dtype)
     if name.startswith('fsdp2'):
         return shard(llm, weights, device, dtype, offload=name.endswith('offload')), dtype
     partition(llm, weights, zero_config(job, meeting.world.size, dtype), device, meeting.world.local_rank)
     return llm, dtype
+
+
+def resumed_initial(job: Job, checkpoint: Path | None) -> Initial | None:
+    """Return the initial adapter that the run in `checkpoint` took out of its base; None: the base is as it was.
+
+    Raises:
+        CheckpointError: `checkpoint` was written with another lora.init_lora_weights.
+    """
+    if job.lora is None or checkpoint is None:
+        return None
+    start = job.lora.keywords.get('init_lora_weights', True)
+    initial = files.load(checkpoint, verified=True).get('initial_adapter')
+    if bool(initial) != changes_base(start):
+        which = 'an adapter that started' if initial else 'no adapter that started'
+        raise CheckpointError(
+            f'{checkpoint} holds {which} as a part of the base, and the config says lora.init_lora_weights={start!r}: '
+            'resume with the value it was trained with, or start anew'
+        )
+    return initial
 
 
 def _blueprint(job: Job, model: torch.nn.Module) -> Blueprint | str:

@@ -7,6 +7,9 @@ from mmengine.runner import FlexibleRunner
 
 from ..data.stream import Cursor
 from ..errors import CheckpointError
+from . import files
+from .probing import Prober
+from .resume_checks import check_built
 from .saving import Saving
 
 
@@ -15,11 +18,13 @@ class TuneRunner(FlexibleRunner):
 
     Args:
         run_meta: What each checkpoint says about its run: `plan` (a hash of data order and batch settings),
-            `sequences_per_step` (on all devices), `config` (text), `export` (see models/export.py).
+            `sequences_per_step` (on all devices), `config` (text), `export` (see models/export.py), `base_mark` (see
+            models/base_mark.py).
+        prober: Computes what each checkpoint keeps of the model's logits.
     """
 
-    def __init__(self, *args: Any, run_meta: dict[str, Any], **kwargs: Any) -> None:
-        self.run_meta = run_meta
+    def __init__(self, *args: Any, run_meta: dict[str, Any], prober: Prober, **kwargs: Any) -> None:
+        self.run_meta, self.prober = run_meta, prober
         super().__init__(*args, **kwargs)
 
     def dump_config(self) -> None:
@@ -40,8 +45,9 @@ class TuneRunner(FlexibleRunner):
         meta = dict(self.run_meta, iter=steps, epoch=steps // self.train_loop.steps_per_epoch)
         if self.train_loop.cursor is not None:
             meta['cursor'] = self.train_loop.cursor.to_dict()
-        path = Path(out_dir) / filename
-        return self.strategy.save_checkpoint(str(path), extra_ckpt=dict(meta=meta), background=background)
+        probe = self.prober(steps)
+        extra = dict(meta=meta, probe=probe.to_dict() if probe else None)
+        return self.strategy.save_checkpoint(str(Path(out_dir) / filename), extra_ckpt=extra, background=background)
 
     def resume(self, filename: str, *_: Any, **__: Any) -> None:
         """Go on from a checkpoint.
@@ -49,6 +55,9 @@ class TuneRunner(FlexibleRunner):
         Raises:
             CheckpointError: It is damaged or unsafe, or its data, batches or model are not those of this run.
         """
+        path, state = Path(filename), self.strategy.state
+        checkpoint = files.load(path, verified=True)
+        check_built(path, checkpoint['meta'], set(checkpoint['state_dict']), self.run_meta, state.names())
         checkpoint = self.strategy.resume(filename)
         meta = checkpoint['meta']
         now, then = self.run_meta['sequences_per_step'], meta.get('sequences_per_step')

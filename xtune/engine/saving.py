@@ -110,7 +110,7 @@ def _read_again(path: Path, content: dict[str, Any]) -> None:
         CheckpointError: Something is missing, or has another shape or type.
     """
     written = torch.load(path, map_location='cpu', weights_only=True, mmap=True)
-    for part in ('state_dict', 'optimizer'):
+    for part in ('state_dict', 'optimizer', 'initial_adapter'):
         if _layouts(written.get(part)) != _layouts(content.get(part)):
             raise CheckpointError(
                 f'{path}, read again after it was written, does not hold the tensors of this run; it was discarded. '

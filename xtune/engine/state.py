@@ -1,4 +1,4 @@
-"""What is trained, as a state dict: the adapter in peft's names, or all weights under the model's own."""
+"""What is trained, as a state dict: the adapter in peft's names, or all weights and persistent buffers of the model."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -39,7 +39,7 @@ class TrainedState:
         """
         found, wrong = {}, ''
         for number, (name, parameter) in enumerate(self._own().items()):
-            tensor = self.access.weight(parameter)
+            tensor = self._full(parameter)
             if tensor.shape != _shape(parameter):
                 wrong = f'{name} is {tuple(_shape(parameter))}, but was gathered as {tuple(tensor.shape)}'
             if keep(number):
@@ -62,6 +62,10 @@ class TrainedState:
                 found[number] = {k: v.to('cpu', copy=copy) if torch.is_tensor(v) else v for k, v in states.items()}
         return found
 
+    def names(self) -> set[str]:
+        """Return the names of the tensors that `get` returns."""
+        return set(self._own())
+
     def set(self, state: dict[str, torch.Tensor], origin: Path) -> None:
         """Load tensors that `get` returned.
 
@@ -69,13 +73,16 @@ class TrainedState:
             CheckpointError: Names or shapes are those of another model or adapter.
         """
         own = self._own()
-        missing, extra = sorted(set(own) - set(state)), sorted(set(state) - set(own))
+        # Checkpoints of earlier versions hold no buffers. Buffers are not trained, so those of the base are right.
+        buffers = {name for name, tensor in own.items() if not isinstance(tensor, torch.nn.Parameter)}
+        missing, extra = sorted(set(own) - set(state) - buffers), sorted(set(state) - set(own))
         if missing or extra:
             example = (missing or extra)[0]
             raise CheckpointError(
                 f'{origin} does not fit this model: {len(missing)} tensors are missing from it and {len(extra)} '
                 f'unknown, such as {example}. Was it written with another model or another `lora`?'
             )
+        own = {name: tensor for name, tensor in own.items() if name in state}
         for name, parameter in own.items():
             shape = _shape(parameter)
             if shape != state[name].shape:
@@ -83,8 +90,11 @@ class TrainedState:
                     f'{origin} does not fit this model: {name} is {tuple(state[name].shape)} there and '
                     f'{tuple(shape)} here. Was it written with another `lora.r` or another model?'
                 )
-        for name, parameter in own.items():
-            self.access.set_weight(parameter, state[name])
+        for name, tensor in own.items():
+            if isinstance(tensor, torch.nn.Parameter):
+                self.access.set_weight(tensor, state[name])
+            else:
+                tensor.copy_(state[name])
 
     def set_optimizer_states(self, states: dict[int, dict[str, Any]]) -> None:
         """Load what `optimizer_states` returned."""
@@ -93,14 +103,26 @@ class TrainedState:
     def _trained(self) -> list[torch.nn.Parameter]:
         return [p for p in self.llm.parameters() if p.requires_grad]
 
-    def _own(self) -> dict[str, torch.nn.Parameter]:
-        """Return the parameters that are saved, by the names they are saved under."""
-        parameters = dict(self.llm.named_parameters())
+    def _full(self, tensor: torch.Tensor) -> torch.Tensor:
+        """Return the unsharded value of a parameter or buffer; every rank holds all of a buffer."""
+        return self.access.weight(tensor) if isinstance(tensor, torch.nn.Parameter) else tensor
+
+    def _own(self) -> dict[str, torch.Tensor]:
+        """Return the parameters and persistent buffers that are saved, by the names they are saved under."""
         if self.is_adapter:
+            # Tied weights under each of their names, as peft looks modules up by name.
+            names = dict(self.llm.named_buffers(remove_duplicate=False))
+            names |= dict(self.llm.named_parameters(remove_duplicate=False))
             # Asking for embedding layers would make peft look the base model up on the hub.
-            return get_peft_model_state_dict(self.llm, state_dict=parameters, save_embedding_layers=False)
-        return parameters
+            return get_peft_model_state_dict(self.llm, state_dict=names, save_embedding_layers=False)
+        return dict(self.llm.named_parameters()) | persistent_buffers(self.llm)
 
 
-def _shape(parameter: torch.nn.Parameter) -> torch.Size:
+def persistent_buffers(llm: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """Return the buffers of `llm` that belong to its weights, by name; others are computed when it is built."""
+    saved = llm.state_dict(keep_vars=True)
+    return {name: buffer for name, buffer in llm.named_buffers() if name in saved}
+
+
+def _shape(parameter: torch.Tensor) -> torch.Size:
     return getattr(parameter, 'ds_shape', parameter.shape)  # ZeRO-3 leaves an empty tensor in place

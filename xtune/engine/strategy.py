@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from mmengine._strategy import SingleDeviceStrategy
 
+from ..models.residual_init import initial_of
 from ..parallel.together import everyones, failing_together, rank, size
 from ..registry import STRATEGIES
 from . import files
@@ -59,6 +60,7 @@ class Replicated(SingleDeviceStrategy):
                 state_dict=self.state.get(mine, copy),
                 optimizer=self.state.optimizer_states(mine, copy),
                 rng=everyones(files.rng_state()),
+                **initial_of(self.state.llm),
                 **(extra_ckpt or {}),
             )
         return Saving(content if split or rank() == 0 else None, Path(filename), split, copy)

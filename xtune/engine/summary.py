@@ -11,6 +11,7 @@ from ..data.report import Report, counted
 from ..models.config_checks import stored_form
 from ..models.experts import expert_tensors
 from ..models.float8 import Float8Linear
+from ..models.language import describe_other_parts
 from ..parallel.world import World
 from ..visible import visible
 
@@ -62,6 +63,9 @@ def model_lines(job: Job, llm: torch.nn.Module, dtype: torch.dtype, device: torc
     yield 'model', f'{job.values.base_model} ({llm.config.model_type}), base {_base(job, llm)}'
     method = 'all weights' if job.lora is None else f'{type(job.lora()).__name__.replace("Config", "")} adapter'
     yield 'trained', f'{method}: {trained / 1e6:,.2f} M of {total / 1e6:,.1f} M parameters ({trained / total:.2%})'
+    others = describe_other_parts(llm)
+    if others is not None:
+        yield '', others
     name = torch.cuda.get_device_name(device) if device.type == 'cuda' else 'CPU'
     yield 'device', f'{name}, computes in {SHORT[dtype]}'
 

@@ -1,5 +1,6 @@
 """A training run from a config to its checkpoints: the order of things, each built in its own module."""
 
+import shlex
 import time
 from contextlib import nullcontext
 from pathlib import Path
@@ -16,7 +17,7 @@ from ..data.build import TrainingData, build_data
 from ..data.steps import Share, step_loader
 from ..data.widest import widest
 from ..models.device import best_device, memory_freed_after
-from ..models.export import ExportInfo, export_info, stored_dtype, write_adapter
+from ..models.export import export_info, stored_dtype
 from ..models.finetune import SupervisedFineTuning
 from ..models.shortage import naming_shortage
 from ..parallel import sequence_check
@@ -26,15 +27,21 @@ from ..parallel.together import rank
 from ..parallel.watch import Watch
 from ..parallel.world import ALONE, World
 from ..parallel.zero import ZeroEngine
-from . import checks, files, hooks, saving, summary
+from . import checks, effects, files, hooks, packing_check, summary, trial_save
 from .access import Access
+from .adapter_export import AdapterExport
 from .fast import compiles, fast_task, layers_to_choose, padding
 from .fitting import activations
+from .lock import claimed
 from .metrics import MetricsFile
 from .optimizer import StepOptimizer, ZeroOptimizer, build_optimizer, schedulers
-from .placing import build_spread
+from .placing import build_spread, resumed_initial
+from .probing import Prober, ids_of
+from .resume_checks import mark_of
 from .runner import TuneRunner
+from .second_stage import FirstStage, weights_to_begin_with
 from .state import TrainedState
+from .trackers import hyper_parameters, visualizer
 from .work_dir import checkpoint_to_resume, put_aside, writable
 from .zero_config import zero_config
 
@@ -53,12 +60,16 @@ def train(config: Path, options: dict[str, Any], resume: str | bool = False, wor
     """
     job = wire(load(config, options, check_types=True), config.stem)
     device = best_device(world.local_rank)
+    checks.values(job)
+    checks.options(job, world)
     checks.strategy(job, world, device)
-    hooks.given_hooks(job.runner.get('custom_hooks'))
-    with writable(job.work_dir, world.is_main) as work_dir:
-        meeting = Meeting(world) if world.size > 1 else None
+    meeting = Meeting(world) if world.size > 1 else None
+    with writable(job.work_dir, world.is_main) as work_dir, claimed(work_dir, config, meeting):
         start = checkpoint_to_resume(work_dir, resume, meeting, world.restarts > 0)
-        checks.model(job)
+        text = flatten(config, options)
+        stage = weights_to_begin_with(job, text, start)
+        checks.model(job, device)
+        checks.base(job, world, device)
         checks.memory(job, world, device)
         share = Share.of_device(
             world.rank, world.size, job.strategy.sequence_parallel_size, padding(job, compiles(job, device, world))
@@ -67,10 +78,9 @@ def train(config: Path, options: dict[str, Any], resume: str | bool = False, wor
         summary.show(summary.data_lines(job, data))
         if meeting:
             meeting.wait_for_all('data are ready')
-        text = flatten(config, options)
         group = meeting.group(device, job.strategy.timeout) if meeting else nullcontext()
         with group, memory_freed_after(device):
-            return _fine_tune(job, data, device, meeting, work_dir, text, start, world)
+            return _fine_tune(job, data, device, meeting, work_dir, text, start, stage, world)
 
 
 def _fine_tune(
@@ -81,16 +91,23 @@ def _fine_tune(
     work_dir: Path,
     text: str,
     start: Path | None,
+    stage: FirstStage | None,
     world: World,
 ) -> int:
     """Load the model and train it; a function of its own, so that neither outlives the process group."""
     set_random_seed(job.values.seed)  # adapters are initialised at random
     with naming_shortage('loading the model'):
         llm, dtype = build_spread(
-            job, device, meeting, lambda whole, dtype: summary.show(summary.model_lines(job, whole, dtype, device))
+            job,
+            device,
+            meeting,
+            lambda whole, dtype: summary.show(summary.model_lines(job, whole, dtype, device)),
+            resumed_initial(job, start),
         )
     team = sequence_check.team_of(llm, dtype, device, job.strategy, job.values.max_length)
     summary.show(summary.schedule_lines(job, data, world))
+    for note in effects.notes_on_steps(job, len(data.steps), 0 if job.data.streaming else data.steps.steps_per_epoch):
+        print(f'note: {note}')
 
     if world.is_main:
         files.sweep(work_dir)
@@ -99,7 +116,10 @@ def _fine_tune(
         write_text(work_dir / f'{job.name}.py', text)
     with naming_shortage('training'):
         task = fast_task(job, llm, dtype, device, team, world)
+        packing_check.keep_apart(job, task, world)
         runner = build_runner(job, data, task, device, text, start, world)
+        if stage is not None:
+            summary.show(iter([('weights', stage.load_into(runner.strategy.state, runner.run_meta))]))
         layers = layers_to_choose(llm)
         summary.show(iter([('memory', activations(job, task, layers, world.size, lambda: widest(data)))]))
         _train(runner, job, world)
@@ -122,14 +142,15 @@ def build_runner(
     job: Job, data: TrainingData, task: SupervisedFineTuning, device, text: str, start: Path | None, world: World
 ) -> TuneRunner:
     """Return the runner of `job`, ready to train."""
-    info = export_info(
-        task.llm, job.values.base_model, stored_dtype(job, task.llm), data.template.source, data.stop_ids
-    )
+    stored = stored_dtype(job, task.llm)
+    info = export_info(task.llm, job.values.base_model, stored, data.template.source, data.stop_ids, data.tokenizer)
     optimizer, access = _spread(job, task, device, world)
-    state = TrainedState(task.llm, access)
+    state, prober = TrainedState(task.llm, access), Prober(task, ids_of(data))
     metrics = MetricsFile(job.work_dir / 'metrics.jsonl')
+    export = AdapterExport(state, info, data.tokenizer, prober)
+    if state.is_adapter:
+        trial_save.check_adapter(state, export.write, job.work_dir)
     extra = dict(job.runner)
-    backends = [dict(type='TensorboardVisBackend')] if job.log.tensorboard and rank() == 0 else []
     arguments = dict(
         model=task,
         work_dir=str(job.work_dir),
@@ -140,29 +161,29 @@ def build_runner(
         train_cfg=dict(type='xtune.StepLoop'),
         strategy=dict(type='xtune.Replicated', state=state),
         default_hooks=dict(timer=None, sampler_seed=None, logger=None, checkpoint=None),
-        custom_hooks=[*_hooks(job, data, metrics, state, info), *hooks.given_hooks(extra.pop('custom_hooks', None))],
+        custom_hooks=[
+            *_hooks(job, data, metrics, export),
+            *hooks.given_hooks(extra.pop('custom_hooks', None)),
+        ],
         resume=str(start) if start else False,
         launcher='none',
         log_level='WARNING',
-        visualizer=dict(type='Visualizer', vis_backends=backends),
+        prober=prober,
+        visualizer=visualizer(extra.pop('visualizer', None), job.log.tensorboard and rank() == 0),
         randomness=dict(seed=job.values.seed) | extra.pop('randomness', {}),
+        cfg=hyper_parameters(text),
         run_meta=dict(
             plan=data.steps.identity(),
             sequences_per_step=data.steps.per_step,
             config=text,
             export=info.to_dict(),
+            base_mark=mark_of(job),
         ),
     )
     return TuneRunner(**{**arguments, **extra})
 
 
-def _hooks(job: Job, data: TrainingData, metrics: MetricsFile, state: TrainedState, info: ExportInfo) -> list:
-    def export(path: Path) -> None:
-        trained = state.get()
-        if rank() == 0:
-            with saving.folder_aside(path.with_name(f'{path.stem}_hf')) as folder:
-                write_adapter(folder, trained, info, data.tokenizer)
-
+def _hooks(job: Job, data: TrainingData, metrics: MetricsFile, export: AdapterExport) -> list:
     adapter = job.lora is not None and job.checkpoint.export_adapter
     made = [
         hooks.ProgressHook(metrics, job.log.every_steps),
@@ -203,5 +224,6 @@ def _farewell(runner: TuneRunner, job: Job, world: World) -> int:
         else:
             if loop.stop_training:
                 print(f'a hook ended the run after step {loop.steps_done} of {loop.max_iters}')
-            print(f'done. Next: xtune convert pth_to_hf {job.work_dir / f"{job.name}.py"} {last} ./hf')
+            files_named = shlex.join([str(job.work_dir / f'{job.name}.py'), str(last)])
+            print(f'done. Next: xtune convert pth_to_hf {files_named} ./hf')
     return 130 if interrupted else 0

@@ -29,6 +29,8 @@ KERNEL, LOOP, ROWS = 'xtune_varlen', 'xtune_segments', 'xtune_rows'
 NEEDS_WHOLE_ROWS = (
     'the model attends as training needs it: generate, and give masks, inside `with runner.model.whole_rows():`'
 )
+# Arguments of layers that say nothing else than the borders of samples do.
+KNOWN = ('position_ids', 'cache_position', 'seq_idx', 'cu_seq_lens_q', 'cu_seq_lens_k')
 # What the kernel of the installed torch takes: windows, scale and shared key heads came after torch 2.10.
 TAKES = frozenset(inspect.signature(varlen_attn).parameters) if varlen_attn else frozenset()
 
@@ -151,7 +153,7 @@ def _band(size: int, window: int, device: torch.device) -> torch.Tensor:
 
 def _check(module: torch.nn.Module, mask: Any, window: int | None, given: dict[str, Any], borders: Any) -> None:
     """Refuse what would train wrongly; `given` are arguments that no function reads."""
-    more = [n for n, v in given.items() if torch.is_tensor(v) and n not in ('position_ids', 'cache_position')]
+    more = [n for n, v in given.items() if torch.is_tensor(v) and n not in KNOWN]
     if mask is not None:
         reason = 'makes a mask of its own'
     elif borders is None:

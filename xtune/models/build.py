@@ -1,5 +1,7 @@
 """Load the base model, quantised or not, and put the adapter on it."""
 
+import copy
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -8,32 +10,42 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from ..config.wire import Job
 from ..errors import ModelError
+from ..parallel.together import from_first
 from .config_file import reason
 from .device import compute_dtype, require_bitsandbytes
 from .experts import spare_experts
 from .float8 import refuse_trained, to_float8_base
 from .float8_checks import float8_of
 from .folder import check_model_folder
+from .language import freeze_other_parts, spare_other_parts
 from .legacy.hub import legacy_folder
+from .lora_checks import check_names
+from .lora_effects import check_adapted
+from .model_class import loader
 from .offload import Offload
+from .positions import give_each_axis_positions
 from .quiet import quiet
 from .recompute import recompute, recompute_activations
+from .residual_init import Initial, changes_base, split_base
 from .shortage import CHANGES, brief
 from .unpacking import stay_trainable
 from .whole import FAILURES, checked
 
 
-def build_llm(job: Job, device: torch.device) -> tuple[PreTrainedModel | PeftModel, torch.dtype]:
+def build_llm(
+    job: Job, device: torch.device, initial: Initial | None = None
+) -> tuple[PreTrainedModel | PeftModel, torch.dtype]:
     """Return the model to train, on `device`, and its compute type.
 
     Frozen weights are kept in the compute type; what is trained (adapters, or all weights) is kept in float32, so that
-    small updates are not rounded away.
+    small updates are not rounded away. `initial` is that of a checkpoint which is resumed (see residual_init.py).
+    Every process of a run that holds whole models makes this call.
 
     Raises:
         ModelError: The model, its quantisation or its adapter cannot be built.
     """
     dtype = run_dtype(job, device)
-    return finish(load_base(job, device, dtype), job), dtype
+    return finish(load_base(job, device, dtype), job, initial, from_first), dtype
 
 
 def run_dtype(job: Job, device: torch.device) -> torch.dtype:
@@ -70,7 +82,7 @@ def load_base(job: Job, device: torch.device, dtype: torch.dtype) -> PreTrainedM
             'flash attention keeps packed samples apart only in batches of one sequence: set schedule.batch_size=1 '
             "(and accumulate more), or llm.attn_implementation='sdpa'"
         )
-    _check_trainable(model, job, flash)
+    _check_trainable(model, job)
     if float8 is not None:
         to_float8_base(model, float8)
     return model
@@ -93,14 +105,27 @@ def quantisation_of(job: Job, dtype: torch.dtype) -> Any:
         raise ModelError(f'the section `quantization` is refused: {reason(error)}') from error
 
 
-def finish(model: PreTrainedModel, job: Job) -> PreTrainedModel | PeftModel:
+def finish(
+    model: PreTrainedModel,
+    job: Job,
+    initial: Initial | None = None,
+    agree: Callable[[torch.Tensor], Any] | None = None,
+) -> PreTrainedModel | PeftModel:
     """Return a base model with the adapter on it; without weights (on the meta device) it has none either.
+
+    `initial` and `agree` are those of `residual_init.split_base`.
 
     Raises:
         ModelError: The adapter does not fit the model.
     """
+    give_each_axis_positions(model)
     if job.lora is not None:
         model = _add_adapter(model, job)
+        start = job.lora.keywords.get('init_lora_weights')
+        if changes_base(start):
+            split_base(model, start, initial, agree)
+    else:
+        freeze_other_parts(model)
     stay_trainable(model)  # before any trial calls it
     recomputed = job.values.checkpointing
     if recomputed not in ('none', 0):
@@ -118,12 +143,10 @@ def _four_bit_types(job: Job, dtype: torch.dtype) -> dict[str, torch.dtype]:
     return {name: value for name, value in types.items() if name not in job.quantization.keywords}
 
 
-def _check_trainable(model: PreTrainedModel, job: Job, flash: bool) -> None:
-    if model.config.model_type == 'gpt_oss' and job.values.pack and not flash:
-        raise ModelError(
-            'transformers lets packed samples of gpt-oss attend to each other: set pack=False in the config'
-        )
+def _check_trainable(model: PreTrainedModel, job: Job) -> None:
     quantizer = getattr(model, 'hf_quantizer', None)
+    if quantizer is not None and job.lora is None and not getattr(quantizer.quantization_config, 'dequantize', False):
+        raise ModelError('a quantised base cannot be trained itself: set lora, or take a base that is not quantised')
     if quantizer is not None and not quantizer.is_trainable:
         method = getattr(quantizer.quantization_config, 'quant_method', 'this quantisation')
         raise ModelError(
@@ -157,7 +180,8 @@ def _load(job: Job, **arguments) -> PreTrainedModel:
         return job.load_llm(**arguments)
     folder = legacy_folder(name, revision=given.get('revision'))
     if folder is None:
-        return checked(name, *job.load_llm(output_loading_info=True, ignore_mismatched_sizes=True, **arguments))
+        load = loader(name, **given)
+        return checked(name, *load(output_loading_info=True, ignore_mismatched_sizes=True, **arguments))
     from .legacy.load import load_legacy, remarks
 
     for remark in remarks(folder, given.get('variant'), job.values.max_length, job.lora is None):
@@ -170,13 +194,18 @@ def _add_adapter(model: PreTrainedModel, job: Job) -> PeftModel:
         parameter.requires_grad_(False)
     try:
         with quiet():
-            config = job.lora()
+            own = changes_base(job.lora.keywords.get('init_lora_weights'))
+            config = job.lora(init_lora_weights=True) if own else job.lora()  # `finish` starts it
             if getattr(config, 'is_prompt_learning', False):
                 raise ValueError(
                     f'{type(config).__name__} puts virtual tokens before the text, which the loss cannot place'
                 )
+            given = copy.deepcopy(config)  # the two below change it
+            check_names(given, model)
+            spare_other_parts(model, config)
             spare_experts(model, config)
             model = get_peft_model(model, config)
+            check_adapted(given, model)
             refuse_trained(model)
             for parameter in model.parameters():  # peft leaves modules_to_save in the base's type
                 if parameter.requires_grad:

@@ -2,9 +2,10 @@
 
 from typing import Any
 
-from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, PreTrainedConfig
+from transformers import PreTrainedConfig
 
 from ..errors import ModelError
+from .model_class import model_class
 
 
 def takes_sdpa(config: PreTrainedConfig) -> bool:
@@ -35,8 +36,9 @@ def length_warning(config: PreTrainedConfig, max_length: int) -> str | None:
         f'train badly or not at all: set max_length={limit}'
     )
     rope = getattr(config.get_text_config(), 'rope_parameters', None) or {}
-    # Positions of another kind, another RoPE for each kind of layer, or one that is scaled already
-    if 'rope_theta' not in rope or rope.get('rope_type', 'default') != 'default':
+    # Positions of another kind, another RoPE for each kind of layer, one that is scaled already, or one in text_config
+    ordinary = 'rope_theta' in rope and rope.get('rope_type', 'default') == 'default'
+    if not ordinary or config.get_text_config() is not config:
         return text
     scaled = {**rope, 'rope_type': 'linear', 'factor': float(-(-max_length // limit))}  # it replaces the model's own
     values = ' '.join(f'llm.rope_parameters.{name}={value}' for name, value in scaled.items())
@@ -54,12 +56,20 @@ def made_for(config: PreTrainedConfig) -> int | None:
     return max(limit, *(_scaled(values, limit) for values in kinds))
 
 
+def stored_settings(config: PreTrainedConfig) -> dict[str, Any] | None:
+    """Return the settings that the weights of a model were quantised with, from its config; None: they are not."""
+    for part in (config, config.get_text_config()):  # models of text and images may say so of the text alone
+        stored = getattr(part, 'quantization_config', None)
+        if stored:
+            return dict(stored) if isinstance(stored, dict) else stored.to_dict()
+    return None
+
+
 def stored_form(config: PreTrainedConfig) -> str | None:
     """Return in which form the weights of a model are stored, from the config as it was loaded; None: not quantised."""
-    stored = getattr(config, 'quantization_config', None)
-    if stored is None:
+    values = stored_settings(config)
+    if values is None:
         return None
-    values = stored if isinstance(stored, dict) else stored.to_dict()
     method = values.get('quant_method')
     bits = 4 if values.get('load_in_4bit') else 8 if values.get('load_in_8bit') else values.get('bits')
     return f'stored in {getattr(method, "value", method)}' + (f' ({bits} bits)' if bits else '')
@@ -73,4 +83,7 @@ def _scaled(rope: dict[str, Any], limit: int) -> int:
 
 
 def _kind(config: PreTrainedConfig) -> type | None:
-    return MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), None)
+    try:
+        return model_class(config)
+    except ModelError:  # code beside the checkpoint may know it
+        return None

@@ -4,6 +4,7 @@ The folder loads in transformers and peft without xtune. `ExportInfo` is what it
 checkpoint carries it as text, so a .pth can be converted without building the model it was trained on.
 """
 
+import hashlib
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from safetensors.torch import save_file
 from transformers import GenerationConfig, PreTrainedTokenizerBase
 
 from ..config.wire import Job
+from .probe import Probe
 
 
 @dataclass(frozen=True)
@@ -21,7 +23,8 @@ class ExportInfo:
     """All fields are text or plain values.
 
     `adapter_config` is peft's JSON, None after full fine-tuning; `model_config` is the base's config.json;
-    `dtype` the type in which the base's weights are stored.
+    `dtype` the type in which the base's weights are stored; `vocabulary` a hash of the tokenizer's tokens and ids, None
+    in checkpoints of earlier versions.
     """
 
     base_model: str
@@ -30,6 +33,7 @@ class ExportInfo:
     generation_config: str
     chat_template: str
     adapter_config: str | None
+    vocabulary: str | None = None
 
     def to_dict(self) -> dict:
         """Return a form that a checkpoint can hold."""
@@ -37,7 +41,12 @@ class ExportInfo:
 
 
 def export_info(
-    llm: torch.nn.Module, base_model: str, stored_dtype: str, template: str, stop_ids: list[int]
+    llm: torch.nn.Module,
+    base_model: str,
+    stored_dtype: str,
+    template: str,
+    stop_ids: list[int],
+    tokenizer: PreTrainedTokenizerBase,
 ) -> ExportInfo:
     """Return what an export of `llm` needs besides its trained tensors."""
     adapter = None
@@ -54,7 +63,13 @@ def export_info(
         generation_config=json.dumps(_generation(generation.to_dict(), stop_ids)),
         chat_template=template,
         adapter_config=adapter,
+        vocabulary=vocabulary_hash(tokenizer),
     )
+
+
+def vocabulary_hash(tokenizer: PreTrainedTokenizerBase) -> str:
+    """Return a hash that differs if any token or id of `tokenizer` does."""
+    return hashlib.sha256(json.dumps(sorted(tokenizer.get_vocab().items())).encode()).hexdigest()[:16]
 
 
 def _plain_config(values: dict, dtype: str) -> dict:
@@ -68,11 +83,13 @@ def _generation(values: dict, stop_ids: list[int]) -> dict:
     return kept | dict(eos_token_id=stop_ids)
 
 
-def write_adapter(folder: Path, state: dict, info: ExportInfo, tokenizer: PreTrainedTokenizerBase) -> None:
+def write_adapter(
+    folder: Path, state: dict, info: ExportInfo, tokenizer: PreTrainedTokenizerBase, probe: Probe | None = None
+) -> None:
     """Write adapter_model.safetensors, adapter_config.json and what `write_extras` writes."""
     save_file(unshared(state), folder / 'adapter_model.safetensors', metadata={'format': 'pt'})
     (folder / 'adapter_config.json').write_text(info.adapter_config + '\n', encoding='utf-8')
-    write_extras(folder, info, tokenizer)
+    write_extras(folder, info, tokenizer, probe)
 
 
 def unshared(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -85,8 +102,12 @@ def unshared(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     return tensors
 
 
-def write_extras(folder: Path, info: ExportInfo, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Write the tokenizer with the template of the training, and generation_config.json with its stop tokens."""
+def write_extras(
+    folder: Path, info: ExportInfo, tokenizer: PreTrainedTokenizerBase, probe: Probe | None = None
+) -> None:
+    """Write the tokenizer with the template of the training, generation_config.json with its stop tokens, the probe."""
+    if probe is not None:
+        probe.write(folder)
     tokenizer.chat_template = info.chat_template
     tokenizer.save_pretrained(folder)
     text = json.dumps(json.loads(info.generation_config), indent=2)

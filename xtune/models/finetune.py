@@ -16,6 +16,7 @@ from ..data.batches import MicroBatch
 from ..parallel.sequence import Team
 from ..parallel.together import sum_counts, sum_values
 from ..registry import TASKS
+from .boundaries import boundary_arguments, in_one_row
 from .graphs import Graphs
 from .head import Head
 from .loss import summed_loss
@@ -60,6 +61,8 @@ class SupervisedFineTuning(BaseModel):
         self._device = device or next(llm.parameters()).device
         self._retry = Retry(self, layers) if layers is not None else None
         self.graphs = graphs
+        # Packed rows need the arguments of `boundary_arguments`.
+        self.boundaries = False
 
     @property
     def has_logits(self) -> bool:
@@ -80,15 +83,24 @@ class SupervisedFineTuning(BaseModel):
         more = self.team.arguments(batch.row_positions) if self.team else {}
         if self.attention is not None:
             more |= self.attention.arguments(batch)
+        if self.boundaries:
+            batch = in_one_row(batch)
+            more |= boundary_arguments(batch)
         with self.autocast():
             return summed_loss(self.llm, batch, self._head[0], **more)
 
     @contextmanager
     def whole_rows(self) -> Iterator[None]:
         """Let the model take whole rows in each process, as generation gives them."""
-        around = self.attention.as_before() if self.attention else nullcontext()
         if self.graphs is not None:
             self.graphs.forget()  # caches of keys and values are to have their memory
+        with self.plain_sequences():
+            yield
+
+    @contextmanager
+    def plain_sequences(self) -> Iterator[None]:
+        """Let the model take unpacked sequences without varlen arguments; captured CUDA graphs stay."""
+        around = self.attention.as_before() if self.attention else nullcontext()
         # Layers would be compiled for lengths that training never sees again.
         with self.team.whole_rows() if self.team else around, torch.compiler.set_stance('force_eager'):
             yield

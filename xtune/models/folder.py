@@ -64,6 +64,8 @@ def check_vocabulary(name: str, largest: int) -> None:
     """
     path = Path(name).expanduser()
     values = read_config(path) if path.is_dir() else {}
+    text = values.get('text_config')  # of a model that also takes images
+    values = text if isinstance(text, dict) and 'vocab_size' in text else values
     rows = values.get('padded_vocab_size', values.get('vocab_size'))
     if isinstance(rows, int):
         refuse_ids_beyond(name, largest, rows)
@@ -99,3 +101,17 @@ def check_adapter_folder(name: str) -> dict:
     if not list(path.glob('adapter_model.*')):
         raise ModelError(f'{name} has an adapter_config.json but no adapter_model.safetensors')
     return read_json(path / 'adapter_config.json')
+
+
+def local_folder(name: str, revision: str | None = None) -> Path | None:
+    """Return the folder of a model on this machine: `name` itself, or what the hub's cache has; None: there is none."""
+    path = Path(name).expanduser()
+    if path.is_dir():
+        return path
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(name, revision=revision, local_files_only=True))
+    except (LocalEntryNotFoundError, HFValidationError, OSError, ValueError):
+        return None

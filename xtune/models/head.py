@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from peft import PeftModel
 
+from .language import language_model
+
 
 @dataclass(frozen=True)
 class Head:
@@ -27,7 +29,7 @@ def plain_head(llm: torch.nn.Module) -> Head | None:
     """Return the parts of `llm` whose product are its logits; None: they are not, or it cannot be told."""
     base = llm.get_base_model() if isinstance(llm, PeftModel) else llm
     linear = base.get_output_embeddings() if hasattr(base, 'get_output_embeddings') else None
-    decoder = getattr(base, getattr(base, 'base_model_prefix', '') or 'none', None)
+    decoder = before_output_layer(base)
     if type(linear) is not torch.nn.Linear or decoder is None:
         return None
     head = Head(decoder, linear)
@@ -41,3 +43,13 @@ def plain_head(llm: torch.nn.Module) -> Head | None:
     finally:
         llm.train(training)
     return head if made.dtype == logits.dtype and torch.equal(made, logits) else None
+
+
+def before_output_layer(base: torch.nn.Module) -> torch.nn.Module | None:
+    """Return the part of a model that its output layer comes after; None: it is not found."""
+    for model in (base, language_model(base)):  # the language model of Llama 4 has an output layer of its own
+        for name in (getattr(model, 'base_model_prefix', ''), 'model'):
+            decoder = getattr(model, name, None) if name else None
+            if isinstance(decoder, torch.nn.Module):
+                return decoder
+    return None

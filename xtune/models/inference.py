@@ -1,5 +1,6 @@
 """Load a model for talking or merging: a folder or hub name, with an adapter, in 4 or 8 bits."""
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -7,20 +8,23 @@ import torch
 from huggingface_hub.errors import StrictDataclassError
 from transformers import (
     AutoConfig,
-    AutoModelForCausalLM,
     AutoTokenizer,
     BitsAndBytesConfig,
+    PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
 
 from ..errors import ModelError
-from .adapter import with_adapter
+from .adapter import other_base, with_adapter
 from .config_file import reason, tokenizer_error
 from .device import require_bitsandbytes
 from .folder import check_adapter_folder, check_model_folder
 from .legacy.hub import legacy_folder
+from .model_class import loader
+from .processor_template import with_processor_template
 from .quiet import quiet
+from .stored_checks import refuse_more_bits
 from .unpacking import keep_what_does_not_fit
 from .whole import FAILURES, checked
 
@@ -32,6 +36,7 @@ def load_for_inference(
     dtype: torch.dtype | None,
     bits: int | None = None,
     variant: str | None = None,
+    revision: str | None = None,
 ) -> torch.nn.Module:
     """Return a causal language model in evaluation mode.
 
@@ -42,6 +47,7 @@ def load_for_inference(
         dtype: Type of the weights; None: as they are stored.
         bits: 4 (NF4) or 8 (int8) quantises the weights while loading.
         variant: Which of the layouts of 2023 it has, where its config.json does not tell.
+        revision: Branch, tag or commit of a hub name.
 
     Raises:
         ModelError: A folder is missing or empty, bitsandbytes is missing, or loading fails.
@@ -49,8 +55,10 @@ def load_for_inference(
     check_model_folder(model, own_code=False)
     if adapter:
         check_adapter_folder(adapter)
+        _warn_of_another_base(adapter, model)
     arguments = {}
     if bits:
+        _refuse_stored(model, bits)
         require_bitsandbytes(f'--bits {bits}')
         if bits == 8:
             dtype = torch.bfloat16  # int8 kernels take no float32
@@ -63,6 +71,8 @@ def load_for_inference(
         )
     try:
         with quiet():
+            if revision:
+                arguments['revision'] = revision
             llm = _load(model, variant, dtype=dtype or 'auto', device_map={'': str(device)}, **arguments)
             if adapter:
                 llm = with_adapter(llm, adapter)
@@ -75,15 +85,28 @@ def load_for_inference(
     return llm.eval()
 
 
+def _warn_of_another_base(adapter: str, model: str) -> None:
+    trained_on = other_base(adapter, model)
+    if trained_on is not None:
+        print(
+            f'warning: the adapter {adapter} was trained on {trained_on}; if {model} is another model, it answers '
+            'otherwise than in training',
+            file=sys.stderr,
+        )
+
+
+def _refuse_stored(model: str, bits: int) -> None:
+    if legacy_folder(model, weights=False) is None:
+        refuse_more_bits(model, _config(model), bits)
+
+
 def _load(model: str, variant: str | None, **arguments: Any) -> PreTrainedModel:
-    folder = legacy_folder(model)
+    folder = legacy_folder(model, revision=arguments.get('revision'))
     if folder is not None:
         from .legacy.load import load_legacy
 
         return load_legacy(folder, variant, **arguments)
-    how = dict(trust_remote_code=False, output_loading_info=True, ignore_mismatched_sizes=True)
-    loaded = AutoModelForCausalLM.from_pretrained(model, **how, **arguments)
-    return checked(model, *loaded)
+    return checked(model, *loader(model)(output_loading_info=True, ignore_mismatched_sizes=True, **arguments))
 
 
 def load_tokenizer_of(*folders: str | None, variant: str | None = None) -> PreTrainedTokenizerBase:
@@ -102,7 +125,7 @@ def load_tokenizer_of(*folders: str | None, variant: str | None = None) -> PreTr
             continue
         try:
             with quiet():
-                return AutoTokenizer.from_pretrained(name, trust_remote_code=False)
+                return with_processor_template(AutoTokenizer.from_pretrained(name, trust_remote_code=False), name)
         except Exception as error:  # the tokenizers library raises nothing narrower
             raise tokenizer_error(name, error) from error
     raise ModelError(f'there is no tokenizer in {" or ".join(str(f) for f in folders if f)}')
@@ -119,9 +142,13 @@ def stored_dtype(model: str, variant: str | None = None) -> torch.dtype:
         from .legacy.load import legacy_dtype
 
         return legacy_dtype(folder, variant)
+    dtype = getattr(_config(model), 'dtype', None)
+    return dtype if isinstance(dtype, torch.dtype) else torch.float32
+
+
+def _config(model: str) -> PreTrainedConfig:
     try:
         with quiet():
-            dtype = getattr(AutoConfig.from_pretrained(model, trust_remote_code=False), 'dtype', None)
+            return AutoConfig.from_pretrained(model, trust_remote_code=False)
     except (OSError, ValueError, StrictDataclassError) as error:
         raise ModelError(f'the model {model} cannot be loaded: {str(error).splitlines()[0]}') from error
-    return dtype if isinstance(dtype, torch.dtype) else torch.float32

@@ -3,15 +3,16 @@
 import torch
 
 from ..errors import ModelError
+from .language import language_model
 
 
 def layers_of(llm: torch.nn.Module) -> list[torch.nn.Module]:
-    """Return the decoder layers of `llm`, in order: the list of modules that holds the most parameters.
+    """Return the decoder layers of `llm`, in order: the list of modules of its language model with the most parameters.
 
     Raises:
         ModelError: It has no list of layers.
     """
-    lists = [module for module in llm.modules() if isinstance(module, torch.nn.ModuleList)]
+    lists = [module for module in language_model(llm).modules() if isinstance(module, torch.nn.ModuleList)]
     sizes = [sum(p.numel() for p in module.parameters()) for module in lists]
     if not any(sizes):
         raise ModelError(

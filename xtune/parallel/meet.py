@@ -82,6 +82,12 @@ class Meeting:
             self._wait(f'say/{topic}', 0)
         return self.store.get(f'say/{topic}').decode()
 
+    def part(self, seconds: float = 10.0) -> None:
+        """Let the main process wait until all have come here: where it keeps the store, that ends with it."""
+        self.store.set(f'part/{self.world.rank}', '1')
+        if self.world.is_main:
+            self._absent('part', seconds)
+
     def wait_for_all(self, topic: str) -> None:
         """Return once every process has come here, however long the slowest takes; a person is told whom it is."""
         self.store.set(f'{topic}/{self.world.rank}', '1')

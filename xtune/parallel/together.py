@@ -80,6 +80,12 @@ def everyones(value: Any) -> list[Any]:
     return values
 
 
+def from_first(tensor: torch.Tensor) -> None:
+    """Replace the values of `tensor`, of any shape, by those of the first process, in place."""
+    if several():
+        dist.broadcast(tensor, 0)
+
+
 @contextmanager
 def failing_together() -> Iterator[None]:
     """Let an XtuneError in one process be raised in all of them, so that none waits for the others.

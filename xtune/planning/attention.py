@@ -14,7 +14,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 from ..config.wire import Job
-from ..engine.fast import is_packed
+from ..engine.packing_check import is_packed
 from ..models.attention import KERNEL
 from ..models.config_checks import takes_sdpa
 from ..models.packed import chosen

@@ -7,7 +7,7 @@ import copy
 
 import torch
 from peft import PeftModel
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
+from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 from transformers.quantizers import AutoHfQuantizer
 
 from ..config.wire import Job
@@ -20,11 +20,11 @@ from ..models.float8_checks import float8_of
 from ..models.folder import check_model_folder
 from ..models.layers import layers_of
 from ..models.legacy.hub import legacy_folder
+from ..models.loader_keys import check_llm_keys, check_taken
+from ..models.model_class import FINDING, auto_class
 from ..models.quiet import quiet
 from .attention import counted_attention
 
-# Arguments of from_pretrained that choose the config, and those that change the class built from it.
-_FINDING = ('revision', 'token', 'cache_dir', 'local_files_only', 'subfolder')
 Kind = tuple
 
 
@@ -32,9 +32,11 @@ def model_config(job: Job) -> PreTrainedConfig:
     """Return the config of the base model of `job`, with what the section `llm` changes in it.
 
     Raises:
+        ConfigError: A key of the section `llm` has no effect.
         ModelError: It cannot be found or read, or the section `llm` names a loader of its own.
     """
     name, given = job.values.base_model, job.load_llm.keywords
+    check_taken(job.load_llm.func, given)
     if getattr(job.load_llm.func, '__name__', '') != 'from_pretrained':
         raise ModelError(f'only llm.type={job.load_llm.func} knows what it builds, so there is nothing to plan from')
     check_model_folder(name, weights=False)
@@ -46,7 +48,7 @@ def model_config(job: Job) -> PreTrainedConfig:
 
                 config = open_legacy(folder, given.get('variant')).config
             else:
-                found = {key: value for key, value in given.items() if key in _FINDING}
+                found = {key: value for key, value in given.items() if key in FINDING}
                 own = bool(given.get('trust_remote_code'))
                 config = AutoConfig.from_pretrained(name, trust_remote_code=own, **found)
     except ModelError:
@@ -54,6 +56,7 @@ def model_config(job: Job) -> PreTrainedConfig:
     except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
         raise ModelError(f'config.json of the model `{name}` cannot be read: {reason(error)}') from error
     config = copy.deepcopy(config)
+    check_llm_keys(given, config)
     for key, value in given.items():
         if hasattr(config, key) and not callable(getattr(config, key)) and key not in ('dtype', 'attn_implementation'):
             setattr(config, key, value)
@@ -84,7 +87,7 @@ def frame(job: Job, config: PreTrainedConfig, dtype: torch.dtype, counted: bool 
     try:
         with quiet(), META:
             own = bool(job.load_llm.keywords.get('trust_remote_code'))
-            model = AutoModelForCausalLM.from_config(config, dtype=weights, trust_remote_code=own, **wanted)
+            model = auto_class(config, own).from_config(config, dtype=weights, trust_remote_code=own, **wanted)
             if quantization is not None:
                 if quantization.quant_method != 'bitsandbytes':
                     raise ModelError(
@@ -111,7 +114,7 @@ def adapted(model: PreTrainedModel, job: Job) -> PreTrainedModel | PeftModel:
 
 def kinds(model: PreTrainedModel) -> list[Kind]:
     """Return for each layer what tells it from layers that cost something else: its modules' types and shapes."""
-    types = getattr(model.config, 'layer_types', None) or ()
+    types = getattr(model.config.get_text_config(), 'layer_types', None) or ()
     found = []
     for number, layer in enumerate(layers_of(model)):
         shapes = tuple((name, tuple(p.shape)) for name, p in layer.named_parameters())
@@ -126,7 +129,7 @@ def keep_layers(model: PreTrainedModel, chosen: list[int]) -> None:
         for name, child in list(module.named_children()):
             if isinstance(child, torch.nn.ModuleList) and list(child) == layers_of(model):
                 setattr(module, name, torch.nn.ModuleList([child[number] for number in chosen]))
-                _keep_in_config(model.config, count, chosen)
+                _keep_in_config(model.config.get_text_config(), count, chosen)
                 return
 
 

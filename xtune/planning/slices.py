@@ -18,10 +18,12 @@ from transformers import PreTrainedModel
 
 from ..config.wire import Job
 from ..data.batches import MicroBatch
-from ..engine.fast import fast_task, is_packed
+from ..engine.fast import fast_task
 from ..engine.optimizer import StepOptimizer, build_optimizer
+from ..engine.packing_check import is_packed
 from ..models.compiling import replaced
 from ..models.finetune import SupervisedFineTuning
+from ..models.head import before_output_layer
 from ..models.quiet import quiet
 from ..models.waits import STEPS
 from ..parallel.sequence import base_of
@@ -106,10 +108,10 @@ def trained_slice(
     else:
         make_state(plain, parameters)
     before = meter.now
-    marked = Marked(plain, meter)
+    marked, base = Marked(plain, meter), base_of(model)
     handles = [
         model.get_input_embeddings().register_forward_hook(_announce(marked.layers_done)),
-        base_of(model).base_model.register_forward_hook(_announce(marked.loss_done)),
+        (before_output_layer(base) or base.base_model).register_forward_hook(_announce(marked.loss_done)),
     ]
     meter.reset()
     task.train_step([batch, batch], marked)

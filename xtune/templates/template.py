@@ -6,6 +6,7 @@ so themselves. For a template without marks the span is proven (see `proof.py`).
 
 import json
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -20,6 +21,7 @@ from .proof import proven
 
 _MARK = re.compile(r'\{%-?\s*generation\s*-?%\}')
 Span = tuple[int, int]
+_PROBE = 'Is this text shown?'
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,11 @@ class ChatTemplate:
     def has_marks(self) -> bool:
         """Whether the template itself says what is trained."""
         return bool(_MARK.search(self.source))
+
+    @cached_property
+    def takes_parts(self) -> bool:
+        """Whether it takes content as a list of parts only, as templates of some vision-language models do."""
+        return not self.own and not _shows(self, list) and _shows(self, in_parts)
 
     def render(self, messages: list[Message], tools: list[dict] | None = None) -> tuple[str, list[Span]]:
         """Return the text of a conversation and the characters [start, end) of each reply with its end of turn.
@@ -70,17 +77,20 @@ class ChatTemplate:
                 text, spans = fast.without_marks(fast.render(self.source, messages, prompt, self.variables))
                 return (text, spans) if marks else text
             plain = [{k: v for k, v in m.items() if k != 'train'} for m in messages]
-            texts, spans = render_jinja_template(
-                conversations=[plain],
-                tools=tools,
-                chat_template=self.source,
-                add_generation_prompt=prompt,
-                return_assistant_tokens_mask=marks,
-                **self.variables,
-            )
+            texts, spans = self._jinja(in_parts(plain) if self.takes_parts else plain, tools, prompt, marks)
         except Exception as error:  # jinja2 and raise_exception() in templates use many classes
             raise TemplateError(f'template `{self.name}` refuses this conversation: {error}') from error
         return (texts[0], spans[0]) if marks else texts[0]
+
+    def _jinja(self, messages: list[dict], tools: list[dict] | None, prompt: bool, marks: bool) -> tuple[list, list]:
+        return render_jinja_template(
+            conversations=[messages],
+            tools=tools,
+            chat_template=self.source,
+            add_generation_prompt=prompt,
+            return_assistant_tokens_mask=marks,
+            **self.variables,
+        )
 
     def _require_all(self, messages: list[Message], text: str) -> None:
         """Raise if a system or tool message, a tool call, or a thought is not in `text`: some templates drop them."""
@@ -100,6 +110,23 @@ class ChatTemplate:
                     f'template `{self.name}` leaves out the thought of a reply; take qwen3_thinking, deepseek_r1, '
                     'gpt_oss_thinking, or write thoughts into the text of replies'
                 )
+
+
+def in_parts(messages: list[dict]) -> list[dict]:
+    """Return `messages` with each text as a list of one part: [{'type': 'text', 'text': ...}]."""
+    return [
+        {**m, 'content': [{'type': 'text', 'text': m['content']}]} if isinstance(m.get('content'), str) else m
+        for m in messages
+    ]
+
+
+def _shows(template: ChatTemplate, form: Callable[[list[dict]], list[dict]]) -> bool:
+    """Tell whether a template shows the text of a message that is given in this form."""
+    try:
+        texts, _ = template._jinja(form([dict(role='user', content=_PROBE)]), None, False, False)
+    except Exception:  # jinja2 and raise_exception() in templates use many classes
+        return False
+    return _PROBE in texts[0]
 
 
 def special_variables(tokenizer: PreTrainedTokenizerBase) -> dict[str, str]:

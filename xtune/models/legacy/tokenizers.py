@@ -12,7 +12,7 @@ from typing import Any
 
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from ...data.cache import cache_root
+from ...data.cache import cache_folder, cache_root
 from ...errors import ModelError
 from ...templates import FOLDER
 from ..quiet import quiet
@@ -51,6 +51,7 @@ def legacy_tokenizer(folder: Path, variant: str | None = None, **arguments: Any)
         raise ModelError(f'{folder} has no {source.name}, the tokenizer of {variant}; it holds {found}')
     cached = cache_root() / 'tokenizers' / _key(folder, source, variant, is_chat(folder, variant))
     if not (cached / 'tokenizer.json').is_file():
+        cache_folder('tokenizers')
         made = build_tokenizer(folder, source, variant)
         made.chat_template = chat_template(folder, variant)
         _keep(made, cached)
@@ -86,7 +87,6 @@ def _key(folder: Path, source: Path, *more: Any) -> str:
 
 def _keep(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
     """Write `tokenizer` to `folder`; another process may be doing the same, and whoever is first stays."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
     aside = Path(tempfile.mkdtemp(dir=folder.parent, prefix='.making-'))
     try:
         tokenizer.save_pretrained(aside)

@@ -1,0 +1,45 @@
+"""The Hugging Face folder of an adapter, written beside each checkpoint."""
+
+from pathlib import Path
+
+import torch
+from transformers import PreTrainedTokenizerBase
+
+from ..models.export import ExportInfo, write_adapter
+from ..models.residual_init import initial_of, ordinary_lora
+from ..parallel.together import rank
+from . import saving
+from .probing import Prober
+from .state import TrainedState
+
+
+class AdapterExport:
+    """Writes the adapter of `state` as plain peft loads it. Every rank calls it; rank 0 writes.
+
+    Args:
+        state: Gathers the adapter.
+        info: What the folder needs besides the tensors.
+        tokenizer: The base model's tokenizer.
+        prober: Has the probe logits of the newest checkpoint.
+    """
+
+    def __init__(
+        self, state: TrainedState, info: ExportInfo, tokenizer: PreTrainedTokenizerBase, prober: Prober
+    ) -> None:
+        self.state, self.info, self.tokenizer, self.prober = state, info, tokenizer, prober
+
+    def __call__(self, checkpoint: Path) -> None:
+        """Write the folder of `checkpoint`, which has its name with `_hf`.
+
+        Raises:
+            CheckpointError: It cannot be written.
+        """
+        trained = self.state.get()
+        if rank() == 0:
+            with saving.folder_aside(checkpoint.with_name(f'{checkpoint.stem}_hf')) as folder:
+                self.write(folder, trained)
+
+    def write(self, folder: Path, trained: dict[str, torch.Tensor]) -> None:
+        """Write the gathered tensors `trained` into `folder`."""
+        adapter = ordinary_lora(trained, initial_of(self.state.llm).get('initial_adapter'), self.info)
+        write_adapter(folder, *adapter, self.tokenizer, self.prober.last)
