@@ -117,9 +117,9 @@ def this_machine() -> tuple[str, dict[str, str]]:
 
 
 def commit() -> str:
-    """Return the commit of the checkout, marked where tracked files differ; else XTUNE_COMMIT, else 'unknown'."""
+    """Return XTUNE_COMMIT, else the commit of the checkout, marked where tracked files differ, else 'unknown'."""
     head = _output(['git', 'rev-parse', 'HEAD'])
-    if head is None:
+    if os.environ.get('XTUNE_COMMIT') or head is None:
         return os.environ.get('XTUNE_COMMIT') or 'unknown'
     changed = _output(['git', 'status', '--porcelain', '--untracked-files=no', '--', 'xtune', 'tests', 'configs'])
     return head + (' with changes' if changed else '')

@@ -127,7 +127,8 @@ def allowed():
 
 @pytest.mark.parametrize('compiled', [False, True])
 def test_auto_recomputes_no_more_than_memory_demands(compiled, long_run, xtune, tmp_path, allowed):
-    options = {'speed.compile': compiled, 'log.plot': False}
+    # cuBLAS keeps memory for the stream on which layers are first recorded, which would count in later runs alone.
+    options = {'speed.compile': compiled, 'speed.cuda_graphs': False, 'log.plot': False}
     code, out, err = xtune('train', long_run('roomy', **options))
     assert code == 0 and 'activations recomputed in 0 of 16 layers; kept: ' in out, out + err
     assert xtune('train', long_run('none', checkpointing='none', **options))[0] == 0
@@ -168,7 +169,7 @@ def test_a_step_that_runs_out_of_memory_is_done_again(long_run, xtune, tmp_path,
 @pytest.fixture
 def deterministic():
     """Options of a run whose kernels add up in a fixed order, which torch then does in the whole process."""
-    yield {'runner': {'randomness': dict(seed=42, deterministic=True)}}
+    yield {'runner': {'randomness': dict(deterministic=True)}}
     torch.use_deterministic_algorithms(False)
 
 

@@ -3,6 +3,7 @@
 `run_pair` starts this file as a script, twice; each process then calls what the command `xtune train` calls.
 """
 
+import importlib.util
 import json
 import os
 import socket
@@ -81,7 +82,8 @@ def _work(folder: Path) -> None:
     from xtune.errors import XtuneError
     from xtune.parallel.world import World
 
-    deepspeed_without_compiler()
+    if importlib.util.find_spec('deepspeed') is not None:
+        deepspeed_without_compiler()
     rank, reports = int(os.environ['RANK']), []
     for number, one in enumerate(json.loads((folder / 'cases.json').read_text())):
         print(f'--- {one}', flush=True)

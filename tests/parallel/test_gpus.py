@@ -43,6 +43,7 @@ def written(folder, byte_model, write_config):
             'base_model': str(byte_model),
             'strategy': {**chosen, 'sequence_parallel_size': split},
             'precision': precision,
+            'speed.compile': precision == 'bf16',
             'val_dataset': 5,
             'pack': True,
             'optimizer.lr': 2e-3,
@@ -105,7 +106,7 @@ def same(two, one, rel):
 @pytest.mark.usefixtures('native')
 @pytest.mark.parametrize('name', NATIVE)
 def test_two_gpus_train_as_one(name, folder, alone, figures):
-    same(figures(folder / name), alone(NATIVE[name][0]), rel=1e-4)
+    same(figures(folder / name), alone(NATIVE[name][0]), rel=1e-3)
 
 
 @NO_DEEPSPEED
@@ -113,7 +114,7 @@ def test_two_gpus_train_as_one(name, folder, alone, figures):
 @pytest.mark.usefixtures('zero')
 @pytest.mark.parametrize('name', ZERO)
 def test_two_gpus_train_as_one_under_deepspeed(name, folder, alone, figures):
-    same(figures(folder / name), alone(ZERO[name][0]), rel=1e-4)
+    same(figures(folder / name), alone(ZERO[name][0]), rel=1e-3)
 
 
 @pytest.mark.xdist_group('native')

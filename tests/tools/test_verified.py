@@ -69,7 +69,10 @@ def test_commits_that_touched_gpu_code_are_counted(tool, found, tmp_path, monkey
     recorded = committed(origin, 'README.md', 'xtune/models/a.py')
     committed(origin, 'docs/en/a.md', 'xtune/engine/b.py', 'xtune/data/c.py', 'tests/models/test_b_gpu.py')
     monkeypatch.setattr(tool, 'ROOT', origin)
-    assert tool.commit() != recorded
+    monkeypatch.delenv('XTUNE_COMMIT', raising=False)
+    assert tool.commit() == git(origin, 'rev-parse', 'HEAD')
+    (origin / 'xtune' / 'engine' / 'b.py').write_text('changed')
+    assert tool.commit().endswith(' with changes')
     facts = {'commit': f'`{recorded} with changes`'}
     page = tool.with_section(tool.INTRODUCTION, tool.section(found, '1 x GPU', facts))
     [line] = tool.since(page)

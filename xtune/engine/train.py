@@ -170,7 +170,7 @@ def build_runner(
         log_level='WARNING',
         prober=prober,
         visualizer=visualizer(extra.pop('visualizer', None), job.log.tensorboard and rank() == 0),
-        randomness=dict(seed=job.values.seed, **extra.pop('randomness', {})),
+        randomness=dict(seed=job.values.seed) | extra.pop('randomness', {}),
         cfg=hyper_parameters(text),
         run_meta=dict(
             plan=data.steps.identity(),

@@ -3,17 +3,24 @@
 import gc
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 
 import torch
 
 from .piece import Tensors
 
 
+@lru_cache
+def _stream(device: torch.device) -> torch.cuda.Stream:
+    """Return the stream of `device` that all recorders share: cuBLAS takes 64 MiB for each stream, and keeps them."""
+    return torch.cuda.Stream(device)
+
+
 class CudaRecorder:
     """A `Recorder` on a GPU. All that it records shares memory, which nothing else gets as long as it is there."""
 
     def __init__(self, device: torch.device) -> None:
-        self._device, self._stream = device, torch.cuda.Stream(device)
+        self._device, self._stream = device, _stream(device)
         self._failed: list[torch.cuda.CUDAGraph] = []  # torch aborts when one is deleted
         self.renew()
 
