@@ -10,12 +10,13 @@ from transformers import GenerationConfig, PreTrainedTokenizerBase
 from ..errors import ModelError
 from ..models import tied
 from ..models.folder import check_adapter_folder, check_model_folder
-from ..models.inference import load_for_inference, load_tokenizer_of, stored_dtype
+from ..models.inference import base_config, load_for_inference, load_tokenizer_of, stored_dtype
 from ..models.legacy.hub import legacy_folder
 from ..models.legacy.load import file_dtype
 from ..models.legacy.save import open_for_original, write_original
 from ..models.probe import Probe
 from ..models.quiet import quiet
+from ..models.stored_checks import refuse_merge
 from . import verify
 from .processor_files import copy_processor_files
 from .split import parse_size
@@ -60,6 +61,8 @@ def merge(
         raise ModelError('--device cuda: torch sees no GPU here; use --device cpu')
     check_model_folder(base, own_code=False)
     check_adapter_folder(adapter)
+    if legacy_folder(base) is None:
+        refuse_merge(base, base_config(base))
     legacy = open_for_original(legacy_folder(base), base, variant) if layout == 'original' else None
     if dtype != 'auto':
         kind = getattr(torch, dtype)

@@ -97,7 +97,7 @@ def _warn_of_another_base(adapter: str, model: str) -> None:
 
 def _refuse_stored(model: str, bits: int) -> None:
     if legacy_folder(model, weights=False) is None:
-        refuse_more_bits(model, _config(model), bits)
+        refuse_more_bits(model, base_config(model), bits)
 
 
 def _load(model: str, variant: str | None, **arguments: Any) -> PreTrainedModel:
@@ -142,11 +142,16 @@ def stored_dtype(model: str, variant: str | None = None) -> torch.dtype:
         from .legacy.load import legacy_dtype
 
         return legacy_dtype(folder, variant)
-    dtype = getattr(_config(model), 'dtype', None)
+    dtype = getattr(base_config(model), 'dtype', None)
     return dtype if isinstance(dtype, torch.dtype) else torch.float32
 
 
-def _config(model: str) -> PreTrainedConfig:
+def base_config(model: str) -> PreTrainedConfig:
+    """Return the config of a model in a layout of today.
+
+    Raises:
+        ModelError: There is no such model, or its config.json cannot be read.
+    """
     try:
         with quiet():
             return AutoConfig.from_pretrained(model, trust_remote_code=False)
