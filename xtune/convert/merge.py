@@ -8,6 +8,8 @@ import torch.nn.functional as F
 from transformers import GenerationConfig, PreTrainedTokenizerBase
 
 from ..errors import ModelError
+from ..models.compat_config import readable_by_v4
+from ..models.compat_tokenizer import write_tokenizer
 from ..models.folder import check_adapter_folder, check_model_folder
 from ..models.inference import load_for_inference, load_tokenizer_of, stored_dtype
 from ..models.legacy.hub import legacy_folder
@@ -85,7 +87,8 @@ def merge(
         else:
             with quiet():
                 llm.save_pretrained(folder, max_shard_size=max_shard_size)
-            tokenizer.save_pretrained(folder)
+            readable_by_v4(folder)
+            write_tokenizer(folder, tokenizer)
         (folder / 'merge_report.json').write_text(
             json.dumps(report, indent=2, ensure_ascii=False) + '\n', encoding='utf-8'
         )

@@ -11,6 +11,7 @@ from ..config.wire import wire
 from ..data.build import load_tokenizer
 from ..engine import files
 from ..errors import CheckpointError
+from ..models.compat_config import readable_by_v4
 from ..models.export import ExportInfo, write_adapter, write_extras
 from ..models.quiet import quiet
 from .target import new_folder
@@ -56,3 +57,4 @@ def write_model(folder: Path, state: dict[str, torch.Tensor], info: ExportInfo, 
     weights = {name: tensor.to(dtype) for name, tensor in state.items()}
     with quiet():
         model.save_pretrained(folder, state_dict=weights, max_shard_size=max_shard_size)
+    readable_by_v4(folder)

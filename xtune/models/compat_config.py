@@ -1,7 +1,8 @@
 """Write config.json so that transformers 4 reads it as transformers 5 does: some readers are pinned below 5.
 
-Transformers 5 keeps everything about rotary embeddings in `rope_parameters`. Transformers 4 does not read that: it takes
-base 10000 and no scaling, in silence. The keys that it reads are added. Transformers 5 reads its own file as before.
+Transformers 5 keeps everything about rotary embeddings in `rope_parameters`. Transformers 4 does not read that: it
+takes base 10000 and no scaling, in silence. The keys that it reads are added. Transformers 5 reads its own file as
+before.
 """
 
 import json

@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 from transformers import GenerationConfig, PreTrainedTokenizerBase
 
 from ..config.wire import Job
+from .compat_tokenizer import write_tokenizer
 
 
 @dataclass(frozen=True)
@@ -87,8 +88,7 @@ def unshared(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 def write_extras(folder: Path, info: ExportInfo, tokenizer: PreTrainedTokenizerBase) -> None:
     """Write the tokenizer with the template of the training, and generation_config.json with its stop tokens."""
-    tokenizer.chat_template = info.chat_template
-    tokenizer.save_pretrained(folder)
+    write_tokenizer(folder, tokenizer, info.chat_template)
     text = json.dumps(json.loads(info.generation_config), indent=2)
     (folder / 'generation_config.json').write_text(text + '\n', encoding='utf-8')
 
