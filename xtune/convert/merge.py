@@ -10,6 +10,7 @@ from transformers import GenerationConfig, PreTrainedTokenizerBase
 from ..errors import ModelError
 from ..models.compat_config import readable_by_v4
 from ..models.compat_tokenizer import write_tokenizer
+from ..models.config_overrides import refuse_overrides
 from ..models.folder import check_adapter_folder, check_model_folder
 from ..models.inference import load_for_inference, load_tokenizer_of, stored_dtype
 from ..models.legacy.hub import legacy_folder
@@ -53,6 +54,8 @@ def merge(
         raise ModelError('--device cuda: torch sees no GPU here; use --device cpu')
     check_model_folder(base, own_code=False)
     check_adapter_folder(adapter)
+    if layout == 'original':
+        refuse_overrides(adapter)
     legacy = open_for_original(legacy_folder(base), base, variant) if layout == 'original' else None
     if dtype != 'auto':
         kind = getattr(torch, dtype)

@@ -12,6 +12,7 @@ from ..data.build import load_tokenizer
 from ..engine import files
 from ..errors import CheckpointError
 from ..models.compat_config import readable_by_v4
+from ..models.config_overrides import note_overrides
 from ..models.export import ExportInfo, write_adapter, write_extras
 from ..models.quiet import quiet
 from .target import new_folder
@@ -38,6 +39,7 @@ def pth_to_hf(config: Path, checkpoint: Path, target: Path, max_shard_size: str 
         tokenizer = load_tokenizer(job)
         if info.adapter_config is not None:
             write_adapter(folder, content['state_dict'], info, tokenizer)
+            note_overrides(json.loads(info.config_overrides), info.base_model)
         else:
             write_model(folder, content['state_dict'], info, max_shard_size)
             write_extras(folder, info, tokenizer)

@@ -15,6 +15,7 @@ from ..config.wire import Job, wire
 from ..data.build import TrainingData, build_data
 from ..data.steps import Share, step_loader
 from ..data.widest import widest
+from ..models.config_overrides import changed_config, note_overrides
 from ..models.device import best_device
 from ..models.export import ExportInfo, export_info, stored_dtype, write_adapter
 from ..models.finetune import SupervisedFineTuning
@@ -121,9 +122,11 @@ def build_runner(
     job: Job, data: TrainingData, task: SupervisedFineTuning, device, text: str, start: Path | None, world: World
 ) -> TuneRunner:
     """Return the runner of `job`, ready to train."""
-    info = export_info(
-        task.llm, job.values.base_model, stored_dtype(job, task.llm), data.template.source, data.stop_ids
-    )
+    overrides = changed_config(task.llm, job)
+    if job.lora is not None and rank() == 0:
+        note_overrides(overrides, job.values.base_model)
+    dtype = stored_dtype(job, task.llm)
+    info = export_info(task.llm, job.values.base_model, dtype, data.template.source, data.stop_ids, overrides)
     optimizer, access = _spread(job, task, device, world)
     state = TrainedState(task.llm, access)
     metrics = MetricsFile(job.work_dir / 'metrics.jsonl')

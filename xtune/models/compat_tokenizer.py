@@ -1,7 +1,7 @@
 """Write a tokenizer into an export so that transformers 4 and 5 read it alike, with the chat template of the training.
 
 The files of the base are copied. Transformers 4 cannot read what transformers 5 writes itself: there
-`extra_special_tokens` is a list, and some class names are new. Only the chat template is changed, to that of the training.
+`extra_special_tokens` is a list, and some class names are new. Only the chat template is changed.
 """
 
 import hashlib

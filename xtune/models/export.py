@@ -15,6 +15,7 @@ from transformers import GenerationConfig, PreTrainedTokenizerBase
 
 from ..config.wire import Job
 from .compat_tokenizer import write_tokenizer
+from .config_overrides import write_overrides
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,8 @@ class ExportInfo:
     """All fields are text or plain values.
 
     `adapter_config` is peft's JSON, None after full fine-tuning; `model_config` is the base's config.json;
-    `dtype` the type in which the base's weights are stored.
+    `dtype` the type in which the base's weights are stored; `config_overrides` the settings, as JSON, that the model
+    was trained with and the base's config.json has otherwise.
     """
 
     base_model: str
@@ -31,6 +33,7 @@ class ExportInfo:
     generation_config: str
     chat_template: str
     adapter_config: str | None
+    config_overrides: str = '{}'
 
     def to_dict(self) -> dict:
         """Return a form that a checkpoint can hold."""
@@ -38,7 +41,12 @@ class ExportInfo:
 
 
 def export_info(
-    llm: torch.nn.Module, base_model: str, stored_dtype: str, template: str, stop_ids: list[int]
+    llm: torch.nn.Module,
+    base_model: str,
+    stored_dtype: str,
+    template: str,
+    stop_ids: list[int],
+    overrides: dict | None = None,
 ) -> ExportInfo:
     """Return what an export of `llm` needs besides its trained tensors."""
     adapter = None
@@ -55,6 +63,7 @@ def export_info(
         generation_config=json.dumps(_generation(generation.to_dict(), stop_ids)),
         chat_template=template,
         adapter_config=adapter,
+        config_overrides=json.dumps(overrides or {}),
     )
 
 
@@ -73,6 +82,7 @@ def write_adapter(folder: Path, state: dict, info: ExportInfo, tokenizer: PreTra
     """Write adapter_model.safetensors, adapter_config.json and what `write_extras` writes."""
     save_file(unshared(state), folder / 'adapter_model.safetensors', metadata={'format': 'pt'})
     (folder / 'adapter_config.json').write_text(info.adapter_config + '\n', encoding='utf-8')
+    write_overrides(folder, info.base_model, json.loads(info.config_overrides))
     write_extras(folder, info, tokenizer)
 
 

@@ -10,6 +10,7 @@ from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
     BitsAndBytesConfig,
+    PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
@@ -17,6 +18,7 @@ from transformers import (
 from ..errors import ModelError
 from .adapter import with_adapter
 from .config_file import reason, tokenizer_error
+from .config_overrides import read_overrides, with_overrides
 from .device import require_bitsandbytes
 from .folder import check_adapter_folder, check_model_folder
 from .legacy.hub import legacy_folder
@@ -50,6 +52,9 @@ def load_for_inference(
     if adapter:
         check_adapter_folder(adapter)
     arguments = {}
+    overrides = read_overrides(adapter)
+    if overrides:
+        arguments['config'] = with_overrides(_config(model, variant), overrides, model, adapter)
     if bits:
         require_bitsandbytes(f'--bits {bits}')
         if bits == 8:
@@ -73,6 +78,15 @@ def load_for_inference(
         raise ModelError(f'{what} cannot be loaded: {reason(error)}') from error
     keep_what_does_not_fit(llm)
     return llm.eval()
+
+
+def _config(model: str, variant: str | None) -> PreTrainedConfig:
+    folder = legacy_folder(model)
+    if folder is None:
+        return AutoConfig.from_pretrained(model, trust_remote_code=False)
+    from .legacy.families import open_legacy
+
+    return open_legacy(folder, variant).config
 
 
 def _load(model: str, variant: str | None, **arguments: Any) -> PreTrainedModel:
