@@ -140,9 +140,9 @@ def note_overrides(overrides: dict[str, Any], base_model: str) -> None:
     if not overrides:
         return
     print(
-        f'note: the adapter belongs to {base_model} with {described(overrides)}. {FILE} in its folder says so to xtune. '
+        f'note: the adapter belongs to {base_model} with {described(overrides)}. {FILE} in its folder tells xtune so; '
         'peft and vLLM do not read it: merge the adapter first (xtune convert merge), or load the base with these '
-        'settings.'
+        'settings'
     )
 
 
