@@ -4,10 +4,14 @@ import json
 import shutil
 
 import pytest
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import Whitespace
 from transformers import AutoTokenizer
 
 from xtune.models.compat_tokenizer import write_tokenizer
 
+SPECIAL = dict(unk_token='<unk>', bos_token='<|im_start|>', eos_token='<|im_end|>', pad_token='<pad>')
 TEMPLATE = "{% for message in messages %}{{ '<|im_start|>' + message['content'] }}{% endfor %}\n"
 
 
@@ -16,21 +20,28 @@ def values(folder, name='tokenizer_config.json'):
 
 
 @pytest.fixture
-def base(model_dir, tmp_path):
+def base(tmp_path):
     """A folder as on the hub: a class that transformers 4 knows, a template of its own, and more files."""
     folder = tmp_path / 'base'
     folder.mkdir()
-    shutil.copy(model_dir / 'tokenizer.json', folder)
-    vocab = values(folder, 'tokenizer.json')['model']
-    (folder / 'vocab.json').write_text(json.dumps(vocab['vocab']), encoding='utf-8')
-    (folder / 'merges.txt').write_text('\n'.join(' '.join(pair) for pair in vocab['merges'][:9]), encoding='utf-8')
-    special = dict(bos_token='<|im_start|>', eos_token='<|im_end|>', unk_token='<|endoftext|>', pad_token='<|im_end|>')
-    config = dict(special, tokenizer_class='PreTrainedTokenizerFast', chat_template='old', model_max_length=77)
+    words = {word: i for i, word in enumerate((*SPECIAL.values(), 'hello', 'world', 'who', 'are', 'you'))}
+    rules = Tokenizer(WordLevel(words, unk_token='<unk>'))
+    rules.pre_tokenizer = Whitespace()
+    rules.add_special_tokens(list(SPECIAL.values()))
+    rules.save(str(folder / 'tokenizer.json'))
+    config = dict(SPECIAL, tokenizer_class='PreTrainedTokenizerFast', chat_template='old', model_max_length=77)
     (folder / 'tokenizer_config.json').write_text(json.dumps(config), encoding='utf-8')
-    more = dict(special, additional_special_tokens=['<|im_start|>', '<|im_end|>'])
+    more = dict(SPECIAL, additional_special_tokens=['<|im_start|>', '<|im_end|>'])
     (folder / 'special_tokens_map.json').write_text(json.dumps(more), encoding='utf-8')
-    for stale in ('chat_template.jinja', 'chat_template.json', 'model.safetensors'):
-        (folder / stale).write_text('old', encoding='utf-8')
+    for name in (
+        'vocab.json',
+        'tokenizer.model',
+        'merges.txt',
+        'chat_template.jinja',
+        'chat_template.json',
+        'tekken.json',
+    ):
+        (folder / name).write_text('old', encoding='utf-8')
     return folder
 
 
@@ -40,7 +51,7 @@ def test_files_are_those_of_the_base_but_for_the_template(base, tmp_path):
     target.mkdir()
     tokenizer('hello', truncation=True, max_length=4)  # leaves a setting in the tokenizer that is none of its own
     write_tokenizer(target, tokenizer, TEMPLATE)
-    same = {'tokenizer.json', 'vocab.json', 'merges.txt', 'special_tokens_map.json'}
+    same = {'tokenizer.json', 'vocab.json', 'merges.txt', 'tokenizer.model', 'special_tokens_map.json'}
     assert {path.name for path in target.iterdir()} == same | {'tokenizer_config.json', 'chat_template.jinja'}
     for name in same:
         assert (target / name).read_bytes() == (base / name).read_bytes(), name
@@ -86,8 +97,8 @@ def test_a_changed_vocabulary_is_written_in_the_form_that_both_versions_read(bas
 
 
 def test_changed_settings_are_written_too(base, tmp_path):
-    tokenizer = AutoTokenizer.from_pretrained(base, eos_token='<|endoftext|>', padding_side='left')
+    tokenizer = AutoTokenizer.from_pretrained(base, eos_token='<pad>', padding_side='left')
     (tmp_path / 'new').mkdir()
     write_tokenizer(tmp_path / 'new', tokenizer, TEMPLATE)
     read = AutoTokenizer.from_pretrained(tmp_path / 'new')
-    assert (read.eos_token, read.padding_side, read.chat_template) == ('<|endoftext|>', 'left', TEMPLATE)
+    assert (read.eos_token, read.padding_side, read.chat_template) == ('<pad>', 'left', TEMPLATE)
