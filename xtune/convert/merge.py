@@ -9,6 +9,9 @@ from transformers import GenerationConfig, PreTrainedTokenizerBase
 
 from ..errors import ModelError
 from ..models import tied
+from ..models.compat_config import readable_by_v4
+from ..models.compat_tokenizer import write_tokenizer
+from ..models.config_overrides import refuse_overrides
 from ..models.folder import check_adapter_folder, check_model_folder
 from ..models.inference import base_config, load_for_inference, load_tokenizer_of, stored_dtype
 from ..models.legacy.hub import legacy_folder
@@ -61,6 +64,8 @@ def merge(
         raise ModelError('--device cuda: torch sees no GPU here; use --device cpu')
     check_model_folder(base, own_code=False)
     check_adapter_folder(adapter)
+    if layout == 'original':
+        refuse_overrides(adapter)
     if legacy_folder(base) is None:
         refuse_merge(base, base_config(base))
     legacy = open_for_original(legacy_folder(base), base, variant) if layout == 'original' else None
@@ -104,7 +109,8 @@ def merge(
         else:
             with quiet():
                 llm.save_pretrained(folder, max_shard_size=max_shard_size)
-            tokenizer.save_pretrained(folder)
+            readable_by_v4(folder)
+            write_tokenizer(folder, tokenizer)
             copy_processor_files(base, folder)
         (folder / 'merge_report.json').write_text(
             json.dumps(report, indent=2, ensure_ascii=False) + '\n', encoding='utf-8'
