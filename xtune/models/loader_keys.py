@@ -84,10 +84,11 @@ def check_llm_keys(given: dict[str, Any], config: PreTrainedConfig) -> None:
     """
     arguments = {*_arguments(PreTrainedModel.from_pretrained), *_HONOURED}
     attributes = {name for name in config.to_dict() if not name.startswith('_')} | set(config.attribute_map)
+    of_model = not type(config).__module__.startswith(('transformers.', 'xtune.'))  # its own code may take any key
     problems = []
     for key in given:
         is_attribute = hasattr(config, key) and not callable(getattr(config, key)) and not key.startswith('_')
-        if key not in arguments and not is_attribute:
+        if key not in arguments and not is_attribute and not of_model:
             kind = type(config).__name__
             close = did_you_mean(key, (arguments | attributes) - set(_INSTEAD))
             problems.append(f'llm.{key} is no argument of from_pretrained and no attribute of {kind}{close}')
