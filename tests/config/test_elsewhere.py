@@ -32,7 +32,7 @@ def test_a_section_of_elsewhere_is_answered(name, here):
 
 
 def test_a_key_of_a_data_set_of_elsewhere_is_answered():
-    found = list(problems({'train_dataset': dict(path='x', dataset_map_fn='y', max_dataset_length=3, limt=3)}))
+    found = list(problems({'train_dataset': dict(path='x', dataset_map_fn='y', max_dataset_length=3, limiit=3)}))
     for said in ('here it is map_fn', 'here it is limit', 'did you mean `limit`'):
         assert any(said in problem for problem in found)
 

@@ -102,3 +102,10 @@ def test_keys_of_a_tokenizer(tokenizer):
         check_tokenizer_keys(dict(padding_sde='left'), tokenizer)
     with pytest.raises(ConfigError, match='tokenizer.torch_dtype'):
         check_tokenizer_keys(dict(torch_dtype='auto'), tokenizer)
+
+
+def test_code_of_a_models_own_may_take_any_key():
+    class OwnConfig(LlamaConfig):
+        """As a folder with code of its own defines it."""
+
+    check_llm_keys(dict(any_key=1), OwnConfig())
