@@ -8,7 +8,7 @@ from ..models import float8_checks
 from ..models.build import run_dtype
 from ..models.config_checks import check_attention, length_warning
 from ..models.legacy.hub import legacy_folder
-from ..models.model_class import auto_class
+from ..models.model_class import auto_class, refuse_text_settings
 from ..models.recompute import check_count
 from ..parallel import compatibility, sequence_check
 from ..parallel.world import World
@@ -51,6 +51,7 @@ def model(job: Job) -> None:
         return
     if legacy_folder(job.values.base_model) is None:
         auto_class(config, bool(job.load_llm.keywords.get('trust_remote_code')))
+        refuse_text_settings(config, job.load_llm.keywords)
     count, known = job.values.checkpointing, getattr(config.get_text_config(), 'num_hidden_layers', None)
     if isinstance(count, int) and known is not None:
         check_count(count, known)

@@ -20,7 +20,7 @@ from ..models.float8_checks import float8_of
 from ..models.folder import check_model_folder
 from ..models.layers import layers_of
 from ..models.legacy.hub import legacy_folder
-from ..models.model_class import FINDING, auto_class
+from ..models.model_class import FINDING, auto_class, refuse_text_settings
 from ..models.quiet import quiet
 from .attention import counted_attention
 
@@ -53,6 +53,7 @@ def model_config(job: Job) -> PreTrainedConfig:
     except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
         raise ModelError(f'config.json of the model `{name}` cannot be read: {reason(error)}') from error
     config = copy.deepcopy(config)
+    refuse_text_settings(config, given)
     for key, value in given.items():
         if hasattr(config, key) and not callable(getattr(config, key)) and key not in ('dtype', 'attn_implementation'):
             setattr(config, key, value)
