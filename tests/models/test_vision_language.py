@@ -291,6 +291,16 @@ def test_full_training_freezes_what_text_does_not_reach():
     assert not missing
 
 
+def test_what_would_train_nothing_or_change_nothing_is_refused(checkpoint, make_config, xtune):
+    base = str(checkpoint('qwen2_5_vl'))
+    code, _, err = xtune('train', make_config(base_model=base, **{'lora.target_modules': r'.*visual.*\.qkv'}))
+    assert code == 2 and 'text does not reach' in err
+    config = make_config(base_model=base, **{'llm.rope_parameters': dict(rope_type='linear', factor=2.0)})
+    for command in ('train', 'plan'):
+        code, _, err = xtune(command, config)
+        assert code == 2 and 'llm.rope_parameters' in err
+
+
 def test_layers_are_those_of_the_language_model_however_large_the_vision_tower_is():
     config = config_of('gemma3')
     config.vision_config.num_hidden_layers = 9

@@ -17,7 +17,7 @@ from ..models.legacy.hub import legacy_folder
 from ..models.lora_effects import check_skipped
 from ..models.lora_values import check_lora
 from ..models.method_values import check_optimizer, check_quantization
-from ..models.model_class import auto_class
+from ..models.model_class import auto_class, refuse_text_settings
 from ..models.recompute import check_count
 from ..models.residual_init import changes_base
 from ..models.stored_checks import check_stored, is_unpacked, row_of_stored
@@ -92,6 +92,7 @@ def model(job: Job, device: torch.device) -> None:
         return
     if legacy_folder(job.values.base_model) is None:
         auto_class(config, bool(job.load_llm.keywords.get('trust_remote_code')))
+        refuse_text_settings(config, job.load_llm.keywords)
     count, known = job.values.checkpointing, getattr(config.get_text_config(), 'num_hidden_layers', None)
     if isinstance(count, int) and known is not None:
         check_count(count, known)

@@ -17,7 +17,7 @@ from .experts import spare_experts
 from .float8 import refuse_trained, to_float8_base
 from .float8_checks import float8_of
 from .folder import check_model_folder
-from .language import freeze_other_parts, spare_other_parts
+from .language import freeze_other_parts, refuse_unreached, spare_other_parts
 from .legacy.hub import legacy_folder
 from .lora_checks import check_names
 from .lora_effects import check_adapted
@@ -207,6 +207,7 @@ def _add_adapter(model: PreTrainedModel, job: Job) -> PeftModel:
             model = get_peft_model(model, config)
             check_adapted(given, model)
             refuse_trained(model)
+            refuse_unreached(model)
             for parameter in model.parameters():  # peft leaves modules_to_save in the base's type
                 if parameter.requires_grad:
                     parameter.data = parameter.data.float()

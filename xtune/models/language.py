@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from peft import PeftModel
 
+from ..errors import ModelError
+
 
 def base_of(llm: torch.nn.Module) -> torch.nn.Module:
     """Return the model below an adapter; a model without one is returned as it is."""
@@ -77,11 +79,25 @@ def describe_other_parts(llm: torch.nn.Module) -> str | None:
         (trained if any(p.requires_grad for p in parameters) else frozen).append((name, parameters))
     if not frozen and not trained:
         return None
-    count = sum(p.numel() for _, parameters in frozen for p in parameters)
-    text = f'training is on text only: {_listed(frozen)} ({count / 1e6:,.2f} M parameters) stay as in the base'
-    if trained:
-        text += f'; lora.target_modules puts adapters on {_listed(trained)}, where text gives them no gradient'
-    return text
+    count = sum(_size(p) for _, parameters in frozen for p in parameters) / 1e6
+    stay = f'{_listed(frozen)} ({count:,.2f} M parameters) stay as in the base' if frozen else ''
+    more = f'adapters on {_listed(trained)} get no gradient from text' if trained else ''
+    return f'training is on text only: {"; ".join(filter(None, (stay, more)))}'
+
+
+def refuse_unreached(llm: torch.nn.Module) -> None:
+    """Refuse an adapter none of which text reaches.
+
+    Raises:
+        ModelError: `llm` has such a one.
+    """
+    base, parts = base_of(llm), other_parts(llm)
+    trained = [name for name, p in base.named_parameters() if p.requires_grad]
+    if parts and trained and all(name.startswith(tuple(f'{part}.' for part in parts)) for name in trained):
+        raise ModelError(
+            f'lora.target_modules names only modules of {_listed([(part, []) for part in parts])}, which text does not '
+            "reach, so nothing would be trained: name modules of the language model, or 'all-linear'"
+        )
 
 
 def _outside(module: torch.nn.Module, used: set[int], prefix: str = '') -> Iterator[str]:
@@ -95,6 +111,11 @@ def _outside(module: torch.nn.Module, used: set[int], prefix: str = '') -> Itera
             yield from _outside(child, used, f'{prefix}{name}.')
         elif any(True for _ in child.parameters()):
             yield prefix + name
+
+
+def _size(parameter: torch.nn.Parameter) -> int:
+    state = getattr(parameter, 'quant_state', None)  # of bitsandbytes, which packs two numbers in a byte
+    return parameter.numel() if state is None else state.shape.numel()
 
 
 def _parameters(base: torch.nn.Module, name: str) -> Iterator[torch.nn.Parameter]:

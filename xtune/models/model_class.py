@@ -71,13 +71,29 @@ def loader(name: str, *, trust_remote_code: bool = False, **given: Any) -> parti
     """Return the `from_pretrained` that loads the checkpoint `name`, with its name and the arguments `given` in place.
 
     Raises:
-        ModelError: transformers has no model of its type that continues text.
+        ModelError: transformers has no model of its type that continues text, or `given` are settings of a part of it.
         OSError, ValueError: config.json cannot be found or read.
     """
     found = {key: value for key, value in given.items() if key in FINDING}
     config = AutoConfig.from_pretrained(name, trust_remote_code=trust_remote_code, **found)
+    refuse_text_settings(config, given)
     kind = auto_class(config, trust_remote_code)
     return partial(kind.from_pretrained, name, trust_remote_code=trust_remote_code, **given)
+
+
+def refuse_text_settings(config: PreTrainedConfig, given: dict[str, Any]) -> None:
+    """Refuse arguments of section `llm` that only the `text_config` of a config has: they would not reach it.
+
+    Raises:
+        ModelError: There are some.
+    """
+    text = config.get_text_config()
+    lost = sorted(key for key in given if text is not config and hasattr(text, key) and not hasattr(config, key))
+    if lost:
+        raise ModelError(
+            f'llm.{lost[0]} is a setting of the text part of a `{config.model_type}` model, which cannot be changed '
+            'from section `llm`: change it in `text_config` of config.json in a copy of the model folder'
+        )
 
 
 def _takes_more_than_text(config: PreTrainedConfig, kind: type[PreTrainedModel]) -> bool:

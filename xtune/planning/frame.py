@@ -21,7 +21,7 @@ from ..models.folder import check_model_folder
 from ..models.layers import layers_of
 from ..models.legacy.hub import legacy_folder
 from ..models.loader_keys import check_llm_keys, check_taken
-from ..models.model_class import FINDING, auto_class
+from ..models.model_class import FINDING, auto_class, refuse_text_settings
 from ..models.quiet import quiet
 from .attention import counted_attention
 
@@ -56,6 +56,7 @@ def model_config(job: Job) -> PreTrainedConfig:
     except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
         raise ModelError(f'config.json of the model `{name}` cannot be read: {reason(error)}') from error
     config = copy.deepcopy(config)
+    refuse_text_settings(config, given)
     check_llm_keys(given, config)
     for key, value in given.items():
         if hasattr(config, key) and not callable(getattr(config, key)) and key not in ('dtype', 'attn_implementation'):
