@@ -32,8 +32,10 @@ xtune train smollm2_135m_lora_selfcog_e2_copy.py --cfg-options schedule.max_epoc
 - Each run writes the config it really ran with, flat and with all options, into its `work_dir`.
 - A config holds imports, literal values and assignments. It is still code: do not run one that you do not trust.
 - A name or key that is not on this page is an error, and so is a value of the wrong type or beyond its limits.
-- A section with a `type` (a class or function) takes the arguments of that type, and others are errors. Only `llm` and
-  `tokenizer` pass on what their signature does not list.
+- A section with a `type` (a class or function) takes the arguments of that type, and others are errors. `llm` also
+  takes attributes of the model's config, and `tokenizer` those of the tokenizer.
+- What can have no effect is said: `llm.dtype` is an error that names `precision`; so is a name in `lora` that no module
+  of the model has, and `validation.every_steps` without validation data. All of this comes before data are read.
 
 ## All names
 

@@ -80,6 +80,13 @@ def test_sheet_of_a_file_that_has_none(tmp_path):
         RowSource(Source(str(tmp_path), sheet='QA'))
 
 
+def test_configuration_of_a_hub_data_set_is_no_option_of_files(tmp_path):
+    (tmp_path / 'a.jsonl').write_text('{}\n')
+    for path in (tmp_path / 'a.jsonl', tmp_path, 'self_cognition'):
+        with pytest.raises(DataError, match="name='zh' is the configuration of a hub data set"):
+            RowSource(Source(str(path), name='zh'))
+
+
 def test_fingerprint_is_of_the_content_and_identity_of_the_files(files):
     def both():
         source = RowSource(Source(str(files)))

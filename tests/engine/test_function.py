@@ -1,5 +1,8 @@
 """What makes the same weights compute something else, and what does not."""
 
+import json
+from pathlib import Path
+
 import pytest
 import torch
 from peft import LoraConfig
@@ -9,6 +12,8 @@ from transformers import LlamaConfig
 from xtune.config.stored import stored_sections
 from xtune.engine.differences import differences
 from xtune.engine.function import Function, plain
+from xtune.engine.resume_checks import check_built
+from xtune.errors import CheckpointError
 from xtune.models.base_mark import base_mark
 
 
@@ -99,6 +104,23 @@ def test_quantisation_and_what_is_loaded(before, after, names):
     changed = FOUR_BITS.replace(before, after)
     assert changed != FOUR_BITS
     assert found(function(text=FOUR_BITS), function(text=changed)) == names
+
+
+def meta(then):
+    export = dict(base_model=then.base, adapter_config=json.dumps(then.adapter), model_config=json.dumps(then.model))
+    return dict(export=export, config=FOUR_BITS)
+
+
+def test_a_model_that_is_built_is_compared_with_all_settings():
+    """Of positions that are no longer scaled, and modules that are no longer adapted, the config itself is silent."""
+    scaled = {'rope_parameters': {'rope_type': 'linear', 'factor': 8.0, 'rope_theta': 10000.0}}
+    then, now = meta(function(model=scaled)), meta(function({'target_modules': ['k_proj']}))
+    with pytest.raises(CheckpointError) as refused:
+        check_built(Path('run/iter_1.pth'), then, {'a'}, now, {'b'})
+    for what in ('rope_parameters', "lora.target_modules: ['q_proj'] then, ['k_proj'] now"):
+        assert what in str(refused.value)
+    same = meta(function({'target_modules': '.*q_proj'}, model=scaled))
+    check_built(Path('run/iter_1.pth'), then, {'a'}, same, {'a'})  # the same modules in other words
 
 
 def test_a_stored_config_is_read_without_running_it(tmp_path):

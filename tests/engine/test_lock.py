@@ -144,5 +144,18 @@ def test_a_cache_that_cannot_be_written_does_not_matter(tmp_path, leave, ended, 
 
 
 def test_a_folder_that_cannot_be_written_is_an_error_for_the_user(tmp_path):
-    with pytest.raises(ConfigError, match='cannot be written'):
+    with pytest.raises(ConfigError, match='cannot be read or written'):
         claim(tmp_path / 'missing')
+
+
+def test_a_full_disk_leaves_no_lock_behind(tmp_path):
+    import resource
+
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10, limits[1]))  # as a quota; Python ignores the signal
+    try:
+        with pytest.raises(ConfigError, match='cannot be read or written'):
+            claim(tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert not (tmp_path / NAME).exists()

@@ -66,6 +66,11 @@ def test_the_run_and_the_chat_say_it_before_anything_slow(stored_as, make_config
     code, _, err = xtune('chat', base, '--bits', '4', '--prompt', 'Hi')
     assert code == 2 and '--bits 4, but the weights of' in err and 'stored in fp8' in err
     assert not (tmp_path / 'cache').exists()
+    (tmp_path / 'adapter').mkdir()
+    (tmp_path / 'adapter' / 'adapter_config.json').write_text('{}')
+    (tmp_path / 'adapter' / 'adapter_model.safetensors').touch()
+    code, _, err = xtune('convert', 'merge', base, tmp_path / 'adapter', tmp_path / 'merged')
+    assert code == 2 and 'stored in fp8, and nothing can be added' in err
 
 
 def test_weights_that_are_unpacked_while_loading_are_ordinary(stored_as, make_config):

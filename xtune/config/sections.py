@@ -238,7 +238,7 @@ class Validation:
     """When the loss on `val_dataset` is measured."""
 
     every_steps: int | None = knob(
-        'Optimizer steps between measurements; None: only at the end of epochs.', None, low=1
+        'Optimizer steps between measurements, which need val_dataset; None: only at the end of epochs.', None, low=1
     )
 
 
@@ -281,7 +281,10 @@ class Section:
 # In the order in which copy-cfg writes them.
 SECTIONS: dict[str, Section | None] = {
     'base_model': None,
-    'llm': Section('How the model is loaded: a callable and its arguments.'),
+    'llm': Section(
+        "How the model is loaded: a callable and its arguments, and values of the model's config, such as "
+        'attention_dropout=0.1.'
+    ),
     'tokenizer': Section('How the tokenizer is loaded.'),
     'template': None,
     'quantization': Section('Quantised frozen base (QLoRA, float8); None: not quantised.', nullable=True, strict=True),
@@ -318,8 +321,10 @@ SECTIONS: dict[str, Section | None] = {
     'work_dir': None,
     'custom_imports': Section('Modules of your own to import first (registered map functions), a list.', optional=True),
     'runner': Section(
-        "More arguments for the mmengine Runner, such as custom_hooks: [dict(type='EarlyStoppingHook', "
-        "monitor='val_loss', rule='less')] ends a run when the validation loss no longer falls.",
+        "More arguments for the mmengine Runner: custom_hooks, such as [dict(type='EarlyStoppingHook', "
+        "monitor='val_loss', rule='less')], which ends a run when the validation loss no longer falls; visualizer, "
+        'whose trackers receive the figures and the options of the run; experiment_name, log_level, env_cfg, and '
+        'randomness=dict(deterministic=True).',
         optional=True,
         nullable=True,
     ),

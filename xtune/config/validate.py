@@ -10,6 +10,7 @@ from functools import lru_cache
 from typing import Any
 
 from ..errors import did_you_mean
+from .elsewhere import SECTIONS_ELSEWHERE, SOURCES_ELSEWHERE, instead_of
 from .sections import SECTIONS, TYPED, Scalars, Source
 
 SCALARS = {f.name: f for f in fields(Scalars)}
@@ -19,7 +20,7 @@ def problems(values: dict) -> Iterator[str]:
     """Yield one sentence for each thing wrong in `values` (section name -> plain value); imports nothing."""
     for name in values:
         if name not in SECTIONS:
-            yield f'`{name}` is no section{did_you_mean(name, SECTIONS)}'
+            yield f'`{name}` is no section{instead_of(name, SECTIONS_ELSEWHERE) or did_you_mean(name, SECTIONS)}'
     for name, section in SECTIONS.items():
         required = SCALARS[name].default is MISSING if section is None else not section.optional
         if name not in values:
@@ -85,7 +86,8 @@ def _key_problems(name: str, value: dict, table: type) -> Iterator[str]:
     hints = _hints(table)
     for key, item in value.items():
         if key not in known:
-            yield f'`{name}.{key}` is no option{did_you_mean(key, known)}'
+            elsewhere = SOURCES_ELSEWHERE if table is Source else {}
+            yield f'`{name}.{key}` is no option{instead_of(key, elsewhere) or did_you_mean(key, known)}'
         else:
             yield from _value_problems(f'{name}.{key}', item, known[key], hints)
     for key, declared in known.items():

@@ -9,13 +9,17 @@ from transformers import GenerationConfig, PreTrainedTokenizerBase
 
 from ..errors import ModelError
 from ..models import tied
+from ..models.compat_config import readable_by_v4
+from ..models.compat_tokenizer import write_tokenizer
+from ..models.config_overrides import refuse_overrides
 from ..models.folder import check_adapter_folder, check_model_folder
-from ..models.inference import load_for_inference, load_tokenizer_of, stored_dtype
+from ..models.inference import base_config, load_for_inference, load_tokenizer_of, stored_dtype
 from ..models.legacy.hub import legacy_folder
 from ..models.legacy.load import file_dtype
 from ..models.legacy.save import open_for_original, write_original
 from ..models.probe import Probe
 from ..models.quiet import quiet
+from ..models.stored_checks import refuse_merge
 from . import verify
 from .processor_files import copy_processor_files
 from .split import parse_size
@@ -60,6 +64,10 @@ def merge(
         raise ModelError('--device cuda: torch sees no GPU here; use --device cpu')
     check_model_folder(base, own_code=False)
     check_adapter_folder(adapter)
+    if layout == 'original':
+        refuse_overrides(adapter)
+    if legacy_folder(base) is None:
+        refuse_merge(base, base_config(base))
     legacy = open_for_original(legacy_folder(base), base, variant) if layout == 'original' else None
     if dtype != 'auto':
         kind = getattr(torch, dtype)
@@ -101,7 +109,8 @@ def merge(
         else:
             with quiet():
                 llm.save_pretrained(folder, max_shard_size=max_shard_size)
-            tokenizer.save_pretrained(folder)
+            readable_by_v4(folder)
+            write_tokenizer(folder, tokenizer)
             copy_processor_files(base, folder)
         (folder / 'merge_report.json').write_text(
             json.dumps(report, indent=2, ensure_ascii=False) + '\n', encoding='utf-8'

@@ -18,6 +18,8 @@ from ..config.wire import Job
 from ..data.build import load_tokenizer
 from ..engine import files
 from ..errors import CheckpointError
+from ..models.compat_config import readable_by_v4
+from ..models.config_overrides import note_overrides
 from ..models.export import ExportInfo, vocabulary_hash, write_adapter, write_extras
 from ..models.probe import Probe
 from ..models.quiet import quiet
@@ -69,6 +71,7 @@ def pth_to_hf(
         if info.adapter_config is not None:
             state, info = ordinary_lora(state, content.get('initial_adapter'), info)
             write_adapter(folder, state, info, tokenizer, probe)
+            note_overrides(json.loads(info.config_overrides), info.base_model)
         else:
             write_model(folder, state, info, max_shard_size)
             write_extras(folder, info, tokenizer, probe)
@@ -96,6 +99,7 @@ def write_model(folder: Path, state: dict[str, torch.Tensor], info: ExportInfo, 
     weights = {name: tensor.to(stored_type(model, name, tensor, dtype)) for name, tensor in state.items()}
     with quiet():
         model.save_pretrained(folder, state_dict=weights, max_shard_size=max_shard_size)
+    readable_by_v4(folder)
 
 
 def stored_type(model: torch.nn.Module, name: str, tensor: torch.Tensor, dtype: torch.dtype) -> torch.dtype:

@@ -36,7 +36,8 @@ class RowSource:
         streaming: Read a hub data set as it is downloaded, instead of downloading it first.
 
     Raises:
-        DataError: The path is neither a file, nor a bundled set, nor a remote data set that can be loaded.
+        DataError: The path is neither a file, nor a bundled set, nor a remote data set that can be loaded; or an option
+            for another kind of data set is given.
     """
 
     def __init__(self, source: Source, streaming: bool = False) -> None:
@@ -48,6 +49,10 @@ class RowSource:
             self.files = local_files(source.path, source.split)
             if not self.files:
                 self._hub = load_hub(source, streaming)
+        if source.name is not None and self._hub is None:
+            raise DataError(
+                f'name={source.name!r} is the configuration of a hub data set, and {source.path} is none: leave it out'
+            )
         if source.sheet is not None and not any(file.suffix.lower() == '.xlsx' for file in self.files):
             raise DataError(f'sheet={source.sheet!r} is for .xlsx files, and {source.path} is none')
 

@@ -37,7 +37,8 @@ class Access:
         return whole_states(self.optimizer.state.get(self._master(parameter), {}))
 
     def _master(self, parameter: torch.nn.Parameter) -> torch.nn.Parameter:
-        return parameter if self.masters is None else self.masters.of(parameter)
+        has_none = self.masters is None or not parameter.requires_grad
+        return parameter if has_none else self.masters.of(parameter)
 
     def set_all_states(self, parameters: list[torch.nn.Parameter], states: dict[int, dict[str, Any]]) -> None:
         """Replace the optimizer's state; `states` counts the parameters, which are all of the optimizer's."""

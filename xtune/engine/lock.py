@@ -35,18 +35,18 @@ def claimed(work_dir: Path, config: Path, meeting: Meeting | None = None) -> Ite
         ConfigError: Another run writes there, or may do so. Every process of this run raises it.
     """
     lock, refusal = None, ''
-    if meeting is None or meeting.world.is_main:
-        try:
-            lock = Lock(work_dir / NAME, Owner.here(config))
-        except ConfigError as error:
-            refusal = str(error)
-    if meeting is not None:
-        refusal = meeting.said_by_main('work_dir', refusal)
-        if refusal:
-            meeting.part()
-    if refusal:
-        raise ConfigError(refusal)
     try:
+        if meeting is None or meeting.world.is_main:
+            try:
+                lock = Lock(work_dir / NAME, Owner.here(config))
+            except ConfigError as error:
+                refusal = str(error)
+        if meeting is not None:
+            refusal = meeting.said_by_main('work_dir', refusal)
+            if refusal:
+                meeting.part()
+        if refusal:
+            raise ConfigError(refusal)
         yield
     finally:
         if lock is not None:
@@ -66,7 +66,9 @@ class Lock:
             try:
                 self._take()
             except OSError as error:
-                raise ConfigError(f'{path} cannot be written ({error.strerror}); see --work-dir') from error
+                raise ConfigError(
+                    f'{path} cannot be read or written ({error.strerror}); name another folder with --work-dir'
+                ) from error
         self._over = threading.Event()
         # A daemon: a process that ends some other way is not held up.
         threading.Thread(target=self._live, name='lock', daemon=True).start()
@@ -81,14 +83,17 @@ class Lock:
     def _take(self) -> None:
         for _ in range(100):  # each time another run was faster or has just ended
             try:
-                with self.path.open('x', encoding='utf-8') as file:
-                    file.write(json.dumps(asdict(self.owner), indent=2) + '\n')
-                return
+                file = self.path.open('x', encoding='utf-8')
             except FileExistsError:
                 with suppress(FileNotFoundError):
                     self._remove_left_over()
-            except OSError:
-                self.path.unlink(missing_ok=True)  # the disk is full
+                continue
+            try:
+                with file:
+                    file.write(json.dumps(asdict(self.owner), indent=2) + '\n')
+                return
+            except OSError:  # the disk is full
+                self.path.unlink(missing_ok=True)
                 raise
         raise ConfigError(f'{self.path} appears and disappears; remove what makes it, or name another --work-dir')
 

@@ -46,17 +46,16 @@ class Owner:
 
     @classmethod
     def read(cls, path: Path) -> 'Owner | None':
-        """Return the owner that `path` names; None if it cannot be read, as of a run that was killed while it began.
+        """Return the owner that `path` names; None if its text is not whole.
 
         Raises:
-            FileNotFoundError: There is no such file.
+            OSError: There is no such file, or this user may not read it.
         """
+        text = path.read_text(encoding='utf-8', errors='replace')
         try:
-            values = json.loads(path.read_text(encoding='utf-8'))
+            values = json.loads(text)
             return cls(**{field.name: values[field.name] for field in fields(cls)})
-        except FileNotFoundError:
-            raise
-        except (OSError, ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError):
             return None
 
     def __str__(self) -> str:

@@ -1,6 +1,6 @@
 """What the run is about to do, in ten lines, before the first step."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 
@@ -61,13 +61,18 @@ def model_lines(job: Job, llm: torch.nn.Module, dtype: torch.dtype, device: torc
     trained = sum(p.numel() for p in llm.parameters() if p.requires_grad)
     total = getattr(llm, 'num_parameters', lambda: sum(p.numel() for p in llm.parameters()))()
     yield 'model', f'{job.values.base_model} ({llm.config.model_type}), base {_base(job, llm)}'
-    method = 'all weights' if job.lora is None else f'{type(job.lora()).__name__.replace("Config", "")} adapter'
+    method = 'all weights' if job.lora is None else f'{_kind(job.lora).__name__.replace("Config", "")} adapter'
     yield 'trained', f'{method}: {trained / 1e6:,.2f} M of {total / 1e6:,.1f} M parameters ({trained / total:.2%})'
     others = describe_other_parts(llm)
     if others is not None:
         yield '', others
     name = torch.cuda.get_device_name(device) if device.type == 'cuda' else 'CPU'
     yield 'device', f'{name}, computes in {SHORT[dtype]}'
+
+
+def _kind(lora: Callable) -> type:
+    """Return the class of the adapter's config; a class is not called, as some warn when they are made."""
+    return lora.func if isinstance(lora.func, type) else type(lora())
 
 
 def _base(job: Job, llm: torch.nn.Module) -> str:

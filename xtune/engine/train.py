@@ -16,6 +16,7 @@ from ..config.wire import Job, wire
 from ..data.build import TrainingData, build_data
 from ..data.steps import Share, step_loader
 from ..data.widest import widest
+from ..models.config_overrides import changed_config, note_overrides
 from ..models.device import best_device, memory_freed_after
 from ..models.export import export_info, stored_dtype
 from ..models.finetune import SupervisedFineTuning
@@ -142,8 +143,12 @@ def build_runner(
     job: Job, data: TrainingData, task: SupervisedFineTuning, device, text: str, start: Path | None, world: World
 ) -> TuneRunner:
     """Return the runner of `job`, ready to train."""
+    overrides = changed_config(task.llm, job)
+    if job.lora is not None and rank() == 0:
+        note_overrides(overrides, job.values.base_model)
     stored = stored_dtype(job, task.llm)
-    info = export_info(task.llm, job.values.base_model, stored, data.template.source, data.stop_ids, data.tokenizer)
+    base, stops = job.values.base_model, data.stop_ids
+    info = export_info(task.llm, base, stored, data.template.source, stops, data.tokenizer, overrides)
     optimizer, access = _spread(job, task, device, world)
     state, prober = TrainedState(task.llm, access), Prober(task, ids_of(data))
     metrics = MetricsFile(job.work_dir / 'metrics.jsonl')

@@ -64,7 +64,9 @@ def _samples(weights: WeightFiles, chosen: set[str]) -> dict[str, bytes]:
         with safe_open(path, 'pt') as file:
             for name in chosen & set(file.keys()):
                 part = file.get_slice(name)  # of which the first row alone is read
-                found[name] = _bytes(part[:1] if len(part.get_shape()) > 1 else part[:])
+                dimensions = len(part.get_shape())
+                tensor = part[:1] if dimensions > 1 else part[:] if dimensions else file.get_tensor(name)
+                found[name] = _bytes(tensor)
     return found
 
 

@@ -15,6 +15,8 @@ from safetensors.torch import save_file
 from transformers import GenerationConfig, PreTrainedTokenizerBase
 
 from ..config.wire import Job
+from .compat_tokenizer import write_tokenizer
+from .config_overrides import write_overrides
 from .probe import Probe
 
 
@@ -24,7 +26,8 @@ class ExportInfo:
 
     `adapter_config` is peft's JSON, None after full fine-tuning; `model_config` is the base's config.json;
     `dtype` the type in which the base's weights are stored; `vocabulary` a hash of the tokenizer's tokens and ids, None
-    in checkpoints of earlier versions.
+    in checkpoints of earlier versions; `config_overrides` the settings, as JSON, that the model was trained with and
+    the base's config.json has otherwise.
     """
 
     base_model: str
@@ -34,6 +37,7 @@ class ExportInfo:
     chat_template: str
     adapter_config: str | None
     vocabulary: str | None = None
+    config_overrides: str = '{}'
 
     def to_dict(self) -> dict:
         """Return a form that a checkpoint can hold."""
@@ -47,6 +51,7 @@ def export_info(
     template: str,
     stop_ids: list[int],
     tokenizer: PreTrainedTokenizerBase,
+    overrides: dict | None = None,
 ) -> ExportInfo:
     """Return what an export of `llm` needs besides its trained tensors."""
     adapter = None
@@ -64,6 +69,7 @@ def export_info(
         chat_template=template,
         adapter_config=adapter,
         vocabulary=vocabulary_hash(tokenizer),
+        config_overrides=json.dumps(overrides or {}),
     )
 
 
@@ -89,6 +95,7 @@ def write_adapter(
     """Write adapter_model.safetensors, adapter_config.json and what `write_extras` writes."""
     save_file(unshared(state), folder / 'adapter_model.safetensors', metadata={'format': 'pt'})
     (folder / 'adapter_config.json').write_text(info.adapter_config + '\n', encoding='utf-8')
+    write_overrides(folder, info.base_model, json.loads(info.config_overrides))
     write_extras(folder, info, tokenizer, probe)
 
 
@@ -108,8 +115,7 @@ def write_extras(
     """Write the tokenizer with the template of the training, generation_config.json with its stop tokens, the probe."""
     if probe is not None:
         probe.write(folder)
-    tokenizer.chat_template = info.chat_template
-    tokenizer.save_pretrained(folder)
+    write_tokenizer(folder, tokenizer, info.chat_template)
     text = json.dumps(json.loads(info.generation_config), indent=2)
     (folder / 'generation_config.json').write_text(text + '\n', encoding='utf-8')
 

@@ -18,6 +18,7 @@ from transformers import (
 from ..errors import ModelError
 from .adapter import other_base, with_adapter
 from .config_file import reason, tokenizer_error
+from .config_overrides import read_overrides, with_overrides
 from .device import require_bitsandbytes
 from .folder import check_adapter_folder, check_model_folder
 from .legacy.hub import legacy_folder
@@ -57,6 +58,9 @@ def load_for_inference(
         check_adapter_folder(adapter)
         _warn_of_another_base(adapter, model)
     arguments = {}
+    overrides = read_overrides(adapter)
+    if overrides:
+        arguments['config'] = with_overrides(_config(model, variant), overrides, model, adapter)
     if bits:
         _refuse_stored(model, bits)
         require_bitsandbytes(f'--bits {bits}')
@@ -97,7 +101,16 @@ def _warn_of_another_base(adapter: str, model: str) -> None:
 
 def _refuse_stored(model: str, bits: int) -> None:
     if legacy_folder(model, weights=False) is None:
-        refuse_more_bits(model, _config(model), bits)
+        refuse_more_bits(model, base_config(model), bits)
+
+
+def _config(model: str, variant: str | None) -> PreTrainedConfig:
+    folder = legacy_folder(model)
+    if folder is None:
+        return AutoConfig.from_pretrained(model, trust_remote_code=False)
+    from .legacy.families import open_legacy
+
+    return open_legacy(folder, variant).config
 
 
 def _load(model: str, variant: str | None, **arguments: Any) -> PreTrainedModel:
@@ -142,11 +155,16 @@ def stored_dtype(model: str, variant: str | None = None) -> torch.dtype:
         from .legacy.load import legacy_dtype
 
         return legacy_dtype(folder, variant)
-    dtype = getattr(_config(model), 'dtype', None)
+    dtype = getattr(base_config(model), 'dtype', None)
     return dtype if isinstance(dtype, torch.dtype) else torch.float32
 
 
-def _config(model: str) -> PreTrainedConfig:
+def base_config(model: str) -> PreTrainedConfig:
+    """Return the config of a model in a layout of today.
+
+    Raises:
+        ModelError: There is no such model, or its config.json cannot be read.
+    """
     try:
         with quiet():
             return AutoConfig.from_pretrained(model, trust_remote_code=False)

@@ -84,13 +84,15 @@ def check_llm_keys(given: dict[str, Any], config: PreTrainedConfig) -> None:
     """
     arguments = {*_arguments(PreTrainedModel.from_pretrained), *_HONOURED}
     attributes = {name for name in config.to_dict() if not name.startswith('_')} | set(config.attribute_map)
+    of_model = not type(config).__module__.startswith(('transformers.', 'xtune.'))  # its own code may take any key
     problems = []
     for key in given:
-        is_attribute = hasattr(config, key) and not callable(getattr(config, key)) and not key.startswith('_')
-        if key not in arguments and not is_attribute:
-            kind = type(config).__name__
-            close = did_you_mean(key, (arguments | attributes) - set(_INSTEAD))
-            problems.append(f'llm.{key} is no argument of from_pretrained and no attribute of {kind}{close}')
+        # Whether a value may be changed in the text part of a config is decided where the class is chosen.
+        if key in arguments or of_model or _has(config, key) or _has(config.get_text_config(), key):
+            continue
+        close = did_you_mean(key, (arguments | attributes) - set(_INSTEAD))
+        kind = type(config).__name__
+        problems.append(f'llm.{key} is no argument of from_pretrained and no attribute of {kind}{close}')
     problems += _attention_problems(given.get('attn_implementation'))
     if 'rope_parameters' in given:
         problems += _rope_problems(given['rope_parameters'], getattr(config, 'rope_parameters', None) or {})
@@ -111,6 +113,10 @@ def check_tokenizer_keys(given: dict[str, Any], tokenizer: PreTrainedTokenizerBa
         known |= set(_arguments(parent.__init__))
     wrong = [key for key in given if key not in known and not hasattr(tokenizer, key)]
     _refuse([f'tokenizer.{key} is no argument of {kind.__name__}{did_you_mean(key, known)}' for key in wrong])
+
+
+def _has(config: PreTrainedConfig, key: str) -> bool:
+    return not key.startswith('_') and hasattr(config, key) and not callable(getattr(config, key))
 
 
 def _arguments(function: Callable) -> Iterator[str]:

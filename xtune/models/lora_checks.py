@@ -53,6 +53,12 @@ def _name_problems(config: Any, model: torch.nn.Module) -> Iterator[str]:
             if entry not in moved and not any(ends_with(name, str(entry)) for name in modules):
                 yield unknown(f'lora.{field}', entry, modules)
     yield from _container_problems(config, model)
+    for field in ('rank_pattern', 'alpha_pattern'):
+        for key in getattr(config, field, None) or {}:
+            try:
+                re.compile(key)
+            except re.error as error:
+                yield f'lora.{field} holds {key!r}, which is no regular expression: {error}'
     for entry in listed(getattr(config, 'modules_to_save', None)):
         if not any(name.endswith(str(entry)) for name in modules):
             yield unknown('lora.modules_to_save', entry, modules)

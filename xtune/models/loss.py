@@ -29,6 +29,8 @@ def summed_loss(llm: torch.nn.Module, batch: MicroBatch, head: Head | None = Non
     if batch.position_ids is not None:
         arguments['position_ids'] = batch.position_ids
     logits_BKV = llm(**arguments).logits
+    if logits_BKV.shape[1] == batch.input_ids.shape[1]:  # some models ignore logits_to_keep
+        logits_BKV = logits_BKV[:, columns_K]
     targets_BK = batch.targets[:, columns_K]
     return F.cross_entropy(logits_BKV.float().flatten(0, 1), targets_BK.flatten(), ignore_index=IGNORE, reduction='sum')
 

@@ -44,8 +44,8 @@ _NAMES = {
     """,
     64: """
         intermediate_size ffn_dim n_inner decoder_ffn_dim encoder_ffn_dim dff dim_ff d_inner ffn_hidden_size
-        dense_intermediate_size intermediate_size_mlp emb_dim feed_forward_size max_position_embeddings n_positions
-        n_ctx max_seq_len max_target_positions context_length
+        dense_intermediate_size intermediate_size_mlp mamba_d_ssm emb_dim feed_forward_size max_position_embeddings
+        n_positions n_ctx max_seq_len max_target_positions context_length
     """,
 }
 SIZES: dict[str, int] = {name: value for value, names in _NAMES.items() for name in names.split()}
@@ -78,8 +78,8 @@ def small_copy(config: PreTrainedConfig, device: torch.device, attention: str | 
                 torch.manual_seed(0)
                 model = kind._from_config(small_config(config, numbers=numbers), dtype=torch.float32, **chosen)
                 return sharpened(model).to(device)
-        except (ArithmeticError, AttributeError, ImportError, LookupError, RuntimeError, TypeError, ValueError):
-            continue  # configs and models of any author
+        except Exception:
+            continue  # configs and models of any author, which check themselves by errors of any kind
     return None
 
 
@@ -100,7 +100,7 @@ def small_config(
     same = (bool, str, int, float) if numbers else (bool, str)
     values = {name: value for name, value in own.items() if _differs(value, default, name, same)}
     names = set(own) | set(kind.attribute_map)
-    values |= {name: value for name, value in SIZES.items() if name in names}
+    values |= {name: _at_most(value, own.get(name)) for name, value in SIZES.items() if name in names}
     values |= {name: vocabulary for name in VOCABULARIES if name in names}
     if 'kv_lora_rank' in names and 'num_key_value_heads' in values:  # every head has keys of its own
         values['num_key_value_heads'] = values['num_attention_heads']
@@ -124,6 +124,11 @@ def sharpened(model: PreTrainedModel, spread: float = SPREAD) -> PreTrainedModel
             if parameter.dim() > 1 and not name.endswith('A_log'):
                 parameter.normal_(std=spread)
     return model.eval()
+
+
+def _at_most(size: int, own: Any) -> int:
+    """Return a size; small ones are counts, of experts or heads, which may be even fewer in the config."""
+    return min(size, own) if type(own) is int and size <= 4 else size
 
 
 def _differs(value: Any, default: PreTrainedConfig, name: str, same: tuple[type, ...]) -> bool:

@@ -67,6 +67,20 @@ def refuse_more_bits(name: str, config: PreTrainedConfig, bits: int) -> None:
         )
 
 
+def refuse_merge(name: str, config: PreTrainedConfig) -> None:
+    """Refuse to merge into the model `name` if its weights are quantised and stay so while loading.
+
+    Raises:
+        ModelError: They are.
+    """
+    settings = stored_settings(config)
+    if settings is not None and not is_unpacked(settings):
+        raise ModelError(
+            f'the weights of {name} are {stored_form(config)}, and nothing can be added to what is rounded so: merge '
+            'into the model that it was made from, or use the adapter as it is: xtune chat BASE --adapter ADAPTER'
+        )
+
+
 def row_of_stored(settings: dict[str, Any]) -> str:
     """Return the row of the table of methods and strategies for an adapter on stored weights.
 

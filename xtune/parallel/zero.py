@@ -70,17 +70,22 @@ class ZeroEngine:
     # What is trained, whole: each of these is called by every process.
 
     def weight(self, parameter: torch.nn.Parameter) -> torch.Tensor:
-        """Return the float32 master of a trained parameter."""
+        """Return the float32 master of a trained parameter; a frozen one, which has none, as it is."""
         from deepspeed.utils import safe_get_full_fp32_param
 
+        if not parameter.requires_grad:
+            with _deepspeed().zero.GatheredParameters([parameter], enabled=self.stage == 3):
+                return parameter.detach().clone()
         return safe_get_full_fp32_param(parameter).reshape(_shape(parameter))
 
     def set_weight(self, parameter: torch.nn.Parameter, value: torch.Tensor) -> None:
-        """Replace a trained parameter and its master."""
+        """Replace a parameter and, if it is trained, its master."""
         from deepspeed.utils import safe_set_full_fp32_param, safe_set_local_fp32_param
 
         value = value.to(self.engine.device)
-        if self.stage == 3:
+        if not parameter.requires_grad:
+            pass
+        elif self.stage == 3:
             safe_set_local_fp32_param(parameter, self._slice(value.float(), parameter))
         else:
             safe_set_full_fp32_param(parameter, value.float())

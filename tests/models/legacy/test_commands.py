@@ -174,3 +174,20 @@ def test_hub_names_are_read_from_the_cache_without_their_code(with_tokenizer, tm
     with pytest.raises(ModelError, match='internlm/internlm-7b is no local folder, and cannot be fetched'):
         hub.legacy_folder('internlm/internlm-7b')
     hub._from_hub.cache_clear()
+
+
+def test_settings_of_the_model_reach_what_comes_of_a_layout_of_2023(with_tokenizer, train, xtune, tmp_path):
+    base, rope = with_tokenizer('internlm_7b'), dict(rope_type='linear', factor=8.0, rope_theta=10000.0)
+    _, adapter = train(base, template='internlm_chat', **{'llm.rope_parameters': rope})
+    assert json.loads((adapter / 'xtune_model_config.json').read_text())['config_overrides'] == {
+        'rope_parameters': rope
+    }
+    code, _, err = xtune('convert', 'merge', base, adapter, tmp_path / 'original', '--layout', 'original')
+    assert code == 2 and 'factor' in err and not (tmp_path / 'original').exists()
+    code, _, err = xtune('convert', 'merge', base, adapter, tmp_path / 'native', '--dtype', 'float32')
+    assert code == 0, err
+    assert json.loads((tmp_path / 'native' / 'config.json').read_text())['rope_parameters'] == rope
+    ids = torch.arange(3, 40)[None]
+    trained = logits(load_for_inference(str(base), str(adapter), CPU, torch.float32), ids)
+    merged = logits(load_for_inference(str(tmp_path / 'native'), None, CPU, torch.float32), ids)
+    torch.testing.assert_close(merged, trained, rtol=0, atol=1e-4)

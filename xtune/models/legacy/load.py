@@ -1,11 +1,12 @@
 """Build the model of a folder in an old layout: names changed and tensors split while they are read."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, GenerationConfig, PreTrainedModel
+from transformers import AutoModelForCausalLM, GenerationConfig, PreTrainedConfig, PreTrainedModel
 
 from ...errors import ModelError
 from ..weights import WeightFiles, listed, refuse_non_finite, refuse_packed
@@ -18,19 +19,30 @@ from .tokenizers import stop_ids
 _OF_REPOSITORIES = ('trust_remote_code', 'revision', 'token', 'cache_dir', 'local_files_only', 'force_download')
 
 
-def load_legacy(folder: Path, variant: str | None = None, dtype: Any = None, **arguments: Any) -> PreTrainedModel:
+def load_legacy(
+    folder: Path,
+    variant: str | None = None,
+    dtype: Any = None,
+    config: PreTrainedConfig | None = None,
+    **arguments: Any,
+) -> PreTrainedModel:
     """Return the model of `folder` in a class of transformers, in evaluation mode.
 
     Args:
         folder: A local folder in an old layout.
         variant: Which one, where config.json does not tell.
         dtype: Type of the weights; None or 'auto': as they are stored.
-        arguments: What from_pretrained takes: device_map, quantization_config, attn_implementation, ...
+        config: What the model is built from; None: what the folder says.
+        arguments: What from_pretrained takes: device_map, quantization_config, attn_implementation, ..., and keys of
+            the config, such as rope_parameters.
 
     Raises:
         ModelError: The folder is damaged, ambiguous or not supported.
     """
     legacy = open_legacy(folder, variant)
+    legacy = replace(legacy, config=config or legacy.config)
+    for key in sorted(set(arguments) & set(legacy.config.to_dict())):
+        setattr(legacy.config, key, arguments.pop(key))
     weights = WeightFiles(folder)
     refuse_packed(folder, weights)
     cls = check_tensors(legacy, weights)

@@ -9,6 +9,8 @@ import torch
 from safetensors.torch import save_file
 
 from ...errors import ModelError
+from ..compat_config import readable_by_v4
+from ..compat_tokenizer import write_tokenizer
 from ..export import unshared
 from ..folder import refuse_ids_beyond
 from ..weights import WeightFiles, refuse_non_finite
@@ -43,10 +45,11 @@ def write_native(legacy: Legacy, folder: Path, limit: int) -> tuple[type, int, b
         tokenizer = legacy_tokenizer(legacy.folder, legacy.variant)
         largest = max(tokenizer.get_vocab().values(), default=0)
         refuse_ids_beyond(str(legacy.folder), largest, legacy.config.vocab_size)
-        tokenizer.save_pretrained(folder)
+        write_tokenizer(folder, tokenizer)
     count = write_shards(folder, _finite(legacy, native_tensors(legacy, weights)), limit)
     legacy.config.architectures = [cls.__name__]
     legacy.config.save_pretrained(folder)
+    readable_by_v4(folder)
     generation_config(legacy).to_json_file(folder / 'generation_config.json', use_diff=True)
     return cls, count, has_tokenizer
 

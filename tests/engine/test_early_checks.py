@@ -1,0 +1,102 @@
+"""What a config asks for in vain is said before data are read: the data file of these runs does not exist."""
+
+import pytest
+
+from xtune.config.load import load
+from xtune.config.wire import wire
+from xtune.engine import effects
+from xtune.errors import ConfigError
+
+
+@pytest.mark.parametrize(
+    ('method', 'options', 'said'),
+    [
+        ('lora', {'lora.modules_to_save': ['lm_haed']}, 'did you mean `lm_head`'),
+        ('lora', {'lora.target_modules': ['q_proj'], 'lora.rank_pattern': {'v_proj': 4}}, 'gets no adapter'),
+        ('lora', {'lora.target_modules': ['input_layernorm']}, 'does not fit the model'),
+        ('lora', {'lora.init_lora_weights': 'pissa', 'lora.target_modules': ['q_prj']}, 'did you mean `q_proj`'),
+        ('lora', {'lora.lora_dropout': 2}, 'lora.lora_dropout must be a number of at least 0 and below 1, got 2'),
+        ('lora', {'optimizer.lr': -1.0}, 'optimizer.lr must be a number above 0, got -1.0'),
+        ('qlora', {'quantization.bnb_4bit_quant_type': 'nf5'}, "must be 'nf4' or 'fp4', got 'nf5'"),
+        ('qlora', {'quantization.llm_int8_skip_modules': ['lm_haed']}, 'did you mean `lm_head`'),
+        ('lora', {'llm.torch_dtype': 'auto'}, 'set precision'),
+        ('full', {'llm.device_map': 'auto'}, 'set strategy'),
+        ('full', {'llm.attn_implementaton': 'eager'}, 'did you mean `attn_implementation`'),
+        ('full', {'tokenizer.padding_sde': 'left'}, 'did you mean `padding_side`'),
+        ('full', {'validation.every_steps': 2}, 'set val_dataset, or remove validation.every_steps'),
+    ],
+)
+def test_it_is_refused_before_data_are_read(method, options, said, make_config, xtune):
+    config = make_config(method, **{'train_dataset.path': '/no/such/file.json', **options})
+    code, _, err = xtune('train', config)
+    assert code == 2 and said in err and '/no/such' not in err and 'Traceback' not in err, err
+
+
+def test_a_plan_refuses_values_out_of_range(make_config, xtune):
+    code, _, err = xtune('plan', make_config(**{'lora.r': 0}))
+    assert code == 2 and 'lora.r must be a whole number of at least 1, got 0' in err and 'Traceback' not in err
+
+
+@pytest.fixture
+def job(make_config):
+    """Return a function that wires a run with options."""
+    return lambda method='lora', **options: wire(load(make_config(method, **options)))
+
+
+@pytest.mark.parametrize(
+    ('options', 'said'),
+    [
+        ({'validation.every_steps': 2}, 'no validation data: set val_dataset'),
+        ({'chat_samples.every_steps': 2, 'chat_samples.prompts': []}, 'there are no prompts'),
+        ({'schedule.lr_schedule': 'constant', 'schedule.min_lr_ratio': 0.1}, "'constant' never falls"),
+        ({'strategy.deepspeed': {'zero_optimization': {'stage': 2}}}, "strategy.name='one_device'"),
+        ({'train_dataset.weight': 2.0}, 'there is one data set'),
+    ],
+)
+def test_what_a_run_would_never_do_is_refused(options, said, job):
+    with pytest.raises(ConfigError, match=said):
+        effects.check(job(**options))
+
+
+@pytest.mark.parametrize(
+    ('method', 'options', 'said'),
+    [
+        ('lora', {'data.window': 100}, 'data.window=100 has no effect without data.streaming=True'),
+        ('lora', {'data.streaming': True, 'data.num_proc': 2}, 'data.num_proc=2 has no effect with data.streaming'),
+        ('lora', {'data.streaming': True, 'data.num_proc': None}, 'schedule.max_epochs=2 has no effect'),
+        ('lora', {'checkpoint.background': True}, 'has no effect on an adapter'),
+        ('full', {'checkpoint.export_adapter': False}, 'has no effect without the section lora'),
+        ('lora', {'strategy.timeout': 60.0}, 'strategy.timeout=60.0 has no effect on one device'),
+    ],
+)
+def test_other_options_without_effect_are_noted(method, options, said, job):
+    one = job(method, **options)
+    effects.check(one)
+    assert any(said in note for note in effects.notes(one, 1))
+
+
+def test_steps_that_are_never_reached_are_noted(job):
+    many = {'schedule.max_steps': 50, 'checkpoint.every_steps': 60, 'validation.every_steps': 70, 'val_dataset': 4}
+    notes = list(effects.notes_on_steps(job(**many, **{'schedule.warmup_ratio': 0.01}), 20, 10))
+    assert [note.partition(' ')[0] for note in notes] == [
+        'schedule.max_steps=50',
+        'schedule.warmup_ratio=0.01',
+        'checkpoint.every_steps=60',
+        'validation.every_steps=70',
+    ]
+
+
+def test_defaults_and_what_has_an_effect_are_not_mentioned(job):
+    plain = job(**{'checkpoint.every_steps': 500})
+    effects.check(plain)
+    assert not [*effects.notes(plain, 1), *effects.notes_on_steps(plain, 3, 3)]
+    used = {'val_dataset': 4, 'validation.every_steps': 2, 'schedule.max_steps': 20, 'schedule.min_lr_ratio': 0.1}
+    used |= {'chat_samples.every_steps': 2, 'strategy.timeout': 60.0, 'schedule.warmup_ratio': 0.1}
+    busy = job('full', **used, **{'checkpoint.background': True})
+    effects.check(busy)
+    assert not [*effects.notes(busy, 2), *effects.notes_on_steps(busy, 20, 12)]
+
+
+def test_notes_are_printed(make_config, xtune):
+    code, out, err = xtune('train', make_config(**{'data.window': 50, 'schedule.max_steps': 1, 'log.plot': False}))
+    assert code == 0 and 'note: data.window=50 has no effect' in out, out + err

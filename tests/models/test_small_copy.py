@@ -1,0 +1,96 @@
+"""A small copy of a model leaks between packed samples if, and only if, the model does."""
+
+import json
+from contextlib import nullcontext
+from pathlib import Path
+
+import pytest
+import torch
+from small_models import small_classes, small_config
+from transformers import CONFIG_MAPPING, AutoConfig, LlamaConfig, PreTrainedConfig
+
+from xtune.models.separation import ParityCheck
+from xtune.models.small_copy import small_copy
+
+CPU = torch.device('cpu')
+MODELS = json.loads((Path(__file__).parents[2] / 'tools' / 'verify' / 'models.json').read_text(encoding='utf-8'))
+
+
+def apart(config):
+    copy = small_copy(config, CPU)
+    return copy and ParityCheck(copy, torch.float32, CPU, nullcontext()).verdict().apart
+
+
+def preset_config(name):
+    """Return the config of a model that presets are for, with the values of its config.json."""
+    values = MODELS[name]
+    values = {**(vars_of(values['like']) if 'like' in values else {}), **values}
+    kind = CONFIG_MAPPING[values['type']]
+    left_out = ('type', 'like', 'tokenizer', 'dtype', 'layer_types', 'rope_parameters')  # lists are shortened there
+    return kind(**{key: value for key, value in values.items() if key not in left_out})
+
+
+def vars_of(name):
+    values = MODELS[name]
+    return {**(vars_of(values['like']) if 'like' in values else {}), **values}
+
+
+def structures():
+    """Return one preset's model of each type."""
+    found = {}
+    for name in MODELS:
+        found.setdefault(vars_of(name).get('type'), name)
+    return sorted(name for kind, name in found.items() if kind in CONFIG_MAPPING)
+
+
+@pytest.mark.parametrize('name', structures())
+def test_copies_of_the_models_of_presets_keep_samples_apart(name):
+    assert apart(preset_config(name)) == ('gpt_oss' not in name)
+
+
+@pytest.mark.parametrize(
+    ('kind', 'changes', 'expected'),
+    [
+        ('granitemoehybrid', dict(num_hidden_layers=2, layer_types=['linear_attention', 'full_attention']), False),
+        ('qwen3_next', dict(num_hidden_layers=9, layer_types=['full_attention'] * 9), True),
+        ('lfm2', dict(num_hidden_layers=16, layer_types=['conv'] * 10 + ['full_attention'] * 6), False),
+        ('lfm2', dict(num_hidden_layers=16, layer_types=['full_attention'] * 16), True),
+        ('qwen3_5_text', {}, False),
+        ('jamba', {}, False),
+        ('falcon_h1', dict(mamba_d_ssm=1536, mamba_n_heads=24, mamba_d_head=64), False),
+        ('falcon', dict(alibi=True), False),
+        ('llama', dict(rope_parameters=dict(rope_type='llama3', rope_theta=5e5, factor=8.0, low_freq_factor=1.0,
+            high_freq_factor=4.0, original_max_position_embeddings=8192)), True),
+    ],
+)  # fmt: skip
+def test_a_copy_has_the_kinds_of_layers_of_its_config(kind, changes, expected):
+    assert apart(CONFIG_MAPPING[kind](**changes)) == expected
+
+
+def test_a_copy_is_small_and_takes_no_random_numbers():
+    torch.manual_seed(1)
+    expected = torch.rand(3)
+    torch.manual_seed(1)
+    copy = small_copy(LlamaConfig(hidden_size=8192, num_hidden_layers=80, num_attention_heads=64), CPU, 'eager')
+    assert torch.equal(torch.rand(3), expected)
+    assert sum(p.numel() for p in copy.parameters()) < 100_000
+    assert copy.config._attn_implementation == 'eager'
+
+
+def test_no_copy_is_made_of_what_transformers_does_not_know():
+    class OwnConfig(PreTrainedConfig):
+        model_type = 'own'
+
+    assert small_copy(OwnConfig(), CPU) is None
+    assert small_copy(AutoConfig.for_model('vit'), CPU) is None
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('name', small_classes())
+def test_every_copy_says_what_its_model_says(name):
+    from small_models import small_model
+
+    config = small_config(name)
+    found = apart(config)
+    if found is not None:
+        assert found == ParityCheck(small_model(name), torch.float32, CPU, nullcontext()).verdict().apart
