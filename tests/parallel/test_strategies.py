@@ -10,7 +10,7 @@ CASES = [('lora', name) for name in LORA]
 CASES += [('full', name) for name in ('ddp', 'zero2', 'zero3', 'fsdp2')]
 CASES += [('qlora', name) for name in ('ddp', 'zero2', 'fsdp2')]
 # One of each kind; the others run with -m slow.
-QUICK = [('lora', 'ddp'), ('full', 'zero3'), ('qlora', 'fsdp2')]
+QUICK = [('lora', 'ddp'), ('full', 'zero3'), ('full', 'fsdp2'), ('qlora', 'fsdp2')]
 
 
 def strategy(name):

@@ -8,6 +8,7 @@ import torch
 from peft import PeftModel, get_peft_model_state_dict
 
 from ..errors import CheckpointError
+from ..parallel.fsdp import reshard
 from .access import Access
 
 
@@ -101,6 +102,7 @@ class TrainedState:
         self.access.set_all_states(self._trained(), states)
 
     def _trained(self) -> list[torch.nn.Parameter]:
+        reshard(self.llm)
         return [p for p in self.llm.parameters() if p.requires_grad]
 
     def _full(self, tensor: torch.Tensor) -> torch.Tensor:
@@ -109,6 +111,7 @@ class TrainedState:
 
     def _own(self) -> dict[str, torch.Tensor]:
         """Return the parameters and persistent buffers that are saved, by the names they are saved under."""
+        reshard(self.llm)
         if self.is_adapter:
             # Tied weights under each of their names, as peft looks modules up by name.
             names = dict(self.llm.named_buffers(remove_duplicate=False))

@@ -13,6 +13,7 @@ import torch
 from mmengine.model import BaseModel
 
 from ..data.batches import MicroBatch
+from ..parallel.fsdp import reshard
 from ..parallel.sequence import Team
 from ..parallel.together import sum_counts, sum_values
 from ..registry import TASKS
@@ -185,6 +186,7 @@ class SupervisedFineTuning(BaseModel):
 
     def trained_parameters(self) -> dict[str, torch.nn.Parameter]:
         """Return the parameters that the optimizer changes, by name: those of the model, or their masters."""
+        reshard(self.llm)  # the optimizer must get the slices
         own = {name: p for name, p in self.llm.named_parameters() if p.requires_grad}
         return own if self.masters is None else {name: self.masters.of(p) for name, p in own.items()}
 

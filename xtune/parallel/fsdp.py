@@ -54,6 +54,17 @@ def shard(
     return llm
 
 
+def reshard(llm: torch.nn.Module) -> None:
+    """Let every module of `llm` hold its slices again; a model without slices stays as it is.
+
+    After a forward pass without gradients the outermost module keeps its whole parameters, in the compute type, in the
+    place of its slices: the optimizer does not know them, and FSDP2 frees their memory later.
+    """
+    for module in llm.modules():
+        if isinstance(module, FSDPModule):
+            module.reshard()
+
+
 def whole(tensor: torch.Tensor) -> torch.Tensor:
     """Return `tensor` with the slices of all processes; every process must ask for it."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
