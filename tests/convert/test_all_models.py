@@ -18,10 +18,13 @@ from xtune.models.probe import Probe, logits_of
 
 DEFAULT = ('Glm4MoeForCausalLM', 'MixtralForCausalLM', 'GPT2LMHeadModel')
 # Classes that xtune does not train, with the reason.
-NOT_TRAINED = dict.fromkeys(
-    ('Emu3ForCausalLM', 'MllamaForCausalLM'),
-    'its config is a part of one of vision and language, and has no class alone',
-)
+NOT_TRAINED = {
+    'Emu3ForCausalLM': 'its config is a part of one of vision and language, and has no class alone',
+    'MllamaForCausalLM': 'its config is a part of one of vision and language, and has no class alone',
+    'ReformerModelWithLMHead': 'it takes sequences of one length only in training',
+}
+# Encoders with two names for one tied tensor, of which transformers writes the other one.
+TWO_NAMES = ('CamembertForCausalLM', 'XLMRobertaForCausalLM')
 CPU = torch.device('cpu')
 
 
@@ -96,7 +99,7 @@ def test_exports_hold_what_was_trained(model_class, method, byte_tokenizer, xtun
     code, printed, err = xtune('convert', 'pth_to_hf', config, checkpoint, out)
     assert code == 0, err
     if method == 'full':
-        assert 'holds the same' in printed
+        assert 'holds the same' in printed or model_class in TWO_NAMES
         plain, info = AutoModelForCausalLM.from_pretrained(out, output_loading_info=True)
         assert not any(info[kind] for kind in ('missing_keys', 'unexpected_keys', 'mismatched_keys')), info
     else:
