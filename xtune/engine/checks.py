@@ -1,6 +1,7 @@
 """What is refused before anything slow: what does not go together, is missing, or cannot fit."""
 
 import torch
+from transformers import PreTrainedConfig
 
 from ..config.wire import Job
 from ..errors import ModelError
@@ -8,6 +9,8 @@ from ..models import float8_checks
 from ..models.build import run_dtype
 from ..models.config_checks import check_attention, length_warning
 from ..models.recompute import check_count
+from ..models.small_copy import small_copy
+from ..models.targets import refuse_targets
 from ..parallel import compatibility, sequence_check
 from ..parallel.world import World
 from ..parallel.zero import require_deepspeed
@@ -52,12 +55,21 @@ def model(job: Job, device: torch.device) -> None:
     if isinstance(count, int) and known is not None:
         check_count(count, known)
     check_attention(config, job.load_llm.keywords.get('attn_implementation'))
+    _targets(job, config)
     refused = packing_check.early_refusal(job, config, device)
     if refused:
         raise ModelError(refused)
     warning = length_warning(config, job.values.max_length)
     if warning:
         print(f'warning: {warning}')
+
+
+def _targets(job: Job, config: PreTrainedConfig) -> None:
+    """Refuse adapters on layers that are linear by their class only, which a small copy of the model has too."""
+    wanted = job.lora.keywords.get('target_modules', 'all-linear') if job.lora is not None else 'all-linear'
+    copy = small_copy(config, torch.device('cpu')) if wanted != 'all-linear' else None
+    if copy is not None:
+        refuse_targets(copy, wanted)
 
 
 def memory(job: Job, world: World, device: torch.device) -> None:

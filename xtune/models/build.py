@@ -10,7 +10,6 @@ from ..config.wire import Job
 from ..errors import ModelError
 from .config_file import reason
 from .device import compute_dtype, require_bitsandbytes
-from .experts import spare_experts
 from .float8 import refuse_trained, to_float8_base
 from .float8_checks import float8_of
 from .folder import check_model_folder
@@ -19,6 +18,7 @@ from .offload import Offload
 from .quiet import quiet
 from .recompute import recompute, recompute_activations
 from .shortage import CHANGES, brief
+from .targets import choose_targets
 from .unpacking import stay_trainable
 from .whole import FAILURES, checked
 
@@ -171,13 +171,15 @@ def _add_adapter(model: PreTrainedModel, job: Job) -> PeftModel:
                 raise ValueError(
                     f'{type(config).__name__} puts virtual tokens before the text, which the loss cannot place'
                 )
-            spare_experts(model, config)
+            said = choose_targets(model, config)
             model = get_peft_model(model, config)
             refuse_trained(model)
             for parameter in model.parameters():  # peft leaves modules_to_save in the base's type
                 if parameter.requires_grad:
                     parameter.data = parameter.data.float()
-            return model
+        if said:
+            print(f'note: {said}')
+        return model
     except ModelError:
         raise
     except (ValueError, TypeError, KeyError, ImportError) as error:
