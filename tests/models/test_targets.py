@@ -68,7 +68,7 @@ def test_a_router_that_is_named_is_refused_if_no_adapter_fits_on_it(name):
 
 
 def test_a_router_that_is_an_ordinary_layer_may_be_named():
-    model = small_model('JambaForCausalLM')
-    config = LoraConfig(r=2, target_modules=['router'], task_type='CAUSAL_LM')
+    model = small_model('JetMoeForCausalLM')
+    config = LoraConfig(r=2, target_modules=['mlp.router.layer'], task_type='CAUSAL_LM')
     assert choose_targets(model, config) is None
     assert len(train(get_peft_model(model, config))) >= 2

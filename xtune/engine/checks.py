@@ -8,6 +8,7 @@ from ..errors import ModelError
 from ..models import float8_checks
 from ..models.build import run_dtype
 from ..models.config_checks import check_attention, length_warning
+from ..models.positions import check_length
 from ..models.recompute import check_count
 from ..models.small_copy import small_copy
 from ..models.targets import refuse_targets
@@ -44,8 +45,8 @@ def model(job: Job, device: torch.device) -> None:
     """Refuse what the model cannot do, as far as its config.json tells; warn of rows that it is not made for.
 
     Raises:
-        XtuneError: It has fewer layers than shall recompute, cannot attend as section `llm` says, or does not keep
-            packed samples apart.
+        XtuneError: It has fewer layers than shall recompute, cannot attend as section `llm` says, has fewer positions
+            than max_length, or does not keep packed samples apart.
     """
     try:
         config = model_config(job)
@@ -55,6 +56,7 @@ def model(job: Job, device: torch.device) -> None:
     if isinstance(count, int) and known is not None:
         check_count(count, known)
     check_attention(config, job.load_llm.keywords.get('attn_implementation'))
+    check_length(config, job.values.max_length)
     _targets(job, config)
     refused = packing_check.early_refusal(job, config, device)
     if refused:

@@ -107,7 +107,7 @@ def small_config(
     if own.get('is_decoder') is False:
         values['is_decoder'] = True
     tokens = [name for name in own if name.endswith(('_token_id', '_token_index'))]
-    values |= {name: None if own[name] is None else 2 for name in tokens}
+    values |= {name: None if own[name] is None else _token(own[name]) for name in tokens}
     values |= _one_of_each(own, names)
     for name, sub in kind.sub_configs.items():
         if name in ('text_config', 'decoder'):
@@ -129,6 +129,10 @@ def sharpened(model: PreTrainedModel, spread: float = SPREAD) -> PreTrainedModel
 def _at_most(size: int, own: Any) -> int:
     """Return a size; small ones are counts, of experts or heads, which may be even fewer in the config."""
     return min(size, own) if type(own) is int and size <= 4 else size
+
+
+def _token(own: Any) -> int:
+    return min(own, 2) if type(own) is int else 2
 
 
 def _differs(value: Any, default: PreTrainedConfig, name: str, same: tuple[type, ...]) -> bool:
