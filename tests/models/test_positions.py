@@ -11,7 +11,7 @@ from xtune.models.positions import check_length, positions
 # Type of model, changes -> tokens that it takes.
 TABLES = [
     ('gpt2', {}, 1024),
-    ('gpt_neo', dict(num_layers=2, attention_types=[[['global', 'local'], 1]]), None),
+    ('gpt_neo', {}, 2048),
     ('gpt_bigcode', {}, 1024),
     ('opt', {}, 2048),
     ('biogpt', {}, 1024),

@@ -143,6 +143,9 @@ def _differs(value: Any, default: PreTrainedConfig, name: str, same: tuple[type,
 
 def _one_of_each(own: dict[str, Any], names: set[str]) -> dict[str, Any]:
     """Return the number of layers and the lists with an entry for each of them: every combination once."""
+    if own.get('attention_types'):  # of GPT-Neo: pairs of kinds and how often they are repeated
+        kinds = own['attention_types'][0][0]
+        return {'attention_types': [[kinds, 1]], 'num_layers': len(kinds)}
     lists = [name for name in PER_LAYER if own.get(name)]
     if not lists:
         return {}
