@@ -104,6 +104,15 @@ def test_rounding_changes_no_verdict(name):
     assert verdict(small_model(name).bfloat16(), torch.bfloat16).apart == SOME[name]
 
 
+@pytest.mark.gpu
+@pytest.mark.parametrize('name', SOME)
+def test_kernels_on_a_gpu_change_a_verdict_only_by_boundaries(name):
+    device = torch.device('cuda')
+    model = small_model(name).to(device, torch.bfloat16)
+    found = ParityCheck(model, torch.bfloat16, device, nullcontext()).verdict()
+    assert found.apart == SOME[name] or (found.apart and found.boundaries)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize('name', small_classes())
 def test_the_check_says_what_the_loss_says_of_every_class(name):

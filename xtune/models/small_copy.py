@@ -102,7 +102,9 @@ def small_config(
     names = set(own) | set(kind.attribute_map)
     values |= {name: _at_most(value, own.get(name)) for name, value in SIZES.items() if name in names}
     values |= {name: vocabulary for name in VOCABULARIES if name in names}
-    if 'kv_lora_rank' in names and 'num_key_value_heads' in values:  # every head has keys of its own
+    heads = own.get('num_attention_heads')
+    every = 'kv_lora_rank' in names or (heads is not None and heads == own.get('num_key_value_heads'))
+    if every and 'num_key_value_heads' in values:  # every head has keys of its own
         values['num_key_value_heads'] = values['num_attention_heads']
     if own.get('is_decoder') is False:
         values['is_decoder'] = True
