@@ -1,6 +1,8 @@
 """Samples packed into one row must give the loss of the same samples alone; the parity check tells when they do not."""
 
+import re
 from contextlib import nullcontext
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -100,6 +102,15 @@ def test_the_check_says_what_the_loss_says(name):
 )
 def test_rounding_changes_no_verdict(name):
     assert verdict(small_model(name).bfloat16(), torch.bfloat16).apart == SOME[name]
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize('name', SOME)
+def test_kernels_on_a_gpu_change_a_verdict_only_by_boundaries(name):
+    device = torch.device('cuda')
+    model = small_model(name).to(device, torch.bfloat16)
+    found = ParityCheck(model, torch.bfloat16, device, nullcontext()).verdict()
+    assert found.apart == SOME[name] or (found.apart and found.boundaries)
 
 
 @pytest.mark.slow
@@ -221,3 +232,24 @@ def test_boundaries_are_those_of_samples_and_padding():
     assert given['cu_seq_lens_q'].diff()[: len(sizes)].tolist() == sizes
     assert given['max_length_q'] >= max(sizes)
     assert boundary_arguments(alone) == {} and in_one_row(alone) is alone
+
+
+def documented(language):
+    """Return the classes that the page on models lists as refused."""
+    page = (Path(__file__).parents[2] / 'docs' / language / 'models.md').read_text(encoding='utf-8')
+    section = page.split({'en': '## Packing', 'zh': '## 打包'}[language])[1].split('\n## ')[0]
+    return set(re.findall(r'`(\w+(?:ForCausalLM|LMHeadModel|ModelWithLMHead|Decoder))`', section))
+
+
+@pytest.mark.parametrize('language', ['en', 'zh'])
+def test_the_pages_list_what_is_refused(language):
+    refused = documented(language)
+    assert refused <= set(small_classes())
+    assert {name for name in SOME if name in refused} == {name for name, apart in SOME.items() if not apart}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('name', small_classes())
+def test_the_pages_list_every_class_that_is_refused(name):
+    apart = verdict(small_model(name)).apart
+    assert (name in documented('en')) == (name in documented('zh')) == (not apart)

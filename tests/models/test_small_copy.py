@@ -67,6 +67,12 @@ def test_a_copy_has_the_kinds_of_layers_of_its_config(kind, changes, expected):
     assert apart(CONFIG_MAPPING[kind](**changes)) == expected
 
 
+def test_baichuan_with_alibi_keeps_samples_apart():
+    from xtune.models.legacy.alibi import BaichuanAlibiForCausalLM
+
+    assert apart(BaichuanAlibiForCausalLM.config_class())
+
+
 def test_a_copy_is_small_and_takes_no_random_numbers():
     torch.manual_seed(1)
     expected = torch.rand(3)

@@ -11,7 +11,8 @@ import torch
 from peft import LoraConfig
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from xtune.models.experts import has_experts, spare_experts
+from xtune.models.experts import has_experts
+from xtune.models.targets import choose_targets
 
 TOOLS = Path(__file__).parents[2] / 'tools'
 
@@ -186,7 +187,7 @@ def test_shapes_are_of_their_size_and_adapters_reach_what_xtune_reaches(tool, mo
         llm = AutoModelForCausalLM.from_config(config)
     assert llm.config.model_type == type_ and llm.num_parameters() == pytest.approx(parameters, rel=0.03)
     wanted = LoraConfig(target_modules='all-linear')
-    spare_experts(llm, wanted)
+    choose_targets(llm, wanted)
     reached = wanted.target_modules
     if reached == 'all-linear':
         names = (name for name, module in llm.named_modules() if isinstance(module, torch.nn.Linear))

@@ -18,9 +18,12 @@ from ..models.lora_effects import check_skipped
 from ..models.lora_values import check_lora
 from ..models.method_values import check_optimizer, check_quantization
 from ..models.model_class import auto_class, refuse_text_settings
+from ..models.position_limit import check_length
 from ..models.recompute import check_count
 from ..models.residual_init import changes_base
+from ..models.small_copy import small_copy
 from ..models.stored_checks import check_stored, is_unpacked, row_of_stored
+from ..models.targets import refuse_targets
 from ..parallel import compatibility, sequence_check
 from ..parallel.world import World
 from ..parallel.zero import require_deepspeed
@@ -83,8 +86,9 @@ def model(job: Job, device: torch.device) -> None:
     """Refuse what the model cannot do, as far as its config.json tells; warn of rows that it is not made for.
 
     Raises:
-        XtuneError: It has fewer layers than shall recompute, cannot attend as section `llm` says, does not keep packed
-            samples apart, its type has no class that continues text, or the section `lora` does not fit it.
+        XtuneError: It has fewer layers than shall recompute, cannot attend as section `llm` says, has fewer positions
+            than max_length, does not keep packed samples apart, its type has no class that continues text, or the
+            section `lora` does not fit it.
     """
     try:
         config = model_config(job)
@@ -97,6 +101,7 @@ def model(job: Job, device: torch.device) -> None:
     if isinstance(count, int) and known is not None:
         check_count(count, known)
     check_attention(config, job.load_llm.keywords.get('attn_implementation'))
+    check_length(config, job.values.max_length)
     refused = packing_check.early_refusal(job, config, device)
     if refused:
         raise ModelError(refused)

@@ -13,7 +13,6 @@ from ..errors import ModelError
 from ..parallel.together import from_first
 from .config_file import reason
 from .device import compute_dtype, require_bitsandbytes
-from .experts import spare_experts
 from .float8 import refuse_trained, to_float8_base
 from .float8_checks import float8_of
 from .folder import check_model_folder
@@ -28,6 +27,7 @@ from .quiet import quiet
 from .recompute import recompute, recompute_activations
 from .residual_init import Initial, changes_base, split_base
 from .shortage import CHANGES, brief
+from .targets import choose_targets
 from .unpacking import stay_trainable
 from .whole import FAILURES, checked
 
@@ -203,7 +203,7 @@ def _add_adapter(model: PreTrainedModel, job: Job) -> PeftModel:
             given = copy.deepcopy(config)  # the two below change it
             check_names(given, model)
             spare_other_parts(model, config)
-            spare_experts(model, config)
+            said = choose_targets(model, config)
             model = get_peft_model(model, config)
             check_adapted(given, model)
             refuse_trained(model)
@@ -211,7 +211,9 @@ def _add_adapter(model: PreTrainedModel, job: Job) -> PeftModel:
             for parameter in model.parameters():  # peft leaves modules_to_save in the base's type
                 if parameter.requires_grad:
                     parameter.data = parameter.data.float()
-            return model
+        if said:
+            print(f'note: {said}')
+        return model
     except ModelError:
         raise
     except (ValueError, TypeError, KeyError, ImportError) as error:

@@ -5,8 +5,6 @@ one, for these tensors: an adapter would then reach every expert and the router,
 lora_dropout is refused there. So layers with such a name (those of shared experts too) are left out.
 """
 
-from typing import Any
-
 import torch
 
 # Names of the linear layers of experts and routers before transformers 5, which peft maps to their tensors now.
@@ -23,12 +21,6 @@ def has_experts(model: torch.nn.Module) -> bool:
     return bool(expert_tensors(model))
 
 
-def spare_experts(model: Any, config: Any) -> None:
-    """Let 'all-linear' of a peft config name the linear layers of a mixture of experts; other configs stay."""
-    if getattr(config, 'target_modules', None) != 'all-linear' or not has_experts(model):
-        return
-    head = model.get_output_embeddings()
-    linear = [
-        name for name, module in model.named_modules() if isinstance(module, torch.nn.Linear) and module is not head
-    ]
-    config.target_modules = {name.rpartition('.')[2] for name in linear} - set(_NAMES)
+def spared_names() -> set[str]:
+    """Return the last names of linear layers that 'all-linear' leaves out in a model with such tensors."""
+    return set(_NAMES)

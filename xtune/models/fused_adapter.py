@@ -8,6 +8,7 @@ from peft.tuners.lora import LoraLayer
 from torch.nn.functional import linear
 
 from .adapted_product import adapted_product
+from .targets import is_linear
 from .unpacking import packed
 
 
@@ -65,6 +66,8 @@ def has_functions(llm: torch.nn.Module) -> bool:
 
 def _is_plain(layer: torch.nn.Module) -> bool:
     if not isinstance(layer, LoraLayer) or type(layer).__name__ not in ('Linear', 'Linear4bit', 'Linear8bitLt'):
+        return False
+    if not is_linear(layer.base_layer):
         return False
     return not (layer.lora_variant or any(layer.lora_bias.values()) or layer.fan_in_fan_out)
 

@@ -67,7 +67,7 @@ def spare_other_parts(model: torch.nn.Module, config: Any) -> None:
     pattern = '|'.join(rf'{re.escape(name)}(\..*)?' for name in spared)
     if not spared or not _has_target(model, pattern, None if everything else targets):
         return  # peft refuses a pattern that excludes nothing
-    config.exclude_modules = _joined(config.exclude_modules, pattern)
+    config.exclude_modules = joined_exclusions(config.exclude_modules, pattern)
 
 
 def describe_other_parts(llm: torch.nn.Module) -> str | None:
@@ -130,7 +130,7 @@ def _has_target(model: torch.nn.Module, pattern: str, targets: Iterable[str] | N
     return any(name == target or name.endswith(f'.{target}') for name, _ in inside for target in targets)
 
 
-def _joined(given: str | Iterable[str] | None, pattern: str) -> str:
+def joined_exclusions(given: str | Iterable[str] | None, pattern: str) -> str:
     """Return one regular expression for what a user's `exclude_modules` names, and for `pattern`."""
     if not given:
         return pattern

@@ -102,12 +102,14 @@ def small_config(
     names = set(own) | set(kind.attribute_map)
     values |= {name: _at_most(value, own.get(name)) for name, value in SIZES.items() if name in names}
     values |= {name: vocabulary for name in VOCABULARIES if name in names}
-    if 'kv_lora_rank' in names and 'num_key_value_heads' in values:  # every head has keys of its own
+    heads = own.get('num_attention_heads')
+    every = 'kv_lora_rank' in names or (heads is not None and heads == own.get('num_key_value_heads'))
+    if every and 'num_key_value_heads' in values:  # every head has keys of its own
         values['num_key_value_heads'] = values['num_attention_heads']
     if own.get('is_decoder') is False:
         values['is_decoder'] = True
     tokens = [name for name in own if name.endswith(('_token_id', '_token_index'))]
-    values |= {name: None if own[name] is None else 2 for name in tokens}
+    values |= {name: None if own[name] is None else _token(own[name]) for name in tokens}
     values |= _one_of_each(own, names)
     for name, sub in kind.sub_configs.items():
         if name in ('text_config', 'decoder'):
@@ -131,6 +133,10 @@ def _at_most(size: int, own: Any) -> int:
     return min(size, own) if type(own) is int and size <= 4 else size
 
 
+def _token(own: Any) -> int:
+    return min(own, 2) if type(own) is int else 2
+
+
 def _differs(value: Any, default: PreTrainedConfig, name: str, same: tuple[type, ...]) -> bool:
     """Return whether a config's value is one that a copy takes over."""
     skipped = name in ('dtype', 'transformers_version', 'model_type', '_name_or_path', 'use_cache')
@@ -139,6 +145,9 @@ def _differs(value: Any, default: PreTrainedConfig, name: str, same: tuple[type,
 
 def _one_of_each(own: dict[str, Any], names: set[str]) -> dict[str, Any]:
     """Return the number of layers and the lists with an entry for each of them: every combination once."""
+    if own.get('attention_types'):  # of GPT-Neo: pairs of kinds and how often they are repeated
+        kinds = own['attention_types'][0][0]
+        return {'attention_types': [[kinds, 1]], 'num_layers': len(kinds)}
     lists = [name for name in PER_LAYER if own.get(name)]
     if not lists:
         return {}

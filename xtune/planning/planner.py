@@ -13,6 +13,7 @@ from ..models.build import run_dtype
 from ..models.config_checks import check_attention
 from ..models.experts import expert_tensors
 from ..models.layers import layers_of
+from ..models.position_limit import check_length
 from .compiled import CountedGraphs
 from .frame import adapted, frame, model_config
 from .predict import Choice, Layers, Prediction, layers, predict
@@ -44,12 +45,14 @@ class Planner:
         told: Gets a line about what comes next, which may take minutes.
 
     Raises:
-        ModelError: config.json cannot be read, or the model cannot be built from it, or not attend as `llm` says.
+        ModelError: config.json cannot be read, or the model cannot be built from it, not attend as `llm` says, or not
+            take rows of max_length.
     """
 
     def __init__(self, job: Job, told: Callable[[str], None] = lambda line: None) -> None:
         self.job, self.config, self._told = job, model_config(job), told
         check_attention(self.config, job.load_llm.keywords.get('attn_implementation'))
+        check_length(self.config, job.values.max_length)
         self._known: dict[tuple, Layers] = {}
         self._graphs = CountedGraphs()
 

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from ..config.wire import Job
+from ..engine.packing_check import early_refusal
 from ..models.config_checks import length_warning
 from ..models.float8_checks import device_problem, float8_of
 from ..parallel import compatibility
@@ -155,5 +156,7 @@ def make_plan(
         fit = planner.first_fit(room(gb))
         options = None if fit is None else fit[0].options
         found.append(Card(gb, options == (), options, fit and fit[1].peak, fit and fit[1].recomputed))
-    warning = length_warning(planner.config, job.values.max_length)
+    refused = early_refusal(job, planner.config, device or torch.device('cpu'))
+    warnings = [length_warning(planner.config, job.values.max_length), refused and f'xtune train refuses it: {refused}']
+    warning = '; '.join(filter(None, warnings)) or None
     return Plan(job, planner.size(), counted, here, gpu, gpu_bytes, tuple(found), lacks, warning)

@@ -1,0 +1,89 @@
+"""A run does not pack where samples would reach each other, and says so before its data are prepared."""
+
+from contextlib import nullcontext
+from types import SimpleNamespace
+
+import pytest
+import torch
+from small_models import small_model
+from transformers import CONFIG_MAPPING
+
+from xtune.config.load import load
+from xtune.config.wire import wire
+from xtune.engine import packing_check
+from xtune.errors import ModelError
+from xtune.models.finetune import SupervisedFineTuning
+from xtune.parallel.world import ALONE, World
+
+CPU, CUDA = torch.device('cpu'), torch.device('cuda')
+
+
+@pytest.fixture(scope='module')
+def hybrid(tmp_path_factory, tokenizer):
+    """A folder with a small Granite hybrid and SmolLM2's tokenizer."""
+    folder = tmp_path_factory.mktemp('hybrid')
+    model = small_model('GraniteMoeHybridForCausalLM', vocabulary=len(tokenizer), max_position_embeddings=512)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def test_a_run_that_packs_is_refused_before_data_are_prepared(hybrid, make_config, xtune):
+    code, out, err = xtune('train', make_config('full', base_model=str(hybrid)))
+    assert code != 0 and 'pack=False' in err and 'linear_attention' in err and 'Traceback' not in err
+    assert 'packing' not in out  # nothing was prepared
+
+
+def test_it_trains_unpacked(hybrid, make_config, xtune):
+    options = {'pack': False, 'schedule.max_epochs': 1, 'schedule.max_steps': 2, 'checkpointing': 'all'}
+    code, out, err = xtune('train', make_config('lora', base_model=str(hybrid), **options))
+    assert code == 0, err
+    assert 'done' in out
+
+
+@pytest.mark.slow
+def test_the_plan_says_it(hybrid, make_config, xtune):
+    code, out, _ = xtune('plan', make_config('lora', base_model=str(hybrid)), '--memory', '24')
+    assert code == 0 and 'pack=False' in ' '.join(out.split())
+
+
+def early(config, device=CPU, pack=True, **llm):
+    job = SimpleNamespace(
+        values=SimpleNamespace(packing='fit' if pack else 'none'), load_llm=SimpleNamespace(keywords=llm)
+    )
+    return packing_check.early_refusal(job, config, device)
+
+
+def test_only_what_is_certain_is_refused_early(monkeypatch):
+    bamba = CONFIG_MAPPING['bamba']()
+    assert 'pack=False' in early(bamba)
+    assert early(bamba, pack=False) is None
+    assert early(bamba, attn_implementation='flash_attention_2') is None
+    assert early(CONFIG_MAPPING['llama']()) is None
+    assert 'install' in early(bamba, CUDA)
+    monkeypatch.setattr(packing_check, 'find_spec', lambda name: name)
+    assert early(bamba, CUDA) is None  # its kernels may keep samples apart
+    assert early(bamba) is not None  # which a CPU has not
+
+
+@pytest.fixture
+def packing(make_config):
+    return lambda strategy: wire(load(make_config(**{'strategy.name': strategy})))
+
+
+@pytest.mark.parametrize('strategy', ['one_device', 'ddp', 'zero2', 'fsdp2', 'zero3'])
+def test_the_model_or_a_copy_of_it_decides_under_every_strategy(strategy, packing):
+    world = World(rank=0, size=2, local_rank=0) if strategy != 'one_device' else ALONE
+    for name, fits in (('LlamaForCausalLM', True), ('Qwen3NextForCausalLM', False)):
+        task = SupervisedFineTuning(small_model(name), torch.float32)
+        job = packing(strategy)
+        with nullcontext() if fits else pytest.raises(ModelError, match='pack=False'):
+            packing_check.keep_apart(job, task, world)
+        assert not task.boundaries
+
+
+def test_a_model_without_a_copy_is_refused_where_its_weights_are_sliced(packing, monkeypatch):
+    monkeypatch.setattr(packing_check, 'small_copy', lambda *args: None)
+    task = SupervisedFineTuning(small_model('LlamaForCausalLM'), torch.float32)
+    with pytest.raises(ModelError, match='zero3'):
+        packing_check.keep_apart(packing('zero3'), task, World(rank=0, size=2, local_rank=0))
