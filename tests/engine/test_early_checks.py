@@ -16,7 +16,7 @@ from xtune.errors import ConfigError
         ('lora', {'lora.target_modules': ['input_layernorm']}, 'does not fit the model'),
         ('lora', {'lora.init_lora_weights': 'pissa', 'lora.target_modules': ['q_prj']}, 'did you mean `q_proj`'),
         ('lora', {'lora.lora_dropout': 2}, 'lora.lora_dropout must be a number of at least 0 and below 1, got 2'),
-        ('lora', {'optimizer.lr': -1.0}, 'optimizer.lr must be a number above 0, got -1.0'),
+        ('lora', {'optimizer.lr': -1.0}, 'optimizer.lr must be a number of at least 0, got -1.0'),
         ('qlora', {'quantization.bnb_4bit_quant_type': 'nf5'}, "must be 'nf4' or 'fp4', got 'nf5'"),
         ('qlora', {'quantization.llm_int8_skip_modules': ['lm_haed']}, 'did you mean `lm_head`'),
         ('lora', {'llm.torch_dtype': 'auto'}, 'set precision'),

@@ -16,8 +16,8 @@ from xtune.models.method_values import check_optimizer, check_quantization, quan
 @pytest.mark.parametrize(
     ('kind', 'given', 'said'),
     [
-        (AdamW, dict(lr=-1e-4), 'optimizer.lr must be a number above 0, got -0.0001'),
-        (AdamW, dict(lr='1e-4'), "optimizer.lr must be a number above 0, got '1e-4'"),
+        (AdamW, dict(lr=-1e-4), 'optimizer.lr must be a number of at least 0, got -0.0001'),
+        (AdamW, dict(lr='1e-4'), "optimizer.lr must be a number of at least 0, got '1e-4'"),
         (AdamW, dict(lr=float('nan')), 'optimizer.lr must be .* got nan'),
         (AdamW, dict(lr=1e-4, betas=(0.9, 1.0)), r'betas must be two numbers, each of at least 0 and below 1'),
         (AdamW, dict(lr=1e-4, betas=0.9, weight_decay=-1), 'optimizer.weight_decay.*optimizer.betas'),

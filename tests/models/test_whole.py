@@ -92,7 +92,7 @@ def test_weights_stored_in_4_bits_answer_and_are_not_merged_into(model, tmp_path
     AutoTokenizer.from_pretrained(model).save_pretrained(tmp_path / 'stored')
     llm = load_for_inference(str(tmp_path / 'stored'), None, CPU, None)
     get_peft_model(llm, LoraConfig(target_modules=['q_proj'])).save_pretrained(tmp_path / 'adapter')
-    with pytest.raises(ModelError, match='stored quantised, .* use the adapter as it is'):
+    with pytest.raises(ModelError, match='stored in bitsandbytes .* use the adapter as it is'):
         merge(str(tmp_path / 'stored'), str(tmp_path / 'adapter'), tmp_path / 'merged')
     assert not (tmp_path / 'merged').exists()
 

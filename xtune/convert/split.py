@@ -14,7 +14,7 @@ from ..errors import ConfigError
 from ..models.export import unshared
 from ..models.folder import check_model_folder
 from ..models.inference import stored_dtype
-from ..models.probe import FILE, Probe
+from ..models.probe import Probe
 from ..models.weights import WeightFiles
 from . import verify
 from .target import new_folder
@@ -43,8 +43,7 @@ def split(
         total = _rename(folder, shards)
         weights = {'.safetensors', '.bin', '.pt', '.pth'}
         for path in source.iterdir():
-            others = path.suffix not in weights and not path.name.endswith('.index.json')
-            if path.is_file() and (others or path.name == FILE):
+            if path.is_file() and path.suffix not in weights and not path.name.endswith('.index.json'):
                 shutil.copy2(path, folder / path.name)
         index = dict(metadata=dict(total_size=total), weight_map={n: name for name, names in shards for n in names})
         (folder / 'model.safetensors.index.json').write_text(json.dumps(index, indent=2) + '\n', encoding='utf-8')

@@ -14,7 +14,7 @@ from .ranges import Check, number, out_of_range, refuse
 
 _BETA = number(0, 1, below=True)
 _OPTIMIZER: dict[str, Check] = {
-    'lr': number(0, above=True),
+    'lr': number(0),
     'weight_decay': number(0),
     'momentum': number(0, 1, below=True),
     'betas': (

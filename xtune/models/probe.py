@@ -18,12 +18,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
 
 from ..errors import ModelError
 
-FILE = 'xtune_probe.safetensors'
+# No .safetensors: servers take every file of that kind in a model folder for weights.
+FILE = 'xtune_probe.npz'
 SAMPLES, TOKENS = 4, 64  # samples, and tokens of each at most
 _LIKELIEST, _SPREAD = 64, 64  # kept columns of each kind at most
 
@@ -90,9 +89,15 @@ class Probe:
 
     def write(self, folder: Path) -> None:
         """Write the probe into `folder`, beside the weights."""
-        tensors = dict(columns=self.columns_TK, log_probs=self.log_probs_TK, ids=torch.cat(self.ids).int())
-        plain = dict(lengths=[len(ids) for ids in self.ids], likeliest=self.likeliest, scale=self.scale)
-        save_file(tensors, folder / FILE, metadata=dict(probe=json.dumps(plain | dict(about=asdict(self.about)))))
+        plain = dict(likeliest=self.likeliest, scale=self.scale, about=asdict(self.about))
+        np.savez_compressed(
+            folder / FILE,
+            columns=self.columns_TK.numpy(),
+            log_probs=self.log_probs_TK.numpy(),
+            ids=torch.cat(self.ids).int().numpy(),
+            lengths=np.array([len(ids) for ids in self.ids]),
+            plain=np.array(json.dumps(plain)),
+        )
 
     @classmethod
     def read(cls, folder: Path) -> 'Probe | None':
@@ -105,14 +110,15 @@ class Probe:
         if not path.is_file():
             return None
         try:
-            with safe_open(path, 'pt') as file:
-                plain = json.loads(file.metadata()['probe'])
-                ids, columns, kept = (file.get_tensor(name) for name in ('ids', 'columns', 'log_probs'))
-            ids = list(ids.split(plain['lengths']))
-            return cls(ids, columns, kept, plain['likeliest'], plain['scale'], About(**plain['about']))
-        except Exception as error:  # safetensors, JSON and missing keys each raise their own
+            with np.load(path, allow_pickle=False) as file:
+                plain = json.loads(str(file['plain']))
+                ids, columns, kept = (torch.from_numpy(file[name]) for name in ('ids', 'columns', 'log_probs'))
+                lengths = file['lengths'].tolist()
+            about = About(**plain['about'])
+            return cls(list(ids.split(lengths)), columns, kept, plain['likeliest'], plain['scale'], about)
+        except Exception as error:  # zip, JSON and missing names each raise their own
             raise ModelError(
-                f'{path} is damaged ({error}); copy it again, or remove it to skip the comparison'
+                f'{path} is damaged ({error}); copy it again, or pass --no-verify to skip the comparison'
             ) from error
 
     def compare(self, logits: Sequence[torch.Tensor]) -> dict[str, float]:
@@ -156,4 +162,6 @@ def probe_ids(samples: Sequence[np.ndarray]) -> list[torch.Tensor]:
 @torch.no_grad()
 def logits_of(llm: torch.nn.Module, ids: list[torch.Tensor], device: torch.device) -> list[torch.Tensor]:
     """Return the logits [S, V] of `llm` for each of the sequences `ids` [S], in the type it computes in."""
+    if ids:  # RoPE that grows with the longest sequence seen begins anew at a short one
+        llm(input_ids=ids[0][:2].long()[None].to(device), use_cache=False)
     return [llm(input_ids=one.long()[None].to(device), use_cache=False).logits[0] for one in ids]
