@@ -53,8 +53,6 @@ def load_for_inference(
         check_adapter_folder(adapter)
     arguments = {}
     overrides = read_overrides(adapter)
-    if overrides:
-        arguments['config'] = with_overrides(_config(model, variant), overrides, model, adapter)
     if bits:
         require_bitsandbytes(f'--bits {bits}')
         if bits == 8:
@@ -68,6 +66,8 @@ def load_for_inference(
         )
     try:
         with quiet():
+            if overrides:
+                arguments['config'] = with_overrides(_config(model, variant), overrides, model, adapter)
             llm = _load(model, variant, dtype=dtype or 'auto', device_map={'': str(device)}, **arguments)
             if adapter:
                 llm = with_adapter(llm, adapter)
