@@ -24,7 +24,7 @@ def read(folder: str) -> dict:
             found['prompt'] = tokenizer(prompt, add_special_tokens=False)['input_ids']
         found['bare'] = tokenizer('Hello, who are you?')['input_ids']
     if (Path(folder) / 'config.json').is_file():
-        llm, report = AutoModelForCausalLM.from_pretrained(folder, output_loading_info=True)
+        llm, report = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, output_loading_info=True)
         found['wrong'] = sorted({*report['missing_keys'], *report['unexpected_keys']})
         ids = (torch.arange(5, 95) * 7 % min(llm.config.vocab_size, 500))[None]
         with torch.no_grad():

@@ -59,8 +59,6 @@ def load_for_inference(
         _warn_of_another_base(adapter, model)
     arguments = {}
     overrides = read_overrides(adapter)
-    if overrides:
-        arguments['config'] = with_overrides(_config(model, variant), overrides, model, adapter)
     if bits:
         _refuse_stored(model, bits)
         require_bitsandbytes(f'--bits {bits}')
@@ -75,8 +73,13 @@ def load_for_inference(
         )
     try:
         with quiet():
+<<<<<<< HEAD
             if revision:
                 arguments['revision'] = revision
+=======
+            if overrides:
+                arguments['config'] = with_overrides(_config(model, variant), overrides, model, adapter)
+>>>>>>> wip-readers
             llm = _load(model, variant, dtype=dtype or 'auto', device_map={'': str(device)}, **arguments)
             if adapter:
                 llm = with_adapter(llm, adapter)
