@@ -239,19 +239,19 @@ def test_the_class_follows_from_the_config():
     assert model_class(CONFIG_MAPPING['llama4_text']()).__name__ == 'Llama4ForCausalLM'
     assert model_class(CONFIG_MAPPING['qwen3_5']()).__name__ == 'Qwen3_5ForConditionalGeneration'
     assert model_class(CONFIG_MAPPING['llama']()).__name__ == 'LlamaForCausalLM'
+    with pytest.raises(ModelError, match='`qwen2_5_omni_thinker`'):  # all of it has no forward pass
+        model_class(CONFIG_MAPPING['qwen2_5_omni']())
 
 
-@pytest.mark.parametrize(
-    ('kind', 'hint'), [('t5', '`t5`'), ('no_such_type', '`no_such_type`'), ('qwen2_5_omni', '`qwen2_5_omni_thinker`')]
-)
-def test_a_type_without_a_class_is_refused_in_few_words(kind, hint, tmp_path, tokenizer, make_config, xtune):
+@pytest.mark.parametrize('kind', ['t5', 'no_such_type'])
+def test_a_type_without_a_class_is_refused_in_few_words(kind, tmp_path, tokenizer, make_config, xtune):
     (tmp_path / 'config.json').write_text(json.dumps(dict(model_type=kind)))
     save_file({'a': torch.zeros(1)}, tmp_path / 'model.safetensors', metadata={'format': 'pt'})
     tokenizer.save_pretrained(tmp_path)
     config = make_config(base_model=str(tmp_path))
     for command in (('train', config), ('plan', config), ('chat', tmp_path, '--prompt', 'Hi')):
         code, _, err = xtune(*command)
-        assert code == 2 and hint in err and len(err) < 500, err
+        assert code == 2 and f'`{kind}`' in err and len(err) < 500, err
 
 
 def test_adapters_stay_on_the_language_model_unless_a_part_is_named():
