@@ -12,6 +12,7 @@ from transformers import CONFIG_MAPPING, AutoModelForMultimodalLM
 
 from xtune.config.load import load
 from xtune.config.wire import wire
+from xtune.convert.processor_files import NAMES, copy_processor_files
 from xtune.data.batches import collate
 from xtune.engine import files
 from xtune.errors import ModelError
@@ -299,6 +300,26 @@ def test_what_would_train_nothing_or_change_nothing_is_refused(checkpoint, make_
     for command in ('train', 'plan'):
         code, _, err = xtune(command, config)
         assert code == 2 and 'llm.rope_parameters' in err
+
+
+def test_files_of_a_processor_come_along(tmp_path, capsys):
+    base, out, bare = tmp_path / 'base', tmp_path / 'out', tmp_path / 'bare'
+    for folder in (base, out, bare):
+        folder.mkdir()
+        (folder / 'config.json').write_text('{"text_config": {}}')
+    (base / 'preprocessor_config.json').write_text('{"of": "the base"}')
+    (base / 'processor_config.json').write_text('{"of": "the base"}')
+    (base / 'chat_template.json').write_text('{"of": "the base"}')
+    (out / 'processor_config.json').write_text('{"of": "the run"}')
+    assert copy_processor_files(str(base), out) == ['preprocessor_config.json', 'chat_template.json']
+    assert 'the run' in (out / 'processor_config.json').read_text() and not capsys.readouterr().out
+    (bare / 'chat_template.jinja').write_text('of the run')
+    assert copy_processor_files(str(base), bare) == ['preprocessor_config.json', 'processor_config.json']
+    for name in NAMES:
+        (bare / name).unlink(missing_ok=True)
+        (base / name).unlink(missing_ok=True)
+    assert copy_processor_files(str(base), bare) == [] and 'takes text only' in capsys.readouterr().out
+    assert copy_processor_files('nobody/nothing', bare) == []  # offline: no error
 
 
 def test_layers_are_those_of_the_language_model_however_large_the_vision_tower_is():
