@@ -8,6 +8,8 @@ import shutil
 from pathlib import Path
 
 from ..models.folder import local_folder
+from ..models.legacy.recognise import read_json
+from ..models.quiet import quiet
 
 NAMES = ('preprocessor_config.json', 'processor_config.json', 'video_preprocessor_config.json')
 # Where older checkpoints keep the processor's chat template; that of the tokenizer goes into chat_template.jinja.
@@ -15,19 +17,40 @@ TEMPLATES = ('chat_template.json', 'chat_template.jinja')
 
 
 def copy_processor_files(base: str, folder: Path) -> list[str]:
-    """Copy the processor's files of `base`, a folder or hub name, to `folder`, as far as they are on this machine.
+    """Copy the processor's files of `base`, a folder or hub name, to the model folder `folder`.
 
-    Files that `folder` has already stay. So does its chat template, which is that of the training.
+    Files that `folder` has already stay. So does its chat template, which is that of the training. If the model takes
+    more than text and no file is found, a note says so.
 
     Returns:
         The names of the files that were copied.
     """
-    source = local_folder(base)
-    if source is None:
-        return []
     has_template = any((folder / name).is_file() for name in TEMPLATES)
     wanted = NAMES if has_template else (*NAMES, *TEMPLATES)
-    found = [name for name in wanted if (source / name).is_file() and not (folder / name).exists()]
-    for name in found:
-        shutil.copyfile(source / name, folder / name)
+    more_than_text = isinstance(read_json(folder / 'config.json').get('text_config'), dict)
+    found = []
+    for name in wanted:
+        source = None if (folder / name).exists() else _file(base, name, fetch=more_than_text)
+        if source is not None:
+            shutil.copyfile(source, folder / name)
+            found.append(name)
+    if more_than_text and not any((folder / name).is_file() for name in NAMES):
+        print(f'note: {base} has none of {", ".join(NAMES)} here; without them the export takes text only')
     return found
+
+
+def _file(base: str, name: str, fetch: bool) -> Path | None:
+    """Return a file of a folder or hub model; `fetch` says that it may be downloaded. None: there is none."""
+    source = local_folder(base)
+    if source is not None and (source / name).is_file():
+        return source / name
+    if not fetch or Path(base).expanduser().is_dir():
+        return None
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import HfHubHTTPError
+
+    try:
+        with quiet():
+            return Path(hf_hub_download(base, name))
+    except (OSError, ValueError, HfHubHTTPError):  # there is no such file, or no connection
+        return None

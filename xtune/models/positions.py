@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from .language import base_of, language_model
+from .language import base_of
 
 
 def give_each_axis_positions(llm: torch.nn.Module) -> None:
@@ -18,12 +18,13 @@ def give_each_axis_positions(llm: torch.nn.Module) -> None:
 
     It stays as it is if it has ordinary RoPE.
     """
-    config = getattr(base_of(llm), 'config', None)
+    base = base_of(llm)
+    config = getattr(base, 'config', None)
     rope = getattr(config.get_text_config(), 'rope_parameters', None) if hasattr(config, 'get_text_config') else None
     sections = (rope or {}).get('mrope_section')
     if sections:
         hook = partial(_on_each_axis, axes=len(sections))
-        language_model(llm).register_forward_pre_hook(hook, with_kwargs=True)
+        base.get_decoder().register_forward_pre_hook(hook, with_kwargs=True)
 
 
 def _on_each_axis(
