@@ -73,13 +73,10 @@ def load_for_inference(
         )
     try:
         with quiet():
-<<<<<<< HEAD
             if revision:
                 arguments['revision'] = revision
-=======
             if overrides:
-                arguments['config'] = with_overrides(_config(model, variant), overrides, model, adapter)
->>>>>>> wip-readers
+                arguments['config'] = with_overrides(_config(model, variant, revision), overrides, model, adapter)
             llm = _load(model, variant, dtype=dtype or 'auto', device_map={'': str(device)}, **arguments)
             if adapter:
                 llm = with_adapter(llm, adapter)
@@ -107,10 +104,12 @@ def _refuse_stored(model: str, bits: int) -> None:
         refuse_more_bits(model, base_config(model), bits)
 
 
-def _config(model: str, variant: str | None) -> PreTrainedConfig:
-    folder = legacy_folder(model)
+def _config(model: str, variant: str | None, revision: str | None) -> PreTrainedConfig:
+    folder = legacy_folder(model, revision=revision)
     if folder is None:
-        return AutoConfig.from_pretrained(model, trust_remote_code=False)
+        return AutoConfig.from_pretrained(
+            model, trust_remote_code=False, **({'revision': revision} if revision else {})
+        )
     from .legacy.families import open_legacy
 
     return open_legacy(folder, variant).config
