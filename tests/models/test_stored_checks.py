@@ -65,7 +65,7 @@ def test_the_run_and_the_chat_say_it_before_anything_slow(stored_as, make_config
     assert code == 2 and 'quantised weights cannot be trained themselves' in err and 'rows' not in out
     code, _, err = xtune('chat', base, '--bits', '4', '--prompt', 'Hi')
     assert code == 2 and '--bits 4, but the weights of' in err and 'stored in fp8' in err
-    assert not (tmp_path / 'cache').exists()
+    assert not (tmp_path / 'cache' / 'data').exists()
     (tmp_path / 'adapter').mkdir()
     (tmp_path / 'adapter' / 'adapter_config.json').write_text('{}')
     (tmp_path / 'adapter' / 'adapter_model.safetensors').touch()

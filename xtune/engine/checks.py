@@ -21,9 +21,7 @@ from ..models.model_class import auto_class, refuse_text_settings
 from ..models.position_limit import check_length
 from ..models.recompute import check_count
 from ..models.residual_init import changes_base
-from ..models.small_copy import small_copy
 from ..models.stored_checks import check_stored, is_unpacked, row_of_stored
-from ..models.targets import refuse_targets
 from ..parallel import compatibility, sequence_check
 from ..parallel.world import World
 from ..parallel.zero import require_deepspeed

@@ -124,6 +124,7 @@ def finish(
         start = job.lora.keywords.get('init_lora_weights')
         if changes_base(start):
             split_base(model, start, initial, agree)
+            model.peft_config['default'].init_lora_weights = start  # checkpoints say how the adapter began
     else:
         freeze_other_parts(model)
     stay_trainable(model)  # before any trial calls it
