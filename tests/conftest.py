@@ -115,6 +115,7 @@ def make_config(tmp_path, tiny_model, alpaca_file):
             'schedule.accumulate': 2,
             'schedule.max_epochs': 2,
             'log.every_steps': 1,
+            'log.plot': False,  # takes as long as a run of these
             'chat_samples.every_steps': None,
             'checkpoint.every_steps': 2,
             'data.num_proc': 1,

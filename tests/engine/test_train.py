@@ -40,7 +40,7 @@ def test_run_leaves_checkpoints_figures_and_adapter(method, make_config, xtune, 
     config = make_config(
         'lora' if method == 'int8' else method,
         val_dataset=4,
-        **{'chat_samples.every_steps': 3},
+        **{'chat_samples.every_steps': 3, 'log.plot': True},
         **(options if method == 'int8' else {}),
     )
     code, out, err = xtune('train', config)

@@ -47,6 +47,7 @@ def test_a_strategy_that_slices_is_named(make_config, xtune, shape):
     assert code == 0 and 'fsdp2 slices this' in ' '.join(out.split())
 
 
+@pytest.mark.slow
 def test_rows_that_are_split_take_the_share_of_a_device(make_config, xtune, shape):
     def planned(length, *options):
         config = make_config('full', base_model=shape(**WIDE), max_length=length, **{'speed.compile': False})

@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from ..models.export import ExportInfo, write_adapter
+from ..models.export import ExportInfo, write_adapter, write_weights
 from ..models.residual_init import initial_of, ordinary_lora
 from ..parallel.together import rank
 from . import saving
@@ -40,6 +40,12 @@ class AdapterExport:
                 self.write(folder, trained)
 
     def write(self, folder: Path, trained: dict[str, torch.Tensor]) -> None:
-        """Write the gathered tensors `trained` into `folder`."""
-        adapter = ordinary_lora(trained, initial_of(self.state.llm).get('initial_adapter'), self.info)
-        write_adapter(folder, *adapter, self.tokenizer, self.prober.last)
+        """Write the gathered tensors `trained` into `folder`, and all that an adapter needs besides."""
+        write_adapter(folder, *self._ordinary(trained), self.tokenizer, self.prober.last)
+
+    def write_weights(self, folder: Path, trained: dict[str, torch.Tensor]) -> None:
+        """Write the gathered tensors `trained` and peft's config into `folder`."""
+        write_weights(folder, *self._ordinary(trained))
+
+    def _ordinary(self, trained: dict[str, torch.Tensor]) -> tuple[dict[str, torch.Tensor], ExportInfo]:
+        return ordinary_lora(trained, initial_of(self.state.llm).get('initial_adapter'), self.info)

@@ -154,7 +154,7 @@ def build_runner(
     metrics = MetricsFile(job.work_dir / 'metrics.jsonl')
     export = AdapterExport(state, info, data.tokenizer, prober)
     if state.is_adapter:
-        trial_save.check_adapter(state, export.write, job.work_dir)
+        trial_save.check_adapter(state, export.write_weights, job.work_dir)
     extra = dict(job.runner)
     arguments = dict(
         model=task,

@@ -93,10 +93,15 @@ def write_adapter(
     folder: Path, state: dict, info: ExportInfo, tokenizer: PreTrainedTokenizerBase, probe: Probe | None = None
 ) -> None:
     """Write adapter_model.safetensors, adapter_config.json and what `write_extras` writes."""
-    save_file(unshared(state), folder / 'adapter_model.safetensors', metadata={'format': 'pt'})
-    (folder / 'adapter_config.json').write_text(info.adapter_config + '\n', encoding='utf-8')
+    write_weights(folder, state, info)
     write_overrides(folder, info.base_model, json.loads(info.config_overrides))
     write_extras(folder, info, tokenizer, probe)
+
+
+def write_weights(folder: Path, state: dict, info: ExportInfo) -> None:
+    """Write adapter_model.safetensors and adapter_config.json."""
+    save_file(unshared(state), folder / 'adapter_model.safetensors', metadata={'format': 'pt'})
+    (folder / 'adapter_config.json').write_text(info.adapter_config + '\n', encoding='utf-8')
 
 
 def unshared(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
