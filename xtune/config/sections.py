@@ -59,7 +59,7 @@ class Scalars:
     seed: int = knob('Seed of data order, adapter initialisation and dropout.', 42, low=0)
     load_from: str | None = knob(
         'Weights to begin with: a .pth of another run, or a folder with an adapter. Optimizer, schedule and data start '
-        'at step 0; --resume goes on from a checkpoint instead. The sections `lora` and `base_model` are those the '
+        'at step 0; --resume continues from a checkpoint instead. The sections `lora` and `base_model` are those the '
         'weights were trained with.',
         None,
         filled=True,

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -69,38 +70,12 @@ def merge(
     if legacy_folder(base) is None:
         refuse_merge(base, base_config(base))
     legacy = open_for_original(legacy_folder(base), base, variant) if layout == 'original' else None
-    if dtype != 'auto':
-        kind = getattr(torch, dtype)
-    elif legacy is not None:
-        kind = file_dtype(legacy.folder)  # some config.json name another type than their files have
-    else:
-        kind = stored_dtype(base, variant)
+    kind = _written_type(base, dtype, legacy, variant)
     with new_folder(target) as folder:
         tokenizer = load_tokenizer_of(adapter, base, variant=variant)
         llm = load_for_inference(base, adapter, torch.device(device), kind, variant=variant)
-        rows = llm.get_input_embeddings().weight.shape[0]
-        if len(tokenizer) > rows:
-            raise ModelError(
-                f'the tokenizer of {adapter} has {len(tokenizer)} tokens, the base {base} only {rows}: '
-                'it is not the base that the adapter was trained on'
-            )
-        _refuse_unmergeable(llm)
-        before = probe_logits(llm, tokenizer)
-        llm = llm.merge_and_unload()
-        tied.separate_config(llm)
-        report = compare(before, probe_logits(llm, tokenizer))
+        llm, report = _merged(llm, tokenizer, base, adapter)
         report |= dict(base=base, adapter=adapter, dtype=str(kind).removeprefix('torch.'), prompts=PROMPTS)
-        if not report['mean_kl'] <= MAX_KL:
-            raise ModelError(
-                f'the merged model does not answer like adapter and base: mean KL {report["mean_kl"]:.3f} nats per '
-                f'token (allowed {MAX_KL}), largest logit difference {report["max_abs_diff"]:.3f}. Try --dtype float32.'
-            )
-        probe = Probe.read(Path(adapter).expanduser()) if against_training else None
-        report['training'] = None
-        if probe is not None:
-            report['training'] = verify.verify(llm, probe, f'{adapter} merged into {base}', report['dtype'], llm.device)
-            probe.write(folder)
-            verify.write_report(folder, report['training'])
         if (Path(adapter) / 'generation_config.json').is_file():
             llm.generation_config = GenerationConfig.from_pretrained(adapter)
         if legacy is not None:
@@ -112,9 +87,59 @@ def merge(
             readable_by_v4(folder)
             write_tokenizer(folder, tokenizer)
             copy_processor_files(base, folder)
-        (folder / 'merge_report.json').write_text(
-            json.dumps(report, indent=2, ensure_ascii=False) + '\n', encoding='utf-8'
+        del llm  # the comparison loads what was written
+        report['training'] = _against_training(folder, adapter, report['dtype'], variant) if against_training else None
+        text = json.dumps(report, indent=2, ensure_ascii=False)
+        (folder / 'merge_report.json').write_text(text + '\n', encoding='utf-8')
+    return report
+
+
+def _written_type(base: str, dtype: str, legacy: Any, variant: str | None) -> torch.dtype:
+    if dtype != 'auto':
+        return getattr(torch, dtype)
+    # Some config.json of 2023 name another type than their files have.
+    return file_dtype(legacy.folder) if legacy is not None else stored_dtype(base, variant)
+
+
+def _merged(
+    llm: torch.nn.Module, tokenizer: PreTrainedTokenizerBase, base: str, adapter: str
+) -> tuple[torch.nn.Module, dict[str, Any]]:
+    """Return the merged model, and how far it is from adapter and base before.
+
+    Raises:
+        ModelError: The two do not belong together, cannot be merged, or the merged model answers differently.
+    """
+    rows = llm.get_input_embeddings().weight.shape[0]
+    if len(tokenizer) > rows:
+        raise ModelError(
+            f'the tokenizer of {adapter} has {len(tokenizer)} tokens, the base {base} only {rows}: '
+            'it is not the base that the adapter was trained on'
         )
+    _refuse_unmergeable(llm)
+    before = probe_logits(llm, tokenizer)
+    llm = llm.merge_and_unload()
+    tied.separate_config(llm)
+    report = compare(before, probe_logits(llm, tokenizer))
+    if not report['mean_kl'] <= MAX_KL:
+        raise ModelError(
+            f'the merged model does not answer like adapter and base: mean KL {report["mean_kl"]:.3f} nats per '
+            f'token (allowed {MAX_KL}), largest logit difference {report["max_abs_diff"]:.3f}. Try --dtype float32.'
+        )
+    return llm, report
+
+
+def _against_training(folder: Path, adapter: str, dtype: str, variant: str | None) -> dict[str, Any] | None:
+    """Return how far the model in `folder` is from the logits that the training of `adapter` kept; None: it kept none.
+
+    Raises:
+        ModelError: It is too far.
+    """
+    probe = Probe.read(Path(adapter).expanduser())
+    if probe is None:
+        return None
+    report = verify.verify_folder(folder, None, probe, dtype, **({'variant': variant} if variant else {}))
+    probe.write(folder)
+    verify.write_report(folder, report)
     return report
 
 

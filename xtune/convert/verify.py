@@ -88,7 +88,7 @@ def verify_folder(folder: Path, base: str | None, probe: Probe, dtype: str, **wh
         base: Folder or hub name of the base of an adapter; None: `folder` is a model.
         probe: What training kept.
         dtype: The type of the exported weights, or of the base's, such as 'bfloat16'.
-        which: `variant` or `revision` of the base; see `load_for_inference`.
+        which: `variant` or `revision` of what is loaded; see `load_for_inference`.
 
     Raises:
         ModelError: It cannot be loaded, or differs.
@@ -97,9 +97,8 @@ def verify_folder(folder: Path, base: str | None, probe: Probe, dtype: str, **wh
     # Adapters of a float32 run are compared in float32, on the base as that run loaded it.
     compute = 'float32' if base and probe.about.precision == 'float32' else dtype
     bits = _BITS.get(form) if base else None
-    more = which if base else {}
     try:
-        llm = load_for_inference(base or str(folder), adapter, CPU, getattr(torch, compute), bits, **more)
+        llm = load_for_inference(base or str(folder), adapter, CPU, getattr(torch, compute), bits, **which)
     except ModelError as error:
         raise ModelError(f'the export cannot be verified: {error}; --no-verify writes it unverified') from error
     what = f'the adapter on {base}' if base else 'the exported model'
