@@ -155,8 +155,8 @@ def test_a_checkpoint_of_an_earlier_version_says_that_nothing_was_compared(train
 
 def test_a_probe_survives_its_file_and_tells_how_far_models_are_apart(tiny_model, tmp_path):
     llm = AutoModelForCausalLM.from_pretrained(tiny_model).eval()
-    ids = probe_ids([torch.arange(5, 5 + n).numpy() for n in (1, 7, 90, 12)])
-    assert [len(one) for one in ids] == [7, 64, 12]
+    ids = probe_ids([torch.arange(5, 5 + n).numpy() for n in (1, 7, 190, 12)])
+    assert [len(one) for one in ids] == [7, 128, 12]
     Probe.of(ids, logits_of(llm, ids, CPU), About(3, 'float32', None)).write(tmp_path)
     probe = Probe.read(tmp_path)
     assert probe.about == About(3, 'float32', None) and probe.log_probs_TK.shape[0] == 83
@@ -167,5 +167,10 @@ def test_a_probe_survives_its_file_and_tells_how_far_models_are_apart(tiny_model
             parameter.add_(torch.randn_like(parameter) * 0.05)
     far = probe.compare(logits_of(llm, probe.ids, CPU))
     assert far['relative_error'] > 0.1
+    masked = [logits.clone() for logits in logits_of(llm, probe.ids, CPU)]
+    for logits in masked:
+        logits[:, 100:200] = torch.finfo(torch.float32).min  # as models do that never say some tokens
+    own = Probe.of(ids, masked, About(3, 'float32', None))
+    assert own.compare(masked)['relative_error'] == 0 and own.compare([m * 0.5 for m in masked])['relative_error'] > 0.1
     nan = [logits * float('nan') for logits in logits_of(llm, probe.ids, CPU)]
     assert probe.compare(nan) == dict(mean_kl=float('inf'), relative_error=float('inf'))

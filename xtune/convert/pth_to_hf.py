@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import PreTrainedTokenizerBase
+from transformers import AutoModelForCausalLM, PreTrainedTokenizerBase
 
 from ..config.wire import Job
 from ..data.build import load_tokenizer
@@ -29,6 +29,8 @@ from .empty import empty_model
 from .processor_files import copy_processor_files
 from .stored_config import differences, stored_job
 from .target import new_folder
+
+_LOADS = AutoModelForCausalLM.from_pretrained
 
 
 @dataclass(frozen=True)
@@ -80,9 +82,11 @@ def pth_to_hf(
         report = None
         if probe is None:
             notes.append('the checkpoint holds no probe logits, so the export was not compared with what was trained')
+        elif compare and _has_own_code(job):
+            notes.append('the base is loaded by code of its own, which a conversion does not run: it was not compared')
         elif compare:
             base = info.base_model if info.adapter_config is not None else None
-            report = verify.verify_folder(folder, base, probe, info.dtype, **_which(job))
+            report = verify.verify_folder(folder, base, probe, info.dtype, job.quantization, **_which(job))
             verify.write_report(folder, report)
     return Exported(info.adapter_config is not None, report, [note for note in notes if note])
 
@@ -131,6 +135,11 @@ def _check_vocabulary(tokenizer: PreTrainedTokenizerBase, info: ExportInfo, job:
             f'the tokenizer of {job.values.base_model} is not the one the checkpoint was trained with: it has other '
             'tokens or ids. Restore the base model as it was, or name it in the config as base_model'
         )
+
+
+def _has_own_code(job: Job) -> bool:
+    """Tell whether `llm` names code besides transformers' that loads the model."""
+    return bool(job.load_llm.keywords.get('trust_remote_code')) or job.load_llm.func != _LOADS
 
 
 def _which(job: Job) -> dict[str, Any]:

@@ -1,13 +1,18 @@
 """Compare an export with the probe logits that its training kept, and write the figures beside the weights."""
 
 import json
+from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from ..errors import ModelError
-from ..models.inference import load_for_inference
-from ..models.probe import Probe, logits_of
+from ..models.config_checks import stored_settings
+from ..models.inference import base_config, load_for_inference
+from ..models.legacy.hub import legacy_folder
+from ..models.probe import FILE, Probe, logits_of
 
 REPORT = 'verification.json'
 # (mean KL in nats per position, relative error of log probabilities) above which an export is refused, by the least
@@ -21,7 +26,7 @@ LIMITS = {
     'float8': (0.1, 0.25),
     'quantised': (0.5, 0.6),  # nf4 and other methods: training saw the rounded base, and the export has the original
 }
-_BITS = {'nf4': 4, 'int8': 8}  # an adapter is compared on a base that is quantised as in training
+_BITSANDBYTES = ('nf4', 'fp4', 'int8')  # an adapter is compared on a base that is quantised as in training
 CPU = torch.device('cpu')
 
 
@@ -80,7 +85,14 @@ def verify(
     return report
 
 
-def verify_folder(folder: Path, base: str | None, probe: Probe, dtype: str, **which: str) -> dict:
+def verify_folder(
+    folder: Path,
+    base: str | None,
+    probe: Probe,
+    dtype: str,
+    quantization: Callable[..., Any] | None = None,
+    **which: str,
+) -> dict[str, Any]:
     """Load the model folder, or the adapter folder on `base`, on the CPU, and return what `verify` returns.
 
     Args:
@@ -88,21 +100,40 @@ def verify_folder(folder: Path, base: str | None, probe: Probe, dtype: str, **wh
         base: Folder or hub name of the base of an adapter; None: `folder` is a model.
         probe: What training kept.
         dtype: The type of the exported weights, or of the base's, such as 'bfloat16'.
+        quantization: Makes the quantisation config of the run, for an adapter on a base that it quantised.
         which: `variant` or `revision` of what is loaded; see `load_for_inference`.
 
     Raises:
         ModelError: It cannot be loaded, or differs.
     """
-    adapter, form = str(folder) if base else None, probe.about.base
     # Adapters of a float32 run are compared in float32, on the base as that run loaded it.
     compute = 'float32' if base and probe.about.precision == 'float32' else dtype
-    bits = _BITS.get(form) if base else None
+    if probe.about.base == 'int8':
+        compute = 'bfloat16'  # int8 kernels take no float32
     try:
-        llm = load_for_inference(base or str(folder), adapter, CPU, getattr(torch, compute), bits, **which)
+        how = _as_in_training(base, probe, compute, quantization) if base else None
+        adapter = str(folder) if base else None
+        more = dict(which, **how) if how else which
+        llm = load_for_inference(base or str(folder), adapter, CPU, getattr(torch, compute), **more)
     except ModelError as error:
         raise ModelError(f'the export cannot be verified: {error}; --no-verify writes it unverified') from error
     what = f'the adapter on {base}' if base else 'the exported model'
-    return verify(llm, probe, what, compute, same_base=bits is not None)
+    return verify(llm, probe, what, compute, same_base=how is not None)
+
+
+def _as_in_training(
+    base: str, probe: Probe, compute: str, quantization: Callable[..., Any] | None
+) -> dict[str, Any] | None:
+    """Return the arguments that load a quantised base as it was in training; None: it was not, or cannot be here."""
+    if probe.about.base is None:
+        return None
+    if legacy_folder(base) is None and stored_settings(base_config(base)) is not None:
+        return {}  # its files are quantised
+    if probe.about.base not in _BITSANDBYTES or quantization is None or find_spec('bitsandbytes') is None:
+        return None
+    given = getattr(quantization, 'keywords', {})
+    types = dict(bnb_4bit_compute_dtype=compute)
+    return dict(quantization=quantization(**{key: value for key, value in types.items() if key not in given}))
 
 
 def write_report(folder: Path, report: dict) -> None:
@@ -117,7 +148,8 @@ def line(report: dict | None) -> str:
     return (
         f'compared with the logits of training step {report["training_step"]}: mean KL {report["mean_kl"]:.1e} nats '
         f'per token (at most {report["max_mean_kl"]:g}), relative error {report["relative_error"]:.1e} (at most '
-        f'{report["max_relative_error"]:g}); figures in {REPORT}'
+        f'{report["max_relative_error"]:g}); figures in {REPORT}\n'
+        f'note: {FILE} holds tokens of your samples; remove it before you publish the folder, if they are private'
     )
 
 

@@ -62,7 +62,10 @@ def _reload(llm: PeftModel, folder: Path) -> None:
     base = llm.get_base_model()
     if not isinstance(base, PreTrainedModel):
         return  # a class of the user's own, which only its loader can build
-    with quiet(), torch.device('meta'):
-        copied = type(base)(copy.deepcopy(base.config))
+    try:
+        with quiet(), torch.device('meta'):
+            copied = type(base)(copy.deepcopy(base.config))
+    except _FAILURES:  # a class that computes with its weights, or takes more than a config
+        return
     with quiet():
         with_adapter(copied, str(folder))

@@ -38,6 +38,7 @@ def load_for_inference(
     bits: int | None = None,
     variant: str | None = None,
     revision: str | None = None,
+    quantization: Any = None,
 ) -> torch.nn.Module:
     """Return a causal language model in evaluation mode.
 
@@ -49,6 +50,7 @@ def load_for_inference(
         bits: 4 (NF4) or 8 (int8) quantises the weights while loading.
         variant: Which of the layouts of 2023 it has, where its config.json does not tell.
         revision: Branch, tag or commit of a hub name.
+        quantization: A transformers quantisation config, instead of `bits`.
 
     Raises:
         ModelError: A folder is missing or empty, bitsandbytes is missing, or loading fails.
@@ -71,6 +73,8 @@ def load_for_inference(
             bnb_4bit_use_double_quant=True,
             bnb_4bit_compute_dtype=dtype,
         )
+    if quantization is not None:
+        arguments['quantization_config'] = quantization
     try:
         with quiet():
             if revision:
@@ -121,7 +125,8 @@ def _load(model: str, variant: str | None, **arguments: Any) -> PreTrainedModel:
         from .legacy.load import load_legacy
 
         return load_legacy(folder, variant, **arguments)
-    return checked(model, *loader(model)(output_loading_info=True, ignore_mismatched_sizes=True, **arguments))
+    load = loader(model, **{key: arguments[key] for key in ('revision',) if key in arguments})
+    return checked(model, *load(output_loading_info=True, ignore_mismatched_sizes=True, **arguments))
 
 
 def load_tokenizer_of(*folders: str | None, variant: str | None = None) -> PreTrainedTokenizerBase:

@@ -23,7 +23,9 @@ from ..errors import ModelError
 
 # No .safetensors: servers take every file of that kind in a model folder for weights.
 FILE = 'xtune_probe.npz'
-SAMPLES, TOKENS = 4, 64  # samples, and tokens of each at most
+SAMPLES, TOKENS = 4, 128  # samples, and tokens of each at most
+POSITIONS = 64  # the last positions of each, as prompts come first
+_LOWEST = -100.0  # log probabilities below it, as of masked tokens, count as this
 _LIKELIEST, _SPREAD = 64, 64  # kept columns of each kind at most
 
 
@@ -47,7 +49,7 @@ class Probe:
     """Token ids of some samples, and log probabilities of the model at their positions.
 
     Attributes:
-        ids: Token ids [S] of each sample.
+        ids: Token ids [S] of each sample; positions are its last ones, POSITIONS at most.
         columns_TK: Token ids whose log probabilities are kept; the likeliest come first.
         log_probs_TK: float32.
         likeliest: How many columns are those of the likeliest tokens.
@@ -67,14 +69,15 @@ class Probe:
         """Return the probe of a model whose logits [S, V] of the samples `ids` are `logits`."""
         columns, kept, spreads = [], [], []
         for logits_SV in logits:
-            log_probs_SV = logits_SV.float().log_softmax(-1)
+            log_probs_SV = _log_probs(logits_SV)
             size = log_probs_SV.shape[-1]
             top_SK = log_probs_SV.topk(min(_LIKELIEST, size), -1).indices
             spread_K = torch.linspace(0, size - 1, min(_SPREAD, size), device=top_SK.device).long()
             columns_SK = torch.cat([top_SK, spread_K.expand(len(top_SK), -1)], -1)
             columns.append(columns_SK.int().cpu())
             kept.append(log_probs_SV.gather(-1, columns_SK).cpu())
-            spreads.append(log_probs_SV.std(-1).cpu())
+            # Masked tokens would make every difference look small.
+            spreads.append(torch.stack([row[row > _LOWEST].std() for row in log_probs_SV]).cpu())
         scale = torch.cat(spreads).square().mean().sqrt().item()
         return cls(ids, torch.cat(columns), torch.cat(kept), min(_LIKELIEST, size), scale, about)
 
@@ -139,7 +142,7 @@ class Probe:
         )
 
     def _rows(self) -> list[slice]:
-        ends = np.cumsum([0, *map(len, self.ids)]).tolist()
+        ends = np.cumsum([0, *(min(len(ids), POSITIONS) for ids in self.ids)]).tolist()
         return [slice(start, end) for start, end in zip(ends, ends[1:], strict=False)]
 
     def _kept(self, logits_SV: torch.Tensor, rows: slice) -> torch.Tensor:
@@ -149,7 +152,12 @@ class Probe:
                 f'the trained model has logits for token {columns_SK.max()}, but this one only for '
                 f'{logits_SV.shape[-1]} tokens: its vocabulary is another one'
             )
-        return logits_SV.float().log_softmax(-1).cpu().gather(-1, columns_SK)
+        return _log_probs(logits_SV).cpu().gather(-1, columns_SK)
+
+
+def _log_probs(logits_SV: torch.Tensor) -> torch.Tensor:
+    """Return the log probabilities at the last POSITIONS."""
+    return logits_SV[-POSITIONS:].float().log_softmax(-1).clamp_min(_LOWEST)
 
 
 def probe_ids(samples: Sequence[np.ndarray]) -> list[torch.Tensor]:
