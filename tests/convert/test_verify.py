@@ -144,6 +144,26 @@ def test_a_quantised_run_is_compared_on_a_base_quantised_alike(trained, xtune, t
     assert merged['training_base'] == 'nf4' and 0.01 < merged['relative_error'] <= merged['max_relative_error']
 
 
+def test_a_base_that_is_stored_quantised_is_loaded_as_it_is(trained, xtune, tiny_model, tmp_path_factory, tmp_path):
+    pytest.importorskip('bitsandbytes')
+    from transformers import AutoTokenizer, BitsAndBytesConfig
+
+    base = tmp_path_factory.mktemp('stored') / 'nf4'
+    form = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type='nf4')
+    AutoModelForCausalLM.from_pretrained(tiny_model, quantization_config=form).save_pretrained(base)
+    AutoTokenizer.from_pretrained(tiny_model).save_pretrained(base)
+    config, checkpoint = trained('lora', base_model=str(base))
+    code, out, err = xtune('convert', 'pth_to_hf', config, checkpoint, tmp_path / 'hf')
+    assert code == 0, err
+    assert report_of(tmp_path / 'hf')['relative_error'] < 0.01 < report_of(tmp_path / 'hf')['max_relative_error'] < 0.2
+
+
+def test_a_run_is_compared_with_its_own_way_to_quantise(trained, xtune, tmp_path):
+    config, checkpoint = trained('qlora', **{'quantization.bnb_4bit_use_double_quant': False})
+    assert xtune('convert', 'pth_to_hf', config, checkpoint, tmp_path / 'hf')[0] == 0
+    assert report_of(tmp_path / 'hf')['relative_error'] < 1e-3
+
+
 def test_a_checkpoint_of_an_earlier_version_says_that_nothing_was_compared(trained, xtune, tmp_path):
     config, checkpoint = trained('lora')
     content = torch.load(checkpoint, weights_only=True)
