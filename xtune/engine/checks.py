@@ -42,6 +42,7 @@ def values(job: Job) -> None:
         ConfigError: There are some.
     """
     check_optimizer(job.optimizer)
+    check_start(job)  # before its class is built, which may ask for a package first
     check_lora(job.lora)
     check_quantization(job.quantization)
 
@@ -68,7 +69,6 @@ def strategy(job: Job, world: World, device: torch.device) -> None:
     name = job.strategy.name
     compatibility.check(compatibility.method_of_run(job), name, world.size)
     float8_checks.check(job, device)
-    check_start(job)
     sequence_check.check_devices(job.strategy.sequence_parallel_size, world.size)
     if world.size > 1 and name.startswith('zero'):
         require_deepspeed()
