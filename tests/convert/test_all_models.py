@@ -56,7 +56,7 @@ def run_config(place, base, method, options):
         'train_dataset.path': str(place / 'rows.json'),
         'train_dataset.map_fn': 'alpaca',
         'work_dir': str(place / method),
-        'max_length': 64,
+        'max_length': 56,
         'pack': False,
         'schedule.batch_size': 2,
         'schedule.accumulate': 1,

@@ -10,11 +10,10 @@ from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
 
 from xtune.config.load import load
 from xtune.config.wire import wire
-from xtune.engine.checks import strategy
+from xtune.engine.checks import values
 from xtune.errors import CheckpointError, ConfigError, ModelError
 from xtune.models.export import ExportInfo
 from xtune.models.residual_init import initial_of, ordinary_lora, split_base
-from xtune.parallel.world import World
 
 CPU = torch.device('cpu')
 SHORT = {'schedule.max_steps': 3, 'checkpoint.every_steps': 1, 'optimizer.lr': 1e-2}
@@ -189,11 +188,11 @@ def test_a_checkpoint_of_another_adapter_is_not_the_start():
 )
 def test_starts_that_are_refused_before_data_are_prepared(options, message, make_config):
     with pytest.raises(ConfigError, match=message):
-        strategy(wire(load(make_config('lora', **options))), World(), CPU)
+        values(wire(load(make_config('lora', **options))))
 
 
 @pytest.mark.parametrize('start', ['pissa', 'olora', 'loftq'])
 def test_starts_that_do_not_go_with_a_quantised_base(start, make_config):
     options = {'lora.init_lora_weights': start, 'lora.loftq_config': {'loftq_bits': 4} if start == 'loftq' else None}
     with pytest.raises(ConfigError, match=f"init_lora_weights='{start}'"):
-        strategy(wire(load(make_config('qlora', **options))), World(), CPU)
+        values(wire(load(make_config('qlora', **options))))
