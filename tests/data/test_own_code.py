@@ -155,3 +155,20 @@ def test_code_without_a_file_counts_by_what_it_does():
         return names['f']
 
     assert code_hash(made('1')) == code_hash(made('1')) != code_hash(made('2'))
+
+
+def test_arrays_and_tensors_count_with_all_their_values():
+    import numpy as np
+    import torch
+
+    from xtune.data.held_values import held
+
+    def made(values):
+        return lambda row: values
+
+    zeros = np.zeros(5000)
+    other = zeros.copy()
+    other[2500] = 1
+    for kind in (np.asarray, torch.tensor):
+        assert held(made(kind(zeros))) == held(made(kind(zeros.copy())))
+        assert held(made(kind(zeros))) != held(made(kind(other)))

@@ -47,7 +47,6 @@ def job(make_config):
     ('options', 'said'),
     [
         ({'validation.every_steps': 2}, 'no validation data: set val_dataset'),
-        ({'chat_samples.every_steps': 2, 'chat_samples.prompts': []}, 'there are no prompts'),
         ({'schedule.lr_schedule': 'constant', 'schedule.min_lr_ratio': 0.1}, "'constant' never falls"),
         ({'strategy.deepspeed': {'zero_optimization': {'stage': 2}}}, "strategy.name='one_device'"),
         ({'train_dataset.weight': 2.0}, 'there is one data set'),

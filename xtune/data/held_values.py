@@ -4,6 +4,7 @@ Two map functions of one source, such as two results of a factory, differ in not
 """
 
 import functools
+import hashlib
 import re
 import types
 from collections.abc import Callable, Iterator
@@ -108,7 +109,19 @@ def _name(thing: Any) -> Any:
         return sorted(map(str, thing))
     if isinstance(thing, (list, tuple, types.MethodType)):
         return ''
+    if hasattr(thing, 'dtype') and hasattr(thing, 'shape'):  # an array or a tensor, whose repr leaves most of it out
+        return _array(thing)
     return re.sub(r' at 0x[0-9a-fA-F]+', '', repr(thing)), list(_attributes(thing))
+
+
+def _array(thing: Any) -> tuple:
+    """Return type, shape and a hash of the values of an array of numpy or a tensor of torch."""
+    what = str(thing.dtype), tuple(thing.shape)
+    if hasattr(thing, 'detach'):
+        thing = thing.detach().cpu().double().numpy()
+    elif 'object' in what[0] or not hasattr(thing, 'tobytes'):
+        return *what, repr(thing.tolist() if hasattr(thing, 'tolist') else thing)
+    return *what, hashlib.blake2b(thing.tobytes(), digest_size=16).hexdigest()
 
 
 def _bytecode(code: types.CodeType) -> tuple:

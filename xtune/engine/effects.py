@@ -31,6 +31,8 @@ def notes(job: Job, devices: int) -> Iterator[str]:
                 yield f'{_path(place, key)} has no effect with data.streaming=True'
     elif _is_set(data, 'window'):
         yield f'{_path(data, "window")} has no effect without data.streaming=True'
+    if job.chat_samples.every_steps is not None and job.chat_samples.prompts == []:
+        yield f'chat_samples.every_steps={job.chat_samples.every_steps} has no effect: chat_samples.prompts is empty'
     if job.lora is not None and job.checkpoint.background:
         yield 'checkpoint.background=True has no effect on an adapter, which is written in no time'
     if job.lora is None and _is_set(job.checkpoint, 'export_adapter'):
@@ -63,7 +65,7 @@ def _problems(job: Job) -> Iterator[str]:
             f'validation.every_steps={job.validation.every_steps}, but there are no validation data: set val_dataset, '
             'or remove validation.every_steps'
         )
-    if samples.every_steps is not None and not samples.prompts:
+    if samples.every_steps is not None and samples.prompts == ():  # an empty list turns them off
         yield (
             f'chat_samples.every_steps={samples.every_steps}, but there are no prompts: set chat_samples.prompts, or '
             'chat_samples.every_steps=None'

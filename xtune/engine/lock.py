@@ -141,8 +141,16 @@ def _alone(path: Path) -> Iterator[None]:
     except ConfigError:  # what is made exclusively and renamed stays right, but for two that come within milliseconds
         yield
         return
-    with FileLock(folder / hashlib.blake2b(str(path.absolute()).encode(), digest_size=16).hexdigest()):
+    lock = FileLock(folder / hashlib.blake2b(str(path.absolute()).encode(), digest_size=16).hexdigest())
+    try:
+        lock.acquire()
+    except (OSError, NotImplementedError):  # a file system without locks
         yield
+        return
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _silence(path: Path) -> float:
