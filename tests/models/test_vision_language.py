@@ -199,7 +199,7 @@ def logits(llm):
 def test_what_comes_out_is_whole(kind, method, checkpoint, make_config, xtune, tmp_path):
     base, adapter, out = checkpoint(kind), tmp_path / 'adapter', tmp_path / 'out'
     options = {'base_model': str(base), 'schedule.max_epochs': 2, 'optimizer.lr': 1e-2}
-    # bf16: what is trained has float32 masters, and what is frozen has none
+    # bf16: trained parameters have fp32 master weights, frozen ones have none
     options |= {'optimizer.weight_decay': 0.1, 'precision': 'bf16'} if method == 'full' else {}
     options |= {'lora.target_modules': ['q_proj', 'v_proj']} if (kind, method) == ('llama4', 'lora') else {}
     config = make_config(method, **options)

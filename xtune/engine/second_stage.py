@@ -56,7 +56,7 @@ class FirstStage:
 
 
 def weights_to_begin_with(job: Job, text: str, start: Path | None) -> FirstStage | None:
-    """Return what `load_from` names, or None if there is none or the run goes on from the checkpoint `start`.
+    """Return what `load_from` names, or None if there is none or the run resumes from the checkpoint `start`.
 
     Args:
         job: The run.

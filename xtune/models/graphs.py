@@ -44,7 +44,7 @@ class Graphs:
         takes: Tells whether layers that are called in a way can be recorded.
 
     `idle` are the bytes that graphs hold while they do not run, of which the allocator does not tell. `said`: the user
-    knows that layers run as graphs; set it where no run goes on from here.
+    knows that layers run as graphs; set it where no run resumes from here.
     """
 
     def __init__(

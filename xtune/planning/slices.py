@@ -142,7 +142,7 @@ def _timed(task: SupervisedFineTuning, optimizer: StepOptimizer, batch: MicroBat
         return time.perf_counter() - begin
 
     if task.graphs is not None:
-        task.graphs.said = True  # no run goes on from here
+        task.graphs.said = True  # no run resumes from here
     for _ in range(SETTLE):  # compiles, tunes, records
         once(FEW)
     few, many = (median(once(count) for _ in range(TIMES)) for count in (FEW, MANY))
