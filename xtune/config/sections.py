@@ -92,6 +92,7 @@ class Source:
     system: str | None = knob(
         'System message for rows that have none: a text, or the name of a built-in one (alpaca, coder, ...).', None
     )
+    ignore: list = knob('Columns and keys of messages that need not be used, by the names in the report.', ())
     weight: float | None = knob(
         'Share of this set in a list of sets; all have one or none. The largest for its weight is used once an epoch, '
         'the others repeat.',
@@ -110,6 +111,11 @@ class Data:
         0.05,
         low=0,
         high=1,
+    )
+    strict: bool = knob(
+        'Stop if a column, a key of a message, a turn, a thought, a file or a sheet is not used, instead of reporting '
+        'it. Columns and keys in train_dataset.ignore may stay unused.',
+        False,
     )
     num_workers: int = knob('Processes that load batches beside the training process.', 0, low=0)
     longest_first: bool = knob(

@@ -147,7 +147,8 @@ def _validation(job: Job, encoder: Encoder) -> Split | None:
 
 
 def _prepared(sources: tuple[Source, ...], job: Job, encoder: Encoder) -> tuple[JoinedStore, list[Report]]:
-    pairs = [prepare(source, encoder, job.data.num_proc, job.data.max_bad_rows) for source in sources]
+    data = job.data
+    pairs = [prepare(source, encoder, data.num_proc, data.max_bad_rows, data.strict) for source in sources]
     return JoinedStore([store for store, _ in pairs]), [report for _, report in pairs]
 
 

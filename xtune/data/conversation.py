@@ -9,17 +9,25 @@ function that needs no tools returns the list alone; one for rows that are token
 from dataclasses import dataclass
 from typing import Any
 
+from .unused import shortened
+
 Message = dict[str, Any]
 ROLES = ('system', 'user', 'assistant', 'tool', 'text')
 REPLIES = ('assistant', 'text')
+AFTER_REPLY = 'turns after the last reply'
 
 
 @dataclass(frozen=True)
 class Conversation:
-    """Messages in order, and JSON schemas `{'type': 'function', 'function': {'name', ...}}` of the tools on offer."""
+    """Messages in order, and JSON schemas `{'type': 'function', 'function': {'name', ...}}` of the tools on offer.
+
+    `notes` says what of the row the map function left out on purpose: pairs of a name by which such rows are counted
+    ('turns after the last reply') and what stands there.
+    """
 
     messages: list[Message]
     tools: list[dict] | None = None
+    notes: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -81,11 +89,14 @@ def checked(mapped: Any) -> Conversation | Tokens:
     last = max((i for i, m in enumerate(messages) if m['role'] in REPLIES), default=None)
     if last is None:
         raise RowError('reply missing', 'the conversation has no assistant message')
+    notes = given.notes
+    if left := messages[last + 1 :]:
+        notes = (*notes, (AFTER_REPLY, f'{left[0]["role"]}: {shortened(left[0]["content"])}'))
     messages = messages[: last + 1]
     _check_order([m['role'] for m in messages])
     if not any(is_trained(m) for m in messages):
         raise RowError('nothing to train on', 'every assistant message says train: false')
-    return Conversation(messages, given.tools or None)
+    return Conversation(messages, given.tools or None, notes)
 
 
 def is_trained(message: Message) -> bool:

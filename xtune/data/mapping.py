@@ -42,7 +42,7 @@ class RowMapper:
         made = checked(mapped)
         if self.system is None or isinstance(made, Tokens) or made.messages[0]['role'] in ('system', 'text'):
             return made
-        return Conversation([{'role': 'system', 'content': self.system}, *made.messages], made.tools)
+        return Conversation([{'role': 'system', 'content': self.system}, *made.messages], made.tools, made.notes)
 
     @property
     def name(self) -> str:

@@ -30,18 +30,22 @@ from .mapping import RowMapper, row_mapper
 from .report import EXAMPLES, Report
 from .sources import Row, RowSource
 from .store import SCHEMA, TokenStore, content_of, to_batch
+from .usage import Usage
 
-FORMAT = 3  # raise it when what is cached changes its meaning
+FORMAT = 4  # raise it when what is cached changes its meaning
 CHUNK = 500  # rows
 # Below this a pool costs more than it saves.
 POOL_FROM = 4 * CHUNK
 
 
-def prepare(source: Source, encoder: Encoder, num_proc: int | None, max_bad_rows: float) -> tuple[TokenStore, Report]:
+def prepare(
+    source: Source, encoder: Encoder, num_proc: int | None, max_bad_rows: float, strict: bool = False
+) -> tuple[TokenStore, Report]:
     """Return the samples of `source` and what happened to its rows.
 
     Raises:
-        DataError: The source is missing, broken, or has too many unusable rows.
+        DataError: The source is missing, broken, or has too many unusable rows; or, if `strict`, something of it is not
+            used.
     """
     rows = RowSource(source)
     mapper = row_mapper(source, rows.head(5))
@@ -55,6 +59,10 @@ def prepare(source: Source, encoder: Encoder, num_proc: int | None, max_bad_rows
     saved = json.loads((folder / 'report.json').read_text(encoding='utf-8'))
     report = Report.from_json(saved['report'])
     report.require_usable(source.path, max_bad_rows)
+    report.unused.not_read = rows.not_read
+    report.unused.ignore(source.ignore)
+    if strict:
+        report.require_all_used(source.path)
     return TokenStore(folder / 'samples.arrow', saved['origins'], saved['content']), report
 
 
@@ -64,7 +72,7 @@ def encode_rows(chunk: list[Row], mapper: RowMapper, encoder: Encoder) -> tuple[
     Raises:
         DataError: A row is too long and `overlong` is 'error'.
     """
-    report, samples, origins = Report(rows=len(chunk)), [], []
+    report, samples, origins, usage = Report(rows=len(chunk)), [], [], Usage(mapper)
     encoder.notes.clear()
     results: list = []
     for row in chunk:
@@ -84,6 +92,10 @@ def encode_rows(chunk: list[Row], mapper: RowMapper, encoder: Encoder) -> tuple[
             continue
         samples += made
         origins += [row] * len(made)
+        usage.look(row.place, row.values)
+        for name, shown in getattr(result, 'notes', ()):
+            report.unused.count(name, row.place, shown)
+    usage.add_to(report.unused)
     report.notes.update(encoder.notes)
     report.samples = len(samples)
     report.tokens = sum(len(s.ids) for s in samples)

@@ -4,6 +4,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from ..errors import DataError
+from .unused import Unused
 
 EXAMPLES = 5
 
@@ -26,6 +27,7 @@ class Report:
     tokens: int = 0
     trained_tokens: int = 0
     format: str = ''
+    unused: Unused = field(default_factory=Unused)
 
     def add(self, other: 'Report') -> None:
         """Add the counts of a later part of the same data set."""
@@ -36,6 +38,7 @@ class Report:
         self.bad.update(other.bad)
         self.notes.update(other.notes)
         self.examples = (self.examples + other.examples)[:EXAMPLES]
+        self.unused.add(other.unused)
 
     @property
     def bad_rows(self) -> int:
@@ -68,12 +71,27 @@ class Report:
                 'Mend or remove them, or raise data.max_bad_rows.'
             )
 
+    def require_all_used(self, origin: str) -> None:
+        """Stop if something of the data is not used.
+
+        Raises:
+            DataError: Columns, keys, turns, files or the like are not used.
+        """
+        if lines := self.unused.lines():
+            found = '\n'.join(f'  {line}' for line in lines)
+            raise DataError(
+                f'data.strict=True, and {counted(len(lines), "thing")} of {origin} would not be used:\n{found}\n'
+                'Remove them, write a map function that uses them, name columns and keys in train_dataset.ignore, or '
+                'set data.strict=False.'
+            )
+
     def to_json(self) -> dict:
         """Return a form for `json.dump`."""
-        return {**vars(self), 'bad': dict(self.bad), 'notes': dict(self.notes)}
+        return {**vars(self), 'bad': dict(self.bad), 'notes': dict(self.notes), 'unused': self.unused.to_json()}
 
     @classmethod
     def from_json(cls, values: dict) -> 'Report':
         """Return the report that `to_json` wrote."""
-        values = {**values, 'bad': Counter(values['bad']), 'notes': Counter(values['notes'])}
+        counters = {name: Counter(values[name]) for name in ('bad', 'notes')}
+        values = {**values, **counters, 'unused': Unused.from_json(values['unused'])}
         return cls(**{**values, 'examples': [tuple(pair) for pair in values['examples']]})

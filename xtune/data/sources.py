@@ -31,6 +31,8 @@ class Row:
 class RowSource:
     """The rows of one `Source`, in a fixed order, and a fingerprint of their content.
 
+    `not_read` names files, sheets and splits that belong to the source and are not read, one sentence each.
+
     Args:
         source: The section.
         streaming: Read a hub data set as it is downloaded, instead of downloading it first.
@@ -42,6 +44,7 @@ class RowSource:
 
     def __init__(self, source: Source, streaming: bool = False) -> None:
         self.source = source
+        self.not_read: list[str] = []
         self._hub = None
         if source.path.startswith(MODELSCOPE):
             self.files = load_modelscope(source.path.removeprefix(MODELSCOPE), source.split)

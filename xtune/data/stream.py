@@ -93,6 +93,7 @@ class RowStream:
         mode: How to pack (see `packing`).
         seed: Decides mixing and shuffling, together with the window's number.
         max_bad_rows: Share of unusable rows in a window above which the run stops.
+        strict: Stop where something of the rows of a window is not used.
     """
 
     def __init__(
@@ -106,10 +107,11 @@ class RowStream:
         mode: str,
         seed: int,
         max_bad_rows: float,
+        strict: bool = False,
     ) -> None:
         self.sources, self.encoder, self.weights = sources, encoder, weights
         self.window, self.per_step, self.mode, self.seed = window, per_step, mode, seed
-        self.max_bad_rows = max_bad_rows
+        self.max_bad_rows, self.strict = max_bad_rows, strict
         self._open: list[Iterator[Row] | None] = [None] * len(sources)
         self._rows = [-1] * len(sources)
 
@@ -159,6 +161,11 @@ class RowStream:
             total.add(report)
         paths = ' and '.join(source.source.path for source, _ in self.sources)
         total.require_usable(f'{paths}, window {number + 1},', self.max_bad_rows)
+        for (rows, _), report in zip(self.sources, reports, strict=True):
+            report.unused.not_read = rows.not_read
+            report.unused.ignore(rows.source.ignore)
+            if self.strict:
+                report.require_all_used(f'{rows.source.path}, window {number + 1},')
 
     def _read(self, begin: Cursor, rng: np.random.Generator) -> tuple[list[tuple[int, Row]], list[int]]:
         """Return the rows of a window with the number of their source, and the row each source stands at after it."""

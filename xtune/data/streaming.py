@@ -33,6 +33,7 @@ def streamed(job: Job, encoder: Encoder, pad_id: int, share: Share) -> tuple[Spl
         mode=values.packing,
         seed=values.seed,
         max_bad_rows=job.data.max_bad_rows,
+        strict=job.data.strict,
     )
     first = next(stream.windows(Cursor(0, [0] * len(pairs))))
     identity = (

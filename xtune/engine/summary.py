@@ -37,7 +37,7 @@ def data_lines(job: Job, data: TrainingData) -> Iterator[tuple[str, str]]:
     if data.val is not None:
         yield 'validation', f'{counted(data.val.samples, "sample")}, {data.val.tokens:,} tokens'
         for report in data.val.reports:
-            for line in report.lines():
+            for line in report.lines() + report.unused.lines():
                 yield '', line
     stops = ' '.join(data.tokenizer.convert_ids_to_tokens(data.stop_ids))
     yield 'template', f'{data.template.name}; a reply ends at {stops}'
@@ -52,7 +52,7 @@ def _source_lines(source: Source, report: Report, used: float) -> Iterator[tuple
         f'{source.path} as {report.format}: {counted(report.rows, "row")} -> {counted(report.samples, "sample")}, '
         f'{report.tokens:,} tokens, {share:.0%} of them trained{skipped}{times}',
     )
-    for line in report.lines():
+    for line in report.lines() + report.unused.lines():
         yield '', line
 
 

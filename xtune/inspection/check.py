@@ -25,7 +25,15 @@ def check_dataset(job: Job) -> None:
     surveys = surveyed(job, data)
     say(_lines(job, data, surveys))
     worry = next(_worries(data, [survey for survey in surveys if survey]), None)
-    say([('verdict', f'ready to train, but: {worry}' if worry else 'ready to train')])
+    reports = data.train.reports + (data.val.reports if data.val else [])
+    say([('verdict', _verdict(sum(len(report.unused.lines()) for report in reports), worry))])
+
+
+def _verdict(unused: int, worry: str | None) -> str:
+    if not unused:
+        return f'ready to train, but: {worry}' if worry else 'ready to train'
+    things = '1 thing is' if unused == 1 else f'{unused} things are'
+    return f'ready, but {things} not used (see above){f"; and: {worry}" if worry else ""}'
 
 
 def _lines(job: Job, data: TrainingData, surveys: list[Uncut | None]) -> Iterator[tuple[str, str]]:
@@ -39,6 +47,8 @@ def _lines(job: Job, data: TrainingData, surveys: list[Uncut | None]) -> Iterato
             yield label, text
         elif label in ('validation', 'template'):
             yield label, text
+            if label == 'validation':
+                yield from (('', line) for report in data.val.reports for line in report.unused.lines())
     schedule = job.schedule
     each = f'of {schedule.batch_size} x {schedule.accumulate} sequences'
     epochs = '' if job.data.streaming else f'{data.steps.steps_per_epoch:,} per epoch, '
@@ -54,6 +64,7 @@ def _loss_lines(report: Report, survey: Uncut | None) -> Iterator[str]:
         example = f'; the first: {survey.first}' if survey.first else ''
         parts = [counted(count, *note.split(' ', 1)) for note, count in report.notes.most_common() if count]
         yield f'{", ".join(parts)}{example}'
+    yield from report.unused.lines()
 
 
 def _reasons(counts: list[tuple[str, int]]) -> str:

@@ -1,0 +1,151 @@
+"""Columns and keys that a map function does not read are reported; what it reads is not."""
+
+import json
+
+import pytest
+
+from xtune.config.sections import Source
+from xtune.data.conversation import exchange
+from xtune.data.encode import Encoder
+from xtune.data.observed import Observed, parsed
+from xtune.data.prepare import POOL_FROM, prepare
+from xtune.data.report import Report
+from xtune.data.tokenise import Tokeniser
+from xtune.data.usage import has_content
+from xtune.errors import DataError
+from xtune.templates.resolve import resolve
+
+
+def either_map_fn(row):
+    """Read another column of each kind of row."""
+    return exchange(row['q'], row['a'] if row['kind'] == 'a' else row['b'])
+
+
+def whole_map_fn(row):
+    """Read everything, without naming it."""
+    texts = {**row}
+    return exchange(texts['q'], json.dumps(texts))
+
+
+def careful_map_fn(row):
+    """Look for a column that it does not read."""
+    return exchange(row['q'], 'yes' if 'extra' in row else 'no')
+
+
+@pytest.fixture
+def unused(tokenizer, tmp_path):
+    """Return a function that prepares rows and returns the sentences about what is not used."""
+
+    def unused(rows, map_fn='auto', num_proc=1, strict=False, **source):
+        path = tmp_path / 'rows.jsonl'
+        path.write_text(''.join(json.dumps(row) + '\n' for row in rows), encoding='utf-8')
+        encoder = Encoder(Tokeniser(tokenizer, resolve('chatml', tokenizer)), 128, 'truncate')
+        _, report = prepare(Source(str(path), map_fn, **source), encoder, num_proc, 0.0, strict)
+        return [line.replace(f' in {path}', '') for line in report.unused.lines()]
+
+    return unused
+
+
+def alpaca(**more):
+    return {'instruction': 'Add.', 'input': '2, 3', 'output': '5', **more}
+
+
+def chat(**more):
+    return {'messages': [{'role': 'user', 'content': 'Hi'}, {'role': 'assistant', 'content': 'Hello!', **more}]}
+
+
+@pytest.mark.parametrize('row', [alpaca(), chat(), chat(train=True), chat(loss=1), {'prompt': 'a', 'response': 'b'}])
+def test_a_clean_row_leaves_nothing(unused, row):
+    assert unused([row] * 3) == []
+
+
+@pytest.mark.parametrize('nothing', [None, '', '  ', [], {}, {'a': None}, [None]])
+def test_a_column_without_content_is_no_loss(unused, nothing):
+    assert not has_content(nothing) and unused([alpaca(extra=nothing)]) == []
+
+
+def test_columns_and_keys_are_counted_with_the_first_example(unused):
+    rows = [alpaca(), alpaca(url='x', score=0), alpaca(url='y')]
+    assert unused(rows) == [
+        "not used: column `url` (2 rows, such as 'x',, row 2)",
+        'not used: column `score` (1 row, such as 0,, row 2)',
+    ]
+    assert unused([chat(rating=3)] * 2) == ['not used: key `messages[assistant].rating` (2 rows, such as 3,, row 1)']
+
+
+def test_keys_inside_parts_and_calls_are_found(unused):
+    part = {'type': 'text', 'text': 'Hi', 'cache_control': {'type': 'ephemeral'}}
+    row = {'messages': [{'role': 'user', 'content': [part]}, {'role': 'assistant', 'content': 'Hello!'}]}
+    [line] = unused([row])
+    assert '`messages[user].content[].cache_control`' in line
+
+
+def test_what_is_handed_on_whole_is_used(unused):
+    assert unused([{'q': 'a', 'more': {'x': 1}}], map_fn=f'{__name__}.whole_map_fn') == []
+
+
+def test_a_column_that_other_rows_read_is_used(unused):
+    rows = [{'q': '1', 'kind': kind, 'a': 'x', 'b': 'y'} for kind in 'ab' * 300]
+    assert unused(rows, map_fn=f'{__name__}.either_map_fn') == []
+    assert unused(rows[:1], map_fn=f'{__name__}.either_map_fn') != []
+
+
+def test_to_look_for_a_column_is_not_to_read_it(unused):
+    [line] = unused([{'q': 'a', 'extra': 'b'}], map_fn=f'{__name__}.careful_map_fn')
+    assert 'column `extra`' in line
+
+
+def test_counts_do_not_depend_on_the_number_of_processes(unused):
+    rows = [alpaca(**({'url': str(i)} if i % 7 == 0 else {})) for i in range(POOL_FROM + 10)]
+    alone = unused(rows)
+    assert len(alone) == 1 and f'({len(rows) // 7 + 1} rows' in alone[0]
+    rows[0]['url'] = '00'  # so that the cache is not asked
+    assert unused(rows, num_proc=2) == [alone[0].replace("'0'", "'00'")]
+
+
+def test_turns_after_the_last_reply_are_named(unused):
+    row = chat()
+    row['messages'].append({'role': 'user', 'content': 'Thanks!'})
+    assert unused([row]) == ["not used: turns after the last reply (1 row, such as user: 'Thanks!',, row 1)"]
+
+
+def test_strict_refuses_what_is_not_used_and_names_it(unused):
+    assert unused([alpaca()], strict=True) == []
+    with pytest.raises(DataError, match='(?s)column `url`.*train_dataset.ignore'):
+        unused([alpaca(url='x')], strict=True)
+    assert unused([alpaca(url='x')], strict=True, ignore=['url']) == []
+
+
+def test_a_report_survives_its_file(unused):
+    report = Report()
+    report.unused.count('column `a`', 'here, row 1', '3', 2)
+    again = Report.from_json(json.loads(json.dumps(report.to_json())))
+    assert again.unused.lines() == report.unused.lines() != []
+
+
+@pytest.mark.parametrize(
+    'read',
+    [
+        lambda row: row['a'],
+        lambda row: row.get('a'),
+        lambda row: row.pop('a'),
+        lambda row: dict(row),
+        lambda row: {**row},
+        lambda row: row | {},
+        lambda row: {} | row,
+        lambda row: list(row.values()),
+        lambda row: row.copy(),
+        lambda row: json.dumps(row),
+    ],
+)
+def test_every_way_to_read_is_noticed(read):
+    row = Observed({'a': 1})
+    list(row), 'a' in row, len(row), row.keys()
+    assert not row.read
+    read(row)
+    assert row.read == {'a'}
+
+
+def test_json_text_of_an_observed_row_is_observed():
+    assert isinstance(parsed(Observed({}), '[{"a": 1}]')[0], Observed)
+    assert type(parsed({}, '[{"a": 1}]')[0]) is dict
