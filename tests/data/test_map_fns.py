@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 
@@ -63,7 +64,8 @@ def test_the_thought_of_a_reply_is_kept(key):
 @pytest.mark.parametrize('name', OURS)
 def test_the_row_of_a_docstring_gives_exactly_its_result(name):
     shown = described(name, lookup(MAP_FNS, name))
-    assert checked(call(name, shown.row)) == shown.result
+    made = checked(call(name, shown.row))
+    assert (replace(made, notes=()) if isinstance(made, Conversation) else made) == shown.result
 
 
 def test_every_function_is_registered_exported_and_described():

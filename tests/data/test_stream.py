@@ -35,6 +35,7 @@ class Generated:
 
     def __init__(self, count, path='generated'):
         self.source, self.count, self.made, self.alive, self.most_alive = Source(path), count, 0, 0, 0
+        self.not_read = []
 
     def rows(self, start=0):
         for i in range(start, self.count):
