@@ -92,7 +92,7 @@ def encode_rows(chunk: list[Row], mapper: RowMapper, encoder: Encoder) -> tuple[
             continue
         samples += made
         origins += [row] * len(made)
-        usage.look(row.place, row.values)
+        usage.look(row)
         for name, shown in getattr(result, 'notes', ()):
             report.unused.count(name, row.place, shown)
     usage.add_to(report.unused)
