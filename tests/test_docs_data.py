@@ -22,6 +22,7 @@ FORMATS = {
     'faults.jsonl': 'medqa',
     'function_call.json': 'sharegpt',
     'messages.jsonl': 'openai',
+    'notes.jsonl': 'medqa',
     'preference.jsonl': 'preference',
     'pretrain.txt': 'text',
     'questions.xlsx': 'medqa',
@@ -98,7 +99,7 @@ def test_an_example_is_ready_to_train_on(name, checkout, xtune, tiny_model):
     preset = 'smollm2_135m_lora_alpaca_e1'
     code, out, err = xtune('check-custom-dataset', preset, '--cfg-options', f'base_model={tiny_model}', *options)
     assert code == 0, err
-    assert f'{path} as {FORMATS[name]}: ' in out and 'verdict    ready to train' in out
+    assert f'{path} as {FORMATS[name]}: ' in out and 'verdict    ready' in out
 
 
 def test_the_ids_of_the_example_are_text_of_the_tokenizer(tokenizer):
