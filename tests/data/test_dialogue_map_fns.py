@@ -100,7 +100,7 @@ def test_sharegpt_takes_a_system_column_and_drops_a_greeting():
 BROKEN = [
     ('openai', {'text': 'x'}, 'no column `messages`: the columns with a value are text'),
     ('openai', {'messages': None}, 'no column `messages`: the columns with a value are none'),
-    ('openai', {'messages': 'x'}, 'column `messages` is not a list: it holds a str'),
+    ('openai', {'messages': 'x'}, 'column `messages` is not a list: it holds text'),
     ('openai', {'messages': {'role': 'user'}}, 'column `messages` is not a list: it holds a dict'),
     ('openai', {'messages': float('nan')}, 'column `messages` is not a list: it holds a float'),
     ('openai', {'messages': [1, 2]}, "message without role or content: message 1 is '1'"),
@@ -119,7 +119,7 @@ BROKEN = [
     ('sharegpt', turns(('human', 'x'), ('alien', 'y')), "unknown role: turn 2 is from 'alien'; known: human, user"),
     ('sharegpt', {'conversations': [{'role': 'user'}]}, 'turn without from or value: turn 1 is'),
     ('sharegpt', {'conversations': [1]}, "turn without from or value: turn 1 is '1'"),
-    ('sharegpt', {'conversations': '[]'}, 'column `conversations` is not a list: it holds a str'),
+    ('sharegpt', {'conversations': '{}'}, 'column `conversations` is not a list: it holds a dict'),
     ('sharegpt', {'conversations': {'from': 'human'}}, 'column `conversations` is not a list: it holds a dict'),
     ('sharegpt', {'chat': [], 'id': None}, 'no column `conversations`: the columns with a value are chat'),
     ('sharegpt', turns(('human', 'x'), ('gpt', None)), r'content is not text: turn 2 \(gpt\) holds nothing'),

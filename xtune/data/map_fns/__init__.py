@@ -9,7 +9,8 @@ from .moss import moss_sft_map_fn
 from .msagent import msagent_react_map_fn
 from .oasst1 import oasst1_map_fn
 from .openai import openai_map_fn
-from .preference import orpo_dpo_mix_40k_map_fn, preference_map_fn
+from .preference import openai_preference_map_fn, orpo_dpo_mix_40k_map_fn, preference_map_fn
+from .prompts import dolly_map_fn, pair_map_fn, prompt_completion_map_fn, query_response_map_fn
 from .question_answer import (
     default_map_fn,
     medqa_map_fn,
@@ -30,6 +31,8 @@ from .with_system import (
     sql_map_fn,
     tiny_codes_map_fn,
 )
+from .xlam import xlam_map_fn
+from .xtuner import xtuner_map_fn
 
 __all__ = [
     'alpaca_map_fn',
@@ -39,6 +42,7 @@ __all__ = [
     'colors_map_fn',
     'crime_kg_assitant_map_fn',
     'default_map_fn',
+    'dolly_map_fn',
     'law_reference_map_fn',
     'llava_map_fn',
     'medical_map_fn',
@@ -47,11 +51,15 @@ __all__ = [
     'msagent_react_map_fn',
     'oasst1_map_fn',
     'openai_map_fn',
+    'openai_preference_map_fn',
     'openorca_map_fn',
     'orpo_dpo_mix_40k_map_fn',
+    'pair_map_fn',
     'preference_map_fn',
-    'prompt_response_map_fn',
     'pretrain_map_fn',
+    'prompt_completion_map_fn',
+    'prompt_response_map_fn',
+    'query_response_map_fn',
     'self_cognition_map_fn',
     'sharegpt_map_fn',
     'sql_map_fn',
@@ -60,4 +68,6 @@ __all__ = [
     'tiny_codes_map_fn',
     'tokenized_map_fn',
     'wizardlm_map_fn',
+    'xlam_map_fn',
+    'xtuner_map_fn',
 ]
