@@ -1,4 +1,4 @@
-"""GLM-4-9B-0414, LoRA, Own conversations, in any format that `xtune list-dataset-format` shows, 1 epoch."""
+"""GLM-4-9B-0414, LoRA, Own conversations, 1 epoch."""
 from mmengine.config import read_base
 
 with read_base():

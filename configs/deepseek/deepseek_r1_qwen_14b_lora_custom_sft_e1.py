@@ -1,4 +1,4 @@
-"""DeepSeek-R1-Distill-Qwen-14B, LoRA, Own conversations, in any format that `xtune list-dataset-format` shows, 1 epoch."""
+"""DeepSeek-R1-Distill-Qwen-14B, LoRA, Own conversations, 1 epoch."""
 from mmengine.config import read_base
 
 with read_base():

@@ -1,4 +1,4 @@
-"""DeepSeek-V2-Lite-Chat, LoRA, Own conversations, in any format that `xtune list-dataset-format` shows, 1 epoch."""
+"""DeepSeek-V2-Lite-Chat, LoRA, Own conversations, 1 epoch."""
 from mmengine.config import read_base
 
 with read_base():

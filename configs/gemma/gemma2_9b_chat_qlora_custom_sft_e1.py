@@ -1,4 +1,4 @@
-"""Gemma-2-9B-it, QLoRA, Own conversations, in any format that `xtune list-dataset-format` shows, 1 epoch."""
+"""Gemma-2-9B-it, QLoRA, Own conversations, 1 epoch."""
 from mmengine.config import read_base
 
 with read_base():

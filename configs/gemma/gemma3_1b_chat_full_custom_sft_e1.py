@@ -1,4 +1,4 @@
-"""Gemma-3-1B-it, full fine-tuning, Own conversations, in any format that `xtune list-dataset-format` shows, 1 epoch."""
+"""Gemma-3-1B-it, full fine-tuning, Own conversations, 1 epoch."""
 from mmengine.config import read_base
 
 with read_base():

@@ -1,4 +1,4 @@
-"""gpt-oss-20b, LoRA, Own conversations, in any format that `xtune list-dataset-format` shows, 1 epoch.
+"""gpt-oss-20b, LoRA, Own conversations, 1 epoch.
 
 Nothing is packed: in transformers, packed samples of this model attend to each other.
 """

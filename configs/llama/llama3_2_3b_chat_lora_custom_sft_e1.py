@@ -1,4 +1,4 @@
-"""Llama-3.2-3B-Instruct, LoRA, Own conversations, in any format that `xtune list-dataset-format` shows, 1 epoch."""
+"""Llama-3.2-3B-Instruct, LoRA, Own conversations, 1 epoch."""
 from mmengine.config import read_base
 
 with read_base():

@@ -1,4 +1,4 @@
-"""MiniCPM3-4B, full fine-tuning, Own conversations, in any format that `xtune list-dataset-format` shows, 1 epoch."""
+"""MiniCPM3-4B, full fine-tuning, Own conversations, 1 epoch."""
 from mmengine.config import read_base
 
 with read_base():

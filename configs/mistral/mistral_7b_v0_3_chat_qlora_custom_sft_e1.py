@@ -1,4 +1,4 @@
-"""Mistral-7B-Instruct-v0.3, QLoRA, Own conversations, in any format that `xtune list-dataset-format` shows, 1 epoch."""
+"""Mistral-7B-Instruct-v0.3, QLoRA, Own conversations, 1 epoch."""
 from mmengine.config import read_base
 
 with read_base():

@@ -1,4 +1,4 @@
-"""Mixtral-8x7B-Instruct, LoRA, Own conversations, in any format that `xtune list-dataset-format` shows, 1 epoch."""
+"""Mixtral-8x7B-Instruct, LoRA, Own conversations, 1 epoch."""
 from mmengine.config import read_base
 
 with read_base():

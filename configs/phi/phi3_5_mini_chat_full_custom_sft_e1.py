@@ -1,4 +1,4 @@
-"""Phi-3.5-mini-instruct, full fine-tuning, Own conversations, in any format that `xtune list-dataset-format` shows, 1 epoch."""
+"""Phi-3.5-mini-instruct, full fine-tuning, Own conversations, 1 epoch."""
 from mmengine.config import read_base
 
 with read_base():

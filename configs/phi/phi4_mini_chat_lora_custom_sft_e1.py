@@ -1,4 +1,4 @@
-"""Phi-4-mini-instruct, LoRA, Own conversations, in any format that `xtune list-dataset-format` shows, 1 epoch."""
+"""Phi-4-mini-instruct, LoRA, Own conversations, 1 epoch."""
 from mmengine.config import read_base
 
 with read_base():

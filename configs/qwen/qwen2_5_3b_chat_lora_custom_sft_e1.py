@@ -1,4 +1,4 @@
-"""Qwen2.5-3B-Instruct, LoRA, Own conversations, in any format that `xtune list-dataset-format` shows, 1 epoch."""
+"""Qwen2.5-3B-Instruct, LoRA, Own conversations, 1 epoch."""
 from mmengine.config import read_base
 
 with read_base():

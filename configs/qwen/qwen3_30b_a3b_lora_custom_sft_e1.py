@@ -1,4 +1,4 @@
-"""Qwen3-30B-A3B, LoRA, Own conversations, in any format that `xtune list-dataset-format` shows, 1 epoch."""
+"""Qwen3-30B-A3B, LoRA, Own conversations, 1 epoch."""
 from mmengine.config import read_base
 
 with read_base():

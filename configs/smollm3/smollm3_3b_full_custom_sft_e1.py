@@ -1,4 +1,4 @@
-"""SmolLM3-3B, full fine-tuning, Own conversations, in any format that `xtune list-dataset-format` shows, 1 epoch."""
+"""SmolLM3-3B, full fine-tuning, Own conversations, 1 epoch."""
 from mmengine.config import read_base
 
 with read_base():

@@ -1,4 +1,4 @@
-"""Yi-1.5-34B-Chat, QLoRA, Own conversations, in any format that `xtune list-dataset-format` shows, 1 epoch."""
+"""Yi-1.5-34B-Chat, QLoRA, Own conversations, 1 epoch."""
 from mmengine.config import read_base
 
 with read_base():
