@@ -14,8 +14,9 @@ from ..models.config_checks import check_attention
 from ..models.experts import expert_tensors
 from ..models.layers import layers_of
 from ..models.position_limit import check_length
+from .architecture import architecture
 from .compiled import CountedGraphs
-from .frame import adapted, frame, model_config
+from .frame import adapted, frame
 from .predict import Choice, Layers, Prediction, layers, predict
 from .variants import Variant, in_bf16, nearest, shared, with_values
 
@@ -50,7 +51,8 @@ class Planner:
     """
 
     def __init__(self, job: Job, told: Callable[[str], None] = lambda line: None) -> None:
-        self.job, self.config, self._told = job, model_config(job), told
+        found = architecture(job)
+        self.job, self.config, self.source, self._told = job, found.config, found.source, told
         check_attention(self.config, job.load_llm.keywords.get('attn_implementation'))
         check_length(self.config, job.values.max_length)
         self._known: dict[tuple, Layers] = {}
