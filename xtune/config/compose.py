@@ -134,7 +134,7 @@ def _around_a_misspelt_method(body: str, models: dict, datasets: dict) -> Iterat
 
 
 def _check_fit(recipe: Recipe, about_model: str) -> None:
-    if 'Mixture of experts' in about_model and recipe.method in ('qlora', 'int8_lora'):
+    if 'Mixture of experts' in about_model and recipe.method.startswith(('qlora', 'int8_lora')):
         raise ConfigError(
             f'{recipe.method} does not fit {recipe.model}: quantisation reaches linear layers only, and the experts, '
             f'nearly all of its weights, are none; take `{recipe.model}_lora_{recipe.dataset}_e{recipe.epochs}`'
