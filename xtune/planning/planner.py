@@ -56,10 +56,15 @@ class Planner:
         check_attention(self.config, job.load_llm.keywords.get('attn_implementation'))
         check_length(self.config, job.values.max_length)
         self._known: dict[tuple, Layers] = {}
+        self._size: Size | None = None
         self._graphs = CountedGraphs()
 
     def size(self) -> Size:
         """Return the sizes of the run's model."""
+        self._size = self._size or self._counted_size()
+        return self._size
+
+    def _counted_size(self) -> Size:
         # Quantisation changes what a parameter takes, and not how many there are.
         job = with_values(replace(self.job, quantization=None), checkpointing='none')
         model = adapted(frame(job, self.config, torch.bfloat16), job)
@@ -78,6 +83,10 @@ class Planner:
         job = shared(in_bf16(job))
         dtype = run_dtype(job, torch.device('cpu'))
         return self._predicted(job, room, partial(self._counted, dtype=dtype))
+
+    def least(self) -> Prediction:
+        """Return the least that the run takes of any device: with 'auto' every layer recomputes."""
+        return self.counted(self.job)
 
     def measured(self, job: Job, device: torch.device, room: float) -> Prediction | None:
         """Return what a run takes of the GPU `device`, from real steps of slices; None: these do not fit."""
