@@ -29,10 +29,8 @@ def closest(template: 'ChatTemplate') -> str:
 
 def for_tools(template: 'ChatTemplate', several: bool = False) -> str:
     """Return what to take where `template` has no form for tools, or none for `several` calls in one reply."""
-    return _take(
-        fitting(template.end_tokens, SEVERAL_CALLS if several else TOOLS),
-        'a form for several calls' if several else 'a form for tools',
-    )
+    names = [name for name in (SEVERAL_CALLS if several else TOOLS) if name != template.name]
+    return _take(fitting(template.end_tokens, names), f'a form for {"several calls" if several else "tools"}')
 
 
 def for_thoughts(template: 'ChatTemplate') -> str:

@@ -108,16 +108,16 @@ class ChatTemplate:
             )
         except Exception as error:  # jinja2 and raise_exception() in templates use many classes
             raise TemplateError(
-                f'template `{self.name}` refuses this conversation: {error}{self._remedy(messages, tools)}'
+                f'template `{self.name}` refuses this conversation: {error}{self._remedy(str(error), messages)}'
             ) from error
         return (texts[0], spans[0]) if marks else texts[0]
 
-    def _remedy(self, messages: list[Message], tools: list[dict] | None) -> str:
-        """Return what to take instead of one of xtune's own templates that refuses tools."""
-        calls = max((len(m.get('tool_calls') or ()) for m in messages), default=0)
-        if not self.own or not (tools or calls or any(m['role'] == 'tool' for m in messages)):
+    def _remedy(self, error: str, messages: list[Message]) -> str:
+        """Return what to take instead of one of xtune's own templates that has no form for tools."""
+        if not self.own or 'no form for' not in error:
             return ''
-        return f'; {for_tools(self, several=calls > 1)}'
+        several = any(len(m.get('tool_calls') or ()) > 1 for m in messages)
+        return f'; {for_tools(self, several)}'
 
     def _without_blanks(self, text: str, span: Span) -> Span:
         """Return `span` without the space behind its end of turn, which no model has to write."""
