@@ -42,7 +42,9 @@ def _take(names: list[str], what: str, otherwise: str = '') -> str:
     if names:
         return ', '.join(filter(None, (f'take {", ".join(names)}', otherwise)))
     return ' '.join(
-        filter(None, (f'no named template with {what} has its tokens in this tokenizer: {_WRITE} and {what}', otherwise))
+        filter(
+            None, (f'no named template with {what} has its tokens in this tokenizer: {_WRITE} and {what}', otherwise)
+        )
     )
 
 

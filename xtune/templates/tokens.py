@@ -7,7 +7,6 @@ from . import NAMES
 _CHATML = ('<|im_start|>', '<|im_end|>')
 _GLM = ('<|user|>', '<|assistant|>', '<|observation|>')
 _DEEPSEEK = ('<｜User｜>', '<｜Assistant｜>')
-_DEEPSEEK_CALLS = ('<｜tool▁calls▁begin｜>', '<｜tool▁call▁begin｜>', '<｜tool▁sep｜>', '<｜tool▁calls▁end｜>')
 # Template -> the special tokens around turns, which must be one token each. What is not here ends replies with the eos.
 TOKENS: dict[str, tuple[str, ...]] = {
     'baichuan_chat': ('<reserved_102>', '<reserved_103>'),
@@ -18,14 +17,23 @@ TOKENS: dict[str, tuple[str, ...]] = {
     'cohere_chat': ('<|START_OF_TURN_TOKEN|>', '<|END_OF_TURN_TOKEN|>'),
     'deepseek_coder': ('<|EOT|>',),
     'deepseek_r1': _DEEPSEEK,
-    'deepseek_v3': (*_DEEPSEEK, *_DEEPSEEK_CALLS),
-    'deepseek_v3_1': (*_DEEPSEEK, *_DEEPSEEK_CALLS),
+    'deepseek_v3': _DEEPSEEK,
+    'deepseek_v3_1': (
+        *_DEEPSEEK,
+        *(
+            '<｜tool▁calls▁begin｜>',
+            '<｜tool▁call▁begin｜>',
+            '<｜tool▁sep｜>',
+            '<｜tool▁call▁end｜>',
+            '<｜tool▁calls▁end｜>',
+        ),
+    ),
     'gemma': ('<start_of_turn>', '<end_of_turn>'),
     'glm4': _GLM,
     'gpt_oss': ('<|start|>', '<|channel|>', '<|message|>', '<|end|>', '<|return|>', '<|call|>'),
     'internlm_chat': ('<eoa>',),
     'internlm2_chat': _CHATML,
-    'lfm2': (*_CHATML, '<|tool_call_start|>', '<|tool_call_end|>'),
+    'lfm2_5': (*_CHATML, '<|tool_call_start|>', '<|tool_call_end|>'),
     'llama3_chat': ('<|start_header_id|>', '<|end_header_id|>', '<|eot_id|>'),
     'mistral_nemo': ('[INST]', '[/INST]', '[TOOL_CALLS]'),
     'mistral_v3': ('[INST]', '[/INST]', '[TOOL_CALLS]'),
@@ -45,9 +53,8 @@ SEVERAL_CALLS = (
     'internlm2_chat',
     'mistral_v3',
     'mistral_nemo',
-    'deepseek_v3',
     'deepseek_v3_1',
-    'lfm2',
+    'lfm2_5',
 )
 TOOLS = (*SEVERAL_CALLS, 'llama3_chat', 'glm4', 'chatglm3', 'gpt_oss')
 # Accepted name -> its file, for the templates with a place for thoughts.
@@ -57,7 +64,7 @@ THOUGHTS = {
     'nemotron3_thinking': 'nemotron3',
     'deepseek_r1': 'deepseek_r1',
     'deepseek_v3_1_thinking': 'deepseek_v3_1',
-    'lfm2': 'lfm2',
+    'lfm2_5': 'lfm2_5',
     'gpt_oss_thinking': 'gpt_oss',
 }
 
