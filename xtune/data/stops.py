@@ -31,14 +31,19 @@ def stop_ids(tokeniser: Tokeniser) -> list[int]:
             count = len(tokenizer(tag, add_special_tokens=False)['input_ids']) if tag else 0
             raise TemplateError(
                 f'template `{template.name}` ends a reply with {tag!r}, which is {count} tokens for this tokenizer and '
-                'not one: the model could not be told to stop there. Templates that fit it are '
-                f"{suggested(template.end_tokens)}; or template='auto', the model's own."
+                f'not one: the model could not be told to stop there. Take {_others(tokeniser)}.'
             )
         stops.insert(0, last)
     stops += _end_of_call(tokeniser)
     eos, (_, end), (start, _) = tokenizer.eos_token_id, *turns
     opens_a_turn = eos in ids[end:start]
     return list(dict.fromkeys(stops if eos is None or opens_a_turn else [*stops, eos]))
+
+
+def _others(tokeniser: Tokeniser) -> str:
+    """Return what to take instead of a template whose end of turn is no token."""
+    own = "template='auto', the model's own, or " if tokeniser.tokenizer.chat_template else ''
+    return f'{own}one that fits this tokenizer: {suggested(tokeniser.template.end_tokens)}'
 
 
 def _end_of_call(tokeniser: Tokeniser) -> list[int]:

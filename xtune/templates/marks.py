@@ -45,25 +45,19 @@ def check_marks(template: 'ChatTemplate') -> None:
         TemplateError: The template refuses two exchanges; a prompt of inference is not what stands before a marked
             reply; or the end of turn stands behind the marks.
     """
-    _check(template, PROBE)
-    for messages, tools, shown in (
-        (_SYSTEM + PROBE, None, 'Be brief.'),
-        (_CALLING, _TOOLS, 'add_up'),
-        (_THINKING, None, _THOUGHT),
-    ):
+    _check(template, PROBE, None, *template.render(PROBE))
+    for messages, tools in ((_SYSTEM + PROBE, None), (_CALLING, _TOOLS), (_THINKING, None)):
         try:
-            text = template.run(messages, tools)
+            rendered = template.render(messages, tools)
         except TemplateError:
             continue
-        if shown in text:
-            _check(template, messages, tools)
+        _check(template, messages, tools, *rendered)
 
 
-def _check(template: 'ChatTemplate', messages: list[Message], tools: list[dict] | None = None) -> None:
-    text, spans = template.run(messages, tools, marks=True)
+def _check(
+    template: 'ChatTemplate', messages: list[Message], tools: list[dict] | None, text: str, spans: list['Span']
+) -> None:
     replies = [i for i, message in enumerate(messages) if message['role'] == 'assistant']
-    if len(spans) != len(replies):
-        raise TemplateError(f'template `{template.name}` marks {len(spans)} spans for {len(replies)} replies')
     for index, span in zip(replies, spans, strict=True):
         before = messages[:index]
         # A reply with a thought may follow a prompt that asks for one.
@@ -90,7 +84,7 @@ def _check_end(template: 'ChatTemplate', text: str, span: 'Span') -> None:
 
 def _refuse(template: 'ChatTemplate', prompt: str, text: str, span: 'Span') -> NoReturn:
     """Raise the error that shows where the prompt of inference and the text before a reply differ."""
-    same = len(commonprefix([prompt, text]))
+    same = _whole_tags(len(commonprefix([prompt, text])), prompt)
     if same < len(prompt):
         what = f'writes another prompt for inference than before a reply; they differ from character {same + 1} on'
         remedy = f'Write {prompt[same:][:_WIDTH]!r} before {{% generation %}} in each reply, or not in the prompt'
@@ -112,6 +106,12 @@ def _refuse(template: 'ChatTemplate', prompt: str, text: str, span: 'Span') -> N
         f'  marked as the reply  {_window(text[: span[1]], span[0])}\n'
         f'{remedy}. {closest(template)}'
     )
+
+
+def _whole_tags(at: int, text: str) -> int:
+    """Return `at`, or where the tag begins that it would cut in two."""
+    opened = text.rfind('<', 0, at)
+    return opened if text.rfind('>', 0, at) < opened and at < len(text) else at
 
 
 def _window(text: str, first: int) -> str:

@@ -11,7 +11,8 @@ from .template import ChatTemplate, special_variables
 from .tokens import TOKENS, suggested
 
 _BOS = '{{- bos_token -}}\n'
-_THINKING = '{%- set enable_thinking = enable_thinking | default(true) -%}\n'
+# `thinks_always`: a reply without a thought is trained behind the prompt for one too, so earlier replies have an empty one.
+_THINKING = '{%- set enable_thinking = enable_thinking | default(true) -%}\n{%- set thinks_always = true -%}\n'
 # Formats for any base model: they start with bos only where the tokenizer itself would put it.
 _ANY_TOKENIZER = ('plain', 'default', 'wizardcoder', 'moss_sft')
 

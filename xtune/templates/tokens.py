@@ -74,7 +74,7 @@ _ANY = 'default'
 
 
 def suggested(end_tokens: Iterable[str]) -> str:
-    """Return the names that fit a tokenizer, to be read: those with tokens that it has, and the one that always fits."""
+    """Return the names that fit a tokenizer, as text: those whose tokens it has, and the one that always fits."""
     return ', '.join([*fitting(end_tokens, TOKENS), _ANY])
 
 
