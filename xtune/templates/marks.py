@@ -33,6 +33,12 @@ _THOUGHT = 'A sum.'
 _THINKING: list[Message] = [
     m | dict(reasoning_content=_THOUGHT, thinking=_THOUGHT) if m['role'] == 'assistant' else m for m in PROBE
 ]
+# What a conversation has -> its messages and tools.
+_MORE = {
+    'a system message': (_SYSTEM + PROBE, None),
+    'a tool call': (_CALLING, _TOOLS),
+    'thoughts': (_THINKING, None),
+}
 _WIDTH = 60  # characters shown of a text
 
 
@@ -45,18 +51,25 @@ def check_marks(template: 'ChatTemplate') -> None:
         TemplateError: The template refuses two exchanges; a prompt of inference is not what stands before a marked
             reply; or the end of turn stands behind the marks.
     """
-    _check(template, PROBE, None, *template.render(PROBE))
-    for messages, tools in ((_SYSTEM + PROBE, None), (_CALLING, _TOOLS), (_THINKING, None)):
+    text, spans = rendered = template.render(PROBE)
+    _check(template, PROBE, None, rendered)
+    _check_end(template, text, spans[0])
+    for probe, (messages, tools) in _MORE.items():
         try:
             rendered = template.render(messages, tools)
         except TemplateError:
             continue
-        _check(template, messages, tools, *rendered)
+        _check(template, messages, tools, rendered, f', in a conversation with {probe},')
 
 
 def _check(
-    template: 'ChatTemplate', messages: list[Message], tools: list[dict] | None, text: str, spans: list['Span']
+    template: 'ChatTemplate',
+    messages: list[Message],
+    tools: list[dict] | None,
+    rendered: tuple[str, list['Span']],
+    where: str = '',
 ) -> None:
+    text, spans = rendered
     replies = [i for i, message in enumerate(messages) if message['role'] == 'assistant']
     for index, span in zip(replies, spans, strict=True):
         before = messages[:index]
@@ -64,8 +77,7 @@ def _check(
         prompts = [template.run(before, tools, prompt=True)]
         prompts += [template.run(before, tools, prompt=True, enable_thinking=True)] if messages is _THINKING else []
         if text[: span[0]] not in prompts:
-            _refuse(template, prompts[0], text, span)
-        _check_end(template, text, span)
+            _refuse(f'template `{template.name}`{where}', prompts[0], text, span, closest(template))
 
 
 def _check_end(template: 'ChatTemplate', text: str, span: 'Span') -> None:
@@ -73,7 +85,9 @@ def _check_end(template: 'ChatTemplate', text: str, span: 'Span') -> None:
     if text[: span[1]].rstrip().endswith(template.end_tokens):
         return
     behind = text[span[1] :].lstrip()
-    tag = next((tag for tag in template.end_tokens if behind.startswith(tag)), None)
+    # A tag that the whole text begins with opens turns.
+    tags = (tag for tag in template.end_tokens if behind.startswith(tag) and not text.startswith(tag))
+    tag = next(tags, None)
     if tag is not None:
         raise TemplateError(
             f'template `{template.name}` writes {tag!r} behind {{% endgeneration %}}, so the model would not learn to '
@@ -82,7 +96,7 @@ def _check_end(template: 'ChatTemplate', text: str, span: 'Span') -> None:
         )
 
 
-def _refuse(template: 'ChatTemplate', prompt: str, text: str, span: 'Span') -> NoReturn:
+def _refuse(subject: str, prompt: str, text: str, span: 'Span', advice: str) -> NoReturn:
     """Raise the error that shows where the prompt of inference and the text before a reply differ."""
     same = _whole_tags(len(commonprefix([prompt, text])), prompt)
     if same < len(prompt):
@@ -100,11 +114,11 @@ def _refuse(template: 'ChatTemplate', prompt: str, text: str, span: 'Span') -> N
         remedy = f'Write {gap!r} where add_generation_prompt is set, or behind {{% generation %}}'
         first = max(same - _WIDTH // 2, 0)
     raise TemplateError(
-        f'template `{template.name}` {what}:\n'
+        f'{subject} {what}:\n'
         f'  prompt of inference  {_window(prompt, first)}\n'
         f'  training text        {_window(text, first)}\n'
         f'  marked as the reply  {_window(text[: span[1]], span[0])}\n'
-        f'{remedy}. {closest(template)}'
+        f'{remedy}. {advice}'
     )
 
 

@@ -11,7 +11,7 @@ from .template import ChatTemplate, special_variables
 from .tokens import TOKENS, suggested
 
 _BOS = '{{- bos_token -}}\n'
-# `thinks_always`: a reply without a thought is trained behind the prompt for one too, so earlier replies have an empty one.
+# `thinks_always`: replies without a thought are trained behind the prompt for one too, so all have one, if empty.
 _THINKING = '{%- set enable_thinking = enable_thinking | default(true) -%}\n{%- set thinks_always = true -%}\n'
 # Formats for any base model: they start with bos only where the tokenizer itself would put it.
 _ANY_TOKENIZER = ('plain', 'default', 'wizardcoder', 'moss_sft')
@@ -44,9 +44,11 @@ def _bound(name: str, source: str, tokenizer: PreTrainedTokenizerBase) -> ChatTe
 
 def _added(tokenizer: PreTrainedTokenizerBase) -> tuple[str, ...]:
     """Return the added tokens, longest first, and those of named templates that are in the vocabulary itself."""
-    added, vocabulary = set(tokenizer.get_added_vocab()), tokenizer.get_vocab()
-    wanted = {token for tokens in TOKENS.values() for token in tokens} - added
-    added |= {t for t in wanted & vocabulary.keys() if len(tokenizer(t, add_special_tokens=False)['input_ids']) == 1}
+    added = set(tokenizer.get_added_vocab())
+    for token in {token for tokens in TOKENS.values() for token in tokens} - added:
+        ids = tokenizer(token, add_special_tokens=False)['input_ids']
+        if len(ids) == 1 and tokenizer.convert_ids_to_tokens(ids[0]) == token:
+            added.add(token)
     return tuple(sorted(added, key=len, reverse=True))
 
 
