@@ -48,7 +48,7 @@ def prepare(
             used.
     """
     rows = RowSource(source)
-    mapper = row_mapper(source, rows.head(5))
+    mapper = row_mapper(source, rows.head(5), encoder.tokeniser.template.takes_thoughts)
     folder = cache_root() / 'data' / _key(rows, mapper, encoder)
     if not (folder / 'report.json').is_file():
         # One process of a host tokenises; the others of its run wait here, outside of any collective.

@@ -22,7 +22,8 @@ def streamed(job: Job, encoder: Encoder, pad_id: int, share: Share) -> tuple[Spl
     _check(job)
     schedule, values = job.schedule, job.values
     sources = [RowSource(source, streaming=True) for source in job.train_sources]
-    pairs = [(rows, row_mapper(rows.source, rows.head(5))) for rows in sources]
+    thoughts = encoder.tokeniser.template.takes_thoughts
+    pairs = [(rows, row_mapper(rows.source, rows.head(5), thoughts)) for rows in sources]
     weights = [source.weight for source in job.train_sources]
     stream = RowStream(
         pairs,

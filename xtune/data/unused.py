@@ -42,9 +42,8 @@ class Unused:
 
     def ignore(self, names: Iterable[str]) -> None:
         """Leave out the columns and keys that the config says need not be used."""
-        for name in names:
-            for kind in ('column', 'key'):
-                self.rows.pop(f'{kind} `{name}`', None)
+        given = tuple(f'{kind} `{name}`' for name in names for kind in ('column', 'key'))
+        self.rows = Counter({name: count for name, count in self.rows.items() if not name.startswith(given)})
 
     def lines(self) -> list[str]:
         """Return one sentence for each thing that is not used; nothing if all is."""

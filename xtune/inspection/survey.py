@@ -39,7 +39,7 @@ class Uncut:
 def uncut(source: Source, job: Job, data: TrainingData) -> Uncut:
     """Return the lengths of the first rows of `source`."""
     rows = RowSource(source, streaming=job.data.streaming)
-    mapper = row_mapper(source, rows.head(5))
+    mapper = row_mapper(source, rows.head(5), data.template.takes_thoughts)
     encoder = Encoder(data.tokeniser, sys.maxsize, 'error', job.values.train_on)
     iterator, lengths, places = islice(rows, ROWS), [], []
     while chunk := list(islice(iterator, CHUNK)):
