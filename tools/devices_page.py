@@ -5,6 +5,7 @@ presets of Llama 3 70B.
 """
 
 import sys
+from functools import cache
 from pathlib import Path
 
 from xtune.config.load import load
@@ -52,6 +53,7 @@ def parts(method: str) -> Parts:
     return parts_of(job, shipped_config(MODEL, job.values.base_model))
 
 
+@cache
 def memory() -> str:
     """Return the table of a 70B model: GiB of each GPU (and of each host) by machine and method; in bold what fits."""
     methods = {method: parts(method) for method in ('qlora', 'lora', 'full')}
