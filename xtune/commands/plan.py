@@ -51,7 +51,7 @@ def _count(text: str) -> int:
 
 
 def _cluster(gpus: int | None, hosts: int | None) -> 'Cluster | None':
-    """Return the GPUs that the command line names, or None.
+    """Return the GPUs that the command line names; None: it names none, or one.
 
     Raises:
         ConfigError: Hosts are named without GPUs, or the GPUs cannot be evenly on them.
@@ -67,7 +67,7 @@ def _cluster(gpus: int | None, hosts: int | None) -> 'Cluster | None':
     if gpus % hosts:
         near = hosts * -(-gpus // hosts)
         raise ConfigError(f'{gpus} GPUs cannot be evenly on {hosts} hosts; give --gpus {near}, or --hosts')
-    return Cluster(gpus, hosts)
+    return Cluster(gpus, hosts) if gpus > 1 else None
 
 
 @contextmanager
@@ -107,7 +107,7 @@ def _run(args: argparse.Namespace) -> int:
         json.dump(plan.to_dict(), sys.stdout, indent=2)
         print()
     else:
-        show(plan, Console(), args.config)
+        show(plan, Console(), args.config, f'--strategy {args.strategy}' if args.strategy else '')
     return 2 if plan.fits_here is False else 0
 
 
