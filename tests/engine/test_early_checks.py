@@ -15,8 +15,8 @@ from xtune.errors import ConfigError
         ('lora', {'lora.target_modules': ['q_proj'], 'lora.rank_pattern': {'v_proj': 4}}, 'gets no adapter'),
         ('lora', {'lora.target_modules': ['input_layernorm']}, 'does not fit the model'),
         ('lora', {'lora.init_lora_weights': 'pissa', 'lora.target_modules': ['q_prj']}, 'did you mean `q_proj`'),
-        ('lora', {'lora.lora_dropout': 2}, 'lora.lora_dropout must be a number of at least 0 and below 1, got 2'),
-        ('lora', {'optimizer.lr': -1.0}, 'optimizer.lr must be a number of at least 0, got -1.0'),
+        ('lora', {'lora.lora_dropout': 2}, 'lora.lora_dropout` must be a number of at least 0 and below 1, got 2'),
+        ('lora', {'optimizer.lr': -1.0}, 'optimizer.lr` must be a number of at least 0, got -1.0'),
         ('qlora', {'quantization.bnb_4bit_quant_type': 'nf5'}, "must be 'nf4' or 'fp4', got 'nf5'"),
         ('qlora', {'quantization.llm_int8_skip_modules': ['lm_haed']}, 'did you mean `lm_head`'),
         ('lora', {'llm.torch_dtype': 'auto'}, 'set precision'),
@@ -34,7 +34,7 @@ def test_it_is_refused_before_data_are_read(method, options, said, make_config, 
 
 def test_a_plan_refuses_values_out_of_range(make_config, xtune):
     code, _, err = xtune('plan', make_config(**{'lora.r': 0}))
-    assert code == 2 and 'lora.r must be a whole number of at least 1, got 0' in err and 'Traceback' not in err
+    assert code == 2 and 'lora.r` must be a whole number of at least 1, got 0' in err and 'Traceback' not in err
 
 
 @pytest.fixture

@@ -55,12 +55,10 @@ def _run(args: argparse.Namespace) -> int:
     job = wire(load(config, options, check_types=True), config.stem)
     from rich.console import Console
 
-    from ..engine import checks
     from ..models.device import best_device
     from ..planning.report import CARDS, make_plan
     from ..planning.show import show
 
-    checks.values(job)
     device = best_device()
     # What a library prints is none of the plan's JSON.
     with redirect_stdout(sys.stderr) if args.json else nullcontext(), _progress() as told:

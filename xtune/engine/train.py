@@ -61,7 +61,6 @@ def train(config: Path, options: dict[str, Any], resume: str | bool = False, wor
     """
     job = wire(load(config, options, check_types=True), config.stem)
     device = best_device(world.local_rank)
-    checks.values(job)
     checks.options(job, world)
     checks.strategy(job, world, device)
     meeting = Meeting(world) if world.size > 1 else None
