@@ -103,12 +103,7 @@ _OPTIMIZERS = [
 
 
 def test_what_is_allowed_passes():
-    for kind, given in (
-        (AdamW, dict(lr=1, betas=[0.0, 0.95], fused=True)),
-        (Adafactor, dict(lr=1e-3, eps=(None, 1e-3))),
-        (SGD, {}),
-        _BNB,
-    ):
+    for kind, given in _OPTIMIZERS:
         assert not list(optimizer_problems(partial(kind, **given)))
     for given in (
         dict(r=8, lora_alpha=16.5, lora_dropout=0, bias='all', use_dora=True, target_modules='all-linear'),

@@ -107,7 +107,8 @@ def type_problems(values: dict) -> list[str]:
         try:
             target = named(resolve(section['type']))
         except ConfigError as error:
-            found.append(f'`{name}.type`: {error}')
+            instead = '; torch.optim.AdamW is always there' if name == 'optimizer' else ''
+            found.append(f'`{name}.type`: {error}{instead}')
             continue
         try:
             arguments = {k: resolve(v) for k, v in section.items() if k != 'type'}

@@ -36,6 +36,7 @@ from .fitting import activations
 from .lock import claimed
 from .metrics import MetricsFile
 from .optimizer import StepOptimizer, ZeroOptimizer, build_optimizer, schedulers
+from .optimizer_checks import check_optimizer
 from .placing import build_spread, resumed_initial
 from .probing import Prober, ids_of
 from .resume_checks import mark_of
@@ -63,6 +64,7 @@ def train(config: Path, options: dict[str, Any], resume: str | bool = False, wor
     device = best_device(world.local_rank)
     checks.options(job, world)
     checks.strategy(job, world, device)
+    check_optimizer(job, world, device)
     meeting = Meeting(world) if world.size > 1 else None
     with writable(job.work_dir, world.is_main) as work_dir, claimed(work_dir, config, meeting):
         start = checkpoint_to_resume(work_dir, resume, meeting, world.restarts > 0)
