@@ -39,7 +39,7 @@ def make_state(optimizer: StepOptimizer, parameters: list[torch.nn.Parameter]) -
 
 
 class StandIn(torch.optim.Optimizer):
-    """Keeps as many bytes as an optimizer of bitsandbytes, which works on CUDA only, and changes nothing.
+    """Keeps as many bytes as an optimizer of bitsandbytes, whose kernels need values, and changes nothing.
 
     Args:
         parameters: What is trained.
@@ -53,6 +53,8 @@ class StandIn(torch.optim.Optimizer):
     @staticmethod
     def _state(name: str) -> tuple[int, int]:
         """Return the bits of a value, and how many an optimizer of that name keeps of each parameter."""
+        if 'AdEMAMix' in name:
+            return 8 if '8bit' in name else 32, 3
         return 8 if '8bit' in name else 32, 2 if any(one in name for one in ('Adam', 'LAMB')) else 1
 
     @classmethod
