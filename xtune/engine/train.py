@@ -16,6 +16,7 @@ from ..config.wire import Job, wire
 from ..data.build import TrainingData, build_data
 from ..data.steps import Share, step_loader
 from ..data.widest import widest
+from ..interruption import interrupted_as, print_last
 from ..models.config_overrides import changed_config, note_overrides
 from ..models.device import best_device, memory_freed_after
 from ..models.export import export_info, stored_dtype
@@ -34,6 +35,7 @@ from .adapter_export import AdapterExport
 from .fast import compiles, fast_task, layers_to_choose, padding
 from .fitting import activations
 from .lock import claimed
+from .log_folders import without_empty_folders, without_empty_logs
 from .metrics import MetricsFile
 from .optimizer import StepOptimizer, ZeroOptimizer, build_optimizer, schedulers
 from .optimizer_checks import check_optimizer
@@ -66,7 +68,11 @@ def train(config: Path, options: dict[str, Any], resume: str | bool = False, wor
     checks.strategy(job, world, device)
     check_optimizer(job, world, device)
     meeting = Meeting(world) if world.size > 1 else None
-    with writable(job.work_dir, world.is_main) as work_dir, claimed(work_dir, config, meeting):
+    with (
+        writable(job.work_dir, world.is_main) as work_dir,
+        claimed(work_dir, config, meeting),
+        without_empty_folders(work_dir, world.is_main),
+    ):
         start = checkpoint_to_resume(work_dir, resume, meeting, world.restarts > 0)
         text = flatten(config, options)
         stage = weights_to_begin_with(job, text, start)
@@ -124,7 +130,8 @@ def _fine_tune(
             summary.show(iter([('weights', stage.load_into(runner.strategy.state, runner.run_meta))]))
         layers = layers_to_choose(llm)
         summary.show(iter([('memory', activations(job, task, layers, world.size, lambda: widest(data)))]))
-        _train(runner, job, world)
+        with interrupted_as('interrupted; what was saved before stays'), without_empty_logs(runner):
+            _train(runner, job, world)
     return _farewell(runner, job, world)
 
 
@@ -226,7 +233,7 @@ def _farewell(runner: TuneRunner, job: Job, world: World) -> int:
     if world.is_main:
         last = job.work_dir / (job.work_dir / files.POINTER).read_text(encoding='utf-8').strip()
         if interrupted:
-            print(f'interrupted after step {loop.steps_done}; go on with --resume (from {last})')
+            print_last(f'interrupted after step {loop.steps_done}; go on with --resume (from {last})')
         else:
             if loop.stop_training:
                 print(f'a hook ended the run after step {loop.steps_done} of {loop.max_iters}')
