@@ -10,6 +10,6 @@ __all__ = ['__version__']
 
 import_yapf()
 register_when_needed()
-# mmengine imports DeepSpeed where it is installed, and so does transformers when it saves a model. DeepSpeed then remarks
-# on the machine; its errors still show.
+# mmengine imports DeepSpeed where it is installed, and so does transformers when it saves a model. DeepSpeed then
+# remarks on the machine; its errors still show.
 logging.getLogger('DeepSpeed').addFilter(lambda record: record.levelno >= logging.ERROR)

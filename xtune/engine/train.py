@@ -3,6 +3,7 @@
 import shlex
 import time
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from mmengine.runner import set_random_seed
 from ..atomic import write_text
 from ..config.flatten import flatten
 from ..config.load import load
+from ..config.part_prompts import written_for
 from ..config.wire import Job, wire
 from ..data.build import TrainingData, build_data
 from ..data.steps import Share, step_loader
@@ -62,7 +64,7 @@ def train(config: Path, options: dict[str, Any], resume: str | bool = False, wor
     Raises:
         XtuneError: What the user must mend, as early as it can be known.
     """
-    job = wire(load(config, options, check_types=True), config.stem)
+    job = _with_own_prompts(wire(load(config, options, check_types=True), config.stem), options)
     device = best_device(world.local_rank)
     checks.options(job, world)
     checks.strategy(job, world, device)
@@ -89,6 +91,24 @@ def train(config: Path, options: dict[str, Any], resume: str | bool = False, wor
         group = meeting.group(device, job.strategy.timeout) if meeting else nullcontext()
         with group, memory_freed_after(device):
             return _fine_tune(job, data, device, meeting, work_dir, text, start, stage, world)
+
+
+def _with_own_prompts(job: Job, options: dict[str, Any]) -> Job:
+    """Return `job` without the prompts of a preset's data set where the run trains on another one.
+
+    Prompts that `options` name are used in any case.
+    """
+    samples, paths = job.chat_samples, [source.path for source in job.train_sources]
+    if not samples.every_steps or {'chat_samples', 'chat_samples.prompts'} & set(options):
+        return job
+    other = written_for(samples.prompts, paths)
+    if other is None:
+        return job
+    print(
+        f'note: the prompts of chat_samples are those of {other}, and this run trains on {", ".join(paths)}: they are '
+        'not answered; give your own with --cfg-options chat_samples.prompts=...'
+    )
+    return replace(job, chat_samples=replace(samples, prompts=()))
 
 
 def _fine_tune(
@@ -239,4 +259,6 @@ def _farewell(runner: TuneRunner, job: Job, world: World) -> int:
                 print(f'a hook ended the run after step {loop.steps_done} of {loop.max_iters}')
             files_named = shlex.join([str(job.work_dir / f'{job.name}.py'), str(last)])
             print(f'done. Next: xtune convert pth_to_hf {files_named} ./hf')
+            if job.log.tensorboard:
+                print(f'figures: tensorboard --logdir {shlex.quote(str(job.work_dir))}')
     return 130 if interrupted else 0
