@@ -106,10 +106,13 @@ def _merge(args: argparse.Namespace) -> int:
     parse_size(args.max_shard_size)
     where = args.base, args.adapter, Path(args.target)
     report = merge(*where, args.max_shard_size, args.device, args.dtype, args.layout, args.variant, args.verify)
+    dtype = report['dtype']
+    cause = f'rounding to {dtype}, as expected; --dtype float32 merges exactly'
+    cause = 'the rounding of float32' if dtype == 'float32' else cause
     print(
-        f'wrote the merged model to {args.target} ({report["dtype"]}). Against adapter on base: largest logit '
+        f'wrote the merged model to {args.target} ({dtype}). Against adapter on base: largest logit '
         f'difference {report["max_abs_diff"]:.2e}, mean KL {report["mean_kl"]:.2e} nats, same first choice at '
-        f'{report["same_first_choice"]:.1%} of positions (merge_report.json)'
+        f'{report["same_first_choice"]:.1%} of positions ({cause}; figures in merge_report.json)'
     )
     print(line(report['training']))
     return 0

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from dataclasses import fields
 from typing import Any
 
+from ..config.method_values import quantization_notes
 from ..config.wire import Job
 from ..errors import ConfigError
-from ..models.method_values import quantization_notes
 
 
 def check(job: Job) -> None:

@@ -96,7 +96,9 @@ def schedule_lines(job: Job, data: TrainingData, world: World) -> Iterator[tuple
     """Yield (label, text) about optimizer steps and where the run writes."""
     schedule, parts = job.schedule, job.strategy.sequence_parallel_size
     teams = world.size // parts
-    per_epoch = f' ({data.steps.steps_per_epoch:,} per epoch, {counted(schedule.max_epochs, "epoch")})'
+    begun = -(-len(data.steps) // data.steps.steps_per_epoch)  # as the progress line counts them
+    early = f', ends in epoch {begun} of {schedule.max_epochs}' if begun < schedule.max_epochs else ''
+    per_epoch = f' ({data.steps.steps_per_epoch:,} per epoch, {counted(begun, "epoch")}{early})'
     yield (
         'steps',
         f'{counted(len(data.steps), "optimizer step")}{"" if job.data.streaming else per_epoch} of '
