@@ -61,6 +61,8 @@ def check_adapter_files(folder: Path, values: dict[str, Any]) -> None:
     if path is None:
         raise ModelError(f'{folder} has an adapter_config.json but no {ADAPTER_STEMS[0]}')
     shapes = {name: shape for name, (shape, _) in headers(path).items()}
+    if not shapes:
+        raise ModelError(f'{path} holds no tensors; copy it again')
     ranks = {key: values[key] for key in _RANKS if _is_count(values.get(key))}
     pattern = values.get('rank_pattern') or {}
     if isinstance(pattern, dict):

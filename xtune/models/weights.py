@@ -13,6 +13,7 @@ from safetensors import SafetensorError, safe_open
 
 from ..errors import ModelError
 from .legacy.recognise import read_json
+from .storages import refuse_short
 
 _STEMS = ('model.safetensors', 'pytorch_model.bin')
 ADAPTER_STEMS = ('adapter_model.safetensors', 'adapter_model.bin')  # in the order in which peft looks for them
@@ -73,6 +74,14 @@ class WeightFiles:
                             yield name, file.get_tensor(name)
                 else:
                     yield from _load_bin(path).items()
+
+
+def code_in(error: Exception) -> str:
+    """Return what torch, which raised `error`, refused to execute of a file; empty: it failed for another reason."""
+    if not isinstance(error, pickle.UnpicklingError):
+        return ''
+    found = re.search(r'GLOBAL (\S+)', str(error))
+    return found[1].rstrip('.') if found else ''
 
 
 def listed(names: list[str], most: int = 4) -> str:
@@ -167,6 +176,7 @@ def _read_headers(path: Path, size: int, time: int) -> dict[str, tuple[tuple[int
 def _load_bin(path: Path) -> dict[str, torch.Tensor]:
     try:
         content = torch.load(path, map_location='cpu', weights_only=True, mmap=True)
+        refuse_short(path, content)
     except RuntimeError as error:
         if 'mmap' not in str(error):  # files of torch before 1.6 cannot be mapped
             raise
@@ -195,11 +205,9 @@ def _why(path: Path, error: Exception) -> str:
     with path.open('rb') as file:
         if file.read(40).startswith(b'version https://git-lfs'):
             return 'it is the pointer that git keeps instead of the file; fetch the file with `git lfs pull`'
-    text = str(error)
-    code = re.search(r'GLOBAL (\S+)|Trying to (?:call|instantiate) (?:reduce for unrecognized function )?(.+)', text)
-    if isinstance(error, pickle.UnpicklingError) and code:
-        found = (code[1] or code[2]).rstrip('.')
-        return f'it holds code besides weights ({found}), which is not run; take a .safetensors file'
-    if isinstance(error, pickle.UnpicklingError) or not isinstance(error, (SafetensorError, OSError, RuntimeError)):
+    code = code_in(error)
+    if code:
+        return f'it holds code besides weights ({code}), which is not run; take a .safetensors file'
+    if not isinstance(error, (SafetensorError, OSError, RuntimeError)):
         return 'it is no file of torch, or damaged; copy it again'
-    return f'{(text.strip() or type(error).__name__).splitlines()[0]}; copy it again'
+    return f'{(str(error).strip() or type(error).__name__).splitlines()[0]}; copy it again'
