@@ -143,6 +143,7 @@ CLAIMS = (
     dict(model_type='mixtral', num_local_experts=10**7),
     dict(num_attention_heads=10**7, head_dim=64),
     dict(text_config=dict(vocab_size=10**9)),
+    dict(vision_config=dict(hidden_size=10**7)),
     dict(model_type='internlm', num_hidden_layers=100_000_000),
     dict(vocab_size=10**10, quantization_config=dict(quant_method='gptq', bits=4)),
 )
@@ -168,6 +169,12 @@ def test_commands_refuse_sizes_beyond_the_weights(tiny_model, adapter, make_conf
     for command in (*commands, ('convert', 'merge', model, adapter, tmp_path / 'new')):
         code, _, err = xtune(*command)
         assert code == 2 and err.count('\n') == 1 and 'has vocab_size=1000000000' in err, (command, err)
+
+
+def test_sizes_of_a_part_that_was_left_out_and_tables_that_are_none(tiny_model, tmp_path):
+    model = shutil.copytree(tiny_model, tmp_path / 'model')
+    changed(model / 'config.json', vision_config=dict(hidden_size=1000), max_position_embeddings=10**7)
+    check_model_folder(str(model))
 
 
 RANKS = (

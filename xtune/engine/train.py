@@ -21,6 +21,7 @@ from ..models.device import best_device, memory_freed_after
 from ..models.export import export_info, stored_dtype
 from ..models.finetune import SupervisedFineTuning
 from ..models.shortage import naming_shortage
+from ..models.threads import local_processes, use_free_cores
 from ..parallel import sequence_check
 from ..parallel.lost import naming_lost_contact
 from ..parallel.meet import Meeting
@@ -61,6 +62,8 @@ def train(config: Path, options: dict[str, Any], resume: str | bool = False, wor
     """
     job = wire(load(config, options, check_types=True), config.stem)
     device = best_device(world.local_rank)
+    if device.type == 'cpu':
+        use_free_cores(local_processes() if world.size > 1 else 1)
     checks.values(job)
     checks.options(job, world)
     checks.strategy(job, world, device)
