@@ -109,7 +109,9 @@ def _merge(args: argparse.Namespace) -> int:
 
     parse_size(args.max_shard_size)
     where = args.base, args.adapter, Path(args.target)
-    report = merge(*where, args.max_shard_size, args.device, args.dtype, args.layout, args.variant, args.verify, args.revision)
+    report = merge(
+        *where, args.max_shard_size, args.device, args.dtype, args.layout, args.variant, args.verify, args.revision
+    )
     print(
         f'wrote the merged model to {args.target} ({report["dtype"]}). Against adapter on base: largest logit '
         f'difference {report["max_abs_diff"]:.2e}, mean KL {report["mean_kl"]:.2e} nats, same first choice at '

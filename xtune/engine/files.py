@@ -46,7 +46,7 @@ def sweep(work_dir: Path) -> None:
 def load(path: Path, verified: bool = False) -> dict[str, Any]:
     """Return the content of a checkpoint, after checking it whole. Code in it is never executed.
 
-    With `verified`, the checksums are not read again: this process has loaded the file before.
+    With `verified`, the checksums are not read: this process did so before, or another one of this host does.
 
     Raises:
         CheckpointError: There is no such file, it is damaged or cut off, contains code, or is no xtune checkpoint.

@@ -71,7 +71,7 @@ def train(config: Path, options: dict[str, Any], resume: str | bool = False, wor
     with writable(job.work_dir, world.is_main) as work_dir, claimed(work_dir, config, meeting):
         start = checkpoint_to_resume(work_dir, resume, meeting, world.restarts > 0)
         text = flatten(config, options)
-        stage = weights_to_begin_with(job, text, start)
+        stage = weights_to_begin_with(job, text, start, verified=world.local_rank > 0)
         checks.model(job, device)
         checks.base(job, world, device)
         checks.memory(job, world, device)

@@ -45,8 +45,8 @@ def refuse_claims(folder: Path, values: dict[str, Any], weights: WeightFiles) ->
         if numbers > held * (_SLACK if name in _TEXT else _SLACK_OF_OTHERS):
             raise ModelError(
                 f'{folder}/config.json has {name and name + ": "}{what}, for which a model needs at least {numbers:,} '
-                f'numbers; the weight files hold {held:,}: they are not of one model. Copy config.json again from where '
-                'the weights came from'
+                f'numbers; the weight files hold {held:,}: they are not of one model. Copy config.json again from '
+                'where the weights came from'
             )
 
 

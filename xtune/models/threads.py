@@ -84,8 +84,8 @@ def cgroup_quota(root: Path = Path('/')) -> float | None:
 def free_cores(allowed: int) -> int:
     """Return how many of `allowed` cores other processes leave free, at least 1.
 
-    A core counts as busy if the mean load of the last minute and a look at the cores now both say so: the load remembers
-    processes that have ended, such as those that prepared data, and a look takes a short task for a long one.
+    A core counts as busy if the mean load of the last minute and a look at the cores now both say so: the load
+    remembers processes that have ended, such as those that prepared data, and a look takes a short task for a long one.
     """
     try:
         load = os.getloadavg()[0] / (os.cpu_count() or 1)
