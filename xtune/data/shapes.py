@@ -64,6 +64,8 @@ SHAPES = (
         ('input', 'preferred_output', 'non_preferred_output'),
         shown='input: {messages}, preferred_output, non_preferred_output',
     ),
+    Shape('gemini', ('contents',), _entries_have('contents', 'parts'), 'contents: [{role, parts}, ...]'),
+    Shape('bedrock', ('schemaVersion', 'messages')),
     Shape('openai', ('messages',), shown='messages: [{role, content}, ...], tools (may be missing)'),
     Shape('openai', ('conversations',), _entries_have('conversations', 'role')),
     Shape('openai', ('conversation',), _entries_have('conversation', 'role')),

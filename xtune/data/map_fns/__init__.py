@@ -22,6 +22,7 @@ from .self_cognition import self_cognition_map_fn
 from .sharegpt import sharegpt_map_fn, wizardlm_map_fn
 from .text import pretrain_map_fn, text_map_fn
 from .tokenized import tokenized_map_fn
+from .vendors import bedrock_map_fn, gemini_map_fn
 from .with_system import (
     arxiv_map_fn,
     code_alpaca_map_fn,
@@ -38,11 +39,13 @@ __all__ = [
     'alpaca_map_fn',
     'alpaca_zh_map_fn',
     'arxiv_map_fn',
+    'bedrock_map_fn',
     'code_alpaca_map_fn',
     'colors_map_fn',
     'crime_kg_assitant_map_fn',
     'default_map_fn',
     'dolly_map_fn',
+    'gemini_map_fn',
     'law_reference_map_fn',
     'llava_map_fn',
     'medical_map_fn',
