@@ -12,6 +12,7 @@ from ..models.config_checks import stored_form
 from ..models.experts import expert_tensors
 from ..models.float8 import Float8Linear
 from ..models.language import describe_other_parts
+from ..models.threads import described
 from ..parallel.world import World
 from ..visible import visible
 
@@ -67,7 +68,8 @@ def model_lines(job: Job, llm: torch.nn.Module, dtype: torch.dtype, device: torc
     if others is not None:
         yield '', others
     name = torch.cuda.get_device_name(device) if device.type == 'cuda' else 'CPU'
-    yield 'device', f'{name}, computes in {SHORT[dtype]}'
+    threads = '' if device.type == 'cuda' else f' ({described()})'
+    yield 'device', f'{name}, computes in {SHORT[dtype]}{threads}'
 
 
 def _kind(lora: Callable) -> type:
