@@ -41,10 +41,11 @@ class Unused:
         self.read |= other.read
 
     def ignore(self, names: Iterable[str]) -> None:
-        """Leave out the columns and keys that the config says need not be used."""
+        """Leave out what the config says need not be used, by the name that stands between backquotes."""
         for name in names:
             for kind in ('column', 'key'):
                 self.rows.pop(f'{kind} `{name}`', None)
+            self.not_read = [what for what in self.not_read if f' `{name}`' not in what]
 
     def lines(self) -> list[str]:
         """Return one sentence for each thing that is not used; nothing if all is."""
