@@ -38,10 +38,11 @@ class Scalars:
     train_on: Literal['all_replies', 'last_reply'] = knob(
         'Which replies of a conversation get a loss. A message that says train: false never does.', 'all_replies'
     )
-    control_tokens: Literal['text', 'parse', 'error'] = knob(
+    control_tokens: Literal['auto', 'text', 'parse', 'error'] = knob(
         'What special-token text inside data (such as <|im_end|>) becomes. text: ordinary text; parse: the control '
-        'token; error: the row cannot be used.',
-        'text',
+        'token; error: the row cannot be used; auto: text, but data that a chat template seems to have written are '
+        'refused.',
+        'auto',
     )
     precision: Literal['auto', 'bf16', 'fp32'] = knob(
         'Compute type and type of frozen weights. auto: bf16 where the GPU has it, else fp32. What is trained stays '

@@ -49,7 +49,8 @@ def _in_folder(folder: Path, files: list[Path], elsewhere: set[Path]) -> list[st
         else:
             of_types[inner_suffix(file) or file.name].append(inside)
     splits = [f'split `{name}`: {_such(paths)}; train_dataset.split or val_dataset reads it' for name, paths in of_splits.items()]
-    return splits + [f'files of type `{name}`: {_such(paths)}' for name, paths in of_types.items()]
+    hint = {'.md': f'; the glob {folder}/**/*.md reads them'}
+    return splits + [f'files of type `{name}`: {_such(paths)}{hint.get(name, "")}' for name, paths in of_types.items()]
 
 
 def _is_about(file: Path) -> bool:

@@ -69,12 +69,12 @@ class RowSource:
                 f'text_unit={source.text_unit!r} is for {" and ".join(TEXT_UNITS)} files, and {source.path} is none'
             )
         self._outside = left_out(source.path, self.files, source.sheet, elsewhere)
-        self.found_inside: dict[str, None] = {}  # in the order in which it was found
+        self.found: dict[str, None] = {}  # inside the files, in the order in which it was found
 
     @property
     def not_read(self) -> list[str]:
         """What belongs to the source and is not read."""
-        return [*self._outside, *self.found_inside]
+        return [*self._outside, *self.found]
 
     def __iter__(self) -> Iterator[Row]:
         return self.rows()
@@ -94,7 +94,7 @@ class RowSource:
 
     def _tables(self) -> Iterator[tuple[str, Rows]]:
         """Yield each file, of a workbook all sheets if they are asked for, and its rows."""
-        sheet, unit, note = self.source.sheet, self.source.text_unit, self._note
+        sheet, unit, note = self.source.sheet, self.source.text_unit, self.found_inside
         for file in self.files:
             if sheet != ALL_SHEETS or file.suffix.lower() != '.xlsx':
                 yield str(file), read_file(file, sheet, unit, note)
@@ -102,8 +102,9 @@ class RowSource:
             for title in _filled_sheets(file):
                 yield f'{file}, sheet `{title}`', read_file(file, title, unit, note)
 
-    def _note(self, what: str) -> None:
-        self.found_inside[what] = None
+    def found_inside(self, what: str) -> None:
+        """Note a part of a file that is not read."""
+        self.found[what] = None
 
     def head(self, count: int) -> list[Row]:
         """Return the first rows.

@@ -41,11 +41,11 @@ class Unused:
         self.read |= other.read
 
     def ignore(self, names: Iterable[str]) -> None:
-        """Leave out what the config says need not be used, by the name that stands between backquotes."""
+        """Leave out what the config says need not be used, by the first name between backquotes."""
         for name in names:
             for kind in ('column', 'key'):
                 self.rows.pop(f'{kind} `{name}`', None)
-            self.not_read = [what for what in self.not_read if f' `{name}`' not in what]
+            self.not_read = [what for what in self.not_read if what.split('`')[1:2] != [name]]
 
     def lines(self) -> list[str]:
         """Return one sentence for each thing that is not used; nothing if all is."""

@@ -47,7 +47,7 @@ def _rows(reader: Iterator[list[str]], source: '_Lines', names: list[str], mark:
             for index in unnamed:
                 row.pop(names[index], None)
                 if fields[index] not in ('', str(count), str(count + 1)):
-                    note(f'column {index + 1} of {source.path}: it has no name in the first row')
+                    note(f'column `{index + 1}` of {source.path}: it has no name in the first row')
             count += 1
             yield source.first, row
         source.next_row()
