@@ -4,7 +4,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
 
-from .local import is_data, is_hidden, told_split
+from .local import is_data, is_hidden, matched, told_split
 from .readers import inner_suffix
 from .readers.sheets import UNREADABLE, has_values, sheets
 from .saved import saved_splits
@@ -29,16 +29,18 @@ def left_out(path: str, files: list[Path], sheet: str | None, elsewhere: Elsewhe
     """
     found = []
     folder = Path(path).expanduser()
+    read = {*files, *(file for file, _ in elsewhere)}
     if folder.is_dir():
-        found += _in_folder(folder, files, {file for file, _ in elsewhere})
+        found += _in_folder(folder, read)
+    elif not folder.is_file() and any(sign in path for sign in '*?['):
+        found += _of_types((file, file) for file in matched(folder) if file not in read and not _is_about(file))
     if sheet is None:
         found += _sheets(files, elsewhere)
     return found
 
 
-def _in_folder(folder: Path, files: list[Path], elsewhere: set[Path]) -> list[str]:
-    of_splits, of_types = defaultdict(list), defaultdict(list)
-    read = {*files, *elsewhere}
+def _in_folder(folder: Path, read: set[Path]) -> list[str]:
+    of_splits, others = defaultdict(list), []
     saved = saved_splits(folder)
     for file in sorted(folder.rglob('*')):
         inside = file.relative_to(folder)
@@ -47,10 +49,17 @@ def _in_folder(folder: Path, files: list[Path], elsewhere: set[Path]) -> list[st
         if is_data(file):
             of_splits[inside.parts[0] if saved is not None else told_split(inside) or 'train'].append(inside)
         else:
-            of_types[inner_suffix(file) or file.name].append(inside)
+            others.append((file, inside))
     splits = [f'split `{name}`: {_such(paths)}; train_dataset.split or val_dataset reads it' for name, paths in of_splits.items()]
-    hint = {'.md': f'; the glob {folder}/**/*.md reads them'}
-    return splits + [f'files of type `{name}`: {_such(paths)}{hint.get(name, "")}' for name, paths in of_types.items()]
+    return splits + _of_types(others)
+
+
+def _of_types(files: Iterable[tuple[Path, Path]]) -> list[str]:
+    of_types = defaultdict(list)
+    for file, shown in files:
+        of_types[inner_suffix(file) or file.name].append(shown)
+    hint = {'.md': '; a path or glob that ends in .md reads them'}
+    return [f'files of type `{name}`: {_such(paths)}{hint.get(name, "")}' for name, paths in of_types.items()]
 
 
 def _is_about(file: Path) -> bool:

@@ -43,8 +43,7 @@ def local_files(path: str, split: str = 'train') -> list[Path]:
             )
         return [here] if split == 'train' else of_split([here], split, here.parent)
     if any(sign in path for sign in '*?['):
-        found = (Path(p) for p in glob.glob(str(here), recursive=True))
-        files = sorted(p for p in found if reader_suffix(p) is not None and p.is_file())
+        files = [p for p in matched(here) if reader_suffix(p) is not None and (is_data(p) or p.suffix == here.suffix)]
         if not files:
             raise DataError(f'no file matches {path}')
         fixed = itertools.takewhile(lambda part: not set(part) & set('*?['), here.parts)
@@ -54,6 +53,11 @@ def local_files(path: str, split: str = 'train') -> list[Path]:
         hint = did_you_mean(here.name, names) or f' (looked in {here.parent.resolve()})'
         raise DataError(f'data file {path} does not exist{hint}')
     return []
+
+
+def matched(pattern: Path) -> list[Path]:
+    """Return the files that a glob matches, sorted."""
+    return sorted(p for p in map(Path, glob.glob(str(pattern), recursive=True)) if p.is_file())
 
 
 def _files_in(folder: Path, path: str) -> list[Path]:

@@ -84,13 +84,14 @@ def opened(rows: RowSource, encoder: Encoder) -> RowMapper:
     head = rows.head(LOOK)
     mapper = row_mapper(rows.source, head[:5])
     refuse_prerendered(head, mapper, encoder.tokeniser)
+    rows.hints = hard_wrapped(rows)
     return mapper
 
 
 def conclude(report: Report, rows: RowSource, encoder: Encoder) -> None:
     """Add to `report` what is known of the source beside its rows."""
     report.template = encoder.tokeniser.template.name if rows.source.template else ''
-    report.hints = hard_wrapped(rows)
+    report.hints = rows.hints
     report.unused.not_read = rows.not_read
     report.unused.ignore(rows.source.ignore)
 

@@ -37,7 +37,8 @@ class RowSource:
     """The rows of one `Source`, in a fixed order, and a fingerprint of their content.
 
     `not_read` names files, sheets, splits and parts of files that belong to the source and are not read, one sentence
-    each; what is found while rows are read is added then.
+    each; what is found while rows are read is added then. `hints` says what seems to be wrong with the rows, as far as
+    somebody has looked.
 
     Args:
         source: The section.
@@ -68,6 +69,7 @@ class RowSource:
             raise DataError(
                 f'text_unit={source.text_unit!r} is for {" and ".join(TEXT_UNITS)} files, and {source.path} is none'
             )
+        self.hints: list[str] = []
         self._outside = left_out(source.path, self.files, source.sheet, elsewhere)
         self.found: dict[str, None] = {}  # inside the files, in the order in which it was found
 

@@ -41,9 +41,9 @@ def data_lines(job: Job, data: TrainingData) -> Iterator[tuple[str, str]]:
             for line in report.lines() + report.unused.lines():
                 yield '', line
     stops = ' '.join(data.tokenizer.convert_ids_to_tokens(data.stop_ids))
-    yield 'template', f'{data.template.name}; a reply ends at {stops}'
-    if all(report.remarks[AS_TEXT] == report.rows - report.bad_rows for report in train.reports):
-        yield '', f"no row uses it, all are plain text; it is written beside the model all the same: see template='plain'"
+    is_text = all(report.remarks[AS_TEXT] == report.rows - report.bad_rows for report in train.reports)
+    unused = "; no row uses it, all are plain text: template='plain' makes a model for text" if is_text else ''
+    yield 'template', f'{data.template.name}; a reply ends at {stops}{unused}'
 
 
 def _source_lines(source: Source, report: Report, used: float) -> Iterator[tuple[str, str]]:
