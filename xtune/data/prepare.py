@@ -82,7 +82,7 @@ def opened(rows: RowSource, encoder: Encoder) -> RowMapper:
         DataError: They fit no map function, or a chat template has been applied to them.
     """
     head = rows.head(LOOK)
-    mapper = row_mapper(rows.source, head[:5])
+    mapper = row_mapper(rows.source, head[:5], encoder.tokeniser.template.takes_thoughts)
     refuse_prerendered(head, mapper, encoder.tokeniser)
     rows.hints = hard_wrapped(rows)
     return mapper

@@ -39,8 +39,8 @@ class Uncut:
 def uncut(source: Source, job: Job, data: TrainingData) -> Uncut:
     """Return the lengths of the first rows of `source`."""
     rows = RowSource(source, streaming=job.data.streaming)
-    mapper = row_mapper(source, rows.head(5))
     encoder = Encoders(data.tokeniser, sys.maxsize, 'error', job.values.train_on).of(source)
+    mapper = row_mapper(source, rows.head(5), encoder.tokeniser.template.takes_thoughts)
     iterator, lengths, places = islice(rows, ROWS), [], []
     while chunk := list(islice(iterator, CHUNK)):
         samples, origins, _ = encode_rows(chunk, mapper, encoder)

@@ -48,6 +48,15 @@ class ChatTemplate:
         """Whether it takes content as a list of parts only, as templates of some vision-language models do."""
         return not self.own and not _shows(self, list) and _shows(self, in_parts)
 
+    @cached_property
+    def takes_thoughts(self) -> bool:
+        """Whether it writes the thought of a last reply that is given as `reasoning_content`."""
+        reply = dict(role='assistant', content='4.', reasoning_content=_PROBE)
+        try:
+            return _PROBE in self._run([dict(role='user', content='What is 2+2?'), reply])
+        except TemplateError:
+            return False
+
     def render(self, messages: list[Message], tools: list[dict] | None = None) -> tuple[str, list[Span]]:
         """Return the text of a conversation and the characters [start, end) of each reply with its end of turn.
 
