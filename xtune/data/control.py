@@ -85,6 +85,11 @@ def pieces(text: str, start: int, end: int) -> Iterator[tuple[str, bool]]:
         yield text[at:end], False
 
 
+def without_ends(text: str, variables: dict[str, str]) -> str:
+    """Return `text` without the bos token at its begin and the eos token at its end, which the template `plain` adds."""
+    return text.removeprefix(variables.get('bos_token') or '').removesuffix(variables.get('eos_token') or '')
+
+
 def is_marked(text: str) -> bool:
     """Tell whether `text` holds marks."""
     return BEGIN in text or END in text

@@ -9,12 +9,12 @@ import numpy as np
 
 from ..errors import DataError
 from ..templates.template import Span
-from .control import is_marked
+from .control import is_marked, without_ends
 from .conversation import REPLIES, Conversation, Message, RowError, Tokens, is_trained
 from .tokenise import Rendered, Tokenised, Tokeniser
 
 AS_TEXT = 'of plain text, in the template `plain`'
-QUOTED = "with the text of special tokens, which stays text (control_tokens)"
+QUOTED = 'with the text of special tokens, which stays text (control_tokens)'
 
 
 @dataclass
@@ -103,12 +103,16 @@ class Encoder:
         return self._sample(conversation.messages, tokenised)
 
     def _rendered(self, conversation: Conversation) -> Rendered:
-        name = self.tokeniser.template.name
-        if conversation.messages[0]['role'] != 'text' or name == 'plain':
+        if conversation.messages[0]['role'] != 'text':
             return self.tokeniser.render(conversation)
-        if self.plain is None:
+        name = self.tokeniser.template.name
+        chosen = self.tokeniser if name == 'plain' else self.plain
+        if chosen is None:
             raise RowError("plain text needs template='plain', as the pretraining presets set it", f'it is `{name}`')
-        return self.plain.render(conversation)
+        if chosen.control.mode == 'parse':  # what the text begins and ends with already is not written twice
+            text = without_ends(conversation.messages[0]['content'], chosen.template.variables)
+            conversation = Conversation([{'role': 'text', 'content': text}], notes=conversation.notes)
+        return chosen.render(conversation)
 
     def _remarks(self, conversation: Conversation, rendered: Rendered) -> list[str]:
         is_text = self.plain is not None and conversation.messages[0]['role'] == 'text'

@@ -50,7 +50,10 @@ def _in_folder(folder: Path, read: set[Path]) -> list[str]:
             of_splits[inside.parts[0] if saved is not None else told_split(inside) or 'train'].append(inside)
         else:
             others.append((file, inside))
-    splits = [f'split `{name}`: {_such(paths)}; train_dataset.split or val_dataset reads it' for name, paths in of_splits.items()]
+    splits = [
+        f'split `{name}`: {_such(paths)}; train_dataset.split or val_dataset reads it'
+        for name, paths in of_splits.items()
+    ]
     return splits + _of_types(others)
 
 
@@ -75,11 +78,14 @@ def _sheets(files: list[Path], elsewhere: Elsewhere) -> list[str]:
             try:
                 found = sheets(file)[1:]
                 for one in found:
-                    if (file, one.title) not in elsewhere and has_values(file, one):
+                    if elsewhere.isdisjoint([(file, one.title), (file, '*')]) and has_values(file, one):
                         others[one.title].append(file)
             except UNREADABLE:  # the reader says what is wrong with it
                 continue
-    return [f"sheet `{title}` of {_such(paths)}; train_dataset.sheet='*' reads all sheets" for title, paths in others.items()]
+    return [
+        f"sheet `{title}` of {_such(paths)}; train_dataset.sheet='*' reads all sheets"
+        for title, paths in others.items()
+    ]
 
 
 def _such(paths: Iterable[Path]) -> str:

@@ -65,7 +65,7 @@ def _files_in(folder: Path, path: str) -> list[Path]:
     files = [p for p in there if is_data(p)]
     if not files:
         texts = [p.name for p in there if p.suffix.lower() == '.md']
-        hint = f"; for {texts[0]} and the like name them: {path}/**/*.md" if texts else ''
+        hint = f'; for {texts[0]} and the like name them: {path}/**/*.md' if texts else ''
         raise DataError(f'the folder {path} holds no {", ".join(s for s in READERS if s != ".md")} file{hint}')
     return files
 

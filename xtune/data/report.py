@@ -104,7 +104,9 @@ class Report:
         details = '\n'.join(self.lines())
         if not self.samples and not self.bad_rows:
             advice = self.length_advice()
-            raise DataError(f'all {self.rows:,} rows of {origin} are dropped for their length: raise max_length\n{advice}')
+            raise DataError(
+                f'all {self.rows:,} rows of {origin} are dropped for their length: raise max_length\n{advice}'
+            )
         advice = f'\n{self.length_advice()}'.rstrip()
         if not self.samples:
             raise DataError(f'none of the {self.rows:,} rows of {origin} can be used:\n{details}{advice}')

@@ -127,7 +127,9 @@ class RowSource:
 
     def fingerprint(self) -> str:
         """Return a hash of everything the rows depend on."""
-        digest = hashlib.blake2b(repr((self.source.sheet, self.source.text_unit, self.source.limit)).encode(), digest_size=16)
+        digest = hashlib.blake2b(
+            repr((self.source.sheet, self.source.text_unit, self.source.limit)).encode(), digest_size=16
+        )
         if self._hub is not None:
             digest.update(self._hub._fingerprint.encode())
         for file in self.files:

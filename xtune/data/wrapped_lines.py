@@ -40,4 +40,6 @@ def _goes_on(lines: list[tuple[int, str]]) -> bool:
     usual = np.percentile([len(text) for _, text in lines], 90) if lines else 0
     wide = [width for width in stops if width >= max(0.75 * usual, NARROWEST)]
     sentences = sum(bool(_SENTENCE.search(text)) for _, text in lines)
-    return len(wide) >= max(FEWEST, 0.2 * len(lines)) and np.ptp(wide) <= 0.4 * max(wide) and 10 * sentences >= len(lines)
+    return (
+        len(wide) >= max(FEWEST, 0.2 * len(lines)) and np.ptp(wide) <= 0.4 * max(wide) and 10 * sentences >= len(lines)
+    )

@@ -42,7 +42,7 @@ def _joined(path: Path, numbered: Iterator[tuple[int, str]], blank_ends: bool) -
         held.append(line)
         size += len(line)
         if size > MAX_LINE:
-            what = f"the document that starts here is longer than {MAX_LINE:,} characters; take a smaller text_unit"
+            what = f'the document that starts here is longer than {MAX_LINE:,} characters; take a smaller text_unit'
             raise fault(path, what, f'line {first}')
     if held:
         yield first, {'text': ''.join(held).rstrip()}
