@@ -78,8 +78,8 @@ class Source:
     """Where rows come from and how one row becomes a conversation."""
 
     path: str = knob(
-        'Local file (json, jsonl, csv, tsv, parquet, arrow, xlsx, txt, md; text formats also as .gz), folder or glob; a '
-        "hub data set id; modelscope:<id>; or the name of a bundled set ('self_cognition').",
+        'Local file (json, jsonl, csv, tsv, parquet, arrow, xlsx, txt, md; text formats also as .gz), folder or glob; '
+        "a hub data set id; modelscope:<id>; or the name of a bundled set ('self_cognition').",
         filled=True,
     )
     map_fn: Any = knob(
@@ -100,7 +100,8 @@ class Source:
         'System message for rows that have none: a text, or the name of a built-in one (alpaca, coder, ...).', None
     )
     ignore: list = knob(
-        'Columns, keys of messages, splits, sheets and types of files that need not be used, by the names in the report.',
+        'Columns, keys of messages, splits, sheets and types of files that need not be used, by the names in the '
+        'report.',
         (),
     )
     weight: float | None = knob(

@@ -15,6 +15,7 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
+from ..templates.template import ChatTemplate
 from .conversation import Conversation, RowError
 
 BEGIN, END = '\ue0f0', '\ue0f1'
@@ -85,9 +86,10 @@ def pieces(text: str, start: int, end: int) -> Iterator[tuple[str, bool]]:
         yield text[at:end], False
 
 
-def without_ends(text: str, variables: dict[str, str]) -> str:
-    """Return `text` without the bos token at its begin and the eos token at its end, which the template `plain` adds."""
-    return text.removeprefix(variables.get('bos_token') or '').removesuffix(variables.get('eos_token') or '')
+def without_ends(text: str, template: ChatTemplate) -> str:
+    """Return `text` without the bos and eos token around it that `template`, which is `plain`, adds by itself."""
+    bos, eos = (template.variables.get(name) or '' for name in ('bos_token', 'eos_token'))
+    return text.removeprefix(bos if 'bos_token' in template.source else '').removesuffix(eos)
 
 
 def is_marked(text: str) -> bool:

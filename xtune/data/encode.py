@@ -110,7 +110,7 @@ class Encoder:
         if chosen is None:
             raise RowError("plain text needs template='plain', as the pretraining presets set it", f'it is `{name}`')
         if chosen.control.mode == 'parse':  # what the text begins and ends with already is not written twice
-            text = without_ends(conversation.messages[0]['content'], chosen.template.variables)
+            text = without_ends(conversation.messages[0]['content'], chosen.template)
             conversation = Conversation([{'role': 'text', 'content': text}], notes=conversation.notes)
         return chosen.render(conversation)
 

@@ -50,9 +50,8 @@ def refuse_prerendered(rows: Sequence[Row], mapper: RowMapper, tokeniser: Tokeni
 
 def _marks(tokeniser: Tokeniser) -> list[str]:
     """Return special tokens and openers, the longest first. Some corpora write `<unk>` for a rare word."""
-    tokenizer = tokeniser.tokenizer
-    words = {tokenizer.unk_token, getattr(tokenizer, 'mask_token', None)}
-    return sorted({*tokeniser.control.texts, *_OPENERS} - words, key=len, reverse=True)
+    tokens = (token for token in tokeniser.control.texts if 'unk' not in token.lower())
+    return sorted({*tokens, *_OPENERS}, key=len, reverse=True)
 
 
 def _is_written(text: str, pattern: re.Pattern) -> bool:
@@ -73,9 +72,9 @@ def _refusal(found: list[Row], looked: int, tokens: list[str], tokeniser: Tokeni
         else '  They are no special tokens of this tokenizer: the data were written for another model.\n'
     )
     return DataError(
-        f'{len(found):,} of the first {looked:,} rows of {found[0].origin} hold {shown}, as if a chat template had been '
-        f'applied to them (the first: row {found[0].number}). They would become ordinary text, and the model would learn '
-        f'no format from them. What to do:\n'
+        f'{len(found):,} of the first {looked:,} rows of {found[0].origin} hold {shown}, as if a chat template had '
+        f'been applied to them (the first: row {found[0].number}). They would become ordinary text, and the model '
+        f'would learn no format from them. What to do:\n'
         f'  A map function that returns messages (train_dataset.map_fn) lets the template write them, and trains the '
         f'replies only.\n{parse}'
         "  control_tokens='text' says that they are meant as ordinary text."

@@ -23,8 +23,8 @@ def hard_wrapped(rows: RowSource) -> list[str]:
             lines = [(number, row['text'].rstrip()) for number, row in itertools.islice(read_file(file), LOOK)]
             if _goes_on(lines):
                 return [
-                    f'the lines of {file} look like paragraphs that were broken into lines, and each line is trained as '
-                    "a document of its own: train_dataset.text_unit='paragraph' or 'file' keeps them together"
+                    f'the lines of {file} look like paragraphs that were broken into lines, and each line is trained '
+                    "as a document of its own: train_dataset.text_unit='paragraph' or 'file' keeps them together"
                 ]
     return []
 

@@ -53,7 +53,8 @@ def _source_lines(source: Source, report: Report, used: float) -> Iterator[tuple
     times = f', used {used:.2f} times an epoch' if used != 1 else ''
     yield (
         'data',
-        f'{source.path} as {report.format}{template}: {counted(report.rows, "row")} -> {counted(report.samples, "sample")}, '
+        f'{source.path} as {report.format}{template}: {counted(report.rows, "row")} -> '
+        f'{counted(report.samples, "sample")}, '
         f'{report.tokens:,} tokens, {share:.0%} of them trained{skipped}{times}',
     )
     for line in report.lines() + report.unused.lines():

@@ -1,4 +1,4 @@
-"""Rows of .parquet and .arrow files, read in batches. Columns of bytes are given as bytes: no map function reads them."""
+"""Rows of .parquet and .arrow files, read in batches. Bytes are given as bytes; no map function takes them for text."""
 
 from collections.abc import Iterator
 from pathlib import Path

@@ -29,7 +29,7 @@ class _Form(NamedTuple):
 
 
 def shown_number(value: float, number_format: str) -> str | None:
-    """Return `value` as `number_format` shows it; None if the number itself says as much, or the format is not known."""
+    """Return `value` as `number_format` shows it; None if the number says as much, or the format is not known."""
     sections = number_format.split(';')
     negative = value < 0
     own = negative and len(sections) > 1  # it writes the sign itself
