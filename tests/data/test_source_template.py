@@ -105,7 +105,7 @@ def test_of_text_alone_the_template_that_nothing_uses_is_named(build):
 
 def test_a_stream_with_other_templates_is_another_one(build):
     def digest(**given):
-        return build((CHAT, given), data__streaming=True, data__window=6, schedule__max_steps=2)[1].steps.fingerprint()
+        return build((CHAT, given), data__streaming=True, data__window=6, schedule__max_steps=2)[1].steps.identity()
 
     assert digest() != digest(template='zephyr')
 
@@ -145,7 +145,7 @@ def test_units_of_text(tmp_path, name, unit, expected):
 def test_text_unit_reaches_the_samples_and_is_for_text_files(prepared, refusal):
     _, data = build(('a\nb\n\nc', {'text_unit': 'paragraph'}))
     assert texts(data) == ['a\nb<|im_end|>', 'c<|im_end|>']
-    assert "text_unit='file' is for .txt and .md files" in refusal(prepared, (TEXT, {'text_unit': 'file'}))
+    assert "text_unit='file' is for .txt and .md files" in refusal(TEXT, text_unit='file')
 
 
 @pytest.mark.parametrize(
@@ -186,7 +186,7 @@ RENDERED = [
     ],
 )
 def test_rows_that_a_template_has_written_are_refused(prepared, refusal, rows):
-    message = refusal(prepared, rows)
+    message = refusal(rows)
     assert "control_tokens='text'" in message and 'map function' in message
     assert build(rows, control_tokens='text')[1].train.samples == len(rows)
 
