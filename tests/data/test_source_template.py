@@ -143,8 +143,7 @@ def test_units_of_text(tmp_path, name, unit, expected):
 
 
 def test_text_unit_reaches_the_samples_and_is_for_text_files(prepared, refusal):
-    _, data = build(('a\nb\n\nc', {'text_unit': 'paragraph'}))
-    assert texts(data) == ['a\nb<|im_end|>', 'c<|im_end|>']
+    assert prepared('a\nb\n\nc', text_unit='paragraph')[0] == ['a\nb<|im_end|>', 'c<|im_end|>']
     assert "text_unit='file' is for .txt and .md files" in refusal(TEXT, text_unit='file')
 
 
@@ -188,7 +187,7 @@ RENDERED = [
 def test_rows_that_a_template_has_written_are_refused(prepared, refusal, rows):
     message = refusal(rows)
     assert "control_tokens='text'" in message and 'map function' in message
-    assert build(rows, control_tokens='text')[1].train.samples == len(rows)
+    assert len(prepared(rows, 'text')[0]) == len(rows)
 
 
 @pytest.mark.parametrize(
