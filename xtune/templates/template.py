@@ -54,7 +54,7 @@ class ChatTemplate:
         """Whether it writes the thought of a last reply that is given as `reasoning_content`."""
         reply = dict(role='assistant', content='4.', reasoning_content=_PROBE)
         try:
-            return _PROBE in self._run([dict(role='user', content='What is 2+2?'), reply])
+            return _PROBE in self.run([dict(role='user', content='What is 2+2?'), reply])
         except TemplateError:
             return False
 
