@@ -9,6 +9,7 @@ from ..config.sections import Source
 from ..errors import DataError
 from .local import local_files
 from .readers import read_file
+from .readers.nested import row_cleaner
 from .remote import load_hub, load_modelscope, patiently
 
 MODELSCOPE = 'modelscope:'
@@ -69,8 +70,9 @@ class RowSource:
 
     def _all(self, start: int) -> Iterator[Row]:
         if self._hub is not None:
+            clean = row_cleaner(getattr(self._hub, 'features', None))
             for number, values in enumerate(patiently(self._hub, start, self.source.path), start + 1):
-                yield Row(self.source.path, number, values)
+                yield Row(self.source.path, number, clean(values))
         rows = ((str(file), row) for file in self.files for row in read_file(file, self.source.sheet))
         for origin, (number, values) in itertools.islice(rows, start, None):
             yield Row(origin, number, values)

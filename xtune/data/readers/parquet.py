@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from ...errors import DataError
 from .delimited import check_names
+from .nested import to_rows
 from .opening import Rows, fault
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ def read_parquet(path: Path) -> Rows:
             _check_no_bytes(path, file)
             for batch in file.iter_batches(batch_size=BATCH):
                 try:
-                    rows = batch.to_pylist()
+                    rows = to_rows(batch)
                 except UnicodeDecodeError as error:
                     raise _not_text(path, batch, number) from error
                 yield from enumerate(rows, number + 1)
