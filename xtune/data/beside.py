@@ -27,6 +27,8 @@ THOUGHT = (
     'rationale',
 )
 MEDIA = ('images', 'image', 'audios', 'audio', 'videos', 'video')
+THOUGHT_KEYS = ('reasoning_content', 'thinking')  # of a message
+NO_PLACE = 'thoughts of replies, as the template has no place for them'
 ANY = frozenset(SYSTEM + THOUGHT + MEDIA)
 # A placeholder stands at the start or end of a text or of a line; the tag of a page has an end.
 _PLACEHOLDER = re.compile(r'(?:^|\n)\s*<(image|audio|video)>|<(image|audio|video)>\s*(?:\n|$)')
@@ -80,6 +82,15 @@ def with_thought(row: dict, made: Conversation, name: str, has_place: bool) -> C
         note = f'column `{name}`, as the template has no place for thoughts'
         return replace(made, notes=(*made.notes, (note, shortened(text))))
     return replace(made, messages=[*made.messages[:-1], {**reply, 'reasoning_content': text.strip()}])
+
+
+def without_thoughts(made: Conversation) -> Conversation:
+    """Return `made` without the thoughts of its replies, which are noted: the template has no place for them."""
+    found = next((message[key] for message in made.messages for key in THOUGHT_KEYS if message.get(key)), None)
+    if found is None:
+        return made
+    messages = [{k: v for k, v in message.items() if k not in THOUGHT_KEYS} for message in made.messages]
+    return replace(made, messages=messages, notes=(*made.notes, (NO_PLACE, shortened(found))))
 
 
 def text_column(row: dict, names: tuple[str, ...], used: Container[str]) -> str | None:

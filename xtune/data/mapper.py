@@ -39,6 +39,8 @@ class RowMapper:
             return made
         if self.built_in:
             made = self._with_columns(row, made)
+        if not self.takes_thoughts:
+            made = beside.without_thoughts(made)
         if self.system is None or made.messages[0]['role'] == 'system':
             return made
         return replace(made, messages=[{'role': 'system', 'content': self.system}, *made.messages])

@@ -1,4 +1,4 @@
-"""Own conversations, in any format that `xtune list-dataset-format` shows: its columns tell which.
+"""Own conversations: any format that `xtune list-dataset-format` shows, told by its columns.
 
 Set train_dataset.path to your file or folder.
 """
