@@ -9,8 +9,12 @@ import numpy as np
 
 from ..errors import DataError
 from ..templates.template import Span
+from .control import is_marked
 from .conversation import REPLIES, Conversation, Message, RowError, Tokens, is_trained
-from .tokenise import Tokenised, Tokeniser
+from .tokenise import Rendered, Tokenised, Tokeniser
+
+AS_TEXT = 'of plain text, in the template `plain`'
+QUOTED = "with the text of special tokens, which stays text (control_tokens)"
 
 
 @dataclass
@@ -35,12 +39,28 @@ class Encoder:
         max_length: Tokens per sample.
         overlong: 'truncate', 'split', 'drop' or 'error'.
         train_on: 'all_replies' or 'last_reply'; messages that say `train: False` never get a loss.
+        plain: Renders rows of plain text, if `tokeniser` has a template of roles; None refuses them.
+
+    Attributes:
+        notes: How often rows were changed or left out for their length, since it was cleared.
+        remarks: What else is to be said of conversations of the last call, by their index.
+        too_long: Tokens of the samples of the last call that could not be used, or were dropped, for their length.
     """
 
-    def __init__(self, tokeniser: Tokeniser, max_length: int, overlong: str, train_on: str = 'all_replies') -> None:
+    def __init__(
+        self,
+        tokeniser: Tokeniser,
+        max_length: int,
+        overlong: str,
+        train_on: str = 'all_replies',
+        plain: Tokeniser | None = None,
+    ) -> None:
         self.tokeniser, self.max_length, self.overlong, self.train_on = tokeniser, max_length, overlong, train_on
         self.vocabulary = len(tokeniser.tokenizer)
+        self.plain = plain
         self.notes: Counter = Counter()
+        self.remarks: dict[int, list[str]] = {}
+        self.too_long: list[int] = []
 
     def __call__(self, conversations: Sequence[Conversation | Tokens]) -> list[list[Sample] | Exception]:
         """Return for each conversation its samples (one, several if it is split, none if it is dropped), or why not.
@@ -49,12 +69,15 @@ class Encoder:
         """
         results: list = [None] * len(conversations)
         texts = {}
+        self.remarks, self.too_long = {}, []
         for i, given in enumerate(conversations):
             try:
                 if isinstance(given, Tokens):
                     results[i] = self._fitted(given, self._given(given))
                 else:
                     texts[i] = self._rendered(given)
+                    if remarks := self._remarks(given, texts[i]):
+                        self.remarks[i] = remarks
             except (RowError, DataError) as error:
                 results[i] = error
         for i, tokenised in zip(texts, self.tokeniser.tokenise(list(texts.values())), strict=True):
@@ -67,7 +90,8 @@ class Encoder:
     def identity(self) -> tuple:
         """Return everything a sample depends on besides the conversation."""
         tokeniser = self.tokeniser
-        return tokeniser.identity(), self.max_length, self.overlong, self.train_on
+        plain = self.plain.template.source if self.plain else None
+        return tokeniser.identity(), plain, self.max_length, self.overlong, self.train_on
 
     def encode(self, conversation: Conversation) -> Sample:
         """Return `conversation` as one sample of any length.
@@ -78,11 +102,17 @@ class Encoder:
         [tokenised] = self.tokeniser.tokenise([self._rendered(conversation)])
         return self._sample(conversation.messages, tokenised)
 
-    def _rendered(self, conversation: Conversation):
+    def _rendered(self, conversation: Conversation) -> Rendered:
         name = self.tokeniser.template.name
-        if conversation.messages[0]['role'] == 'text' and name != 'plain':
+        if conversation.messages[0]['role'] != 'text' or name == 'plain':
+            return self.tokeniser.render(conversation)
+        if self.plain is None:
             raise RowError("plain text needs template='plain', as the pretraining presets set it", f'it is `{name}`')
-        return self.tokeniser.render(conversation)
+        return self.plain.render(conversation)
+
+    def _remarks(self, conversation: Conversation, rendered: Rendered) -> list[str]:
+        is_text = self.plain is not None and conversation.messages[0]['role'] == 'text'
+        return [AS_TEXT] * is_text + [QUOTED] * is_marked(rendered.text)
 
     def _sample(self, messages: list[Message], tokenised: Tokenised) -> Sample:
         ids, turns = tokenised

@@ -11,6 +11,7 @@ from .conversation import Conversation, RowError, Tokens
 if TYPE_CHECKING:
     from .encode import Encoder, Sample
 
+PROMPT = 'prompt longer than max_length'
 UNTRAINED = 'part left out: nothing of it is trained'
 
 
@@ -24,6 +25,7 @@ def fitted(encoder: 'Encoder', given: Conversation | Tokens, sample: 'Sample') -
     length, notes = encoder.max_length, encoder.notes
     if encoder.overlong == 'drop':
         notes['row dropped: longer than max_length'] += 1
+        encoder.too_long.append(len(sample.ids))
         return []
     if encoder.overlong == 'error':
         raise DataError(
@@ -32,17 +34,16 @@ def fitted(encoder: 'Encoder', given: Conversation | Tokens, sample: 'Sample') -
         )
     # Text and given tokens have no turns to keep whole.
     is_text = isinstance(given, Tokens) or given.messages[0]['role'] == 'text'
-    if encoder.overlong == 'truncate':
-        if isinstance(given, Tokens):
-            return [_beginning(sample, encoder)]
-        return [_truncated(sample, encoder)]
     before = notes.copy()
     try:
+        if encoder.overlong == 'truncate':
+            return [_beginning(sample, encoder) if isinstance(given, Tokens) else _truncated(sample, encoder)]
         pieces = list(_cut(sample, encoder) if is_text else _split(given, encoder))
         if not pieces:
-            raise RowError('prompt longer than max_length', 'in every exchange')
+            raise RowError(PROMPT, 'in every exchange')
     except RowError:
         encoder.notes = before  # a row that is not used leaves no notes
+        encoder.too_long.append(len(sample.ids))
         raise
     if len(pieces) > 1:
         notes['row split'] += 1
@@ -60,7 +61,7 @@ def _truncated(sample: 'Sample', encoder: 'Encoder') -> 'Sample':
     first = sample.trained.index(True)
     start, end = sample.turns[first]
     if start > length - 2:
-        raise RowError('prompt longer than max_length', f'{start} tokens before the first trained reply')
+        raise RowError(PROMPT, f'{start} tokens before the first trained reply')
     encoder.notes['row shortened: a reply cut'] += 1
     ids = np.concatenate([sample.ids[: length - 1], sample.ids[end - 1 : end]])
     return make(ids, [*sample.turns[:first], (start, length)], sample.trained[: first + 1])
@@ -71,7 +72,7 @@ def _beginning(sample: 'Sample', encoder: 'Encoder') -> 'Sample':
     length = encoder.max_length
     turns = [(start, min(end, length)) for start, end in sample.spans if start < length]
     if not any(end > max(start, 1) for start, end in turns):
-        raise RowError('prompt longer than max_length', f'{sample.spans[0][0]} tokens before the first trained one')
+        raise RowError(PROMPT, f'{sample.spans[0][0]} tokens before the first trained one')
     encoder.notes['row shortened: its end cut'] += 1
     return type(sample)(sample.ids[:length], turns, [True] * len(turns))
 

@@ -37,7 +37,7 @@ class Tokeniser:
     Args:
         tokenizer: Its special tokens are not added to what the template writes.
         template: Renders a conversation and says which characters are replies.
-        control_tokens: What special-token text in data becomes: 'text', 'parse' or 'error'.
+        control_tokens: What special-token text in data becomes: 'text', 'auto' (the same), 'parse' or 'error'.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, template: ChatTemplate, control_tokens: str = 'text'):
@@ -54,7 +54,8 @@ class Tokeniser:
         """Return everything that decides the tokens of a conversation."""
         backend = getattr(self.tokenizer, 'backend_tokenizer', None)
         vocabulary = backend.to_str() if backend is not None else json.dumps(self.tokenizer.get_vocab(), sort_keys=True)
-        return self.template.source, sorted(self.template.variables.items()), self.control.mode, vocabulary
+        mode = 'text' if self.control.mode == 'auto' else self.control.mode  # the same tokens
+        return self.template.source, sorted(self.template.variables.items()), mode, vocabulary
 
     def render(self, conversation: Conversation) -> Rendered:
         """Return `conversation` as text.

@@ -7,6 +7,7 @@ import torch
 from ..config.sections import Source
 from ..config.wire import Job
 from ..data.build import TrainingData
+from ..data.encode import AS_TEXT
 from ..data.report import Report, counted
 from ..models.config_checks import stored_form
 from ..models.experts import expert_tensors
@@ -40,16 +41,19 @@ def data_lines(job: Job, data: TrainingData) -> Iterator[tuple[str, str]]:
             for line in report.lines() + report.unused.lines():
                 yield '', line
     stops = ' '.join(data.tokenizer.convert_ids_to_tokens(data.stop_ids))
-    yield 'template', f'{data.template.name}; a reply ends at {stops}'
+    is_text = all(report.remarks[AS_TEXT] == report.rows - report.bad_rows for report in train.reports)
+    unused = "; no row uses it, all are plain text: template='plain' makes a model for text" if is_text else ''
+    yield 'template', f'{data.template.name}; a reply ends at {stops}{unused}'
 
 
 def _source_lines(source: Source, report: Report, used: float) -> Iterator[tuple[str, str]]:
     share = report.trained_tokens / max(report.tokens, 1)
     skipped = f', {counted(report.bad_rows, "row")} skipped' if report.bad_rows else ''
+    template = f' in the template `{report.template}`' if report.template else ''
     times = f', used {used:.2f} times an epoch' if used != 1 else ''
     yield (
         'data',
-        f'{source.path} as {report.format}: {counted(report.rows, "row")} -> {counted(report.samples, "sample")}, '
+        f'{source.path} as {report.format}{template}: {counted(report.rows, "row")} -> {counted(report.samples, "sample")}, '
         f'{report.tokens:,} tokens, {share:.0%} of them trained{skipped}{times}',
     )
     for line in report.lines() + report.unused.lines():
