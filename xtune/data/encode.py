@@ -4,17 +4,19 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import groupby
 
 import numpy as np
 
 from ..errors import DataError
 from ..templates.template import Span
+from . import thoughts
 from .control import is_marked
 from .conversation import REPLIES, Conversation, Message, RowError, Tokens, is_trained
 from .tokenise import Rendered, Tokenised, Tokeniser
 
 AS_TEXT = 'of plain text, in the template `plain`'
-QUOTED = "with the text of special tokens, which stays text (control_tokens)"
+QUOTED = 'with the text of special tokens, which stays text (control_tokens)'
 
 
 @dataclass
@@ -68,21 +70,24 @@ class Encoder:
         The reason is a `RowError`, or a `DataError` if the row is too long and `overlong` is 'error'.
         """
         results: list = [None] * len(conversations)
-        texts = {}
+        parts: list[tuple[int, Conversation, Rendered]] = []
         self.remarks, self.too_long = {}, []
         for i, given in enumerate(conversations):
             try:
                 if isinstance(given, Tokens):
                     results[i] = self._fitted(given, self._given(given))
                 else:
-                    texts[i] = self._rendered(given)
-                    if remarks := self._remarks(given, texts[i]):
-                        self.remarks[i] = remarks
+                    own = [(i, part, self._rendered(part)) for part in self._parts(i, given)]
+                    parts += own
+                    if remarks := self._remarks(given, own[0][-1]):
+                        self.remarks.setdefault(i, []).extend(remarks)
             except (RowError, DataError) as error:
                 results[i] = error
-        for i, tokenised in zip(texts, self.tokeniser.tokenise(list(texts.values())), strict=True):
+        pairs = zip(parts, self.tokeniser.tokenise([rendered for *_, rendered in parts]), strict=True)
+        for i, group in groupby(pairs, lambda pair: pair[0][0]):
             try:
-                results[i] = self._fitted(conversations[i], self._sample(conversations[i].messages, tokenised))
+                samples = [(part, self._sample(part.messages, tokenised)) for (_, part, _), tokenised in group]
+                results[i] = self._fitted(*samples[0]) if len(samples) == 1 else self._all_fitted(samples)
             except (RowError, DataError) as error:
                 results[i] = error
         return results
@@ -109,6 +114,16 @@ class Encoder:
         if self.plain is None:
             raise RowError("plain text needs template='plain', as the pretraining presets set it", f'it is `{name}`')
         return self.plain.render(conversation)
+
+    def _parts(self, index: int, given: Conversation) -> list[Conversation]:
+        """Return what a conversation becomes a sample of: itself, or parts that each end in a thought and its reply."""
+        template = self.tokeniser.template
+        if given.messages[0]['role'] == 'text' or not template.takes_thoughts:
+            return [given]
+        parts, remarks = thoughts.samples(given, template, self.train_on == 'last_reply')
+        if remarks:
+            self.remarks[index] = remarks
+        return parts
 
     def _remarks(self, conversation: Conversation, rendered: Rendered) -> list[str]:
         is_text = self.plain is not None and conversation.messages[0]['role'] == 'text'
@@ -137,3 +152,8 @@ class Encoder:
         from .overlong import fitted
 
         return fitted(self, given, sample)
+
+    def _all_fitted(self, parts: list[tuple[Conversation, Sample]]) -> list[Sample]:
+        from .overlong import all_fitted
+
+        return all_fitted(self, parts)

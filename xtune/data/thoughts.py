@@ -14,6 +14,9 @@ the model has seen when it thought, and only the replies in `[ ]` are trained:
     Hi  Hello!  What is 2+2?  [think  It is 4.]
 """
 
+from dataclasses import replace
+from itertools import pairwise
+
 from ..templates.template import ChatTemplate
 from .conversation import Conversation, Message, RowError, is_trained
 
@@ -21,6 +24,41 @@ OPEN, CLOSE = '<think>', '</think>'
 SPLIT = 'split into samples that end in a thought and its reply, as the template leaves out earlier thoughts'
 INSIDE = f'with {OPEN} or {CLOSE} inside a reply, which stays text'
 LEFT_OUT = 'with thoughts before the last question that are not used, as their replies are not trained'
+
+
+def samples(given: Conversation, template: ChatTemplate, last_only: bool) -> tuple[list[Conversation], list[str]]:
+    """Return what to make samples of, each thought as `reasoning_content`: `given`, or parts of it so that each thought
+    that is trained is in the text; and what is to be said of it.
+
+    Args:
+        given: As the map function returned it.
+        template: Leaves out thoughts before the last question, or does not.
+        last_only: Only the last reply is trained.
+
+    Raises:
+        RowError: A thought is not closed, there are two of one reply, or there is nothing after it.
+    """
+    messages = told(given.messages)
+    if messages is not given.messages:
+        given = replace(given, messages=messages)
+    remarks = [INSIDE] * any(m['role'] == 'assistant' and 'think>' in m['content'] for m in messages)
+    questions = [i for i, m in enumerate(messages) if m['role'] == 'user']
+    if len(questions) < 2 or not any(map(_thinks, messages[: questions[-1]])) or not template.drops_thoughts:
+        return [given], remarks
+    trained = [is_trained(m) and (not last_only or i == len(messages) - 1) for i, m in enumerate(messages)]
+    parts, waiting, lost = [], [], False
+    for start, end in pairwise([*questions, len(messages)]):
+        mine = [i for i in range(start, end) if trained[i]]
+        waiting += mine
+        if thinks := any(map(_thinks, messages[start:end])):
+            lost = lost or not mine
+        if mine and thinks:
+            parts.append(waiting)
+            waiting = []
+    if waiting:
+        parts.append(waiting)
+    remarks += [SPLIT] * (len(parts) > 1) + [LEFT_OUT] * lost
+    return [replace(given, messages=_only(messages, part)) for part in parts] or [given], remarks
 
 
 def told(messages: list[Message]) -> list[Message]:
@@ -33,48 +71,20 @@ def told(messages: list[Message]) -> list[Message]:
     return messages if all(a is b for a, b in zip(found, messages, strict=True)) else found
 
 
-def has_tags(messages: list[Message]) -> bool:
-    """Tell whether the text of a reply holds the tag of a thought."""
-    return any(m['role'] == 'assistant' and (OPEN in m['content'] or CLOSE in m['content']) for m in messages)
+def remembered(messages: list[Message]) -> list[Message]:
+    """Return the messages of a chat as `told` does; a reply that cannot be trained stays as it was generated."""
+    return [_told_or_kept(m) if m['role'] == 'assistant' else m for m in messages]
 
 
-def samples(given: Conversation, template: ChatTemplate, last_only: bool) -> list[Conversation]:
-    """Return `given`, or what it is split into so that each thought that is trained is in the text.
-
-    Args:
-        given: With thoughts as `told` returns them.
-        template: Leaves out thoughts before the last question, or does not.
-        last_only: Only the last reply is trained.
-    """
-    messages = given.messages
-    questions = [i for i, m in enumerate(messages) if m['role'] == 'user']
-    if len(questions) < 2 or not any(map(_thinks, messages[: questions[-1]])) or not template.drops_thoughts:
-        return [given]
-    trained = [is_trained(m) and (not last_only or i == len(messages) - 1) for i, m in enumerate(messages)]
-    parts, waiting = [], []
-    for start, end in zip(questions, [*questions[1:], len(messages)], strict=True):
-        mine = [i for i in range(start, end) if trained[i]]
-        waiting += mine
-        if mine and any(map(_thinks, messages[start:end])):
-            parts.append(waiting)
-            waiting = []
-    if waiting:
-        parts.append(waiting)
-    return [Conversation(_only(messages, part), given.tools, given.notes) for part in parts] or [given]
-
-
-def loses_thoughts(given: Conversation, parts: list[Conversation]) -> bool:
-    """Tell whether a thought of `given` is in none of `parts`, in which it stands behind the last question only."""
-    kept = [m.get('reasoning_content') for part in parts for m in part.messages[_last_question(part.messages) :]]
-    return any(_thinks(m) and m['reasoning_content'] not in kept for m in given.messages)
+def _told_or_kept(message: Message) -> Message:
+    try:
+        return _told(message, 0)
+    except RowError:
+        return message
 
 
 def _thinks(message: Message) -> bool:
     return bool(message.get('reasoning_content'))
-
-
-def _last_question(messages: list[Message]) -> int:
-    return max((i for i, m in enumerate(messages) if m['role'] == 'user'), default=0)
 
 
 def _only(messages: list[Message], trained: list[int]) -> list[Message]:

@@ -18,6 +18,7 @@ from ..errors import TemplateError
 from ..templates.template import ChatTemplate, Span
 from .control import ControlTokens, is_marked, pieces
 from .conversation import Conversation, Message, RowError
+from .thoughts import remembered
 
 
 @dataclass(frozen=True)
@@ -96,6 +97,8 @@ class Tokeniser:
             TemplateError: The template refuses the conversation.
             RowError: There is special-token text, and `control_tokens` is 'error'.
         """
+        if self.template.takes_thoughts:
+            messages = remembered(messages)
         given = self.control.guarded(Conversation(messages, tools))
         text = self.template.prompt(given.messages, given.tools)
         [(ids, _)] = self.tokenise([Rendered(text, self._earlier_replies(given, text))])
@@ -105,8 +108,9 @@ class Tokeniser:
         """Return the characters of `prompt` that are replies: their borders are token borders, as in training."""
         if not any(m['role'] == 'assistant' for m in given.messages):
             return []
+        messages = [{**m, 'train': False} if m['role'] == 'assistant' else m for m in given.messages]
         try:
-            text, spans = self.template.render([*given.messages, {'role': 'assistant', 'content': '.'}], given.tools)
+            text, spans = self.template.render([*messages, {'role': 'assistant', 'content': '.'}], given.tools)
         except TemplateError:  # a template to chat with need not be one to train with
             return []
         return spans[:-1] if text.startswith(prompt) else []

@@ -57,6 +57,17 @@ class ChatTemplate:
         except TemplateError:
             return False
 
+    @cached_property
+    def drops_thoughts(self) -> bool:
+        """Whether it leaves out the thought of a reply before the last question."""
+        question = dict(role='user', content='What is 2+2?')
+        try:
+            return _PROBE not in self.prompt(
+                [question, dict(role='assistant', content='4.', reasoning_content=_PROBE), question]
+            )
+        except TemplateError:
+            return True
+
     def render(self, messages: list[Message], tools: list[dict] | None = None) -> tuple[str, list[Span]]:
         """Return the text of a conversation and the characters [start, end) of each reply with its end of turn.
 
@@ -112,9 +123,9 @@ class ChatTemplate:
                 if part not in text and json.dumps(part, ensure_ascii=False)[1:-1] not in text:
                     what = 'tool calls' if message['role'] == 'assistant' else f'{message["role"]} messages'
                     raise TemplateError(f'template `{self.name}` leaves out {what}. {advice(self)}')
-            # Thoughts of earlier turns have no place in any format.
+            # Most formats have no place for thoughts before the last question: such replies must not be trained.
             thought = message.get('reasoning_content') or message.get('thinking') or ''
-            if index > last and thought.strip() not in text:
+            if thought.strip() not in text and (index > last or message.get('train', True)):
                 raise TemplateError(
                     f'template `{self.name}` leaves out the thought of a reply; take qwen3_thinking, deepseek_r1, '
                     'gpt_oss_thinking, or write thoughts into the text of replies'
