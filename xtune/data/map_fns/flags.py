@@ -8,6 +8,7 @@ from .columns import is_empty
 _TRAINED = ('train', 'loss', 'weight', 'loss_weight', 'loss_scale')
 _MASKED = ('mask', 'masked')
 _DETAIL = ('train_detail', 'training_detail')
+_NAMES = frozenset(_TRAINED + _MASKED + _DETAIL)
 _TRUE, _FALSE = ('true', '1', '1.0'), ('false', '0', '0.0')
 _NO_FRACTION = 'a reply is trained or not: use 0 or 1'
 
@@ -20,6 +21,8 @@ def trained(entry: dict, place: str, text: str = '') -> dict[str, bool]:
     Raises:
         RowError: The switch is something else, such as a fraction; `place` says where.
     """
+    if _NAMES.isdisjoint(entry):
+        return {}
     given = []
     for names, read in ((_TRAINED, _flag), (_MASKED, _mask)):
         for name in names:

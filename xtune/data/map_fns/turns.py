@@ -51,7 +51,9 @@ def conversation_of(messages: list[Message], tools: list[dict] | None, join_ques
     Raises:
         RowError: There is a system message after the first message, or parts of one reply differ in their flags.
     """
-    messages, notes = _in_order(_with_calls_joined(messages))
+    if any('tool_calls' in message for message in messages):
+        messages = _with_calls_joined(messages)
+    messages, notes = _in_order(messages)
     return Conversation(_joined_questions(messages) if join_questions else messages, tools, notes)
 
 
