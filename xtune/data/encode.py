@@ -14,6 +14,7 @@ from . import thoughts
 from .control import is_marked
 from .conversation import REPLIES, Conversation, Message, RowError, Tokens, is_trained
 from .tokenise import Rendered, Tokenised, Tokeniser
+from .unused import shortened
 
 AS_TEXT = 'of plain text, in the template `plain`'
 QUOTED = 'with the text of special tokens, which stays text (control_tokens)'
@@ -46,6 +47,7 @@ class Encoder:
     Attributes:
         notes: How often rows were changed or left out for their length, since it was cleared.
         remarks: What else is to be said of conversations of the last call, by their index.
+        left_out: What of conversations of the last call is not used, by their index: names, and what stands there.
         too_long: Tokens of the samples of the last call that could not be used, or were dropped, for their length.
     """
 
@@ -62,6 +64,7 @@ class Encoder:
         self.plain = plain
         self.notes: Counter = Counter()
         self.remarks: dict[int, list[str]] = {}
+        self.left_out: dict[int, list[tuple[str, str]]] = {}
         self.too_long: list[int] = []
 
     def __call__(self, conversations: Sequence[Conversation | Tokens]) -> list[list[Sample] | Exception]:
@@ -71,7 +74,7 @@ class Encoder:
         """
         results: list = [None] * len(conversations)
         parts: list[tuple[int, Conversation, Rendered]] = []
-        self.remarks, self.too_long = {}, []
+        self.remarks, self.left_out, self.too_long = {}, {}, []
         for i, given in enumerate(conversations):
             try:
                 if isinstance(given, Tokens):
@@ -118,12 +121,19 @@ class Encoder:
     def _parts(self, index: int, given: Conversation) -> list[Conversation]:
         """Return what a conversation becomes a sample of: itself, or parts that each end in a thought and its reply."""
         template = self.tokeniser.template
-        if given.messages[0]['role'] == 'text' or not template.takes_thoughts:
+        if given.messages[0]['role'] == 'text':
             return [given]
-        parts, remarks = thoughts.samples(given, template, self.train_on == 'last_reply')
-        if remarks:
-            self.remarks[index] = remarks
-        return parts
+        if not (template.takes_thoughts or template.reads_tags):
+            for number, message in enumerate(given.messages, 1):
+                if message['role'] == 'assistant':
+                    thoughts.check_closed(message, f'message {number}')
+            return [given]
+        made = thoughts.samples(given, template, self.tokeniser.keeps_tags, self.train_on == 'last_reply')
+        if made.remarks:
+            self.remarks[index] = made.remarks
+        if made.left_out:
+            self.left_out[index] = [(thoughts.LEFT_OUT, shortened(made.left_out))]
+        return made.parts
 
     def _remarks(self, conversation: Conversation, rendered: Rendered) -> list[str]:
         is_text = self.plain is not None and conversation.messages[0]['role'] == 'text'

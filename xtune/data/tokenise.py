@@ -10,6 +10,7 @@ token value, so pad == eos cannot mask an end of turn.
 
 import json
 from dataclasses import dataclass
+from functools import cached_property
 
 from tokenizers import Encoding
 from transformers import PreTrainedTokenizerBase
@@ -18,7 +19,7 @@ from ..errors import TemplateError
 from ..templates.template import ChatTemplate, Span
 from .control import ControlTokens, is_marked, pieces
 from .conversation import Conversation, Message, RowError
-from .thoughts import remembered
+from .thoughts import OPEN, remembered, require_all
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,11 @@ class Tokeniser:
         mode = 'text' if self.control.mode == 'auto' else self.control.mode  # the same tokens
         return self.template.source, sorted(self.template.variables.items()), mode, vocabulary
 
+    @cached_property
+    def keeps_tags(self) -> bool:
+        """Whether the template reads thoughts in tags; not if tags in data become text, as they are special tokens."""
+        return self.template.reads_tags and (self.control.mode == 'parse' or not self.control.is_special(OPEN))
+
     def render(self, conversation: Conversation) -> Rendered:
         """Return `conversation` as text.
 
@@ -66,9 +72,11 @@ class Tokeniser:
         """
         guarded = self.control.guarded(conversation)
         try:
-            return Rendered(*self.template.render(guarded.messages, guarded.tools))
+            rendered = Rendered(*self.template.render(guarded.messages, guarded.tools))
         except TemplateError as error:
             raise RowError('the template refuses it', str(error)) from error
+        require_all(guarded.messages, rendered.text)
+        return rendered
 
     def tokenise(self, texts: list[Rendered]) -> list[Tokenised]:
         """Return token ids and the token span of each reply, for each of `texts`."""
@@ -98,7 +106,7 @@ class Tokeniser:
             RowError: There is special-token text, and `control_tokens` is 'error'.
         """
         if self.template.takes_thoughts:
-            messages = remembered(messages)
+            messages = remembered(messages, self.keeps_tags)
         given = self.control.guarded(Conversation(messages, tools))
         text = self.template.prompt(given.messages, given.tools)
         [(ids, _)] = self.tokenise([Rendered(text, self._earlier_replies(given, text))])

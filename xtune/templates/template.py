@@ -54,20 +54,28 @@ class ChatTemplate:
         """Whether it writes the thought of a last reply that is given as `reasoning_content`."""
         reply = dict(role='assistant', content='4.', reasoning_content=_PROBE)
         try:
-            return _PROBE in self._run([dict(role='user', content='What is 2+2?'), reply])
+            return _PROBE in self.run([dict(role='user', content='What is 2+2?'), reply])
         except TemplateError:
             return False
 
     @cached_property
     def drops_thoughts(self) -> bool:
         """Whether it leaves out the thought of a reply before the last question."""
+        return _PROBE not in self._earlier(content='4.', reasoning_content=_PROBE)
+
+    @cached_property
+    def reads_tags(self) -> bool:
+        """Whether it tells a thought in tags from the text of a reply."""
+        reply = f'<think>{_PROBE}</think>4.'
+        return reply not in self._earlier(content=reply)
+
+    def _earlier(self, **reply: str) -> str:
+        """Return the text of a conversation with this reply before the last question; empty if it is refused."""
         question = dict(role='user', content='What is 2+2?')
         try:
-            return _PROBE not in self.prompt(
-                [question, dict(role='assistant', content='4.', reasoning_content=_PROBE), question]
-            )
+            return self.prompt([question, dict(role='assistant', **reply), question])
         except TemplateError:
-            return True
+            return ''
 
     def render(self, messages: list[Message], tools: list[dict] | None = None) -> tuple[str, list[Span]]:
         """Return the text of a conversation and the characters [start, end) of each reply with its end of turn.
