@@ -4,17 +4,14 @@ import json
 import re
 
 import pytest
-import torch
 
-from xtune.config.compose import docstring, pieces
+from xtune.config.compose import pieces
 from xtune.config.flatten import flatten
 from xtune.config.load import load
 from xtune.config.presets import BASE, find, presets
 from xtune.config.wire import wire
 from xtune.errors import ModelError
 from xtune.models.architectures import entries, shipped_config, with_likes
-from xtune.models.model_class import auto_class
-from xtune.models.quiet import quiet
 from xtune.planning.architecture import SHIPPED, architecture
 
 PARTS = pieces(BASE, 'models')
@@ -29,16 +26,6 @@ def no_hub(monkeypatch, tmp_path):
 
 def preset_job(name, **options):
     return wire(load(find(name), options), name)
-
-
-@pytest.mark.parametrize('part', PARTS)
-def test_the_shipped_values_give_as_many_parameters_as_the_model_has(part):
-    said = float(re.search(r'([\d.]+) B parameters', docstring(PARTS[part]))[1])
-    base_model = re.search(r"base_model = '(.*)'", PARTS[part].read_text(encoding='utf-8'))[1]
-    with quiet(), torch.device('meta'):
-        model = auto_class(shipped_config(part, base_model)).from_config(shipped_config(part, base_model))
-    # 0.13 B is said of 0.135 B
-    assert sum(p.numel() for p in model.parameters()) / 1e9 == pytest.approx(said, rel=0.04)
 
 
 def test_every_preset_has_a_model_whose_values_are_shipped():
