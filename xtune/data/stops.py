@@ -23,9 +23,8 @@ def stop_ids(tokeniser: Tokeniser) -> list[int]:
         tag = rendered.text[rendered.text.rindex(probe, *span) + len(probe) : span[1]]
         last = ids[end - 1]
         ends_in_eos = last == tokenizer.eos_token_id and tag.endswith(tokenizer.eos_token)
-        if not tag or not (
-            ends_in_eos or tokenizer.decode([last], clean_up_tokenization_spaces=False).strip() == tag.strip()
-        ):
+        text = tokenizer.decode([last], clean_up_tokenization_spaces=False)
+        if not tag or not (ends_in_eos or text.strip() == tag.strip()):
             count = len(tokenizer(tag, add_special_tokens=False)['input_ids']) if tag else 0
             raise TemplateError(
                 f'template `{template.name}` ends a reply with {tag!r}, which is {count} tokens for this tokenizer and '
