@@ -63,12 +63,17 @@ def job(make_config):
         ({'validation.every_steps': 2}, 'no validation data: set val_dataset'),
         ({'schedule.lr_schedule': 'constant', 'schedule.min_lr_ratio': 0.1}, "'constant' never falls"),
         ({'strategy.deepspeed': {'zero_optimization': {'stage': 2}}}, "strategy.name='one_device'"),
-        ({'train_dataset.weight': 2.0}, 'there is one data set'),
     ],
 )
 def test_what_a_run_would_never_do_is_refused(options, said, job):
     with pytest.raises(ConfigError, match=said):
         effects.check(job(**options))
+
+
+def test_a_single_data_set_of_weight_one_is_what_it_says(job):
+    one = job(**{'train_dataset.weight': 1})
+    effects.check(one)
+    assert not [note for note in effects.notes(one, 1) if 'weight' in note]
 
 
 @pytest.mark.parametrize(
@@ -79,6 +84,7 @@ def test_what_a_run_would_never_do_is_refused(options, said, job):
         ('lora', {'data.streaming': True, 'data.num_proc': None}, 'schedule.max_epochs=2 has no effect'),
         ('lora', {'checkpoint.background': True}, 'has no effect on an adapter'),
         ('full', {'checkpoint.export_adapter': False}, 'has no effect without the section lora'),
+        ('lora', {'train_dataset.weight': 2.0}, 'train_dataset.weight=2.0 has no effect: there is one data set'),
         ('lora', {'strategy.timeout': 60.0}, 'strategy.timeout=60.0 has no effect on one device'),
     ],
 )

@@ -1,19 +1,18 @@
 """A small copy of a model leaks between packed samples if, and only if, the model does."""
 
-import json
 from contextlib import nullcontext
-from pathlib import Path
 
 import pytest
 import torch
 from small_models import small_classes, small_config
 from transformers import CONFIG_MAPPING, AutoConfig, LlamaConfig, PreTrainedConfig
 
+from xtune.models.architectures import entries
 from xtune.models.separation import ParityCheck
 from xtune.models.small_copy import small_copy
 
 CPU = torch.device('cpu')
-MODELS = json.loads((Path(__file__).parents[2] / 'tools' / 'verify' / 'models.json').read_text(encoding='utf-8'))
+MODELS = entries()
 
 
 def apart(config):
@@ -24,22 +23,16 @@ def apart(config):
 def preset_config(name):
     """Return the config of a model that presets are for, with the values of its config.json."""
     values = MODELS[name]
-    values = {**(vars_of(values['like']) if 'like' in values else {}), **values}
     kind = CONFIG_MAPPING[values['type']]
-    left_out = ('type', 'like', 'tokenizer', 'dtype', 'layer_types', 'rope_parameters')  # lists are shortened there
+    left_out = ('type', 'dtype', 'rope_parameters')  # lists are shortened there
     return kind(**{key: value for key, value in values.items() if key not in left_out})
-
-
-def vars_of(name):
-    values = MODELS[name]
-    return {**(vars_of(values['like']) if 'like' in values else {}), **values}
 
 
 def structures():
     """Return one preset's model of each type."""
     found = {}
     for name in MODELS:
-        found.setdefault(vars_of(name).get('type'), name)
+        found.setdefault(MODELS[name].get('type'), name)
     return sorted(name for kind, name in found.items() if kind in CONFIG_MAPPING)
 
 

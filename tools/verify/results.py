@@ -10,7 +10,7 @@ from pathlib import Path
 STAGES = ('load', 'train', 'resume', 'convert', 'merge', 'chat')
 SHORT = STAGES[:2]  # of presets that share model and method with one that ran all stages
 LOADED = STAGES[:1]  # of presets whose method needs a GPU
-GPU_ONLY = ('fp8_lora',)
+GPU_ONLY = ('fp8_lora', 'qlora_paged_8bit')
 NOT_RUN = 'not run'
 _LIBRARIES = ('torch', 'transformers', 'peft', 'bitsandbytes', 'tokenizers')
 _LONGEST = 240  # characters of a reason in the page

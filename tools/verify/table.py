@@ -1,8 +1,8 @@
 """The table of models: what each one's published config.json says, and how it is shrunk.
 
-`models.json` holds real values, one entry a model part; `like` takes those of another entry first. `type` is a model
-type of transformers, `original` that of a layout of 2023, whose keys are then those of its old config.json. `tokenizer`
-names an entry of `tokenizers.json`; `layers` is the depth of the copy where two layers do not show every kind.
+The values themselves are shipped with xtune (`xtune/models/architectures.json`). `copies.json` has what copies need
+beside them: `tokenizer` names an entry of `tokenizers.json`; `layers` is the depth of the copy where two layers do not
+show every kind. `like` takes the values of another entry first.
 """
 
 import json
@@ -11,8 +11,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from xtune.models import architectures
+
 HERE = Path(__file__).parent
-OURS = ('type', 'original', 'tokenizer', 'layers')
+OURS = (*architectures.OURS, 'tokenizer', 'layers')
 # Keys that a class has no default for, and its layers read where config.json has them.
 UNDECLARED = {'qwen3_moe': ('head_dim',)}
 WIDTH, INNER, EXPERT, WINDOW = 64, 128, 32, 32
@@ -33,16 +35,11 @@ _DEPTHS = ('num_hidden_layers', 'num_layers', 'n_layer')
 
 
 @cache
-def entries(file: str = 'models.json') -> dict[str, dict[str, Any]]:
-    """Return each entry of a table with what it is `like` filled in."""
-    raw = json.loads((HERE / file).read_text(encoding='utf-8'))
-
-    def whole(name: str) -> dict[str, Any]:
-        own = dict(raw[name])
-        parent = own.pop('like', None)
-        return {**whole(parent), **own} if parent else own
-
-    return {name: whole(name) for name in raw}
+def entries(file: str = '') -> dict[str, dict[str, Any]]:
+    """Return each entry of a table of this folder; without a name, of the models with what their copies need."""
+    if file:
+        return architectures.with_likes(json.loads((HERE / file).read_text(encoding='utf-8')))
+    return {name: {**values, **entries('copies.json')[name]} for name, values in architectures.entries().items()}
 
 
 def published(part: str) -> dict[str, Any]:
@@ -68,7 +65,7 @@ def shrunken(part: str) -> dict[str, Any]:
     if real.get('sliding_window') and real['sliding_window'] < real['max_position_embeddings']:
         small['sliding_window'] = WINDOW  # shorter than a training sequence, so that it matters
     if 'rope_parameters' in real:
-        small['rope_parameters'] = _rope(real['rope_parameters'], small)
+        small['rope_parameters'] = architectures.with_factors(real['rope_parameters'], small)
     return small
 
 
@@ -90,17 +87,3 @@ def _attention(real: dict[str, Any]) -> dict[str, Any]:
         step = math.lcm(count, 8)
         return {**made, 'hidden_size': -(-WIDTH // step) * step}
     return {**made, 'hidden_size': count * (16 if count <= 8 else 8)}
-
-
-def _rope(real: dict[str, Any], small: dict[str, Any]) -> dict[str, Any]:
-    """Return rope parameters; of the factors, which are one for each pair, the table has the first and the last."""
-    width = (
-        small.get('qk_rope_head_dim') or small.get('head_dim') or small['hidden_size'] // small['num_attention_heads']
-    )
-    pairs = int(width * real.get('partial_rotary_factor', 1.0)) // 2
-    made = dict(real)
-    for key in ('short_factor', 'long_factor'):
-        if key in real:
-            first, last = real[key]
-            made[key] = [first + (last - first) * i / (pairs - 1) for i in range(pairs)]
-    return made

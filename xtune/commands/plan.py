@@ -6,8 +6,12 @@ import math
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, redirect_stdout
+from typing import TYPE_CHECKING
 
 from .options import add_config, add_strategy, options_of
+
+if TYPE_CHECKING:
+    from ..planning.spread import Cluster
 
 # What is more is bytes, or MB.
 _MOST = 10_000
@@ -18,6 +22,12 @@ def _add(parser: argparse.ArgumentParser) -> None:
     add_strategy(parser)
     parser.add_argument(
         '--memory', nargs='+', type=_gb, metavar='GB', help='cards to ask about (default: 8 16 24 40 80 141)'
+    )
+    parser.add_argument(
+        '--gpus', type=_count, metavar='N', help='plan every strategy on N GPUs (with --memory: of so many GB each)'
+    )
+    parser.add_argument(
+        '--hosts', type=_count, metavar='M', help='hosts that the --gpus are on, evenly (default: 8 GPUs a host)'
     )
     parser.add_argument('--json', action='store_true', help='print everything as JSON, in bytes and seconds')
 
@@ -32,6 +42,32 @@ def _gb(text: str) -> float:
             f'the memory of a card is a number of GB above 0 and below {_MOST:,}, got {text}'
         )
     return value
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f'give a whole number of at least 1, got {text}')
+    return int(text)
+
+
+def _cluster(gpus: int | None, hosts: int | None) -> 'Cluster | None':
+    """Return the GPUs that the command line names; None: it names none, or one.
+
+    Raises:
+        ConfigError: Hosts are named without GPUs, or the GPUs cannot be evenly on them.
+    """
+    from ..errors import ConfigError
+    from ..planning.spread import Cluster
+
+    if gpus is None:
+        if hosts is not None:
+            raise ConfigError(f'--hosts {hosts} needs --gpus N, the number of GPUs on all of them together')
+        return None
+    hosts = hosts or -(-gpus // 8)
+    if gpus % hosts:
+        near = hosts * -(-gpus // hosts)
+        raise ConfigError(f'{gpus} GPUs cannot be evenly on {hosts} hosts; give --gpus {near}, or --hosts')
+    return Cluster(gpus, hosts) if gpus > 1 else None
 
 
 @contextmanager
@@ -56,18 +92,20 @@ def _run(args: argparse.Namespace) -> int:
     from rich.console import Console
 
     from ..models.device import best_device
-    from ..planning.report import CARDS, make_plan
+    from ..planning.report import CARDS, CLUSTER_CARDS, make_plan
     from ..planning.show import show
 
+    cluster = _cluster(args.gpus, args.hosts)
     device = best_device()
     # What a library prints is none of the plan's JSON.
     with redirect_stdout(sys.stderr) if args.json else nullcontext(), _progress() as told:
-        plan = make_plan(job, tuple(args.memory or CARDS), device if device.type == 'cuda' else None, told)
+        cards = tuple(args.memory or (CLUSTER_CARDS if cluster else CARDS))
+        plan = make_plan(job, cards, device if device.type == 'cuda' else None, told, cluster)
     if args.json:
         json.dump(plan.to_dict(), sys.stdout, indent=2)
         print()
     else:
-        show(plan, Console())
+        show(plan, Console(), args.config, f'--strategy {args.strategy}' if args.strategy else '')
     return 2 if plan.fits_here is False else 0
 
 

@@ -78,13 +78,11 @@ def docstring(path: Path) -> str:
     return ast.get_docstring(ast.parse(path.read_text(encoding='utf-8'))) or path.stem
 
 
-def billions(base_model: str, base: Path) -> float | None:
-    """Return the parameters of the model of that hub name, in 1e9, as the docstring of its part has them."""
-    for path in pieces(base, 'models').values():
-        if f'base_model = {base_model!r}' in path.read_text(encoding='utf-8'):
-            size = re.search(r'([\d.]+) B parameters', docstring(path))
-            return float(size[1]) if size else None
-    return None
+def model_part(base_model: str, base: Path) -> Path | None:
+    """Return the file of the model part with that hub name; None: no part has it."""
+    line = f'base_model = {base_model!r}'
+    parts = pieces(base, 'models').values()
+    return next((path for path in parts if line in path.read_text(encoding='utf-8')), None)
 
 
 def parse(name: str, base: Path) -> Recipe:
@@ -129,7 +127,7 @@ def _around_a_misspelt_method(body: str, models: dict, datasets: dict) -> Iterat
 
 
 def _check_fit(recipe: Recipe, about_model: str) -> None:
-    if 'Mixture of experts' in about_model and recipe.method in ('qlora', 'int8_lora'):
+    if 'Mixture of experts' in about_model and recipe.method.startswith(('qlora', 'int8_lora')):
         raise ConfigError(
             f'{recipe.method} does not fit {recipe.model}: quantisation reaches linear layers only, and the experts, '
             f'nearly all of its weights, are none; take `{recipe.model}_lora_{recipe.dataset}_e{recipe.epochs}`'

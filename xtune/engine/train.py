@@ -24,6 +24,7 @@ from ..models.device import best_device, memory_freed_after
 from ..models.export import export_info, stored_dtype
 from ..models.finetune import SupervisedFineTuning
 from ..models.shortage import naming_shortage
+from ..models.threads import local_processes, use_free_cores
 from ..parallel import sequence_check
 from ..parallel.lost import naming_lost_contact
 from ..parallel.meet import Meeting
@@ -66,6 +67,8 @@ def train(config: Path, options: dict[str, Any], resume: str | bool = False, wor
     """
     job = _with_own_prompts(wire(load(config, options, check_types=True), config.stem), options)
     device = best_device(world.local_rank)
+    if device.type == 'cpu':
+        use_free_cores(local_processes() if world.size > 1 else 1)
     checks.options(job, world)
     checks.strategy(job, world, device)
     check_optimizer(job, world, device)
@@ -77,7 +80,7 @@ def train(config: Path, options: dict[str, Any], resume: str | bool = False, wor
     ):
         start = checkpoint_to_resume(work_dir, resume, meeting, world.restarts > 0)
         text = flatten(config, options)
-        stage = weights_to_begin_with(job, text, start)
+        stage = weights_to_begin_with(job, text, start, verified=world.local_rank > 0)
         checks.model(job, device)
         checks.base(job, world, device)
         checks.memory(job, world, device)

@@ -4,6 +4,7 @@ On the meta device tensors have shapes and types; filling.py gives them storage.
 """
 
 import copy
+from typing import Any
 
 import torch
 from peft import PeftModel
@@ -55,6 +56,15 @@ def model_config(job: Job) -> PreTrainedConfig:
         raise
     except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
         raise ModelError(f'config.json of the model `{name}` cannot be read: {reason(error)}') from error
+    return with_llm_values(config, given)
+
+
+def with_llm_values(config: PreTrainedConfig, given: dict[str, Any]) -> PreTrainedConfig:
+    """Return a copy of `config` with what the section `llm` changes in it.
+
+    Raises:
+        ConfigError: A key of that section has no effect.
+    """
     config = copy.deepcopy(config)
     refuse_text_settings(config, given)
     check_llm_keys(given, config)

@@ -14,8 +14,9 @@ from ..models.config_checks import check_attention
 from ..models.experts import expert_tensors
 from ..models.layers import layers_of
 from ..models.position_limit import check_length
+from .architecture import architecture
 from .compiled import CountedGraphs
-from .frame import adapted, frame, model_config
+from .frame import adapted, frame
 from .predict import Choice, Layers, Prediction, layers, predict
 from .variants import Variant, in_bf16, nearest, shared, with_values
 
@@ -50,14 +51,20 @@ class Planner:
     """
 
     def __init__(self, job: Job, told: Callable[[str], None] = lambda line: None) -> None:
-        self.job, self.config, self._told = job, model_config(job), told
+        found = architecture(job)
+        self.job, self.config, self.source, self._told = job, found.config, found.source, told
         check_attention(self.config, job.load_llm.keywords.get('attn_implementation'))
         check_length(self.config, job.values.max_length)
         self._known: dict[tuple, Layers] = {}
+        self._size: Size | None = None
         self._graphs = CountedGraphs()
 
     def size(self) -> Size:
         """Return the sizes of the run's model."""
+        self._size = self._size or self._counted_size()
+        return self._size
+
+    def _counted_size(self) -> Size:
         # Quantisation changes what a parameter takes, and not how many there are.
         job = with_values(replace(self.job, quantization=None), checkpointing='none')
         model = adapted(frame(job, self.config, torch.bfloat16), job)
@@ -76,6 +83,10 @@ class Planner:
         job = shared(in_bf16(job))
         dtype = run_dtype(job, torch.device('cpu'))
         return self._predicted(job, room, partial(self._counted, dtype=dtype))
+
+    def least(self) -> Prediction:
+        """Return the least that the run takes of any device: with 'auto' every layer recomputes."""
+        return self.counted(self.job)
 
     def measured(self, job: Job, device: torch.device, room: float) -> Prediction | None:
         """Return what a run takes of the GPU `device`, from real steps of slices; None: these do not fit."""

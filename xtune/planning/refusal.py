@@ -12,7 +12,7 @@ from ..config.wire import Job
 from ..errors import ModelError
 from .filling import packed_bytes
 from .frame import adapted, frame, model_config
-from .states import StandIn
+from .states import state_bytes_each
 
 GIB = 2**30
 
@@ -44,17 +44,12 @@ def floor(job: Job, dtype: torch.dtype) -> Floor:
         else:
             frozen += packed_bytes(parameter)
     frozen += sum(buffer.numel() * buffer.element_size() for buffer in model.buffers())
-    return Floor(frozen, trained * (4 + 4) + _state(job, trained))
+    return Floor(frozen, round(trained * (4 + 4 + _state(job))))
 
 
-def _state(job: Job, trained: int) -> int:
-    """Return the least bytes that the optimizer keeps for so many values; 0 where it is not known."""
-    kind = job.optimizer.func
-    if kind.__module__.startswith('torch.optim') and 'Adam' in kind.__name__:
-        return 8 * trained
-    if kind.__module__.startswith('bitsandbytes') and 'Paged' not in kind.__name__:
-        return StandIn.bytes_each(kind.__name__) * trained
-    return 0
+def _state(job: Job) -> float:
+    """Return the least bytes of each trained value that the optimizer keeps on a GPU; paged state may leave it."""
+    return 0 if 'Paged' in job.optimizer.func.__name__ else state_bytes_each(job)
 
 
 def check(job: Job, found: Floor, memory: int, gpu: str) -> None:
@@ -66,14 +61,17 @@ def check(job: Job, found: Floor, memory: int, gpu: str) -> None:
     if found.total <= memory:
         return
     four = job.quantization is not None and getattr(job.quantization(), 'load_in_4bit', False)
+    # A run on one device is not told to take the strategy that it has.
+    strategy = '' if job.strategy.name.startswith('fsdp2') else ' --strategy fsdp2'
     ways = [
         (job.lora is None, 'train an adapter (a lora or qlora preset)'),
         (job.lora is not None and not four, 'take a base in 4 bits (a qlora preset)'),
-        (True, 'spread it over several GPUs (NPROC_PER_NODE=2 xtune train ... --strategy fsdp2)'),
+        (True, f'spread it over several GPUs (NPROC_PER_NODE=2 xtune train ...{strategy})'),
     ]
+    advice = ' or '.join(way for holds, way in ways if holds)
     raise ModelError(
         f'{job.values.base_model} cannot be trained so on {gpu}, which has {memory / GIB:,.1f} GiB: frozen weights '
         f'take {found.frozen / GIB:,.1f} GiB and what is trained {found.trained / GIB:,.1f} GiB (weights, gradients, '
-        f'optimizer), before any activation. {" or ".join(way for holds, way in ways if holds).capitalize()}; '
+        f'optimizer), before any activation. {advice[0].upper()}{advice[1:]}; '
         '`xtune plan` tells what fits'
     )

@@ -13,11 +13,11 @@ from ..models.float8_checks import device_problem, float8_of
 from ..parallel import compatibility
 from .planner import CONTEXT, GIB, Planner, Size, room
 from .predict import Prediction
+from .spread import LIBRARIES, Cluster, Need, needs
 from .variants import shared
 
 CARDS = (8, 16, 24, 40, 80, 141)
-# Bytes of the host's memory that Python, torch and CUDA take before a weight is read.
-LIBRARIES = 4 * GIB
+CLUSTER_CARDS = (24, 40, 80, 141)
 # A checkpoint has what is trained in float32; so has the adapter exported beside it.
 FLOAT = 4
 HALF = 2
@@ -37,11 +37,15 @@ class Card:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run needs. `here` was measured on this machine's GPU, if it has one; `lacks` is what that lacks for it;
-    `warning` is of a run that goes on nevertheless."""
+    """What a run needs. `source` says where the sizes of the model come from. `least` is what it takes with every layer
+    recomputed, if `checkpointing` is 'auto'. `here` was measured on this machine's GPU, if it has one; `lacks` is what
+    that lacks for it; `warning` is of a run that goes on nevertheless. `needs` are those of each strategy on `cluster`,
+    whose GPUs may have `sizes` GB."""
 
     job: Job
+    source: str
     size: Size
+    least: Prediction
     counted: Prediction
     here: Prediction | None
     gpu: str | None
@@ -49,6 +53,14 @@ class Plan:
     cards: tuple[Card, ...]
     lacks: str | None = None
     warning: str | None = None
+    cluster: Cluster | None = None
+    sizes: tuple[float, ...] = ()
+    needs: tuple[Need, ...] = ()
+
+    @property
+    def needed(self) -> int:
+        """Bytes that one device needs at least, with what CUDA takes."""
+        return needed(self.least)
 
     @property
     def sliced(self) -> bool:
@@ -95,6 +107,7 @@ class Plan:
         schedule, values, best = self.job.schedule, self.job.values, self.best
         return dict(
             base_model=values.base_model,
+            architecture=self.source,
             parameters=self.size.parameters,
             trained_parameters=self.size.trained,
             strategy=self.job.strategy.name,
@@ -117,22 +130,35 @@ class Plan:
                 peak=best.peak,
                 at=best.where,
                 counted_peak=self.counted.peak,
+                optimizer=best.optimizer,
+                needed=self.needed,
             ),
             host=self.host(),
             disk=self.disk(),
             warning=self.warning,
             tokens_per_second=best.speed,
             seconds_per_step=best.seconds,
+            strategies=[vars(need) | dict(fits=[gb for gb in self.sizes if need.fits(gb)]) for need in self.needs],
             cards=[vars(card) | dict(options=card.options and list(card.options)) for card in self.cards],
         )
 
 
+def needed(least: Prediction) -> int:
+    """Return the bytes that one device needs for a run: the figure of `xtune plan` and `xtune list-cfg`."""
+    return least.peak + CONTEXT
+
+
 def make_plan(
-    job: Job, cards: tuple[float, ...], device: torch.device | None, told: Callable[[str], None] = lambda line: None
+    job: Job,
+    cards: tuple[float, ...],
+    device: torch.device | None,
+    told: Callable[[str], None] = lambda line: None,
+    cluster: Cluster | None = None,
 ) -> Plan:
     """Return the plan of `job` for cards of so many GB, and for the GPU `device` if there is one.
 
-    `told` gets a line about each part of it that may take long.
+    With a `cluster`, the cards are those of its GPUs, and every strategy is planned on it in place of changes that make
+    the run fit one card. `told` gets a line about each part of it that may take long.
 
     Raises:
         ConfigError: The method does not go with the strategy.
@@ -152,11 +178,15 @@ def make_plan(
             here = planner.measured(job, device, limit)
     counted = planner.counted(job, limit)
     found = []
-    for gb in cards:
+    for gb in () if cluster else cards:
         fit = planner.first_fit(room(gb))
         options = None if fit is None else fit[0].options
         found.append(Card(gb, options == (), options, fit and fit[1].peak, fit and fit[1].recomputed))
     refused = early_refusal(job, planner.config, device or torch.device('cpu'))
     warnings = [length_warning(planner.config, job.values.max_length), refused and f'xtune train refuses it: {refused}']
     warning = '; '.join(filter(None, warnings)) or None
-    return Plan(job, planner.size(), counted, here, gpu, gpu_bytes, tuple(found), lacks, warning)
+    several = dict(cluster=cluster, sizes=cards, needs=needs(planner, cluster)) if cluster else {}
+    sizes, least = planner.size(), planner.least()
+    return Plan(
+        job, planner.source, sizes, least, counted, here, gpu, gpu_bytes, tuple(found), lacks, warning, **several
+    )

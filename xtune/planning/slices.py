@@ -32,7 +32,7 @@ from .compiled import CountedGraphs
 from .filling import fill
 from .frame import adapted
 from .meters import Counter, CudaMeter, Marked, Meter, Phase, without_values
-from .states import counted_optimizer, make_state
+from .states import counted_optimizer, make_state, paged_bytes
 
 # Micro-batches whose times are compared, and how often.
 FEW, MANY, TIMES = 1, 3, 3
@@ -117,7 +117,9 @@ def trained_slice(
     task.train_step([batch, batch], marked)
     for handle in handles:
         handle.remove()
-    return Slice(before, {**still, **marked.phases}, _timed(task, plain, batch) if timed else None)
+    paged = paged_bytes(job, parameters) if timed else 0
+    phases = {name: Phase(phase.peak + paged, phase.after + paged) for name, phase in marked.phases.items()}
+    return Slice(before + paged, {**still, **phases}, _timed(task, plain, batch) if timed else None)
 
 
 def _announce(reached: Callable[[torch.Tensor], None]) -> Callable:

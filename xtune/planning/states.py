@@ -6,8 +6,10 @@ import torch
 
 from ..config.wire import Job
 from ..engine.optimizer import StepOptimizer, build_optimizer, has_kernel
+from .internals import tree_leaves
 
-# bitsandbytes keeps small tensors in 32 bits, and pages those of at least PAGED values out of the allocator.
+# bitsandbytes keeps small tensors in 32 bits. Its paged optimizers keep the state of tensors of at least PAGED values
+# in memory that moves between GPU and host, which no allocator of torch counts.
 SMALL, PAGED, BLOCK = 4096, 100_000, 256
 
 
@@ -38,36 +40,55 @@ def make_state(optimizer: StepOptimizer, parameters: list[torch.nn.Parameter]) -
     optimizer.zero_grad()
 
 
+def state_bytes_each(job: Job) -> float:
+    """Return the bytes that the optimizer of `job` keeps of each trained value, from an update of a small matrix.
+
+    Raises:
+        ConfigError: It refuses its arguments.
+    """
+    matrix = torch.nn.Parameter(torch.zeros(256, 256))
+    made = counted_optimizer(job, [matrix])
+    make_state(made, [matrix])
+    tensors = tree_leaves(dict(made.optimizer.state[matrix]))
+    kept = sum(t.numel() * t.element_size() for t in tensors if isinstance(t, torch.Tensor) and t.dim())
+    return kept / matrix.numel()
+
+
+def paged_bytes(job: Job, parameters: list[torch.nn.Parameter]) -> int:
+    """Return the bytes of state that the optimizer of `job` pages: memory that no allocator of torch counts.
+
+    It lies on the GPU as long as there is room, and moves to host memory where there is none.
+    """
+    kind = job.optimizer.func
+    if not kind.__module__.startswith('bitsandbytes') or 'Paged' not in kind.__name__:
+        return 0
+    return round(state_bytes_each(job) * sum(p.numel() for p in parameters if p.numel() >= PAGED))
+
+
 class StandIn(torch.optim.Optimizer):
     """Keeps as many bytes as an optimizer of bitsandbytes, whose kernels need values, and changes nothing.
 
     Args:
         parameters: What is trained.
-        name: The class it stands for: 8 bits or 32, one moment or two, paged or not.
+        name: The class it stands for: 8 bits or 32, one moment or two. Paged state counts as on the GPU.
     """
 
     def __init__(self, parameters: list[torch.nn.Parameter], name: str) -> None:
         super().__init__(parameters, {})
-        self.bits, self.moments, self.paged = *self._state(name), 'Paged' in name
+        self.bits, self.moments = self.state_of(name)
 
     @staticmethod
-    def _state(name: str) -> tuple[int, int]:
+    def state_of(name: str) -> tuple[int, int]:
         """Return the bits of a value, and how many an optimizer of that name keeps of each parameter."""
         if 'AdEMAMix' in name:
             return 8 if '8bit' in name else 32, 3
         return 8 if '8bit' in name else 32, 2 if any(one in name for one in ('Adam', 'LAMB')) else 1
 
-    @classmethod
-    def bytes_each(cls, name: str) -> int:
-        """Return the least bytes that an optimizer of that name keeps of each value."""
-        bits, moments = cls._state(name)
-        return bits // 8 * moments
-
     @torch.no_grad()
     def step(self, closure: Any = None) -> None:
         """Make the state of each parameter that has a gradient, once."""
         for parameter in self.param_groups[0]['params']:
-            if parameter.grad is None or self.state[parameter] or (self.paged and parameter.numel() >= PAGED):
+            if parameter.grad is None or self.state[parameter]:
                 continue
             for number in range(self.moments):
                 if self.bits == 32 or parameter.numel() < SMALL:

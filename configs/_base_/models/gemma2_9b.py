@@ -1,0 +1,21 @@
+"""Gemma-2-9B: 9.2 B parameters, trained on up to 8,192 tokens.
+
+Attention caps its logits, which sdpa leaves out.
+"""
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+# Hub name or local folder. The tokenizer is read from the same place.
+base_model = 'google/gemma-2-9b'
+
+llm = dict(
+    type=AutoModelForCausalLM.from_pretrained,
+    attn_implementation='eager',
+    trust_remote_code=False,
+)
+
+tokenizer = dict(
+    type=AutoTokenizer.from_pretrained,
+    trust_remote_code=False,
+)
+
+template = 'default'

@@ -1,0 +1,18 @@
+"""Qwen2.5-7B: 7.6 B parameters, trained on up to 131,072 tokens."""
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+# Hub name or local folder. The tokenizer is read from the same place.
+base_model = 'Qwen/Qwen2.5-7B'
+
+llm = dict(
+    type=AutoModelForCausalLM.from_pretrained,
+    attn_implementation='sdpa',
+    trust_remote_code=False,
+)
+
+tokenizer = dict(
+    type=AutoTokenizer.from_pretrained,
+    trust_remote_code=False,
+)
+
+template = 'default'
