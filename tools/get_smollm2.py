@@ -57,7 +57,10 @@ def from_package(folder: Path) -> None:
     model.hf_quantizer = None
     model.config.dtype = torch.bfloat16
     model.save_pretrained(folder)
-    AutoTokenizer.from_pretrained(place, gguf_file=gguf).save_pretrained(folder)
+    tokenizer = AutoTokenizer.from_pretrained(place, gguf_file=gguf)
+    # As on the hub. From a GGUF, transformers 5.17 takes the start of a turn for the eos, and leaves out the pad token.
+    tokenizer.eos_token = tokenizer.pad_token = '<|im_end|>'
+    tokenizer.save_pretrained(folder)
 
 
 if __name__ == '__main__':

@@ -16,8 +16,8 @@ overlong = 'truncate'
 train_on = 'all_replies'
 
 # Special-token text inside data, such as <|im_end|>: 'text' stays text, 'parse' becomes the token, 'error' refuses
-# the row.
-control_tokens = 'text'
+# the row; 'auto' is 'text', but refuses data that a chat template seems to have written.
+control_tokens = 'auto'
 
 data = dict(
     num_proc=None,  # processes that tokenise; None: one per core

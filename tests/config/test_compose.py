@@ -17,9 +17,13 @@ MODELS, METHODS, DATASETS = (compose.pieces(BASE, kind) for kind in ('models', '
 
 # Beginning of a model part's name -> its model_type on the hub. Those of 2023 with code of their own are not here.
 TYPES = {
+    'codellama': 'llama',
+    'deepseek_coder': 'llama',
+    'deepseek_llm': 'llama',
     'deepseek_r1_llama': 'llama',
     'deepseek_r1_qwen': 'qwen2',
     'deepseek_v2': 'deepseek_v2',
+    'gemma_': 'gemma',
     'gemma2_': 'gemma2',
     'gemma3_': 'gemma3_text',
     'glm4_0414': 'glm4',
@@ -32,7 +36,8 @@ TYPES = {
     'mixtral': 'mixtral',
     'phi3_': 'phi3',
     'phi4': 'phi3',
-    'qwen2_5': 'qwen2',
+    'qwen1_5': 'qwen2',
+    'qwen2_': 'qwen2',
     'qwen3_235b_a22b': 'qwen3_moe',
     'qwen3_30b_a3b': 'qwen3_moe',
     'qwen3': 'qwen3',
@@ -40,6 +45,7 @@ TYPES = {
     'smollm3': 'smollm3',
     'starcoder2': 'starcoder2',
     'starcoder': 'gpt_bigcode',
+    'tinyllama': 'llama',
     'yi': 'llama',
     'zephyr': 'mistral',
 }

@@ -261,21 +261,6 @@ def test_parquet_that_is_none_or_damaged(tmp_path):
     assert re.match(r'is damaged after row [1-4]\d000 ', refused(path, broken))
 
 
-@pytest.mark.parametrize(
-    'column, leaf',
-    [
-        (pa.array([b'x']), 'a'),
-        (pa.array([b'x']).dictionary_encode(), 'a'),
-        (pa.array([b'xy'], pa.binary(2)), 'a'),
-        (pa.array([{'bytes': b'x', 'path': 'p'}]), 'a.bytes'),
-    ],
-)
-def test_parquet_columns_of_bytes(tmp_path, column, leaf):
-    pq.write_table(pa.table({'a': column}), tmp_path / 'x.parquet')
-    message = f'holds bytes, not text, in the column `{leaf}`; leave it out, or write it as strings'
-    assert refused(tmp_path / 'x.parquet') == message
-
-
 def test_parquet_with_two_columns_of_one_name_or_text_that_is_not_utf8(tmp_path):
     path = tmp_path / 'x.parquet'
     pq.write_table(pa.Table.from_arrays([pa.array([1]), pa.array([2])], names=['a', 'a']), path)

@@ -58,14 +58,14 @@ def test_openai_messages_may_be_in_a_column_of_another_name(name):
 
 @pytest.mark.parametrize('key', ['train', 'loss', 'weight'])
 def test_flags_decide_what_is_trained_as_a_bool_a_number_or_a_word(key):
-    values = (False, 0, 0.0, 'false', 'False ', '0', True, 1, 0.5, 'true', 'TRUE', None, float('nan'))
+    values = (False, 0, 0.0, 'false', 'False ', '0', True, 1, 1.0, 'true', 'TRUE', None, float('nan'))
     expected = [False] * 6 + [True] * 5 + [None] * 2
     given = [{'role': 'assistant', 'content': 'x', key: value} for value in values]
     assert [message.get('train') for message in messages('openai', {'messages': given})] == expected
     given = [{'from': 'gpt', 'value': 'x', key: value} for value in values]
     assert [message.get('train') for message in messages('sharegpt', {'conversations': given})] == expected
     for value in ('maybe', {}, []):
-        with pytest.raises(RowError, match=f'^a flag of training is neither true nor false: message 1 has {key}='):
+        with pytest.raises(RowError, match=rf'^a flag of training is neither true nor false: message 1.* has {key}='):
             call('openai', {'messages': [{'role': 'assistant', 'content': 'x', key: value}]})
 
 
@@ -100,7 +100,7 @@ def test_sharegpt_takes_a_system_column_and_drops_a_greeting():
 BROKEN = [
     ('openai', {'text': 'x'}, 'no column `messages`: the columns with a value are text'),
     ('openai', {'messages': None}, 'no column `messages`: the columns with a value are none'),
-    ('openai', {'messages': 'x'}, 'column `messages` is not a list: it holds a str'),
+    ('openai', {'messages': 'x'}, 'column `messages` is not a list: it holds text'),
     ('openai', {'messages': {'role': 'user'}}, 'column `messages` is not a list: it holds a dict'),
     ('openai', {'messages': float('nan')}, 'column `messages` is not a list: it holds a float'),
     ('openai', {'messages': [1, 2]}, "message without role or content: message 1 is '1'"),
@@ -110,20 +110,24 @@ BROKEN = [
     ('openai', talk(('assistant', None)), r'content is not text: message 1 \(assistant\) holds nothing'),
     ('openai', talk(('user', 7)), r'content is not text: message 1 \(user\) holds a int'),
     ('openai', talk(('user', {'text': 'x'})), r'content is not text: message 1 \(user\) holds a dict'),
-    ('openai', talk(('user', [{'type': 'image_url'}])), r'content is not text: message 1 \(user\) has parts'),
+    (
+        'openai',
+        talk(('user', [{'type': 'image_url'}])),
+        r'content is not text: part 1 of message 1 \(user\) is image_url',
+    ),
     ('openai', talk(('user', [{'type': 'text', 'text': None}])), 'content is not text'),
     ('openai', talk(('user', 'x'), ('alien', 'y')), "unknown role: message 2 has role 'alien'; known: system, develo"),
     ('openai', talk((None, 'x')), 'unknown role: message 1 has role None'),
     ('openai', talk(([], 'x')), r'unknown role: message 1 has role \[\]'),
     ('self_cognition', talk(('user', 'x'), ('assistant', 7)), 'content is not text: message 2'),
-    ('sharegpt', turns(('human', 'x'), ('alien', 'y')), "unknown role: turn 2 is from 'alien'; known: human, user"),
+    ('sharegpt', turns(('human', 'x'), ('alien', 'y')), "unknown role: turn 2 has role 'alien'; known: system, develo"),
     ('sharegpt', {'conversations': [{'role': 'user'}]}, 'turn without from or value: turn 1 is'),
     ('sharegpt', {'conversations': [1]}, "turn without from or value: turn 1 is '1'"),
-    ('sharegpt', {'conversations': '[]'}, 'column `conversations` is not a list: it holds a str'),
+    ('sharegpt', {'conversations': '{}'}, 'column `conversations` is not a list: it holds a dict'),
     ('sharegpt', {'conversations': {'from': 'human'}}, 'column `conversations` is not a list: it holds a dict'),
     ('sharegpt', {'chat': [], 'id': None}, 'no column `conversations`: the columns with a value are chat'),
     ('sharegpt', turns(('human', 'x'), ('gpt', None)), r'content is not text: turn 2 \(gpt\) holds nothing'),
-    ('sharegpt', turns(('human', ['x'])), r'content is not text: turn 1 \(human\) holds a list'),
+    ('sharegpt', turns(('human', [7])), r'content is not text: part 1 of turn 1 \(human\) is int'),
     ('sharegpt', turns(*HI) | {'system': ['s']}, 'column `system` is not text: it holds a list'),
     ('sharegpt', turns(*HI) | {'tools': '[{'}, 'column `tools` is not JSON: .*it starts '),
     ('sharegpt', turns(*HI) | {'tools': '[' * 100_000}, 'column `tools` is not JSON: '),
@@ -132,8 +136,12 @@ BROKEN = [
     ('sharegpt', turns(*HI) | {'tools': ['add']}, "a tool has no name: tool 1 is 'add'"),
     ('sharegpt', turns(*HI) | {'tools': [{'name': 'a'}, {'function': 'x'}]}, 'a tool has no name: tool 2'),
     ('sharegpt', turns(*HI) | {'tools': [{'name': 'a', 'parameters': [1]}]}, 'parameters of a tool are not an object'),
-    ('sharegpt', turns(('human', 'x'), ('function_call', '{')), 'a tool call is not JSON: turn 2: '),
-    ('sharegpt', turns(('human', 'x'), ('function_call', '7')), "a tool call has no name: turn 2 is '7'"),
+    ('sharegpt', turns(('human', 'x'), ('function_call', '{')), r'a tool call is not JSON: turn 2 \(function_call\): '),
+    (
+        'sharegpt',
+        turns(('human', 'x'), ('function_call', '7')),
+        r"a tool call has no name: turn 2 \(function_call\) is '7'",
+    ),
     ('sharegpt', turns(('human', 'x'), ('function_call', None)), 'a tool call has no name: turn 2'),
     ('sharegpt', turns(('human', 'x'), ('function_call', '[{"arguments": {}}]')), 'a tool call has no name: turn 2'),
     ('sharegpt', turns(('human', 'x'), ('function_call', '{"name": 7}')), 'a tool call has no name: turn 2'),
@@ -150,7 +158,7 @@ def test_rows_of_a_wrong_shape_say_where(name, row, message):
 
 def test_tools_take_one_form_however_they_are_written():
     bare = {'name': 'add', 'description': 'Add.', 'parameters': {'type': 'object', 'properties': {'a': {}}}, 'x': 1}
-    whole = {'type': 'function', 'function': {key: bare[key] for key in ('name', 'description', 'parameters')}}
+    whole = {'type': 'function', 'function': {key: bare[key] for key in ('name', 'description', 'parameters', 'x')}}
     for tools in ([bare], [whole], json.dumps([bare]), [bare | {'parameters': json.dumps(bare['parameters'])}]):
         for name, row in (('openai', talk(*HI)), ('sharegpt', turns(*HI)), ('wizardlm', turns(*HI))):
             assert call(name, row | {'tools': tools}).tools == [whole]

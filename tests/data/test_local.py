@@ -152,7 +152,7 @@ def test_a_folder_without_the_split_says_which_there_are(folder):
         ('rows', 'holds no .json, .jsonl, .csv'),
         ('rows/*.jsonl', 'no file matches'),
         ('rows/**/*', 'no file matches'),
-        ('rows/readme.md', 'files of type `.md` are not read; known: .json, '),
+        ('rows/a.docx', 'files of type `.docx` are not read; known: .json, '),
         ('rows/a.parquet.gz', 'files of type `.parquet.gz` are not read'),
         ('rows/readmee.md', 'does not exist; did you mean `readme.md`?'),
         ('rows/zzzzz.jsonl', 'does not exist (looked in '),
@@ -163,6 +163,7 @@ def test_nothing_to_read_is_an_error_with_the_path(tmp_path, path, said):
     (tmp_path / 'rows').mkdir()
     (tmp_path / 'rows' / 'readme.md').write_text('x')
     (tmp_path / 'rows' / 'a.parquet.gz').write_text('x')
+    (tmp_path / 'rows' / 'a.docx').write_text('x')
     message = refusal(tmp_path / path)
     assert said in message and str(tmp_path / path) in message
 

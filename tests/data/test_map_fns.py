@@ -133,13 +133,15 @@ def test_an_empty_input_adds_no_newline_and_nooutput_is_an_empty_reply(name, suf
 def test_alpaca_system_and_history_come_before_the_question():
     row = {'instruction': 'q3', 'output': 'r3', 'system': 's', 'history': [['q1', 'r1'], ['q2', 'r2']]}
     assert [content for _, content in mapped('alpaca', row)] == ['s', 'q1', 'r1', 'q2', 'r2', 'q3', 'r3']
-    assert len(mapped('alpaca', {**row, 'history': None, 'system': None})) == 2
+    for nothing in (None, '', '[]', []):
+        assert len(mapped('alpaca', {**row, 'history': nothing, 'system': None})) == 2
+    assert mapped('alpaca', {**row, 'history': json.dumps(row['history'])}) == mapped('alpaca', row)
     # A text of the data set is never taken for a name.
     assert mapped('alpaca', {**row, 'system': 'sql'}, system='coder')[0] == ('system', 'sql')
     assert mapped('alpaca', {**row, 'system': float('nan')}, system='coder')[0][1] == SYSTEM_PROMPTS['coder']
 
 
-@pytest.mark.parametrize('history', ['[]', {'q': 'r'}, [['q']], ['qr'], [['q', 1]], [['q', None]], 7])
+@pytest.mark.parametrize('history', ['[7]', '[', {'q': 'r'}, [['q']], ['qr'], [['q', 1]], [['q', None]], 7])
 def test_alpaca_history_of_another_shape(history):
     with pytest.raises(RowError, match='^column `history` is not a list of pairs: '):
         call('alpaca', {'instruction': 'q', 'output': 'r', 'history': history})

@@ -192,14 +192,6 @@ def test_xlsx_formula_gives_the_stored_value_also_an_empty_text(tmp_path):
     assert list(read_file(tmp_path / 'y.xlsx')) == [(2, {'a': 'x', 'b': 2, 'c': None})]
 
 
-def test_of_merged_cells_the_first_has_the_value(tmp_path):
-    path = workbook(tmp_path / 'x.xlsx', QA=[['a', 'b'], ['x', 'y'], ['z', 'w']])
-    book = openpyxl.load_workbook(path)
-    book['QA'].merge_cells('A2:A3')
-    book.save(path)
-    assert list(read_file(path)) == [(2, {'a': 'x', 'b': 'y'}), (3, {'a': None, 'b': 'w'})]
-
-
 def test_good_rows_before_a_broken_line_are_yielded(tmp_path):
     path = tmp_path / 'x.jsonl'
     path.write_text('{"a": 1}\n{')

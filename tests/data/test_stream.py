@@ -17,6 +17,7 @@ from xtune.config.sections import Source
 from xtune.config.wire import wire
 from xtune.data.build import build_data
 from xtune.data.encode import Encoder
+from xtune.data.encoders import Encoders
 from xtune.data.mapping import row_mapper
 from xtune.data.sources import Row, RowSource
 from xtune.data.steps import Share, StreamedSteps, step_loader
@@ -35,7 +36,7 @@ class Generated:
 
     def __init__(self, count, path='generated'):
         self.source, self.count, self.made, self.alive, self.most_alive = Source(path), count, 0, 0, 0
-        self.not_read = []
+        self.not_read, self.hints = [], []
 
     def rows(self, start=0):
         for i in range(start, self.count):
@@ -81,7 +82,7 @@ def stream(encoder):
         sources = [Generated(count, f'set {i}') for i, count in enumerate(counts)]
         mapper = row_mapper(Source('generated'), list(itertools.islice(sources[0].rows(), 1)))
         given = dict(weights=None, window=7, per_step=4, mode='fit', seed=0, max_bad_rows=0.0)
-        return RowStream([(source, mapper) for source in sources], encoder, **{**given, **options})
+        return RowStream([(source, mapper) for source in sources], [encoder] * len(sources), **{**given, **options})
 
     return make
 
@@ -241,7 +242,7 @@ def test_memory_holds_one_window_of_a_large_source(encoder, mode):
     source = Watched(200_000, f'generated {mode}')
     mapper = row_mapper(Source('generated'), [next(source.rows())])
     options = dict(weights=None, window=200, per_step=4, mode=mode, seed=0, max_bad_rows=0.0)
-    steps = StreamedSteps(RowStream([(source, mapper)], encoder, **options), 10_000, 2, 0, 'hash')
+    steps = StreamedSteps(RowStream([(source, mapper)], [encoder], **options), 10_000, 2, 0, 'hash')
     source.made = 0
     for index in range(150):
         steps[index]
@@ -260,7 +261,7 @@ def test_a_window_with_too_many_unusable_rows_ends_the_run(encoder, tmp_path):
         source = RowSource(Source(str(path)))
         pairs = [(source, row_mapper(source.source, source.head(1)))]
         options = dict(weights=None, window=10, per_step=2, mode='fit', seed=0)
-        return RowStream(pairs, encoder, max_bad_rows=share, **options)
+        return RowStream(pairs, [encoder], max_bad_rows=share, **options)
 
     reports = [one.reports[0] for one in windows(made(0.2), 6)]
     assert [report.bad_rows for report in reports] == [1, 2, 0, 1, 2, 0]
@@ -304,7 +305,7 @@ def first_and_steps(wired, tokenizer):
         job = wired(*names, **options)
         values = job.values
         tokeniser = Tokeniser(tokenizer, resolve(values.template, tokenizer), values.control_tokens)
-        return streamed(job, Encoder(tokeniser, values.max_length, values.overlong, values.train_on), 0, Share())
+        return streamed(job, Encoders(tokeniser, values.max_length, values.overlong, values.train_on), 0, Share())
 
     return make
 

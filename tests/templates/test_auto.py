@@ -183,7 +183,9 @@ def test_a_template_like_no_named_one_says_so_at_once(tokenizer):
     own = copy.deepcopy(tokenizer)
     own.chat_template = '{% for m in messages %}{{ m.content | upper | reverse }}{% endfor %}' * 9
     start = time.perf_counter()
-    with pytest.raises(TemplateError, match=r'No named template is close to it \(baichuan.*write a .jinja file'):
+    with pytest.raises(
+        TemplateError, match=r'No named template is close to it \(.* chatml, .*, default\); write a .jinja file'
+    ):
         resolve('auto', own)
     assert time.perf_counter() - start < 10  # 0.2 s, more where the machine is busy
 

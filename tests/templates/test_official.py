@@ -28,6 +28,7 @@ PROMPT_DIFFERENCES = {
     'minicpm': ('4.<', '4.</s><'),
     'code_llama_70b_chat': ('Source: assistant\n\n ', 'Source: assistant\nDestination: user\n\n '),
 }
+WITHOUT_BOS = 'baichuan_chat baichuan2_chat chatml gpt_oss nemotron3 phi3_chat qwen3 qwen3_5 qwen_chat'.split()
 TEMPLATES = sorted({*NAMES, *OFFICIAL})
 each_template = pytest.mark.parametrize('name', TEMPLATES)
 each_form = pytest.mark.parametrize('form', FORMS)
@@ -143,7 +144,7 @@ def test_a_reply_ends_in_a_stop_word(name, form):
 def test_bos_is_at_the_start_and_nowhere_else(name, form):
     bos = OFFICIAL.get(name, NO_RECORD)['bos']
     text, _ = render(name, FORMS[form])
-    if name in ('baichuan_chat', 'baichuan2_chat', 'chatml', 'gpt_oss', 'phi3_chat', 'qwen3', 'qwen_chat'):
+    if name in WITHOUT_BOS:
         assert not bos or bos not in text
     else:  # Llama 2 has one before each user message
         assert text.startswith(bos) and text.count(bos) == (2 if ALIASES.get(name, name) == 'llama2_chat' else 1)

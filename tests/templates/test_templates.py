@@ -99,7 +99,8 @@ def test_unknown_name_has_a_near_one(tokenizer):
 def test_auto_needs_a_template_of_the_tokenizer(own):
     own.chat_template = None
     with pytest.raises(
-        TemplateError, match="template='auto' .* its tokenizer has none; name one of baichuan.*chatml,.*jinja file"
+        TemplateError,
+        match="template='auto' .* its tokenizer has none; name one of chatml, .*, default, or a .jinja file",
     ):
         resolve('auto', own)
 
@@ -112,8 +113,12 @@ def test_auto_takes_the_default_of_several(own):
 
 def test_path_of_a_jinja_file(tokenizer, tmp_path):
     path = tmp_path / 'mine.jinja'
-    path.write_text('{% for m in messages %}{% generation %}{{ m.content }}»{% endgeneration %}{% endfor %}', 'utf-8')
-    assert resolve(str(path), tokenizer).render(TURNS[1:2]) == ('4.»', [(0, 3)])
+    path.write_text(
+        "{% for m in messages %}{% if m.role == 'user' %}{{ m.content }}{% else %}"
+        '{% generation %}{{ m.content }}»{% endgeneration %}{% endif %}{% endfor %}',
+        'utf-8',
+    )
+    assert marked(*resolve(str(path), tokenizer).render(TURNS[:2])) == 'What is 2+2?«4.»»'
     with pytest.raises(TemplateError, match='no template is called'):
         resolve(str(tmp_path / 'other.jinja'), tokenizer)
 

@@ -17,6 +17,12 @@ from xtune.templates.resolve import resolve
 FORMS = {
     'qwen3': ('<|im_end|>', '<think>\n\n</think>\n\n', '4.', '<think>\nSum.\n</think>\n\n4.'),
     'qwen3_thinking': ('<|im_end|>', '', '<think>\n\n</think>\n\n4.', '<think>\nSum.\n</think>\n\n4.'),
+    'qwen3_5': ('<|im_end|>', '<think>\n\n</think>\n\n', '4.', 'Sum.\n</think>\n\n4.'),
+    'qwen3_5_thinking': ('<|im_end|>', '<think>\n', '\n</think>\n\n4.', 'Sum.\n</think>\n\n4.'),
+    'nemotron3': ('<|im_end|>', '<think></think>', '4.', 'Sum.\n</think>\n4.'),
+    'nemotron3_thinking': ('<|im_end|>', '<think>\n', '\n</think>\n4.', 'Sum.\n</think>\n4.'),
+    'deepseek_v3_1': ('<｜end▁of▁sentence｜>', '</think>', '4.', 'Sum.</think>4.'),
+    'deepseek_v3_1_thinking': ('<｜end▁of▁sentence｜>', '<think>', '</think>4.', 'Sum.</think>4.'),
     'deepseek_r1': ('<｜end▁of▁sentence｜>', '<think>\n', '\n</think>\n\n4.', 'Sum.\n</think>\n\n4.'),
     'gpt_oss': (
         '<|return|>',
@@ -31,7 +37,11 @@ FORMS = {
         '<|channel|>analysis<|message|>Sum.<|end|><|start|>assistant<|channel|>final<|message|>4.',
     ),
 }
-HEADS = {'qwen3': '<|im_start|>assistant\n', 'deepseek_r1': '<｜Assistant｜>', 'gpt_oss': '<|start|>assistant'}
+HEADS = {
+    **dict.fromkeys(('qwen3', 'qwen3_5', 'nemotron3'), '<|im_start|>assistant\n'),
+    **dict.fromkeys(('deepseek_r1', 'deepseek_v3_1'), '<｜Assistant｜>'),
+    'gpt_oss': '<|start|>assistant',
+}
 TAGS = (
     '<|im_start|> <|im_end|> <｜User｜> <｜Assistant｜> <｜begin▁of▁sentence｜> <｜end▁of▁sentence｜> <|start|> <|end|>'
 )
@@ -97,7 +107,8 @@ def test_tokens_before_each_reply_are_the_prompt(name, tokeniser):
     [(ids, turns)] = own.tokenise([own.render(Conversation(messages))])
     assert [ids[:start] for start, _ in turns] == [own.prompt_ids(messages[:i]) for i in (1, 3)]
     end = own.tokenizer.convert_tokens_to_ids(FORMS[name][0])
-    assert [ids[stop - 1] for _, stop in turns] == [end, end] and stop_ids(own) == [end]
+    calls = [own.tokenizer.convert_tokens_to_ids('<|call|>')] if 'gpt_oss' in name else []
+    assert [ids[stop - 1] for _, stop in turns] == [end, end] and stop_ids(own) == [end, *calls]
 
 
 @each_form
@@ -121,7 +132,9 @@ def test_a_thought_may_be_a_field(name, tokeniser):
 
 def test_a_template_without_a_place_for_a_thought_says_so(tokenizer):
     messages = [THOUGHT[0], {'role': 'assistant', 'content': '4.', 'reasoning_content': 'Sum.'}]
-    with pytest.raises(TemplateError, match='template `chatml` leaves out the thought of a reply; take qwen3_thinking'):
+    with pytest.raises(
+        TemplateError, match='template `chatml` leaves out the thought of a reply; take qwen3_thinking, or write'
+    ):
         resolve('chatml', tokenizer).render(messages)
 
 

@@ -91,12 +91,10 @@ def _run(args: argparse.Namespace) -> int:
     job = wire(load(config, options, check_types=True), config.stem)
     from rich.console import Console
 
-    from ..engine import checks
     from ..models.device import best_device
     from ..planning.report import CARDS, CLUSTER_CARDS, make_plan
     from ..planning.show import show
 
-    checks.values(job)
     cluster = _cluster(args.gpus, args.hosts)
     device = best_device()
     # What a library prints is none of the plan's JSON.

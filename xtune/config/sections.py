@@ -38,10 +38,11 @@ class Scalars:
     train_on: Literal['all_replies', 'last_reply'] = knob(
         'Which replies of a conversation get a loss. A message that says train: false never does.', 'all_replies'
     )
-    control_tokens: Literal['text', 'parse', 'error'] = knob(
+    control_tokens: Literal['auto', 'text', 'parse', 'error'] = knob(
         'What special-token text inside data (such as <|im_end|>) becomes. text: ordinary text; parse: the control '
-        'token; error: the row cannot be used.',
-        'text',
+        'token; error: the row cannot be used; auto: text, but data that a chat template seems to have written are '
+        'refused.',
+        'auto',
     )
     precision: Literal['auto', 'bf16', 'fp32'] = knob(
         'Compute type and type of frozen weights. auto: bf16 where the GPU has it, else fp32. What is trained stays '
@@ -77,8 +78,8 @@ class Source:
     """Where rows come from and how one row becomes a conversation."""
 
     path: str = knob(
-        'Local file (json, jsonl, csv, tsv, parquet, xlsx, txt; text formats also as .gz), folder or glob; a hub data '
-        "set id; modelscope:<id>; or the name of a bundled set ('self_cognition').",
+        'Local file (json, jsonl, csv, tsv, parquet, arrow, xlsx, txt, md; text formats also as .gz), folder or glob; '
+        "a hub data set id; modelscope:<id>; or the name of a bundled set ('self_cognition').",
         filled=True,
     )
     map_fn: Any = knob(
@@ -87,12 +88,22 @@ class Source:
     map_args: dict | None = knob('Keyword arguments for map_fn.', None)
     split: str = knob('Split of a hub data set, or of a folder whose file names tell splits.', 'train')
     name: str | None = knob('Configuration name of a hub data set.', None)
-    sheet: str | None = knob('Sheet of an .xlsx file; default the first.', None)
+    sheet: str | None = knob("Sheet of an .xlsx file; '*': all; default the first.", None)
+    text_unit: Literal['line', 'paragraph', 'file'] | None = knob(
+        'What is one document in a text file: a line (default for .txt), what stands between blank lines, or the file '
+        '(default for .md).',
+        None,
+    )
+    template: str | None = knob('Template of this set, if it is not that of the run (see `template`).', None)
     limit: int | None = knob('Use at most this many rows, from the start.', None, low=1)
     system: str | None = knob(
         'System message for rows that have none: a text, or the name of a built-in one (alpaca, coder, ...).', None
     )
-    ignore: list = knob('Columns and keys of messages that need not be used, by the names in the report.', ())
+    ignore: list = knob(
+        'Columns, keys of messages, splits, sheets and types of files that need not be used, by the names in the '
+        'report.',
+        (),
+    )
     weight: float | None = knob(
         'Share of this set in a list of sets; all have one or none. The largest for its weight is used once an epoch, '
         'the others repeat.',
@@ -312,7 +323,7 @@ SECTIONS: dict[str, Section | None] = {
     'data': Section('How rows are prepared and loaded.', Data, optional=True),
     'precision': None,
     'checkpointing': None,
-    'optimizer': Section('The optimizer class and its arguments.', strict=True),
+    'optimizer': Section('The optimizer class and its arguments; see optimizers.md.', strict=True),
     'schedule': Section('How long, in which batches, at which learning rate.', Schedule),
     'speed': Section('What makes a step fast.', Speed, optional=True),
     'strategy': Section('How the run is spread over devices.', Strategy),

@@ -59,6 +59,11 @@ class Job:
         """Folder the run writes to."""
         return Path(self.values.work_dir or f'work_dirs/{self.name}')
 
+    @property
+    def sources(self) -> tuple[Source, ...]:
+        """The sources of training and validation data."""
+        return self.train_sources + (self.val_sources if isinstance(self.val_sources, tuple) else ())
+
 
 def wire(cfg: Config, name: str = 'run') -> Job:
     """Return the run that `cfg` means; `name` is the config's name.

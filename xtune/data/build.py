@@ -20,12 +20,13 @@ from ..models.quiet import quiet
 from ..templates.resolve import resolve
 from ..templates.system import system_text
 from ..templates.template import ChatTemplate
-from .encode import Encoder
+from .encoders import Encoders
 from .mixing import mixed
 from .packing import Sequences, pack
 from .plan import Plan
 from .prepare import prepare
 from .report import Report
+from .sources import files_of
 from .split import Split
 from .steps import WHOLE, PlannedSteps, Share, StreamedSteps
 from .stops import stop_ids
@@ -108,13 +109,13 @@ def build_data(job: Job, share: Share = WHOLE) -> TrainingData:
     tokeniser = Tokeniser(tokenizer, resolve(values.template, tokenizer), values.control_tokens)
     stops = stop_ids(tokeniser)
     _try_chat_samples(job, tokeniser)
-    encoder = Encoder(tokeniser, values.max_length, values.overlong, values.train_on)
+    encoders = Encoders(tokeniser, values.max_length, values.overlong, values.train_on)
     pad_id = next(i for i in (tokenizer.pad_token_id, tokenizer.eos_token_id, 0) if i is not None)
     if job.data.streaming:
-        val = _validation(job, encoder)
-        train, steps = streamed(job, encoder, pad_id, share)
+        val = _validation(job, encoders)
+        train, steps = streamed(job, encoders, pad_id, share)
         return TrainingData(tokeniser, stops, train, val, steps, values.max_length)
-    train, val = _splits(job, encoder)
+    train, val = _splits(job, encoders)
     settings = (schedule.batch_size, schedule.accumulate, values.seed, job.data.longest_first, share.of)
     plan = Plan(train.sequences, *settings)
     count = plan.steps_per_epoch * schedule.max_epochs
@@ -122,11 +123,11 @@ def build_data(job: Job, share: Share = WHOLE) -> TrainingData:
     return TrainingData(tokeniser, stops, train, val, steps, values.max_length)
 
 
-def _splits(job: Job, encoder: Encoder) -> tuple[Split, Split | None]:
+def _splits(job: Job, encoders: Encoders) -> tuple[Split, Split | None]:
     """Return training and validation data; rows are held out before sources are mixed."""
     seed = job.values.seed
-    store, reports = _prepared(job.train_sources, job, encoder)
-    kept, val = np.ones(len(store), dtype=bool), _validation(job, encoder)
+    store, reports = _prepared(job.train_sources, job, encoders)
+    kept, val = np.ones(len(store), dtype=bool), _validation(job, encoders)
     if val is None and job.val_sources is not None:
         kept = ~_held_out(store, job.val_sources, seed)
         val = Split(store, _packed(store, np.flatnonzero(~kept), job), [], [])
@@ -138,17 +139,17 @@ def _splits(job: Job, encoder: Encoder) -> tuple[Split, Split | None]:
     return Split(store, _packed(store, np.flatnonzero(kept)[order], job), reports, used), val
 
 
-def _validation(job: Job, encoder: Encoder) -> Split | None:
+def _validation(job: Job, encoders: Encoders) -> Split | None:
     """Return validation data that has sources of its own."""
     if not isinstance(job.val_sources, tuple):
         return None
-    store, reports = _prepared(job.val_sources, job, encoder)
+    store, reports = _prepared(job.val_sources, job, encoders)
     return Split(store, _packed(store, np.arange(len(store)), job), reports, [])
 
 
-def _prepared(sources: tuple[Source, ...], job: Job, encoder: Encoder) -> tuple[JoinedStore, list[Report]]:
-    data = job.data
-    pairs = [prepare(source, encoder, data.num_proc, data.max_bad_rows, data.strict) for source in sources]
+def _prepared(sources: tuple[Source, ...], job: Job, encoders: Encoders) -> tuple[JoinedStore, list[Report]]:
+    settings = job.data.num_proc, job.data.max_bad_rows, job.data.strict, files_of(job.sources)
+    pairs = [prepare(source, encoders.of(source), *settings) for source in sources]
     return JoinedStore([store for store, _ in pairs]), [report for _, report in pairs]
 
 

@@ -15,6 +15,7 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
+from ..templates.template import ChatTemplate
 from .conversation import Conversation, RowError
 
 BEGIN, END = '\ue0f0', '\ue0f1'
@@ -29,7 +30,7 @@ class ControlTokens:
 
     Args:
         tokenizer: Its special tokens are looked for.
-        mode: 'text' marks them; 'parse' lets them become control tokens; 'error' refuses the row.
+        mode: 'text' and 'auto' mark them; 'parse' lets them become control tokens; 'error' refuses the row.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, mode: str) -> None:
@@ -37,9 +38,13 @@ class ControlTokens:
         specials = {t.content for t in tokenizer.added_tokens_decoder.values() if t.special} | set(
             tokenizer.all_special_tokens
         )
-        texts = sorted(filter(None, specials), key=len, reverse=True)
-        self._special = re.compile('|'.join(map(re.escape, texts)) or '(?!)')
-        self._risky = re.compile('|'.join([*map(re.escape, texts), BEGIN, END]))
+        self.texts = sorted(filter(None, specials), key=len, reverse=True)
+        self._special = re.compile('|'.join(map(re.escape, self.texts)) or '(?!)')
+        self._risky = re.compile('|'.join([*map(re.escape, self.texts), BEGIN, END]))
+
+    def is_special(self, text: str) -> bool:
+        """Tell whether `text` holds the text of a special token."""
+        return bool(self._special.search(text))
 
     def guarded(self, conversation: Conversation) -> Conversation:
         """Return `conversation` with special-token text marked; itself if there is none.
@@ -50,7 +55,7 @@ class ControlTokens:
         if self.mode == 'parse':
             return conversation
         # No token has a NUL in it, so none is found across two texts.
-        if not self._risky.search('\0'.join(_texts([conversation.messages, conversation.tools]))):
+        if not self._risky.search('\0'.join(all_texts([conversation.messages, conversation.tools]))):
             return conversation
         if self.mode == 'error':
             raise RowError('special token in the text', self._first(conversation))
@@ -58,7 +63,7 @@ class ControlTokens:
         return Conversation(messages, self._marked(conversation.tools))
 
     def _first(self, conversation: Conversation) -> str:
-        for text in _texts([conversation.messages, conversation.tools]):
+        for text in all_texts([conversation.messages, conversation.tools]):
             if found := self._special.search(text):
                 return f'{found.group()!r} in {text[max(found.start() - 20, 0) : found.end() + 20]!r}'
         return 'a private-use character that xtune marks them with'
@@ -85,12 +90,18 @@ def pieces(text: str, start: int, end: int) -> Iterator[tuple[str, bool]]:
         yield text[at:end], False
 
 
+def without_ends(text: str, template: ChatTemplate) -> str:
+    """Return `text` without the bos and eos token around it that `template`, which is `plain`, adds by itself."""
+    bos, eos = (template.variables.get(name) or '' for name in ('bos_token', 'eos_token'))
+    return text.removeprefix(bos if 'bos_token' in template.source else '').removesuffix(eos)
+
+
 def is_marked(text: str) -> bool:
     """Tell whether `text` holds marks."""
     return BEGIN in text or END in text
 
 
-def _texts(value: Any) -> list[str]:
+def all_texts(value: Any) -> list[str]:
     """Return every string in `value`, names too: the model also reads those of a tool's arguments."""
     found, left = [], [value]
     while left:

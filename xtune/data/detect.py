@@ -1,94 +1,31 @@
-"""Tell from the columns of a row which map function fits.
+"""Tell from the columns of a row which map function fits."""
 
-Some formats have the columns of another one and must be named: `medical` (as alpaca), `code_alpaca` (as
-prompt_response), `crime_kg_assitant` (as default), `self_cognition` (as openai), `orpo_dpo_mix_40k` (as preference),
-`pretrain` (as text).
-"""
-
-from collections.abc import Callable
-from typing import NamedTuple
+from difflib import get_close_matches
+from typing import Any
 
 from ..errors import DataError
+from .map_fns.columns import structured
+from .shapes import SHAPES
 
-Test = Callable[[dict], bool]
-
-
-class Shape(NamedTuple):
-    """Rows for the map function `name`: the columns they must have, a further test, and what to tell a user."""
-
-    name: str
-    columns: tuple[str, ...]
-    test: Test = lambda row: True
-    shown: str = ''
-
-
-def _is(column: str, kind: type) -> Test:
-    return lambda row: isinstance(row[column], kind)
-
-
-def _says(column: str, words: str) -> Test:
-    return lambda row: words in str(row[column]).lower()
-
-
-def _entries_have(column: str, key: str) -> Test:
-    def test(row: dict) -> bool:
-        first = row[column][0] if isinstance(row[column], list) and row[column] else None
-        return isinstance(first, dict) and key in first
-
-    return test
-
-
-def _question_and_answer(row: dict) -> bool:
-    names = {str(name).lower() for name in row}
-    # With a context, the question alone is not what is to be answered.
-    return {'question', 'answer'} <= names and 'context' not in names
-
-
-# In order of precedence: a shape that asks for more comes before one that asks for less.
-SHAPES = (
-    Shape('tokenized', ('input_ids',), shown='input_ids, labels (may be missing); or tokens'),
-    Shape('tokenized', ('tokens',), _is('tokens', list)),
-    Shape('moss_sft', ('meta_instruction', 'chat')),
-    Shape('preference', ('chosen', 'rejected'), shown='prompt or conversations, chosen, rejected'),
-    Shape('openai', ('messages',), shown='messages: [{role, content}, ...], tools (may be missing)'),
-    Shape('openai', ('conversations',), _entries_have('conversations', 'role')),
-    Shape('openai', ('conversation',), _entries_have('conversation', 'role')),
-    Shape('openai', ('dialogue',), _entries_have('dialogue', 'role')),
-    Shape('msagent_react', ('conversations',), _is('conversations', str), 'conversations: a list as text'),
-    Shape('llava', ('conversations', 'image')),
-    Shape('llava', ('img_id', 'sents')),
-    Shape('wizardlm', ('conversations', 'idx')),
-    Shape('sharegpt', ('conversations',), shown='conversations: [{from, value}, ...], tools (may be missing)'),
-    Shape('sharegpt', ('conversation',)),
-    Shape('alpaca_zh', ('instruction_zh', 'output_zh'), shown='instruction_zh, input_zh (may be missing), output_zh'),
-    Shape('alpaca', ('instruction', 'output'), shown='instruction, input (may be missing), output'),
-    Shape('colors', ('description', 'color')),
-    Shape('arxiv', ('abstract', 'title')),
-    Shape('openorca', ('system_prompt', 'question', 'response')),
-    Shape('stack_exchange', ('question', 'response')),
-    Shape(
-        'sql',
-        ('context', 'question', 'answer'),
-        _says('context', 'create table'),
-        'context (CREATE TABLE ...), question, answer',
-    ),
-    Shape('law_reference', ('question', 'answer', 'reference')),
-    Shape('medqa', (), _question_and_answer, 'question, answer (other names: map_args.question=... and .answer=...)'),
-    Shape('tiny_codes', ('prompt', 'response', 'programming_language')),
-    Shape('prompt_response', ('prompt', 'response')),
-    Shape('prompt_response', ('prompt', 'completion')),
-    Shape('default', ('input', 'output')),
-    Shape('oasst1', ('text',), _says('text', '### human:'), 'text (### Human: ... ### Assistant: ...)'),
-    Shape('text', ('text',)),
-)
+# Columns that may hold a list or an object as JSON text.
+_AS_TEXT = (
+    'messages conversations conversation dialogue contents chosen rejected prompt completion response input '
+    'preferred_output'
+).split()
 
 
 def fitting(row: dict) -> str | None:
     """Return the registered name of the map function for rows like `row`, or None."""
+    row = {name: _read(row, name) if name in _AS_TEXT else value for name, value in row.items()}
     for shape in SHAPES:
         if all(name in row for name in shape.columns) and shape.test(row):
             return shape.name
     return None
+
+
+def _read(row: dict, name: str) -> Any:
+    value = structured(row, name)
+    return value if isinstance(value, list) and value and isinstance(value[0], dict) else row[name]
 
 
 def require(row: dict, origin: str) -> str:
@@ -100,15 +37,25 @@ def require(row: dict, origin: str) -> str:
     name = fitting(row)
     if name is None:
         raise DataError(
-            f'{origin} has the columns {", ".join(map(str, row))}, which no built-in format has:\n{_table()}\n'
-            'Rename the columns, or write a map function and name it as train_dataset.map_fn. '
+            f'{origin} has the columns {", ".join(map(str, row))}, which no built-in format has{_near(row)}:\n'
+            f'{_table()}\n'
+            'Rename the columns; or name the two that hold question and reply: train_dataset.map_fn=pair '
+            "train_dataset.map_args=\"dict(question='...', answer='...')\"; or write a map function. "
             '`xtune list-dataset-format` shows a row of each format.'
         )
     return name
+
+
+def _near(row: dict) -> str:
+    """Return which columns are nearly those of a format."""
+    known = {name for shape in SHAPES for name in shape.columns} - row.keys()
+    found = {str(name): get_close_matches(str(name).lower(), known, 1, 0.85) for name in row}
+    near = [f'`{name}` is nearly `{close[0]}`' for name, close in found.items() if close]
+    return f' ({"; ".join(near)})' if near else ''
 
 
 def _table() -> str:
     shown: dict[str, str] = {}
     for shape in SHAPES:
         shown.setdefault(shape.name, shape.shown or ', '.join(shape.columns))
-    return '\n'.join(f'  {name:<14}  {columns}' for name, columns in shown.items())
+    return '\n'.join(f'  {name:<17}  {columns}' for name, columns in shown.items())

@@ -1,5 +1,6 @@
 """What becomes of a sample of more than `max_length` tokens."""
 
+from collections import Counter
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,9 @@ from .conversation import Conversation, RowError, Tokens
 if TYPE_CHECKING:
     from .encode import Encoder, Sample
 
+PROMPT = 'prompt longer than max_length'
+DROPPED = 'row dropped: longer than max_length'
+LATER_CUT = 'row shortened: later turns cut'
 UNTRAINED = 'part left out: nothing of it is trained'
 
 
@@ -23,7 +27,8 @@ def fitted(encoder: 'Encoder', given: Conversation | Tokens, sample: 'Sample') -
     """
     length, notes = encoder.max_length, encoder.notes
     if encoder.overlong == 'drop':
-        notes['row dropped: longer than max_length'] += 1
+        notes[DROPPED] += 1
+        encoder.too_long.append(len(sample.ids))
         return []
     if encoder.overlong == 'error':
         raise DataError(
@@ -32,21 +37,44 @@ def fitted(encoder: 'Encoder', given: Conversation | Tokens, sample: 'Sample') -
         )
     # Text and given tokens have no turns to keep whole.
     is_text = isinstance(given, Tokens) or given.messages[0]['role'] == 'text'
-    if encoder.overlong == 'truncate':
-        if isinstance(given, Tokens):
-            return [_beginning(sample, encoder)]
-        return [_truncated(sample, encoder)]
     before = notes.copy()
     try:
+        if encoder.overlong == 'truncate':
+            return [_beginning(sample, encoder) if isinstance(given, Tokens) else _truncated(sample, encoder)]
         pieces = list(_cut(sample, encoder) if is_text else _split(given, encoder))
         if not pieces:
-            raise RowError('prompt longer than max_length', 'in every exchange')
+            raise RowError(PROMPT, 'in every exchange')
     except RowError:
         encoder.notes = before  # a row that is not used leaves no notes
+        encoder.too_long.append(len(sample.ids))
         raise
     if len(pieces) > 1:
         notes['row split'] += 1
     return pieces
+
+
+def all_fitted(encoder: 'Encoder', parts: list[tuple[Conversation, 'Sample']]) -> list['Sample']:
+    """Return the samples of all parts of one conversation, which counts as one row in `encoder.notes`.
+
+    Raises:
+        RowError: None of them fits.
+        DataError: One is too long and `encoder.overlong` is 'error'.
+    """
+    before, made, error = encoder.notes.copy(), [], None
+    for part, sample in parts:
+        try:
+            made += encoder._fitted(part, sample)
+        except RowError as caught:
+            error = caught
+    if error is not None and not made:
+        encoder.notes = before
+        raise error
+    done = encoder.notes - before
+    if made and (error is not None or done.pop(DROPPED, 0)):
+        done[LATER_CUT] = 1
+    done.pop(UNTRAINED, None)  # it is trained in another part
+    encoder.notes = before + Counter(dict.fromkeys(done, 1))
+    return made
 
 
 def _truncated(sample: 'Sample', encoder: 'Encoder') -> 'Sample':
@@ -54,13 +82,13 @@ def _truncated(sample: 'Sample', encoder: 'Encoder') -> 'Sample':
     length, make = encoder.max_length, type(sample)
     fitting = [i for i, (_, end) in enumerate(sample.turns) if end <= length and any(sample.trained[: i + 1])]
     if fitting:
-        encoder.notes['row shortened: later turns cut'] += 1
+        encoder.notes[LATER_CUT] += 1
         keep = fitting[-1] + 1
         return make(sample.ids[: sample.turns[keep - 1][1]], sample.turns[:keep], sample.trained[:keep])
     first = sample.trained.index(True)
     start, end = sample.turns[first]
     if start > length - 2:
-        raise RowError('prompt longer than max_length', f'{start} tokens before the first trained reply')
+        raise RowError(PROMPT, f'{start} tokens before the first trained reply')
     encoder.notes['row shortened: a reply cut'] += 1
     ids = np.concatenate([sample.ids[: length - 1], sample.ids[end - 1 : end]])
     return make(ids, [*sample.turns[:first], (start, length)], sample.trained[: first + 1])
@@ -71,7 +99,7 @@ def _beginning(sample: 'Sample', encoder: 'Encoder') -> 'Sample':
     length = encoder.max_length
     turns = [(start, min(end, length)) for start, end in sample.spans if start < length]
     if not any(end > max(start, 1) for start, end in turns):
-        raise RowError('prompt longer than max_length', f'{sample.spans[0][0]} tokens before the first trained one')
+        raise RowError(PROMPT, f'{sample.spans[0][0]} tokens before the first trained one')
     encoder.notes['row shortened: its end cut'] += 1
     return type(sample)(sample.ids[:length], turns, [True] * len(turns))
 

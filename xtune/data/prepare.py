@@ -26,29 +26,37 @@ from ..errors import DataError
 from .cache import cache_folder, cache_root
 from .conversation import RowError
 from .encode import Encoder, Sample
+from .left_out import Elsewhere
 from .mapping import RowMapper, row_mapper
+from .prerendered import LOOK, refuse_prerendered
 from .report import EXAMPLES, Report
 from .sources import Row, RowSource
 from .store import SCHEMA, TokenStore, content_of, to_batch
 from .usage import Usage
+from .wrapped_lines import hard_wrapped
 
-FORMAT = 4  # raise it when what is cached changes its meaning
+FORMAT = 5  # raise it when what is cached changes its meaning
 CHUNK = 500  # rows
 # Below this a pool costs more than it saves.
 POOL_FROM = 4 * CHUNK
 
 
 def prepare(
-    source: Source, encoder: Encoder, num_proc: int | None, max_bad_rows: float, strict: bool = False
+    source: Source,
+    encoder: Encoder,
+    num_proc: int | None,
+    max_bad_rows: float,
+    strict: bool = False,
+    elsewhere: Elsewhere = frozenset(),
 ) -> tuple[TokenStore, Report]:
-    """Return the samples of `source` and what happened to its rows.
+    """Return the samples of `source` and what happened to its rows; `elsewhere` is what other sources of the run read.
 
     Raises:
         DataError: The source is missing, broken, or has too many unusable rows; or, if `strict`, something of it is not
             used.
     """
-    rows = RowSource(source)
-    mapper = row_mapper(source, rows.head(5))
+    rows = RowSource(source, elsewhere=elsewhere)
+    mapper = opened(rows, encoder)
     folder = cache_root() / 'data' / _key(rows, mapper, encoder)
     if not (folder / 'report.json').is_file():
         # One process of a host tokenises; the others of its run wait here, outside of any collective.
@@ -59,11 +67,33 @@ def prepare(
     saved = json.loads((folder / 'report.json').read_text(encoding='utf-8'))
     report = Report.from_json(saved['report'])
     report.require_usable(source.path, max_bad_rows)
-    report.unused.not_read = rows.not_read
-    report.unused.ignore(source.ignore)
+    for what in saved['not_read']:
+        rows.found_inside(what)
+    conclude(report, rows, encoder)
     if strict:
         report.require_all_used(source.path)
     return TokenStore(folder / 'samples.arrow', saved['origins'], saved['content']), report
+
+
+def opened(rows: RowSource, encoder: Encoder) -> RowMapper:
+    """Return the mapper of a source whose first rows can be used.
+
+    Raises:
+        DataError: They fit no map function, or a chat template has been applied to them.
+    """
+    head = rows.head(LOOK)
+    mapper = row_mapper(rows.source, head[:5], encoder.tokeniser.template.takes_thoughts)
+    refuse_prerendered(head, mapper, encoder.tokeniser)
+    rows.hints = hard_wrapped(rows)
+    return mapper
+
+
+def conclude(report: Report, rows: RowSource, encoder: Encoder) -> None:
+    """Add to `report` what is known of the source beside its rows."""
+    report.template = encoder.tokeniser.template.name if rows.source.template else ''
+    report.hints = rows.hints
+    report.unused.not_read = rows.not_read
+    report.unused.ignore(rows.source.ignore)
 
 
 def encode_rows(chunk: list[Row], mapper: RowMapper, encoder: Encoder) -> tuple[list[Sample], list[Row], Report]:
@@ -80,9 +110,10 @@ def encode_rows(chunk: list[Row], mapper: RowMapper, encoder: Encoder) -> tuple[
             results.append(mapper(row.values))
         except RowError as error:
             results.append(error)
-    encoded = iter(encoder([given for given in results if not isinstance(given, RowError)]))
+    encoded = enumerate(encoder([given for given in results if not isinstance(given, RowError)]))
+    report.too_long = encoder.too_long
     for row, result in zip(chunk, results, strict=True):
-        made = result if isinstance(result, RowError) else next(encoded)
+        index, made = (None, result) if isinstance(result, RowError) else next(encoded)
         if isinstance(made, DataError):
             raise DataError(f'{row.place}: {made}') from made
         if isinstance(made, RowError):
@@ -93,7 +124,9 @@ def encode_rows(chunk: list[Row], mapper: RowMapper, encoder: Encoder) -> tuple[
         samples += made
         origins += [row] * len(made)
         usage.look(row)
-        for name, shown in getattr(result, 'notes', ()):
+        for remark in encoder.remarks.get(index, ()):
+            report.remark(remark, row.place)
+        for name, shown in (*getattr(result, 'notes', ()), *encoder.left_out.get(index, ())):
             report.unused.count(name, row.place, shown)
     usage.add_to(report.unused)
     report.notes.update(encoder.notes)
@@ -123,7 +156,8 @@ def _write(rows, mapper, encoder: Encoder, num_proc: int, max_bad_rows: float, f
                 known = pa.array([origins.setdefault(name, len(origins)) for name in names], pa.int32())
                 writer.write_batch(batch.set_column(3, SCHEMA.field('origin'), known.take(batch.column('origin'))))
         total.require_usable(rows.source.path, max_bad_rows)
-        saved = dict(report=total.to_json(), origins=list(origins), content=content.hexdigest())
+        found = list(rows.found)
+        saved = dict(report=total.to_json(), origins=list(origins), content=content.hexdigest(), not_read=found)
         (aside / 'report.json').write_text(json.dumps(saved, ensure_ascii=False), encoding='utf-8')
         if folder.exists():  # another run was faster
             return

@@ -7,6 +7,7 @@ from ..errors import DataError
 from .unused import Unused
 
 EXAMPLES = 5
+LENGTHS = 10_000
 
 
 def counted(count: int, noun: str, rest: str = '') -> str:
@@ -16,8 +17,17 @@ def counted(count: int, noun: str, rest: str = '') -> str:
 
 @dataclass
 class Report:
-    """Counts over one data set. `examples` are (place, reason and detail) of the first unusable rows, `format` is the
-    map function."""
+    """Counts over one data set.
+
+    Attributes:
+        examples: Place, and reason and detail, of the first unusable rows.
+        notes: Rows changed or left out for their length, by what was done.
+        too_long: Tokens of the first rows that do not fit into `max_length` at all.
+        remarks: Other rows that a person should know of, by what is so with them; `first` has the place of the first.
+        hints: What seems to be wrong with the data as a whole.
+        format: Name of the map function.
+        template: The template, if it is not that of the run.
+    """
 
     rows: int = 0
     bad: Counter = field(default_factory=Counter)
@@ -26,7 +36,12 @@ class Report:
     samples: int = 0
     tokens: int = 0
     trained_tokens: int = 0
+    too_long: list[int] = field(default_factory=list)
+    remarks: Counter = field(default_factory=Counter)
+    first: dict[str, str] = field(default_factory=dict)
+    hints: list[str] = field(default_factory=list)
     format: str = ''
+    template: str = ''
     unused: Unused = field(default_factory=Unused)
 
     def add(self, other: 'Report') -> None:
@@ -38,6 +53,9 @@ class Report:
         self.bad.update(other.bad)
         self.notes.update(other.notes)
         self.examples = (self.examples + other.examples)[:EXAMPLES]
+        self.too_long = (self.too_long + other.too_long)[:LENGTHS]
+        self.remarks.update(other.remarks)
+        self.first = {**other.first, **self.first}
         self.unused.add(other.unused)
 
     @property
@@ -49,7 +67,31 @@ class Report:
         """Return what a person should read about unusable and shortened rows; nothing if all is well."""
         lines = [f'{counted(count, "row")} skipped: {reason}' for reason, count in self.bad.most_common()]
         lines += [f'  {place}: {what}' for place, what in self.examples]
-        return lines + [counted(count, *note.split(' ', 1)) for note, count in self.notes.most_common() if count]
+        lines += [counted(count, *note.split(' ', 1)) for note, count in self.notes.most_common() if count]
+        return lines + self.remark_lines()
+
+    def remark(self, what: str, place: str) -> None:
+        """Count a row that a person should know of."""
+        self.remarks[what] += 1
+        self.first.setdefault(what, place)
+
+    def remark_lines(self) -> list[str]:
+        """Return a line for each kind of row that a person should know of, and the hints."""
+        lines = []
+        for what, count in self.remarks.most_common():
+            place = f'; the first: {self.first[what]}' if count < self.rows else ''
+            lines.append(f'{counted(count, "row")} {what}{place}')
+        return lines + self.hints
+
+    def length_advice(self) -> str:
+        """Return what to set so that rows that are too long can be used; empty if there are none."""
+        if not self.too_long:
+            return ''
+        lengths = sorted(self.too_long)
+        most, longest = lengths[-(-len(lengths) * 99 // 100) - 1], lengths[-1]
+        drop = "; overlong='drop' leaves them out without counting them as bad"
+        enough = f'max_length={longest}' if most == longest else f'max_length={most} (99 % of them; all: {longest})'
+        return f'{enough} holds the rows that are too long{drop if self.bad else ""}'
 
     def require_usable(self, origin: str, max_bad_rows: float) -> None:
         """Stop if too many rows are unusable.
@@ -61,14 +103,18 @@ class Report:
             raise DataError(f'{origin} has no rows')
         details = '\n'.join(self.lines())
         if not self.samples and not self.bad_rows:
-            raise DataError(f'all {self.rows:,} rows of {origin} are dropped for their length: raise max_length')
+            advice = self.length_advice()
+            raise DataError(
+                f'all {self.rows:,} rows of {origin} are dropped for their length: raise max_length\n{advice}'
+            )
+        advice = f'\n{self.length_advice()}'.rstrip()
         if not self.samples:
-            raise DataError(f'none of the {self.rows:,} rows of {origin} can be used:\n{details}')
+            raise DataError(f'none of the {self.rows:,} rows of {origin} can be used:\n{details}{advice}')
         if self.bad_rows > max_bad_rows * self.rows:
             raise DataError(
                 f'{self.bad_rows:,} of the {self.rows:,} rows of {origin} cannot be used '
                 f'({self.bad_rows / self.rows:.1%}, allowed: data.max_bad_rows={max_bad_rows:.1%}):\n{details}\n'
-                'Mend or remove them, or raise data.max_bad_rows.'
+                f'Mend or remove them, or raise data.max_bad_rows.{advice}'
             )
 
     def require_all_used(self, origin: str) -> None:
@@ -87,11 +133,11 @@ class Report:
 
     def to_json(self) -> dict:
         """Return a form for `json.dump`."""
-        return {**vars(self), 'bad': dict(self.bad), 'notes': dict(self.notes), 'unused': self.unused.to_json()}
+        return {**vars(self), 'unused': self.unused.to_json()}
 
     @classmethod
     def from_json(cls, values: dict) -> 'Report':
         """Return the report that `to_json` wrote."""
-        counters = {name: Counter(values[name]) for name in ('bad', 'notes')}
+        counters = {name: Counter(values[name]) for name in ('bad', 'notes', 'remarks')}
         values = {**values, **counters, 'unused': Unused.from_json(values['unused'])}
         return cls(**{**values, 'examples': [tuple(pair) for pair in values['examples']]})

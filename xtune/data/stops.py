@@ -1,6 +1,7 @@
 """Which tokens end a reply: found by encoding a conversation, and each required to be one token."""
 
 from ..errors import TemplateError
+from ..templates.tokens import suggested
 from .conversation import Conversation, RowError, exchange
 from .tokenise import Rendered, Tokeniser
 
@@ -9,6 +10,9 @@ _PROBES = ('Fine 7', 'Good 8')
 
 def stop_ids(tokeniser: Tokeniser) -> list[int]:
     """Return the ids at which generation must stop: what ends a last reply, an earlier one, a tool call; the eos.
+
+    An eos that the template writes between two replies without ending one is left out: it opens a turn. The tokenizer
+    names it wrongly then, as files made from a GGUF may do.
 
     Raises:
         TemplateError: An end of turn is several tokens, so a model trained with it would not stop; or the template
@@ -23,17 +27,26 @@ def stop_ids(tokeniser: Tokeniser) -> list[int]:
         tag = rendered.text[rendered.text.rindex(probe, *span) + len(probe) : span[1]]
         last = ids[end - 1]
         ends_in_eos = last == tokenizer.eos_token_id and tag.endswith(tokenizer.eos_token)
-        if not tag or not (ends_in_eos or tokenizer.decode([last]).strip() == tag.strip()):
+        text = tokenizer.decode([last], clean_up_tokenization_spaces=False)
+        if not tag.strip() or not (ends_in_eos or text.strip() == tag.strip()):
             count = len(tokenizer(tag, add_special_tokens=False)['input_ids']) if tag else 0
+            several = f'is {count} tokens for this tokenizer and not one'
+            fault = 'stands in the text of replies too' if count == 1 else several
             raise TemplateError(
-                f'template `{template.name}` ends a reply with {tag!r}, which is {count} tokens for this tokenizer and '
-                "not one: the model could not be told to stop there. Take template='auto', 'plain', or the model's own "
-                'format.'
+                f'template `{template.name}` ends a reply with {tag!r}, which {fault}: the model could not be told to '
+                f'stop there. Take {_others(tokeniser)}.'
             )
         stops.insert(0, last)
     stops += _end_of_call(tokeniser)
-    eos = tokenizer.eos_token_id
-    return list(dict.fromkeys(stops if eos is None else [*stops, eos]))
+    eos, (_, end), (start, _) = tokenizer.eos_token_id, *turns
+    opens_a_turn = eos in ids[end:start]
+    return list(dict.fromkeys(stops if eos is None or opens_a_turn else [*stops, eos]))
+
+
+def _others(tokeniser: Tokeniser) -> str:
+    """Return what to take instead of a template whose end of turn is no token."""
+    own = "template='auto', the model's own, or " if tokeniser.tokenizer.chat_template else ''
+    return f'{own}one that fits this tokenizer: {suggested(tokeniser.template.end_tokens)}'
 
 
 def _end_of_call(tokeniser: Tokeniser) -> list[int]:

@@ -18,7 +18,7 @@ from ..errors import DataError
 from .encode import Encoder, Sample
 from .mapping import RowMapper
 from .packing import Sequences, pack
-from .prepare import encode_rows
+from .prepare import conclude, encode_rows
 from .report import Report
 from .sources import Row, RowSource
 
@@ -86,7 +86,7 @@ class RowStream:
 
     Args:
         sources: Where rows come from, and the mapper of each.
-        encoder: Makes samples.
+        encoders: Make samples of the rows of each source.
         weights: Chance of each source to give the next row; None reads the sources in turn.
         window: Rows in one window.
         per_step: Sequences in one optimizer step.
@@ -99,7 +99,7 @@ class RowStream:
     def __init__(
         self,
         sources: list[tuple[RowSource, RowMapper]],
-        encoder: Encoder,
+        encoders: list[Encoder],
         *,
         weights: list[float] | None,
         window: int,
@@ -109,7 +109,7 @@ class RowStream:
         max_bad_rows: float,
         strict: bool = False,
     ) -> None:
-        self.sources, self.encoder, self.weights = sources, encoder, weights
+        self.sources, self.encoders, self.weights = sources, encoders, weights
         self.window, self.per_step, self.mode, self.seed = window, per_step, mode, seed
         self.max_bad_rows, self.strict = max_bad_rows, strict
         self._open: list[Iterator[Row] | None] = [None] * len(sources)
@@ -135,7 +135,7 @@ class RowStream:
         for number, (_, mapper) in enumerate(self.sources):
             mine = [row for source, row in rows if source == number]
             for at in range(0, len(mine), CHUNK):
-                made, origins, counted = encode_rows(mine[at : at + CHUNK], mapper, self.encoder)
+                made, origins, counted = encode_rows(mine[at : at + CHUNK], mapper, self.encoders[number])
                 reports[number].add(counted)
                 samples += made
                 places += [row.place for row in origins]
@@ -145,7 +145,7 @@ class RowStream:
             self.mode,
             store.lengths,
             np.arange(carried, len(samples)),
-            self.encoder.max_length,
+            self.encoders[0].max_length,
             int(rng.integers(1 << 31)),
         )
         order = rng.permutation(len(packed))
@@ -161,9 +161,8 @@ class RowStream:
             total.add(report)
         paths = ' and '.join(source.source.path for source, _ in self.sources)
         total.require_usable(f'{paths}, window {number + 1},', self.max_bad_rows)
-        for (rows, _), report in zip(self.sources, reports, strict=True):
-            report.unused.not_read = rows.not_read
-            report.unused.ignore(rows.source.ignore)
+        for (rows, _), encoder, report in zip(self.sources, self.encoders, reports, strict=True):
+            conclude(report, rows, encoder)
             if self.strict:
                 report.require_all_used(f'{rows.source.path}, window {number + 1},')
 

@@ -4,15 +4,15 @@ import hashlib
 
 from ..config.wire import Job
 from ..errors import ConfigError
-from .encode import Encoder
-from .mapping import row_mapper
-from .sources import RowSource
+from .encoders import Encoders
+from .prepare import opened
+from .sources import RowSource, files_of
 from .split import Split
 from .steps import Share, StreamedSteps
 from .stream import Cursor, RowStream
 
 
-def streamed(job: Job, encoder: Encoder, pad_id: int, share: Share) -> tuple[Split, StreamedSteps]:
+def streamed(job: Job, encoders: Encoders, pad_id: int, share: Share) -> tuple[Split, StreamedSteps]:
     """Return the first window, to be looked at, and the steps of the run.
 
     Raises:
@@ -21,12 +21,14 @@ def streamed(job: Job, encoder: Encoder, pad_id: int, share: Share) -> tuple[Spl
     """
     _check(job)
     schedule, values = job.schedule, job.values
-    sources = [RowSource(source, streaming=True) for source in job.train_sources]
-    pairs = [(rows, row_mapper(rows.source, rows.head(5))) for rows in sources]
+    elsewhere = files_of(job.sources)
+    sources = [RowSource(source, streaming=True, elsewhere=elsewhere) for source in job.train_sources]
+    each = [encoders.of(rows.source) for rows in sources]
+    pairs = [(rows, opened(rows, encoder)) for rows, encoder in zip(sources, each, strict=True)]
     weights = [source.weight for source in job.train_sources]
     stream = RowStream(
         pairs,
-        encoder,
+        each,
         weights=weights if any(weights) else None,
         window=job.data.window,
         per_step=schedule.batch_size * schedule.accumulate * share.of,
@@ -39,7 +41,7 @@ def streamed(job: Job, encoder: Encoder, pad_id: int, share: Share) -> tuple[Spl
     identity = (
         [rows.identity() for rows, _ in pairs],
         [mapper.identity() for _, mapper in pairs],
-        encoder.identity(),
+        [encoder.identity() for encoder in each],
         (weights, job.data.window, stream.per_step, values.packing, values.seed),
     )
     digest = hashlib.blake2b(repr(identity).encode(), digest_size=16).hexdigest()

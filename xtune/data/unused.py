@@ -41,10 +41,10 @@ class Unused:
         self.read |= other.read
 
     def ignore(self, names: Iterable[str]) -> None:
-        """Leave out the columns and keys that the config says need not be used."""
-        for name in names:
-            for kind in ('column', 'key'):
-                self.rows.pop(f'{kind} `{name}`', None)
+        """Leave out what the config says need not be used, by the first name between backquotes."""
+        given = tuple(f'{kind} `{name}`' for name in names for kind in ('column', 'key'))
+        self.rows = Counter({name: count for name, count in self.rows.items() if not name.startswith(given)})
+        self.not_read = [what for what in self.not_read if what.split('`')[1] not in names]
 
     def lines(self) -> list[str]:
         """Return one sentence for each thing that is not used; nothing if all is."""

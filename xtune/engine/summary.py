@@ -7,11 +7,13 @@ import torch
 from ..config.sections import Source
 from ..config.wire import Job
 from ..data.build import TrainingData
+from ..data.encode import AS_TEXT
 from ..data.report import Report, counted
 from ..models.config_checks import stored_form
 from ..models.experts import expert_tensors
 from ..models.float8 import Float8Linear
 from ..models.language import describe_other_parts
+from ..models.threads import described
 from ..parallel.world import World
 from ..visible import visible
 
@@ -40,16 +42,20 @@ def data_lines(job: Job, data: TrainingData) -> Iterator[tuple[str, str]]:
             for line in report.lines() + report.unused.lines():
                 yield '', line
     stops = ' '.join(data.tokenizer.convert_ids_to_tokens(data.stop_ids))
-    yield 'template', f'{data.template.name}; a reply ends at {stops}'
+    is_text = all(report.remarks[AS_TEXT] == report.rows - report.bad_rows for report in train.reports)
+    unused = "; no row uses it, all are plain text: template='plain' makes a model for text" if is_text else ''
+    yield 'template', f'{data.template.name}; a reply ends at {stops}{unused}'
 
 
 def _source_lines(source: Source, report: Report, used: float) -> Iterator[tuple[str, str]]:
     share = report.trained_tokens / max(report.tokens, 1)
     skipped = f', {counted(report.bad_rows, "row")} skipped' if report.bad_rows else ''
+    template = f' in the template `{report.template}`' if report.template else ''
     times = f', used {used:.2f} times an epoch' if used != 1 else ''
     yield (
         'data',
-        f'{source.path} as {report.format}: {counted(report.rows, "row")} -> {counted(report.samples, "sample")}, '
+        f'{source.path} as {report.format}{template}: {counted(report.rows, "row")} -> '
+        f'{counted(report.samples, "sample")}, '
         f'{report.tokens:,} tokens, {share:.0%} of them trained{skipped}{times}',
     )
     for line in report.lines() + report.unused.lines():
@@ -67,7 +73,8 @@ def model_lines(job: Job, llm: torch.nn.Module, dtype: torch.dtype, device: torc
     if others is not None:
         yield '', others
     name = torch.cuda.get_device_name(device) if device.type == 'cuda' else 'CPU'
-    yield 'device', f'{name}, computes in {SHORT[dtype]}'
+    threads = '' if device.type == 'cuda' else f' ({described()})'
+    yield 'device', f'{name}, computes in {SHORT[dtype]}{threads}'
 
 
 def _kind(lora: Callable) -> type:
@@ -96,7 +103,9 @@ def schedule_lines(job: Job, data: TrainingData, world: World) -> Iterator[tuple
     """Yield (label, text) about optimizer steps and where the run writes."""
     schedule, parts = job.schedule, job.strategy.sequence_parallel_size
     teams = world.size // parts
-    per_epoch = f' ({data.steps.steps_per_epoch:,} per epoch, {counted(schedule.max_epochs, "epoch")})'
+    begun = -(-len(data.steps) // data.steps.steps_per_epoch)  # as the progress line counts them
+    early = f', ends in epoch {begun} of {schedule.max_epochs}' if begun < schedule.max_epochs else ''
+    per_epoch = f' ({data.steps.steps_per_epoch:,} per epoch, {counted(begun, "epoch")}{early})'
     yield (
         'steps',
         f'{counted(len(data.steps), "optimizer step")}{"" if job.data.streaming else per_epoch} of '

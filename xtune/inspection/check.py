@@ -6,6 +6,7 @@ import numpy as np
 
 from ..config.wire import Job
 from ..data.build import TrainingData, build_data
+from ..data.overlong import PROMPT
 from ..data.report import Report, counted
 from ..engine.summary import data_lines
 from .statistics import length_text, sample_lengths, trained_share
@@ -48,7 +49,8 @@ def _lines(job: Job, data: TrainingData, surveys: list[Uncut | None]) -> Iterato
         elif label in ('validation', 'template'):
             yield label, text
             if label == 'validation':
-                yield from (('', line) for report in data.val.reports for line in report.unused.lines())
+                each = (report.remark_lines() + report.unused.lines() for report in data.val.reports)
+                yield from (('', line) for lines in each for line in lines)
     schedule = job.schedule
     each = f'of {schedule.batch_size} x {schedule.accumulate} sequences'
     epochs = '' if job.data.streaming else f'{data.steps.steps_per_epoch:,} per epoch, '
@@ -64,6 +66,7 @@ def _loss_lines(report: Report, survey: Uncut | None) -> Iterator[str]:
         example = f'; the first: {survey.first}' if survey.first else ''
         parts = [counted(count, *note.split(' ', 1)) for note, count in report.notes.most_common() if count]
         yield f'{", ".join(parts)}{example}'
+    yield from report.remark_lines()
     yield from report.unused.lines()
 
 
@@ -89,4 +92,7 @@ def _worries(data: TrainingData, surveys: list[Uncut]) -> Iterator[str]:
     if alike.rows < FEW_ROWS:
         yield f'{counted(alike.rows, "row")} to train on are few: a model needs at least dozens to learn from'
     if skipped > 0.01 * rows:
-        yield f'{skipped / rows:.1%} of the rows are skipped: mend them (see above)'
+        advice = next((report.length_advice() for report in reports if 2 * report.bad[PROMPT] > report.bad_rows), '')
+        yield f'{skipped / rows:.1%} of the rows are skipped: {advice or "mend them (see above)"}'
+    if any(report.hints for report in reports):
+        yield 'lines of a text file are trained one by one (see above)'

@@ -10,7 +10,7 @@ import numpy as np
 from ..config.sections import Source
 from ..config.wire import Job
 from ..data.build import TrainingData
-from ..data.encode import Encoder
+from ..data.encoders import Encoders
 from ..data.mapping import row_mapper
 from ..data.prepare import CHUNK, encode_rows
 from ..data.report import Report
@@ -39,8 +39,8 @@ class Uncut:
 def uncut(source: Source, job: Job, data: TrainingData) -> Uncut:
     """Return the lengths of the first rows of `source`."""
     rows = RowSource(source, streaming=job.data.streaming)
-    mapper = row_mapper(source, rows.head(5))
-    encoder = Encoder(data.tokeniser, sys.maxsize, 'error', job.values.train_on)
+    encoder = Encoders(data.tokeniser, sys.maxsize, 'error', job.values.train_on).of(source)
+    mapper = row_mapper(source, rows.head(5), encoder.tokeniser.template.takes_thoughts)
     iterator, lengths, places = islice(rows, ROWS), [], []
     while chunk := list(islice(iterator, CHUNK)):
         samples, origins, _ = encode_rows(chunk, mapper, encoder)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from ..data.conversation import Message
 from ..errors import TemplateError
-from .closest import advice
+from .advice import closest
 
 if TYPE_CHECKING:
     from .template import ChatTemplate, Span
@@ -28,17 +28,17 @@ def proven(
     Raises:
         TemplateError: The span of a reply cannot be proven.
     """
-    text = template._run(messages, tools)
+    text = template.run(messages, tools)
     spans = []
     for index in replies:
-        prompt = template._run(messages[:index], tools, prompt=True)
+        prompt = template.run(messages[:index], tools, prompt=True)
         if not text.startswith(prompt):
             raise _unproven(template, 'it renders a conversation differently from the prompt that inference uses')
         start, end = len(prompt), _end_of_reply(template, messages[: index + 1], tools, text, len(prompt))
         tag = _end_tag(template.end_tokens, text, end)
         if tag is None and index == replies[-1]:
             # Some templates close a last reply only when asked for the next prompt.
-            longer = template._run(messages, tools, prompt=True)
+            longer = template.run(messages, tools, prompt=True)
             tag = _end_tag(template.end_tokens, longer, end) if longer.startswith(text) else None
             text = longer
             opens = tag and prompt.rstrip().endswith(longer[end : end + tag].strip())
@@ -57,7 +57,7 @@ def _end_of_reply(
     message = messages[-1]
     if message.get('tool_calls'):
         # Tokens such as </tool_call>, and those in the data, stand before the one that ends the turn.
-        shared = commonprefix([template._run(messages, tools), text])
+        shared = commonprefix([template.run(messages, tools), text])
         called = shared.find(message['tool_calls'][-1]['function']['name'], start)
         found = [(shared.rfind(tag), tag) for tag in template.end_tokens]
         ends = [(at + len(tag), at) for at, tag in found if at > called >= 0]
@@ -99,5 +99,5 @@ def _tail(tags: tuple[str, ...], tail: str) -> str:
 def _unproven(template: 'ChatTemplate', why: str) -> TemplateError:
     return TemplateError(
         f'template `{template.name}` has no generation marks, and what it trains cannot be proven: {why}. '
-        + advice(template)
+        + closest(template)
     )

@@ -6,11 +6,13 @@ from transformers import PreTrainedTokenizerBase
 
 from ..errors import TemplateError, did_you_mean
 from . import ALIASES, FOLDER, NAMES, THINKING
-from .closest import PROBE
+from .marks import PROBE, check_marks
 from .template import ChatTemplate, special_variables
+from .tokens import TOKENS, suggested
 
 _BOS = '{{- bos_token -}}\n'
-_THINKING = '{%- set enable_thinking = enable_thinking | default(true) -%}\n'
+# `thinks_always`: replies without a thought are trained behind the prompt for one too, so all have one, if empty.
+_THINKING = '{%- set enable_thinking = enable_thinking | default(true) -%}\n{%- set thinks_always = true -%}\n'
 # Formats for any base model: they start with bos only where the tokenizer itself would put it.
 _ANY_TOKENIZER = ('plain', 'default', 'wizardcoder', 'moss_sft')
 
@@ -20,11 +22,13 @@ def resolve(name: str, tokenizer: PreTrainedTokenizerBase, for_training: bool = 
 
     Raises:
         TemplateError: There is no such template, the tokenizer has none of its own, a token it needs is missing, or,
-            `for_training`, what it trains cannot be proven.
+            `for_training`, what it trains cannot be proven, or its marks stand in the wrong place.
     """
     template = _bound(name, _source(name, tokenizer), tokenizer)
     if for_training and not template.has_marks:
         template.render(PROBE)
+    elif for_training and not template.own:  # tests check our own
+        check_marks(template)
     return template
 
 
@@ -35,8 +39,17 @@ def _bound(name: str, source: str, tokenizer: PreTrainedTokenizerBase) -> ChatTe
             if needed == 'eos_token' and name != 'auto':
                 raise TemplateError(f'template `{name}` ends replies with the eos token, which this tokenizer lacks')
             variables[needed] = ''
-    ends = tuple(sorted(tokenizer.get_added_vocab(), key=len, reverse=True))
-    return ChatTemplate(name, source, variables, ends, own=_file(name) in NAMES)
+    return ChatTemplate(name, source, variables, _added(tokenizer), own=_file(name) in NAMES)
+
+
+def _added(tokenizer: PreTrainedTokenizerBase) -> tuple[str, ...]:
+    """Return the added tokens, longest first, and those of named templates that are in the vocabulary itself."""
+    added = set(tokenizer.get_added_vocab())
+    for token in {token for tokens in TOKENS.values() for token in tokens} - added:
+        ids = tokenizer(token, add_special_tokens=False)['input_ids']
+        if len(ids) == 1 and tokenizer.convert_ids_to_tokens(ids[0]) == token:
+            added.add(token)
+    return tuple(sorted(added, key=len, reverse=True))
 
 
 def _source(name: str, tokenizer: PreTrainedTokenizerBase) -> str:
@@ -47,7 +60,7 @@ def _source(name: str, tokenizer: PreTrainedTokenizerBase) -> str:
         if not own:
             raise TemplateError(
                 f"template='auto' takes the model's own chat template, but its tokenizer has none; "
-                f'name one of {", ".join(NAMES)}, or a .jinja file'
+                f'name one of {suggested(_added(tokenizer))}, or a .jinja file'
             )
         return own
     file = _file(name)

@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 from transformers.utils.chat_template_utils import render_jinja_template
@@ -16,7 +17,7 @@ from transformers.utils.chat_template_utils import render_jinja_template
 from ..data.conversation import REPLIES, Message
 from ..errors import TemplateError
 from . import fast
-from .closest import advice
+from .advice import closest, for_thoughts, for_tools
 from .proof import proven
 
 _MARK = re.compile(r'\{%-?\s*generation\s*-?%\}')
@@ -28,8 +29,8 @@ _PROBE = 'Is this text shown?'
 class ChatTemplate:
     """A template bound to a tokenizer's special tokens.
 
-    `end_tokens` are the texts that may close a turn in a template without marks; `own` says that the source is one of
-    xtune's files.
+    `end_tokens` are the added tokens of the tokenizer, longest first: the texts that may close a turn; `own` says that
+    the source is one of xtune's files.
     """
 
     name: str
@@ -48,6 +49,34 @@ class ChatTemplate:
         """Whether it takes content as a list of parts only, as templates of some vision-language models do."""
         return not self.own and not _shows(self, list) and _shows(self, in_parts)
 
+    @cached_property
+    def takes_thoughts(self) -> bool:
+        """Whether it writes the thought of a last reply that is given as `reasoning_content`."""
+        reply = dict(role='assistant', content='4.', reasoning_content=_PROBE)
+        try:
+            return _PROBE in self.run([dict(role='user', content='What is 2+2?'), reply])
+        except TemplateError:
+            return False
+
+    @cached_property
+    def drops_thoughts(self) -> bool:
+        """Whether it leaves out the thought of a reply before the last question."""
+        return _PROBE not in self._earlier(content='4.', reasoning_content=_PROBE)
+
+    @cached_property
+    def reads_tags(self) -> bool:
+        """Whether it tells a thought in tags from the text of a reply."""
+        reply = f'<think>{_PROBE}</think>4.'
+        return reply not in self._earlier(content=reply)
+
+    def _earlier(self, **reply: str) -> str:
+        """Return the text of a conversation with this reply before the last question; empty if it is refused."""
+        question = dict(role='user', content='What is 2+2?')
+        try:
+            return self.prompt([question, dict(role='assistant', **reply), question])
+        except TemplateError:
+            return ''
+
     def render(self, messages: list[Message], tools: list[dict] | None = None) -> tuple[str, list[Span]]:
         """Return the text of a conversation and the characters [start, end) of each reply with its end of turn.
 
@@ -56,10 +85,11 @@ class ChatTemplate:
                 proven.
         """
         if tools and 'tools' not in self.source:
-            raise TemplateError(f'template `{self.name}` has no form for tools; take chatml, qwen_chat or llama3_chat')
+            raise TemplateError(f'template `{self.name}` has no form for tools; {for_tools(self)}')
         replies = [i for i, m in enumerate(messages) if m['role'] in REPLIES]
         if self.has_marks:
-            text, spans = self._run(messages, tools, marks=True)
+            text, spans = self.run(messages, tools, marks=True)
+            spans = [self._without_blanks(text, span) for span in spans]
         else:
             text, spans = proven(self, messages, tools, replies)
         if len(spans) != len(replies):
@@ -69,28 +99,61 @@ class ChatTemplate:
 
     def prompt(self, messages: list[Message], tools: list[dict] | None = None) -> str:
         """Return the text that a model continues with its reply to `messages`."""
-        return self._run(messages, tools, prompt=True)
+        return self.run(messages, tools, prompt=True)
 
-    def _run(self, messages: list[Message], tools: list[dict] | None = None, prompt: bool = False, marks: bool = False):
+    def run(
+        self,
+        messages: list[Message],
+        tools: list[dict] | None = None,
+        prompt: bool = False,
+        marks: bool = False,
+        **variables: Any,
+    ) -> Any:
+        """Return the text of `messages`, and with `marks` the characters [start, end) of each marked part.
+
+        Args:
+            messages: The conversation.
+            tools: JSON schemas of the tools on offer.
+            prompt: Add the head of a reply that is to be generated.
+            marks: Return (text, spans) instead of the text.
+            variables: More variables for the template, such as enable_thinking.
+
+        Raises:
+            TemplateError: The template refuses the conversation.
+        """
         try:
-            if self.own and fast.fits(messages, tools):
+            if self.own and not variables and fast.fits(messages, tools):
                 text, spans = fast.without_marks(fast.render(self.source, messages, prompt, self.variables))
                 return (text, spans) if marks else text
             plain = [{k: v for k, v in m.items() if k != 'train'} for m in messages]
-            texts, spans = self._jinja(in_parts(plain) if self.takes_parts else plain, tools, prompt, marks)
+            texts, spans = render_jinja_template(
+                conversations=[in_parts(plain) if self.takes_parts else plain],
+                tools=tools,
+                chat_template=self.source,
+                add_generation_prompt=prompt,
+                return_assistant_tokens_mask=marks,
+                **self.variables | variables,
+            )
         except Exception as error:  # jinja2 and raise_exception() in templates use many classes
-            raise TemplateError(f'template `{self.name}` refuses this conversation: {error}') from error
+            raise TemplateError(
+                f'template `{self.name}` refuses this conversation: {error}{self._remedy(str(error), messages)}'
+            ) from error
         return (texts[0], spans[0]) if marks else texts[0]
 
-    def _jinja(self, messages: list[dict], tools: list[dict] | None, prompt: bool, marks: bool) -> tuple[list, list]:
-        return render_jinja_template(
-            conversations=[messages],
-            tools=tools,
-            chat_template=self.source,
-            add_generation_prompt=prompt,
-            return_assistant_tokens_mask=marks,
-            **self.variables,
-        )
+    def _remedy(self, error: str, messages: list[Message]) -> str:
+        """Return what to take instead of one of xtune's own templates that has no form for tools."""
+        if not self.own or 'no form for' not in error:
+            return ''
+        several = any(len(m.get('tool_calls') or ()) > 1 for m in messages)
+        return f'; {for_tools(self, several)}'
+
+    def _without_blanks(self, text: str, span: Span) -> Span:
+        """Return `span` without the space behind its end of turn, which no model has to write."""
+        start, end = span
+        if not text[end - 1 : end].isspace():
+            return span
+        bare = text[start:end].rstrip()
+        return (start, start + len(bare)) if bare.endswith(self.end_tokens) else span
 
     def _require_all(self, messages: list[Message], text: str) -> None:
         """Raise if a system or tool message, a tool call, or a thought is not in `text`: some templates drop them."""
@@ -102,14 +165,11 @@ class ChatTemplate:
             for part in wanted:
                 if part not in text and json.dumps(part, ensure_ascii=False)[1:-1] not in text:
                     what = 'tool calls' if message['role'] == 'assistant' else f'{message["role"]} messages'
-                    raise TemplateError(f'template `{self.name}` leaves out {what}. {advice(self)}')
-            # Thoughts of earlier turns have no place in any format.
+                    raise TemplateError(f'template `{self.name}` leaves out {what}. {closest(self)}')
+            # Most formats have no place for thoughts before the last question: such replies must not be trained.
             thought = message.get('reasoning_content') or message.get('thinking') or ''
-            if index > last and thought.strip() not in text:
-                raise TemplateError(
-                    f'template `{self.name}` leaves out the thought of a reply; take qwen3_thinking, deepseek_r1, '
-                    'gpt_oss_thinking, or write thoughts into the text of replies'
-                )
+            if thought.strip() not in text and (index > last or message.get('train', True)):
+                raise TemplateError(f'template `{self.name}` leaves out the thought of a reply; {for_thoughts(self)}')
 
 
 def in_parts(messages: list[dict]) -> list[dict]:
@@ -123,7 +183,8 @@ def in_parts(messages: list[dict]) -> list[dict]:
 def _shows(template: ChatTemplate, form: Callable[[list[dict]], list[dict]]) -> bool:
     """Tell whether a template shows the text of a message that is given in this form."""
     try:
-        texts, _ = template._jinja(form([dict(role='user', content=_PROBE)]), None, False, False)
+        messages = form([dict(role='user', content=_PROBE)])
+        texts, _ = render_jinja_template([messages], chat_template=template.source, **template.variables)
     except Exception:  # jinja2 and raise_exception() in templates use many classes
         return False
     return _PROBE in texts[0]

@@ -1,12 +1,11 @@
-"""Own conversations: OpenAI messages, {"messages": [{"role": "user", "content": ...}, ...]}.
+"""Own conversations: any format that `xtune list-dataset-format` shows, told by its columns.
 
-Set train_dataset.path to your file or folder; map_fn='auto' takes other formats by their columns.
+Set train_dataset.path to your file or folder.
 """
-from xtune.data.map_fns import openai_map_fn
 
 train_dataset = dict(
     path='./data/sft.jsonl',
-    map_fn=openai_map_fn,
+    map_fn='auto',
 )
 
 # Tokens per training sequence.

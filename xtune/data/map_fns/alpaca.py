@@ -1,10 +1,8 @@
 """Alpaca and data sets of its shape: an instruction, an optional input, an output."""
 
-from typing import Any
-
 from ...registry import map_fn
-from ..conversation import Message, RowError, column, exchange
-from .columns import is_empty, question_and_reply
+from ..conversation import Message, RowError, column
+from .columns import before_last_exchange, pairs, question_and_reply
 
 
 @map_fn('alpaca')
@@ -22,9 +20,7 @@ def alpaca_map_fn(row: dict, system: str | None = None) -> list[Message]:
     comes first.
     """
     own = column(row, 'system') if 'system' in row else ''
-    messages = _instruction(row, '', system, own)
-    earlier = [message for pair in _pairs(row.get('history')) for message in exchange(*pair)]
-    return messages[:-2] + earlier + messages[-2:]
+    return before_last_exchange(_instruction(row, '', system, own), pairs(row))
 
 
 @map_fn('alpaca_zh')
@@ -66,14 +62,3 @@ def _instruction(row: dict, suffix: str, system: str | None, own: str = '') -> l
     if messages[-1]['content'].strip() == '<nooutput>':
         raise RowError('empty reply', f'the {output} is "<nooutput>"')
     return messages
-
-
-def _pairs(history: Any) -> list[tuple[str, str]]:
-    if is_empty(history):
-        return []
-    if not isinstance(history, list):
-        raise RowError('column `history` is not a list of pairs', f'it holds a {type(history).__name__}')
-    for number, pair in enumerate(history, 1):
-        if not isinstance(pair, (list, tuple)) or len(pair) != 2 or not all(isinstance(text, str) for text in pair):
-            raise RowError('column `history` is not a list of pairs', f'entry {number} is {str(pair)[:60]!r}')
-    return [tuple(pair) for pair in history]

@@ -1,7 +1,10 @@
 """What map functions of one question and one reply share."""
 
+from typing import Any
+
 from ...templates.system import system_text
 from ..conversation import Message, RowError, column, exchange
+from ..observed import parsed
 
 
 def question_and_reply(
@@ -25,7 +28,7 @@ def question_and_reply(
 
 
 def listed(row: dict, *names: str) -> list:
-    """Return the list in the first of the columns `names` that the row has.
+    """Return the list in the first of the columns `names` that the row has, also where it is written as JSON text.
 
     Raises:
         RowError: There is none, or it holds no list.
@@ -33,9 +36,52 @@ def listed(row: dict, *names: str) -> list:
     name = next((name for name in names if row.get(name) is not None), None)
     if name is None:
         raise RowError(f'no column `{names[0]}`', f'the columns with a value are {_filled(row)}')
-    if not isinstance(row[name], list):
-        raise RowError(f'column `{name}` is not a list', f'it holds a {type(row[name]).__name__}')
-    return row[name]
+    value = structured(row, name)
+    if isinstance(value, str):
+        raise RowError(f'column `{name}` is not a list', f'it holds text that is no JSON list: {value[:40]!r}')
+    if not isinstance(value, list):
+        raise RowError(f'column `{name}` is not a list', f'it holds a {type(value).__name__}')
+    return value
+
+
+def structured(row: dict, name: str) -> Any:
+    """Return what the column `name` holds; JSON text of a list or an object as that list or object."""
+    value = row.get(name)
+    if isinstance(value, str) and value.lstrip()[:1] in ('[', '{'):
+        try:
+            return parsed(row, value)
+        except (ValueError, RecursionError):
+            return value
+    return value
+
+
+def is_messages(value: Any) -> bool:
+    """Tell whether `value` is a list of messages: objects with a role."""
+    return isinstance(value, list) and bool(value) and all(isinstance(item, dict) and 'role' in item for item in value)
+
+
+def pairs(row: dict, name: str = 'history') -> list[Message]:
+    """Return the pairs of earlier question and reply in the column `name` as messages; none if it is empty.
+
+    Raises:
+        RowError: It holds something else.
+    """
+    value = structured(row, name)
+    if is_empty(value):
+        return []
+    if not isinstance(value, list):
+        raise RowError(f'column `{name}` is not a list of pairs', f'it holds a {type(value).__name__}')
+    messages: list[Message] = []
+    for number, pair in enumerate(value, 1):
+        if not isinstance(pair, (list, tuple)) or len(pair) != 2 or not all(isinstance(text, str) for text in pair):
+            raise RowError(f'column `{name}` is not a list of pairs', f'entry {number} is {str(pair)[:60]!r}')
+        messages += exchange(*pair)
+    return messages
+
+
+def before_last_exchange(messages: list[Message], earlier: list[Message]) -> list[Message]:
+    """Return `messages` with `earlier` ones before their last question."""
+    return messages[:-2] + earlier + messages[-2:]
 
 
 def is_empty(value: object) -> bool:

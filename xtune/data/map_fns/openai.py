@@ -4,18 +4,13 @@ from typing import Any
 
 from ...registry import map_fn
 from ..conversation import Conversation, Message, RowError
-from .columns import listed
+from .columns import is_empty, listed
+from .parts import Parts, read_parts, text_of
 from .tools import calls, offered
-from .turns import in_order, joined_questions, trained
+from .turns import CALL, conversation_of, role_of, trained
 
-_ROLES = {
-    'system': 'system',
-    'developer': 'system',
-    'user': 'user',
-    'assistant': 'assistant',
-    'tool': 'tool',
-    'function': 'tool',
-}
+_PLAIN = ('system', 'user', 'assistant', 'tool')
+THOUGHTS = ('reasoning_content', 'thinking', 'reasoning')
 
 
 @map_fn('openai')
@@ -41,45 +36,71 @@ def openai_map_fn(row: dict) -> Conversation:
         assistant: "It is 5."
         tools: [{"type": "function", "function": {"name": "add", "parameters": {"type": "object"}}}]
 
-    The column may also be called `conversations`, `conversation` or `dialogue`. `train`, `loss` or `weight` of a
-    reply (a bool, a number or a word) say whether it is trained; without them it is. Replies before the first
-    question are left out, user messages in a row are joined by a line break, and content may be a list of text
-    parts. `reasoning_content` (or `thinking`) of a reply is its thought, for templates that have a place for it.
+    The column may also be called `conversations`, `conversation` or `dialogue`. A reply is trained unless `train`,
+    `loss`, `weight`, `loss_weight` or `loss_scale` (a bool, 0, 1 or a word) says no, or `masked` says yes. Replies
+    before the first question are left out, user messages in a row are joined by a line break, and a call that follows
+    a reply becomes part of it. Content may be a list of parts, also as Anthropic and Bedrock write them. Roles of other
+    formats, such as `human` or `tool_response`, are understood. `reasoning_content` (or `thinking`, `reasoning`) of a
+    reply is its thought, for templates that have a place for it.
     """
     messages = listed(row, 'messages', 'conversations', 'conversation', 'dialogue')
-    mapped = [_message(message, f'message {number}') for number, message in enumerate(messages, 1)]
-    return Conversation(joined_questions(in_order(mapped)), offered(row))
+    mapped: list[Message] = []
+    for number, entry in enumerate(messages, 1):
+        if (
+            type(entry) is dict
+            and len(entry) == 2
+            and type(entry.get('content')) is str
+            and entry.get('role') in _PLAIN
+        ):
+            mapped.append(entry)  # most messages; the rest takes three times as long
+        else:
+            mapped += messages_of(entry, f'message {number}')
+    return conversation_of(mapped, offered(row))
 
 
-def _message(message: Any, place: str) -> Message:
-    if not isinstance(message, dict) or 'role' not in message:
-        raise RowError('message without role or content', f'{place} is {str(message)[:60]!r}')
-    role = _ROLES.get(str(message['role']))
-    if role is None:
-        raise RowError('unknown role', f'{place} has role {message["role"]!r}; known: {", ".join(_ROLES)}')
-    called = (message.get('tool_calls') or message.get('function_call')) if role == 'assistant' else None
-    content = message.get('content')
-    result = {'role': role, 'content': '' if called and content is None else _text(content, f'{place} ({role})')}
-    if called:
-        result['tool_calls'] = calls(called, place)
-    thought = message.get('reasoning_content') or message.get('thinking')
-    if role == 'assistant' and thought:
-        result['reasoning_content'] = _text(thought, f'{place} (thought)')
+def _is_plain(entry: Any) -> bool:
+    """Tell whether `entry` is a role and a text, and nothing else."""
+    return type(entry) is dict and len(entry) == 2 and type(entry.get('content')) is str and entry.get('role') in _PLAIN
+
+
+def messages_of(entry: Any, place: str) -> list[Message]:
+    """Return the message `entry`, and before it the results of tools that it holds.
+
+    Raises:
+        RowError: It has no role, an unknown one, or content that is not text; `place` says where.
+    """
+    if not isinstance(entry, dict) or 'role' not in entry:
+        raise RowError('message without role or content', f'{place} is {str(entry)[:60]!r}')
+    role, place = role_of(entry['role'], place), f'{place} ({entry["role"]})'
+    content = entry.get('content', entry.get('parts'))
+    if role == CALL:
+        return [{'role': 'assistant', 'content': '', 'tool_calls': calls(content, place)} | trained(entry, place)]
+    if role == 'assistant':
+        return [_reply(entry, content, place)]
+    parts = read_parts(content, place) if isinstance(content, list) else Parts([text_of(content, place)])
+    if parts.calls or parts.thoughts:
+        raise RowError('only replies have calls and thoughts', place)
+    if parts.results and not parts.text.strip():
+        return parts.results
+    message = {'role': role, 'content': parts.text} | trained(entry, place)
     if role == 'tool':
-        result |= {key: message[key] for key in ('name', 'tool_call_id') if message.get(key) is not None}
-    return result | trained(message, place)
+        message |= {key: entry[key] for key in ('name', 'tool_call_id') if key in entry and entry[key] is not None}
+    return [*parts.results, message]
 
 
-def _text(content: Any, place: str) -> str:
-    if isinstance(content, list):
-        texts = [part.get('text') for part in content if isinstance(part, dict) and part.get('type') == 'text']
-        if len(texts) < len(content) or not all(isinstance(text, str) for text in texts):
-            raise RowError('content is not text', f'{place} has parts that are not text')
-        return ''.join(texts)
-    if not isinstance(content, str):
-        raise RowError('content is not text', f'{place} holds {_kind(content)}')
-    return content
-
-
-def _kind(value: Any) -> str:
-    return 'nothing' if value is None else f'a {type(value).__name__}'
+def _reply(entry: dict, content: Any, place: str) -> Message:
+    called = entry.get('tool_calls') or entry.get('function_call')
+    if content is None and not is_empty(entry.get('refusal')):
+        content = entry['refusal']
+    if content is None and called:
+        content = ''
+    parts = read_parts(content, place) if isinstance(content, list) else Parts([text_of(content, place)])
+    if parts.results:
+        raise RowError('a reply holds the result of a tool', place)
+    message = {'role': 'assistant', 'content': parts.text}
+    if found := parts.calls + (calls(called, place) if called else []):
+        message['tool_calls'] = found
+    name = next((name for name in THOUGHTS if name in entry and not is_empty(entry[name])), None)
+    if thought := parts.thought or (text_of(entry[name], f'{place}, {name}') if name else ''):
+        message['reasoning_content'] = thought
+    return message | trained(entry, place, parts.text)

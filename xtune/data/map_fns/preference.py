@@ -6,7 +6,7 @@ from ...errors import ConfigError
 from ...registry import map_fn
 from ...templates.system import system_text
 from ..conversation import Conversation, RowError, column
-from .columns import is_empty, listed
+from .columns import is_empty, is_messages, listed, structured
 from .openai import openai_map_fn
 from .sharegpt import sharegpt_map_fn
 
@@ -27,11 +27,11 @@ def preference_map_fn(row: dict, reply: str = 'chosen', system: str | None = Non
         user: "Name a prime."
         assistant: "7"
 
-    What comes before is in `conversations` (ShareGPT turns), or in `prompt` or `question` (a text, or OpenAI
-    messages); `chosen` and `rejected` hold a text, a message or a list of messages. A list that starts with a
-    question is the whole conversation, whose last message is the reply. Earlier replies are context. A column
-    `system`, or else the argument (a name or a text), is for rows without a system message. `reply` is 'chosen' or
-    'rejected'.
+    What comes before is in `conversations` (ShareGPT turns), in `prompt` or `question` (a text, or OpenAI messages),
+    or in `instruction` and `input` (Alpaca); `chosen` and `rejected` hold a text, a message or a list of messages. A
+    list that starts with a question is the whole conversation, whose last message is the reply. Earlier replies are
+    context. A column `system`, or else the argument (a name or a text), is for rows without a system message. `reply`
+    is 'chosen' or 'rejected'.
     """
     if reply not in _REPLIES:
         raise ConfigError(f'reply={reply!r} of the map function `preference` is none of {", ".join(_REPLIES)}')
@@ -48,7 +48,7 @@ def preference_map_fn(row: dict, reply: str = 'chosen', system: str | None = Non
     text = (column(row, 'system') if 'system' in row else '') or (system and system_text(system))
     if text and messages and messages[0]['role'] != 'system':
         messages.insert(0, {'role': 'system', 'content': text})
-    return Conversation(messages + given.messages[-len(answer) :], given.tools)
+    return Conversation(messages + given.messages[-len(answer) :], given.tools, given.notes)
 
 
 @map_fn('orpo_dpo_mix_40k')
@@ -68,9 +68,35 @@ def orpo_dpo_mix_40k_map_fn(row: dict, reply: str = 'chosen', system: str | None
     return preference_map_fn(row, reply, system)
 
 
+@map_fn('openai_preference')
+def openai_preference_map_fn(row: dict, reply: str = 'chosen', system: str | None = None) -> Conversation:
+    r"""Preference pairs as OpenAI's fine-tuning takes them.
+
+    Row:
+        {"input": {"messages": [{"role": "user", "content": "Name a prime."}], "tools": [],
+                   "parallel_tool_calls": true},
+         "preferred_output": [{"role": "assistant", "content": "7"}],
+         "non_preferred_output": [{"role": "assistant", "content": "8"}]}
+    Result:
+        user: "Name a prime."
+        assistant: "7"
+
+    `reply` is 'chosen' (the column `preferred_output`) or 'rejected'. `system` is a name or a text.
+    """
+    given = structured(row, 'input')
+    if not isinstance(given, dict) or not isinstance(given.get('messages'), list):
+        raise RowError('column `input` holds no messages', f'it is {str(given)[:60]!r}')
+    name = {'chosen': 'preferred_output', 'rejected': 'non_preferred_output'}.get(reply)
+    made = {'prompt': given['messages'], reply: listed(row, name) if name else None}
+    return preference_map_fn(made | ({'tools': given['tools']} if given.get('tools') else {}), reply, system)
+
+
 def _entries(row: dict, reply: str) -> list:
     """Return the reply as a list of messages or turns."""
     value = row.get(reply)
+    if isinstance(value, str):
+        found = structured(row, reply)  # a text may look like JSON, too
+        value = found if _speaker(found[0] if isinstance(found, list) and found else found) else None
     if isinstance(value, dict):
         return [value]
     if isinstance(value, list) and value:
@@ -82,10 +108,12 @@ def _context(row: dict) -> list:
     """Return what comes before the reply, as messages or turns."""
     if 'conversations' in row:
         return listed(row, 'conversations')
-    name = next((name for name in ('prompt', 'question') if not is_empty(row.get(name))), 'prompt')
-    if isinstance(row.get(name), list):
-        return row[name]
-    return [{'role': 'user', 'content': column(row, name)}]
+    if not {'prompt', 'question'} & row.keys() and 'instruction' in row:
+        parts = [column(row, name) for name in ('instruction', 'input') if name in row]
+        return [{'role': 'user', 'content': '\n'.join(part for part in parts if part)}]
+    name = next((name for name in ('prompt', 'question') if name in row and not is_empty(row[name])), 'prompt')
+    value = structured(row, name)
+    return value if is_messages(value) else [{'role': 'user', 'content': column(row, name)}]
 
 
 def _mapped(row: dict, context: list, answer: list) -> Conversation:

@@ -4,26 +4,11 @@ from typing import Any
 
 from ...registry import map_fn
 from ..conversation import Conversation, Message, RowError, column
-from .columns import listed
+from .columns import is_empty, listed
+from .openai import THOUGHTS
+from .parts import text_of
 from .tools import calls, offered
-from .turns import in_order, joined_questions, trained
-
-_CALL = 'call'
-_ROLES = {
-    'human': 'user',
-    'user': 'user',
-    'gpt': 'assistant',
-    'assistant': 'assistant',
-    'bot': 'assistant',
-    'chatgpt': 'assistant',
-    'bing': 'assistant',
-    'bard': 'assistant',
-    'function_call': _CALL,
-    'tool_call': _CALL,
-    'observation': 'tool',
-    'tool': 'tool',
-    'system': 'system',
-}
+from .turns import CALL, conversation_of, role_of, trained
 
 
 @map_fn('sharegpt')
@@ -45,16 +30,20 @@ def sharegpt_map_fn(row: dict) -> Conversation:
                     "name": "add", "description": "Add numbers", "parameters": {"type": "object"}}}]
 
     The column may also be called `conversation`. A `function_call` turn holds one call or a list of calls. A
-    column `system` follows the text of a system turn. Replies before the first question are left out. A turn may
-    say `train`, `loss` or `weight` as in the format `openai`.
+    column `system` follows the text of a system turn. Replies before the first question are left out. A turn may say
+    whether it is trained, and hold a thought, as in the format `openai`.
     """
+    return _conversation(row, join_questions=False)
+
+
+def _conversation(row: dict, join_questions: bool) -> Conversation:
     turns = listed(row, 'conversations', 'conversation')
     messages = [_message(turn, f'turn {number}') for number, turn in enumerate(turns, 1)]
     if own := column(row, 'system').strip() if 'system' in row else '':
         if messages and messages[0]['role'] == 'system':
             own = f'{messages.pop(0)["content"]}\n\n{own}'
         messages.insert(0, {'role': 'system', 'content': own})
-    return Conversation(in_order(messages), offered(row))
+    return conversation_of(messages, offered(row), join_questions)
 
 
 @map_fn('wizardlm')
@@ -72,20 +61,18 @@ def wizardlm_map_fn(row: dict) -> Conversation:
 
     `human` turns in a row are joined by a line break. Replies before the first question are left out.
     """
-    given = sharegpt_map_fn(row)
-    return Conversation(joined_questions(given.messages), given.tools)
+    return _conversation(row, join_questions=True)
 
 
 def _message(turn: Any, place: str) -> Message:
     if not isinstance(turn, dict) or 'from' not in turn or 'value' not in turn:
         raise RowError('turn without from or value', f'{place} is {str(turn)[:60]!r}')
-    role = _ROLES.get(str(turn['from']).lower())
-    if role is None:
-        raise RowError('unknown role', f'{place} is from {turn["from"]!r}; known: {", ".join(_ROLES)}')
+    role, place = role_of(turn['from'], place), f'{place} ({turn["from"]})'
     value = turn['value']
-    if role == _CALL:
+    if role == CALL:
         return {'role': 'assistant', 'content': '', 'tool_calls': calls(value, place)} | trained(turn, place)
-    if not isinstance(value, str):
-        kind = 'nothing' if value is None else f'a {type(value).__name__}'
-        raise RowError('content is not text', f'{place} ({turn["from"]}) holds {kind}')
-    return {'role': role, 'content': value} | trained(turn, place)
+    message = {'role': role, 'content': text_of(value, place)}
+    name = next((name for name in THOUGHTS if role == 'assistant' and name in turn and not is_empty(turn[name])), None)
+    if name:
+        message['reasoning_content'] = text_of(turn[name], f'{place}, {name}')
+    return message | trained(turn, place, message['content'])

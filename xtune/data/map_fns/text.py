@@ -1,20 +1,23 @@
 """Plain text for pretraining."""
 
 from ...registry import map_fn
-from ..conversation import Message, column
+from ..conversation import Message
+from ..conversation import column as text_of
 
 
 @map_fn('pretrain')
 @map_fn('text')
-def text_map_fn(row: dict) -> list[Message]:
-    r"""Plain text for pretraining: the whole text is trained on; it needs template='plain'.
+def text_map_fn(row: dict, column: str = 'text') -> list[Message]:
+    r"""Plain text for pretraining: the whole text is trained on, in the template `plain`.
 
     Row:
         {"text": "Anarchism is a political philosophy.\n"}
     Result:
         text: "Anarchism is a political philosophy."
+
+    `column` names another column than `text`.
     """
-    return [{'role': 'text', 'content': column(row, 'text').strip()}]
+    return [{'role': 'text', 'content': text_of(row, column).strip()}]
 
 
 pretrain_map_fn = text_map_fn

@@ -3,7 +3,8 @@
     tool   {"type": "function", "function": {"name": "add", "description": "...", "parameters": {...}}}
     call   {"type": "function", "function": {"name": "add", "arguments": {"a": 2}}}
 
-A bare {"name": ...} is read as the function itself, and JSON in a string as what it holds.
+A bare {"name": ...} is read as the function itself, and JSON in a string as what it holds. Other keys of a function,
+such as `strict`, are kept. The forms of Anthropic, Bedrock and Gemini are read too.
 """
 
 import json
@@ -12,20 +13,28 @@ from typing import Any
 from ..conversation import RowError
 from .columns import is_empty
 
+_COLUMNS = ('tools', 'functions', 'toolConfig')
+_SCHEMAS = ('parameters', 'input_schema', 'inputSchema', 'parametersJsonSchema')
+_ARGUMENTS = ('arguments', 'input', 'args')
+_KINDS = (None, 'function', 'custom', 'tool_use')
+_DECLARED = ('functionDeclarations', 'function_declarations')
+
 
 def offered(row: dict) -> list[dict] | None:
-    """Return the tools of column `tools` (or `functions`), None if there are none.
+    """Return the tools of column `tools` (or `functions`, or Bedrock's `toolConfig`), None if there are none.
 
     Raises:
         RowError: The column holds no JSON, no list, or a tool without a name.
     """
-    name = next((name for name in ('tools', 'functions') if not is_empty(row.get(name))), None)
+    name = next((name for name in _COLUMNS if name in row and not is_empty(row[name])), None)
     if name is None:
         return None
     tools = from_json(row[name], f'column `{name}` is not JSON', '')
+    if isinstance(tools, dict) and isinstance(tools.get('tools'), list):
+        tools = tools['tools']
     if not isinstance(tools, list):
         raise RowError(f'column `{name}` is not a list of tools', f'it holds a {type(tools).__name__}')
-    return [_tool(tool, f'tool {number}') for number, tool in enumerate(tools, 1)] or None
+    return [_tool(tool, f'tool {number}') for number, tool in enumerate(_declared(tools), 1)] or None
 
 
 def calls(value: Any, place: str) -> list[dict]:
@@ -57,24 +66,29 @@ def from_json(value: Any, reason: str, place: str) -> Any:
 def _tool(tool: Any, place: str) -> dict:
     function = _function(tool, 'a tool has no name', place)
     description = function.get('description')
-    parameters = from_json(function.get('parameters'), 'the parameters of a tool are not JSON', place)
+    name = next((name for name in _SCHEMAS if name in function), 'parameters')
+    parameters = from_json(function.get(name), 'the parameters of a tool are not JSON', place)
+    if isinstance(parameters, dict) and name == 'inputSchema' and 'json' in parameters:
+        parameters = parameters['json']
     if not isinstance(parameters, (dict, type(None))):
         raise RowError('the parameters of a tool are not an object', f'{place} has {str(parameters)[:60]!r}')
     if parameters is None:
         parameters = {'type': 'object', 'properties': {}}
     named = {'name': function['name']} | ({} if is_empty(description) else {'description': description})
-    return {'type': 'function', 'function': named | {'parameters': parameters}}
+    known = ('name', 'description', 'type', name)
+    others = {key: function[key] for key in function if key not in known and function[key] is not None}
+    return {'type': 'function', 'function': named | {'parameters': parameters} | others}
 
 
 def _call(call: Any, place: str) -> dict:
     function = _function(call, 'a tool call has no name', place)
-    arguments = function.get('arguments')
+    arguments = next((function[name] for name in _ARGUMENTS if name in function), None)
     if isinstance(arguments, str):
         arguments = _parsed(arguments)
     if not isinstance(arguments, (dict, str, type(None))):
         raise RowError('the arguments of a tool call are not an object', f'{place} has {str(arguments)[:60]!r}')
-    identity = {} if is_empty(call.get('id')) else {'id': call['id']}
-    return identity | {
+    name = next((name for name in ('id', 'toolUseId') if name in call and not is_empty(call[name])), None)
+    return ({} if name is None else {'id': call[name]}) | {
         'type': 'function',
         'function': {'name': function['name'], 'arguments': {} if arguments is None else arguments},
     }
@@ -90,6 +104,19 @@ def _parsed(arguments: str) -> dict | str:
 
 def _function(entry: Any, reason: str, place: str) -> dict:
     function = entry.get('function', entry) if isinstance(entry, dict) else None
+    if function is entry and isinstance(entry, dict):
+        function = entry.get('toolSpec', entry)
     if not isinstance(function, dict) or not isinstance(function.get('name'), str) or not function['name'].strip():
         raise RowError(reason, f'{place} is {str(entry)[:60]!r}')
+    if entry.get('type') not in _KINDS:
+        raise RowError('a tool is no function', f'{place} is of type {entry["type"]!r:.40}')
     return function
+
+
+def _declared(tools: list) -> list:
+    """Return `tools` with the functions that Gemini declares together as tools of their own."""
+    found: list = []
+    for tool in tools:
+        name = next((name for name in _DECLARED if isinstance(tool, dict) and name in tool), None)
+        found += tool[name] if name else [tool]
+    return found

@@ -1,42 +1,95 @@
-"""What map functions of whole dialogues share: flags of a message, and the order of messages."""
+"""What map functions of whole dialogues share: roles, and from messages to a conversation in order."""
 
 from typing import Any
 
-from ..conversation import Message, RowError
-from .columns import is_empty
+from ..conversation import Conversation, Message, RowError
+from ..unused import shortened
+from .flags import trained
 
-_FLAGS = ('train', 'loss', 'weight')
-_TRUE, _FALSE = ('true', '1', '1.0'), ('false', '0', '0.0')
+CALL = 'call'
+# Role of a message, or speaker of a turn, in any of the formats -> role of a message here.
+ROLES = {
+    'system': 'system',
+    'developer': 'system',
+    'user': 'user',
+    'human': 'user',
+    'assistant': 'assistant',
+    'gpt': 'assistant',
+    'model': 'assistant',
+    'bot': 'assistant',
+    'ai': 'assistant',
+    'chatgpt': 'assistant',
+    'bing': 'assistant',
+    'bard': 'assistant',
+    'tool': 'tool',
+    'function': 'tool',
+    'observation': 'tool',
+    'tool_response': 'tool',
+    'tool_result': 'tool',
+    'function_response': 'tool',
+    'function_call': CALL,
+    'tool_call': CALL,
+}
 
 
-def trained(entry: dict, place: str) -> dict[str, bool]:
-    """Return `{'train': ...}` if a message says so as `train`, `loss` or `weight`: a bool, a number or a word.
+def role_of(name: Any, place: str) -> str:
+    """Return the role that `name` means, or `CALL` for a turn that is a tool call.
 
     Raises:
-        RowError: The flag is something else; `place` says where.
+        RowError: It is none; `place` says where.
     """
-    flags = [_flag(entry[name], f'{place} has {name}={entry[name]!r:.40}') for name in _FLAGS if name in entry]
-    given = [flag for flag in flags if flag is not None]
-    return {'train': all(given)} if given else {}
+    role = ROLES.get(name.lower()) if isinstance(name, str) else None
+    if role is None:
+        raise RowError('unknown role', f'{place} has role {name!r}; known: {", ".join(ROLES)}')
+    return role
 
 
-def in_order(messages: list[Message]) -> list[Message]:
-    """Return `messages` without the replies before the first question.
+def conversation_of(messages: list[Message], tools: list[dict] | None, join_questions: bool = True) -> Conversation:
+    """Return the conversation of `messages`: calls that follow a reply or a call become part of its message, replies
+    before the first question are left out and noted, and questions in a row are joined by a line break.
 
     Raises:
-        RowError: There is a system message after the first message.
+        RowError: There is a system message after the first message, or parts of one reply differ in their flags.
     """
+    if any('tool_calls' in message for message in messages):
+        messages = _with_calls_joined(messages)
+    messages, notes = _in_order(messages)
+    return Conversation(_joined_questions(messages) if join_questions else messages, tools, notes)
+
+
+def _with_calls_joined(messages: list[Message]) -> list[Message]:
+    result: list[Message] = []
+    for message in messages:
+        before = result[-1] if result else message
+        if result and message.get('tool_calls') and before['role'] == 'assistant' and not message['content']:
+            if before.get('train', True) != message.get('train', True):
+                raise RowError('a reply and its call differ in being trained', f'the call is {_names(message)}')
+            thoughts = [m['reasoning_content'] for m in (before, message) if m.get('reasoning_content')]
+            result[-1] = before | {'tool_calls': [*before.get('tool_calls', ()), *message['tool_calls']]}
+            if thoughts:
+                result[-1]['reasoning_content'] = '\n'.join(thoughts)
+        else:
+            result.append(message)
+    return result
+
+
+def _names(message: Message) -> str:
+    return ', '.join(call['function']['name'] for call in message['tool_calls'])
+
+
+def _in_order(messages: list[Message]) -> tuple[list[Message], tuple[tuple[str, str], ...]]:
     for index, message in enumerate(messages[1:], 2):
         if message['role'] == 'system':
             raise RowError('system message after the start', f'message {index}; only the first one may be it')
     first = 1 if messages and messages[0]['role'] == 'system' else 0
     question = next((i for i, message in enumerate(messages) if message['role'] == 'user'), first)
-    greeted = all(message['role'] == 'assistant' for message in messages[first:question])
-    return messages[:first] + messages[question:] if greeted else messages
+    if question == first or any(message['role'] != 'assistant' for message in messages[first:question]):
+        return messages, ()
+    note = ('replies before the first question', shortened(messages[first]['content']))
+    return messages[:first] + messages[question:], (note,)
 
 
-def joined_questions(messages: list[Message]) -> list[Message]:
-    """Return `messages` with each run of user messages joined into one, a line break between them."""
+def _joined_questions(messages: list[Message]) -> list[Message]:
     result: list[Message] = []
     for message in messages:
         if result and result[-1]['role'] == message['role'] == 'user':
@@ -46,12 +99,4 @@ def joined_questions(messages: list[Message]) -> list[Message]:
     return result
 
 
-def _flag(value: Any, where: str) -> bool | None:
-    if is_empty(value):
-        return None
-    if isinstance(value, (bool, int, float)):
-        return bool(value)
-    word = value.strip().lower() if isinstance(value, str) else ''
-    if word not in (*_TRUE, *_FALSE):
-        raise RowError('a flag of training is neither true nor false', where)
-    return word in _TRUE
+__all__ = ['CALL', 'ROLES', 'conversation_of', 'role_of', 'trained']

@@ -8,15 +8,16 @@ from pathlib import Path
 from typing import TextIO
 
 from ...errors import DataError
-from .opening import MAX_LINE, Rows, fault, inner_suffix, lines, open_text
+from .opening import MAX_LINE, Note, Rows, fault, inner_suffix, lines, open_text
 
 MAX_LINES = 10_000  # of one row; a longer one is a quote that is never closed
 MARKS = ',;\t|'
 
 
-def read_csv(path: Path) -> Rows:
+def read_csv(path: Path, note: Note = str) -> Rows:
     """Yield (line on which the row starts, row). Columns without a name, and rows of empty fields, are left out.
 
+    `note` is told of a column without a name that holds more than the numbers of the rows, as pandas writes them.
     The delimiter is the comma (.tsv: tab); if the header is one column by it, the one of `, ; tab |` that gives most.
     """
     csv.field_size_limit(max(csv.field_size_limit(), MAX_LINE))  # of the process; what limits a row here is `_Lines`
@@ -29,21 +30,25 @@ def read_csv(path: Path) -> Rows:
         try:
             names = next(reader, [])
             check_names(path, names)
-            yield from _rows(reader, source, names, mark)
+            yield from _rows(reader, source, names, mark, note)
         except csv.Error as error:
             raise source.unclosed(f'line {source.last}: {error}') from error
 
 
-def _rows(reader: Iterator[list[str]], source: '_Lines', names: list[str], mark: str) -> Rows:
-    unnamed = [name for name in set(names) if not name.strip()]
+def _rows(reader: Iterator[list[str]], source: '_Lines', names: list[str], mark: str, note: Note) -> Rows:
+    unnamed = [index for index, name in enumerate(names) if not name.strip()]
     source.next_row()
+    count = 0
     for fields in reader:
         if any(fields):
             if len(fields) != len(names):
                 raise fault(source.path, _not_as_many(fields, names, mark), source.place())
             row = dict(zip(names, fields, strict=True))
-            for name in unnamed:
-                del row[name]
+            for index in unnamed:
+                row.pop(names[index], None)
+                if fields[index] not in ('', str(count), str(count + 1)):
+                    note(f'column `{index + 1}` of {source.path}: it has no name in the first row')
+            count += 1
             yield source.first, row
         source.next_row()
 

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from ...errors import DataError
+from ..unused import shortened
 from .json_stream import DECODER, JsonStream, broken
-from .opening import BLOCK, MAX_LINE, Rows, fault, lines, open_text
+from .opening import BLOCK, MAX_LINE, Note, Rows, fault, lines, open_text
 
 _KINDS = {str: 'a text', list: 'a list', dict: 'an object', int: 'a number', float: 'a number', bool: 'true or false'}
 _ONE_A_LINE = '. In a .jsonl file each row is one line; if the file is one JSON list, name it .json'
@@ -25,8 +26,11 @@ def read_jsonl(path: Path) -> Rows:
         yield from _object_lines(file, path)
 
 
-def read_json(path: Path) -> Rows:
-    """Yield (position from 1, row); (line, row) if the file has one object a line, whatever it is called."""
+def read_json(path: Path, note: Note = str) -> Rows:
+    """Yield (position from 1, row); (line, row) if the file has one object a line, whatever it is called.
+
+    If the rows are a list in an object, `note` is told of what else the object holds.
+    """
     with open_text(path) as file:
         stream = JsonStream(file, path)
         start = stream.peek()
@@ -38,7 +42,7 @@ def read_json(path: Path) -> Rows:
                 yield from _object_lines(file, path)
                 return
             stream = JsonStream(file, path)
-            yield from _wrapped(stream, path)
+            yield from _wrapped(stream, path, note)
         elif start == '[':
             yield from _numbered(stream.elements(), path)
         else:
@@ -96,8 +100,8 @@ def _no_object(path: Path, row: Any, where: str, hint: str = '') -> DataError:
     return fault(path, what, where)
 
 
-def _wrapped(stream: JsonStream, path: Path) -> Rows:
-    """Yield the rows of the one list that the object holds; its other values are left out.
+def _wrapped(stream: JsonStream, path: Path, note: Note) -> Rows:
+    """Yield the rows of the one list that the object holds; `note` is told of its other values.
 
     A second list is an error only where it starts, after the rows of the first.
     """
@@ -109,7 +113,9 @@ def _wrapped(stream: JsonStream, path: Path) -> Rows:
     while mark != '}':
         keys.append(key := stream.key())
         if stream.peek() != '[':
-            _check_no_table(path, key, stream.value())
+            _check_no_table(path, key, value := stream.value())
+            if value not in (None, '', {}):
+                note(f'key `{key}` of {path}, which stands beside the rows and holds {shortened(value)}')
         elif found is None:
             found = key
             yield from _rows_of(stream.elements(), path, key)

@@ -3,7 +3,7 @@
 import codecs
 import gzip
 import io
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, TextIO
@@ -11,6 +11,7 @@ from typing import Any, BinaryIO, TextIO
 from ...errors import DataError
 
 Rows = Iterator[tuple[int, dict[str, Any]]]
+Note = Callable[[str], object]  # takes a sentence about a part of a file that is not read
 MAX_LINE = 64 << 20  # characters; one line, one csv row, or one row of a .json list stands in memory as a whole
 BLOCK = 1 << 20
 

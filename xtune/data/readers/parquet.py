@@ -1,15 +1,16 @@
-"""Rows of .parquet files, read in batches."""
+"""Rows of .parquet and .arrow files, read in batches. Bytes are given as bytes; no map function takes them for text."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ...errors import DataError
 from .delimited import check_names
+from .nested import to_rows
 from .opening import Rows, fault
 
 if TYPE_CHECKING:
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
 BATCH = 1000  # rows
 
@@ -18,36 +19,58 @@ def read_parquet(path: Path) -> Rows:
     """Yield (position from 1, row).
 
     Raises:
-        DataError: It is no Parquet file or a damaged one, two columns have one name, or a column holds bytes.
+        DataError: It is no Parquet file or a damaged one, or two columns have one name.
+    """
+    import pyarrow.parquet as pq
+
+    def batches() -> Iterator['pa.RecordBatch']:
+        with pq.ParquetFile(path) as file:
+            check_names(path, file.schema_arrow.names)
+            yield from file.iter_batches(batch_size=BATCH)
+
+    return _rows(path, batches(), 'Parquet')
+
+
+def read_arrow(path: Path) -> Rows:
+    """Yield (position from 1, row) of an Arrow file or stream, as the package `datasets` keeps rows.
+
+    Raises:
+        DataError: It is no Arrow file or a damaged one, or two columns have one name.
     """
     import pyarrow as pa
-    import pyarrow.parquet as pq
+
+    def batches() -> Iterator['pa.RecordBatch']:
+        with pa.memory_map(str(path)) as file:
+            if file.read(6) == b'ARROW1':
+                reader = pa.ipc.open_file(file)
+                found = (reader.get_batch(i) for i in range(reader.num_record_batches))
+            else:
+                file.seek(0)
+                found = reader = pa.ipc.open_stream(file)
+            check_names(path, reader.schema.names)
+            for batch in found:
+                for start in range(0, batch.num_rows, BATCH):
+                    yield batch.slice(start, BATCH)
+
+    return _rows(path, batches(), 'Arrow')
+
+
+def _rows(path: Path, batches: Iterator['pa.RecordBatch'], kind: str) -> Rows:
+    import pyarrow as pa
 
     number = 0
     try:
-        with pq.ParquetFile(path) as file:
-            check_names(path, file.schema_arrow.names)
-            _check_no_bytes(path, file)
-            for batch in file.iter_batches(batch_size=BATCH):
-                try:
-                    rows = batch.to_pylist()
-                except UnicodeDecodeError as error:
-                    raise _not_text(path, batch, number) from error
-                yield from enumerate(rows, number + 1)
-                number += len(rows)
+        for batch in batches:
+            try:
+                rows = to_rows(batch)
+            except UnicodeDecodeError as error:
+                raise _not_text(path, batch, number) from error
+            yield from enumerate(rows, number + 1)
+            number += len(rows)
     except (pa.ArrowException, OSError) as error:
         first = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip('.')
-        what = f'is damaged after row {number}' if number else 'is no Parquet file, or a damaged one'
+        what = f'is damaged after row {number}' if number else f'is no {kind} file, or a damaged one'
         raise fault(path, f'{what} ({first}); write or download it anew') from error
-
-
-def _check_no_bytes(path: Path, file: 'pq.ParquetFile') -> None:
-    for index in range(len(file.schema)):
-        leaf = file.schema.column(index)
-        if leaf.physical_type in ('BYTE_ARRAY', 'FIXED_LEN_BYTE_ARRAY') and leaf.logical_type.type == 'NONE':
-            raise fault(
-                path, f'holds bytes, not text, in the column `{leaf.path}`; leave it out, or write it as strings'
-            )
 
 
 def _not_text(path: Path, batch: 'pa.RecordBatch', before: int) -> DataError:

@@ -1,16 +1,18 @@
 """What a section `lora` asks of the start of its adapter: said before data are prepared."""
 
+import re
+from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 from peft import LoraConfig
 
-from ..config.wire import Job
 from ..errors import ConfigError, did_you_mean
-from .residual_init import changes_base
 
 # Starts that leave the base alone and need nothing else.
 _PLAIN = ('gaussian', 'orthogonal', 'mica')
 _RESIDUAL = ('pissa', 'pissa_niter_16', 'olora')
+_PISSA = re.compile(r'pissa(_niter_\d+)?')
 _INSTEAD = f'Set one of {", ".join(map(repr, (True, *_PLAIN, *_RESIDUAL)))}'
 _IMPOSSIBLE = {
     'loftq': 'it replaces the weights of the base by rounded ones, which no adapter on the original base can restore; '
@@ -23,29 +25,35 @@ _IMPOSSIBLE = {
 }
 
 
-def check_start(job: Job) -> None:
-    """Refuse a value of lora.init_lora_weights that cannot be trained or exported as it is meant.
+def changes_base(start: Any) -> bool:
+    """Tell whether the value `start` of lora.init_lora_weights takes a part of the weights out of the base."""
+    return isinstance(start, str) and (start == 'olora' or _PISSA.fullmatch(start) is not None)
 
-    Raises:
-        ConfigError: It is unknown, needs what a run does not have, or does not go with the quantisation.
+
+def start_problems(lora: partial, quantised: bool) -> Iterator[str]:
+    """Yield what keeps the value of lora.init_lora_weights from being trained or exported as it is meant.
+
+    Args:
+        lora: The class with the arguments of section `lora`.
+        quantised: Whether the section `quantization` quantises the base.
     """
-    if job.lora is None or not (isinstance(job.lora.func, type) and issubclass(job.lora.func, LoraConfig)):
+    if not (isinstance(lora.func, type) and issubclass(lora.func, LoraConfig)):
         return
-    start = job.lora.keywords.get('init_lora_weights', True)
-    said = f'lora.init_lora_weights={start!r}'
-    if isinstance(start, bool) or start in _PLAIN:
+    start = lora.keywords.get('init_lora_weights', True)
+    said = f'`lora.init_lora_weights`={start!r}'
+    if isinstance(start, bool) or (isinstance(start, str) and start in _PLAIN):
         return
-    if start in _IMPOSSIBLE:
-        raise ConfigError(f'{said}: {_IMPOSSIBLE[start]}. {_INSTEAD}')
-    if not changes_base(start):
+    if isinstance(start, str) and start in _IMPOSSIBLE:
+        yield f'{said}: {_IMPOSSIBLE[start]}. {_INSTEAD}'
+    elif not changes_base(start):
         close = did_you_mean(start, [*_PLAIN, *_RESIDUAL, *_IMPOSSIBLE]) if isinstance(start, str) else ''
-        raise ConfigError(f'{said} is no start that xtune knows{close or "."} {_INSTEAD}')
-    if job.lora.func is not LoraConfig:
-        raise ConfigError(f'{said} is a start of LoraConfig, and lora.type is {job.lora.func.__name__}. {_INSTEAD}')
-    if job.quantization is not None:
-        raise refused_on_quantised(start, 'the section `quantization`')
-    if job.lora.keywords.get('target_parameters'):
-        raise ConfigError(
+        yield f'{said} is no start that xtune knows{close or "."} {_INSTEAD}'
+    elif lora.func is not LoraConfig:
+        yield f'{said} is a start of LoraConfig, and lora.type is {lora.func.__name__}. {_INSTEAD}'
+    elif quantised:
+        yield str(refused_on_quantised(start, 'the section `quantization`'))
+    elif lora.keywords.get('target_parameters'):
+        yield (
             f'{said} takes the start of the adapter out of linear layers, and lora.target_parameters names other '
             'tensors: set lora.target_parameters=None, or lora.init_lora_weights=True'
         )

@@ -4,8 +4,6 @@ import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from ..errors import ConfigError
-
 Check = tuple[Callable[[Any], bool], str]
 
 
@@ -26,14 +24,22 @@ def whole_number(low: int) -> Check:
     return lambda value: type(value) is int and value >= low, f'a whole number of at least {low}'
 
 
+def numbers(count: int, each: Check) -> Check:
+    """Return a check for lists and tuples of `count` numbers that pass `each`, and words."""
+
+    def fits(value: Any) -> bool:
+        return isinstance(value, (list, tuple)) and len(value) == count and all(map(each[0], value))
+
+    return fits, f'{count} numbers in brackets, each {each[1].removeprefix("a number ")}'
+
+
+def flag() -> Check:
+    """Return a check for True and False, and words."""
+    return lambda value: isinstance(value, bool), 'True or False'
+
+
 def out_of_range(section: str, given: dict[str, Any], checks: dict[str, Check]) -> Iterator[str]:
     """Yield the keys of `section` whose values do not pass their check."""
     for key, (fits, words) in checks.items():
         if key in given and not fits(given[key]):
-            yield f'{section}.{key} must be {words}, got {given[key]!r}'
-
-
-def refuse(problems: list[str]) -> None:
-    """Raise a ConfigError that lists all `problems`, if there are any."""
-    if problems:
-        raise ConfigError('; '.join(problems))
+            yield f'`{section}.{key}` must be {words}, got {given[key]!r}'

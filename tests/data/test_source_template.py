@@ -1,0 +1,228 @@
+"""Plain text beside chats, a template of a source's own, and the units of text files."""
+
+import gzip
+import json
+import re
+
+import pytest
+
+from xtune.config.load import load
+from xtune.config.presets import find
+from xtune.config.sections import Source
+from xtune.config.wire import wire
+from xtune.data.build import build_data
+from xtune.data.conversation import exchange
+from xtune.data.encode import AS_TEXT, QUOTED
+from xtune.data.encoders import Encoders
+from xtune.data.prepare import prepare
+from xtune.data.readers import read_file
+from xtune.data.tokenise import Tokeniser
+from xtune.engine.summary import data_lines
+from xtune.errors import DataError, TemplateError
+from xtune.templates.resolve import resolve
+
+CHAT = [{'messages': exchange(f'Say {i}.', f'{i}!')} for i in range(6)]
+TEXT = [{'text': f'Pier {i} lies behind shed {i}.'} for i in range(6)]
+BOOK = [
+    f'In the evening the keeper of light number {i} climbed the stairs of the\ntower, and slept.' for i in range(20)
+]
+
+
+@pytest.fixture
+def build(tmp_path, model_dir):
+    """Return a function that builds the data of sources (rows or text, and options of the source) in chatml."""
+
+    def build(*sources, val=None, **options):
+        def placed(number, source):
+            rows, given = source if isinstance(source, tuple) else (source, {})
+            path = tmp_path / (f'{number}.txt' if isinstance(rows, str) else f'{number}.jsonl')
+            content = rows if isinstance(rows, str) else ''.join(json.dumps(row) + '\n' for row in rows)
+            if not path.is_file() or path.read_text() != content:
+                path.write_text(content)
+            return {'path': str(path), **given}
+
+        small = {'base_model': str(model_dir), 'max_length': 64, 'data.num_proc': 1, 'pack': False}
+        options = {key.replace('__', '.'): value for key, value in options.items()}
+        data = {'train_dataset': [placed(number, source) for number, source in enumerate(sources)]}
+        data |= {'val_dataset': placed('val', val)} if val else {}
+        job = wire(load(find('smollm2_135m_lora_selfcog_e2'), small | data | options))
+        return job, build_data(job)
+
+    return build
+
+
+@pytest.fixture
+def prepared(tmp_path, tokenizer):
+    """Return a function that prepares one source: the texts of its samples, and the report."""
+
+    def prepared(rows, control_tokens='auto', max_length=64, overlong='truncate', **options):
+        path = tmp_path / ('rows.txt' if isinstance(rows, str) else 'rows.jsonl')
+        path.write_text(rows if isinstance(rows, str) else ''.join(json.dumps(row) + '\n' for row in rows))
+        tokeniser = Tokeniser(tokenizer, resolve('chatml', tokenizer), control_tokens)
+        source = Source(str(path), **options)
+        encoder = Encoders(tokeniser, max_length, overlong, 'all_replies').of(source)
+        store, report = prepare(source, encoder, 1, 0.0)
+        return [tokenizer.decode(store.ids(i)) for i in range(len(store))], report
+
+    return prepared
+
+
+@pytest.fixture
+def refusal(prepared):
+    """Return a function that returns what is said of a source that is refused."""
+
+    def refusal(*given, error=DataError, **options):
+        with pytest.raises(error) as caught:
+            prepared(*given, **options)
+        return str(caught.value)
+
+    return refusal
+
+
+def texts(data, split):
+    return [data.tokenizer.decode(split.store.ids(i)) for i in range(len(split.store))]
+
+
+@pytest.mark.parametrize('streaming', [False, True])
+def test_text_and_chats_in_one_run_each_in_its_form(build, streaming):
+    options = {'data__streaming': True, 'data__window': 18, 'schedule__max_steps': 2} if streaming else {}
+    job, data = build(CHAT, TEXT, (CHAT, {'template': 'zephyr'}), val=TEXT[:2], **options)
+    trained = texts(data, data.train)
+    assert f'{TEXT[3]["text"]}<|im_end|>' in trained and any('<|assistant|>\n3!' in text for text in trained)
+    assert any(text.endswith('<|im_start|>assistant\n3!<|im_end|>\n') for text in trained)
+    assert texts(data, data.val) == [f'{row["text"]}<|im_end|>' for row in TEXT[:2]]
+    assert data.template.name == 'chatml'
+    assert [report.remarks[AS_TEXT] for report in data.train.reports] == [0, 6, 0]
+    printed = '\n'.join(text for _, text in data_lines(job, data))
+    assert '6 rows of plain text, in the template `plain`' in printed and "template='plain'" not in printed
+    assert 'as openai in the template `zephyr`: 6 rows' in printed
+
+
+def test_of_text_alone_the_template_that_nothing_uses_is_named(build):
+    job, data = build(TEXT)
+    assert dict(data_lines(job, data))['template'].endswith("template='plain' makes a model for text")
+
+
+def test_a_stream_with_other_templates_is_another_one(build):
+    def digest(**given):
+        return build((CHAT, given), data__streaming=True, data__window=6, schedule__max_steps=2)[1].steps.identity()
+
+    assert digest() != digest(template='zephyr')
+
+
+def test_rows_of_text_among_chats_of_one_source(prepared):
+    turns = [{'input': '', 'output': 'Only text.'}], [{'input': 'Hi', 'output': 'Ho'}]
+    text, chat = prepared([{'conversation': one} for one in turns])[0]
+    assert text == 'Only text.<|im_end|>' and chat.startswith('<|im_start|>')
+
+
+def test_a_source_has_a_template_of_its_own(prepared, refusal):
+    made, report = prepared(CHAT, template='zephyr')
+    assert '<|assistant|>\n0!' in made[0] and report.template == 'zephyr'
+    again, report = prepared(CHAT)
+    assert again[0].startswith('<|im_start|>') and report.template == ''
+    message = refusal(CHAT, template='zephir', error=TemplateError)
+    assert 'rows.jsonl' in message and 'did you mean `zephyr`' in message
+    assert 'it is `chatml`' in refusal(TEXT, template='chatml')
+
+
+@pytest.mark.parametrize(
+    ('unit', 'expected'),
+    [
+        ('line', [(1, 'a'), (2, '  b'), (4, 'c'), (6, 'd')]),
+        ('paragraph', [(1, 'a\n  b'), (4, 'c'), (6, 'd')]),
+        ('file', [(1, 'a\n  b\n\nc\n \nd')]),
+    ],
+)
+@pytest.mark.parametrize('name', ['x.txt', 'x.md', 'x.txt.gz'])
+def test_units_of_text(tmp_path, name, unit, expected):
+    raw = b'a\r\n  b\n\nc\n \nd\n\n'
+    (tmp_path / name).write_bytes(gzip.compress(raw) if name.endswith('gz') else raw)
+    assert [(n, row['text']) for n, row in read_file(tmp_path / name, text_unit=unit)] == expected
+    assert len(list(read_file(tmp_path / name))) == (1 if name == 'x.md' else 4)
+
+
+def test_text_unit_reaches_the_samples_and_is_for_text_files(prepared, refusal):
+    assert prepared('a\nb\n\nc', text_unit='paragraph')[0] == ['a\nb<|im_end|>', 'c<|im_end|>']
+    assert "text_unit='file' is for .txt and .md files" in refusal(TEXT, text_unit='file')
+
+
+@pytest.mark.parametrize(
+    ('text', 'hinted'),
+    [
+        ('\n\n'.join(BOOK), True),
+        ('\n'.join(BOOK).replace('tower, ', 'tower,\n'), True),
+        ('第一个港口结冰很晚，船在外面等引水员，引水员在等茶，茶还没有来，天又黑\n了，灯塔亮了。\n' * 20, True),
+        ('\n'.join(line.replace('\n', ' ') for line in BOOK), False),
+        ('\n'.join(f'how to boil {i} eggs in a small pot of water' for i in range(40)), False),
+        ('\n'.join(f'A short line, {i}' for i in range(40)), False),
+    ],
+)
+def test_lines_that_were_broken_at_some_width_are_hinted_at(prepared, text, hinted):
+    assert bool(prepared(text, max_length=4096)[1].hints) == hinted
+    assert not prepared(text, max_length=4096, text_unit='paragraph')[1].hints
+
+
+def test_a_text_column_of_another_name(prepared):
+    made, report = prepared([{'content': ' a ', 'url': 'x'}], map_fn='text', map_args={'column': 'content'})
+    assert made == ['a<|im_end|>'] and list(report.unused.rows) == ['column `url`']
+
+
+RENDERED = [
+    {'text': f'<|im_start|>user\nSay {i}.<|im_end|>\n<|im_start|>assistant\n{i}!<|im_end|>\n'} for i in range(6)
+]
+
+
+@pytest.mark.parametrize(
+    'rows',
+    [
+        RENDERED,
+        RENDERED + TEXT,
+        [{'text': f'{row["text"]}<|im_end|>'} for row in TEXT],
+        [{'text': f'[INST] Say {i}. [/INST] {i}! [INST] And? [/INST] No.'} for i in range(4)],
+        [{'text': f'<repo_name>me/{i}<file_sep>print({i})'} for i in range(4)],
+        [{'instruction': f'Say {i}.', 'output': f'{i}!<|im_end|>'} for i in range(4)],
+    ],
+)
+def test_rows_that_a_template_has_written_are_refused(prepared, refusal, rows):
+    message = refusal(rows)
+    assert "control_tokens='text'" in message and 'map function' in message
+    assert len(prepared(rows, 'text')[0]) == len(rows)
+
+
+@pytest.mark.parametrize(
+    ('row', 'remarks'),
+    [
+        ({'text': 'What does <|im_end|> mean?'}, {AS_TEXT: 13, QUOTED: 1}),
+        ({'text': '<|im_start|> and <|im_end|> begin and end a turn.'}, {AS_TEXT: 13, QUOTED: 1}),
+        ({'text': 'Rome.'}, {AS_TEXT: 13}),
+    ],
+)
+def test_a_row_that_quotes_a_token_is_counted(prepared, row, remarks):
+    _, report = prepared([*TEXT, *TEXT, row])
+    assert dict(report.remarks) == remarks and (QUOTED in remarks) == any('row 13' in line for line in report.lines())
+
+
+def test_parsed_text_does_not_end_twice(prepared):
+    made, report = prepared(RENDERED, 'parse')
+    assert made[2] == RENDERED[2]['text'].strip() and report.tokens < 6 * 25
+
+
+@pytest.mark.parametrize('overlong', ['truncate', 'split'])
+def test_prompts_that_are_too_long_name_the_length_that_would_do(prepared, refusal, overlong):
+    rows = [{'instruction': 'word ' * (80 + i), 'output': 'Yes.'} for i in range(3)]
+    rows += [{'instruction': f'Say {i}.', 'output': f'{i}!'} for i in range(7)]
+    message = refusal(rows, overlong=overlong)
+    needed = int(re.search(r'max_length=(\d+) ', message.splitlines()[-1])[1])
+    assert "overlong='drop'" in message and len(prepared(rows, max_length=needed, overlong='error')[0]) == 10
+    with pytest.raises(DataError):
+        prepared(rows, max_length=needed - 1, overlong='error')
+    made, report = prepared(rows, overlong='drop')
+    assert len(made) == 7 and max(report.too_long) == needed
+    assert f'max_length={needed} ' in refusal(rows[:3], overlong='drop')
+
+
+def test_of_many_long_prompts_the_length_for_nearly_all_is_named(refusal):
+    rows = [{'instruction': 'word ' * (80 + (i == 0) * 300), 'output': 'Yes.'} for i in range(200)]
+    few, most = map(int, re.search(r'max_length=(\d+) \(99 % of them; all: (\d+)\)', refusal(rows)).groups())
+    assert 80 < few < 130 and most > 380
