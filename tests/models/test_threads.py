@@ -8,7 +8,15 @@ import pytest
 import torch
 
 from xtune.models import threads
-from xtune.models.threads import allowed_cores, busy_share, cgroup_quota, described, local_processes, use_free_cores
+from xtune.models.threads import (
+    allowed_cores,
+    busy_share,
+    cgroup_quota,
+    described,
+    local_processes,
+    use_as_before,
+    use_free_cores,
+)
 
 
 @pytest.fixture
@@ -55,6 +63,15 @@ def test_a_number_that_was_given_stays(name, host):
     taken = host(load=16.0, busy=1.0)
     use_free_cores(env={name: '16'})
     assert not taken and described({name: '16'}) == '16 threads'
+
+
+def test_a_resumed_run_computes_with_the_threads_it_had(host):
+    taken = host()
+    use_as_before(3, {})
+    assert taken == [3]
+    use_as_before(5, {'OMP_NUM_THREADS': '2'})
+    use_as_before(None, {})  # a checkpoint of an earlier version
+    assert taken == [3]
 
 
 def test_a_smaller_number_of_the_caller_stays(host):

@@ -33,6 +33,19 @@ def use_free_cores(processes: int = 1, env: Mapping[str, str] = os.environ) -> N
         torch.set_num_threads(max(1, count))
 
 
+def use_as_before(count: int | None, env: Mapping[str, str] = os.environ) -> None:
+    """Let torch compute with the `count` threads of an earlier run, unless the user gives a number.
+
+    Sums over threads are taken in another order with another number of them, so a resumed run would not be the same to
+    the last bit.
+    """
+    if count and count != torch.get_num_threads() and not any(env.get(name) for name in GIVEN):
+        torch.set_num_threads(count)
+        print(
+            f'note: goes on with {count} CPU thread{"s" * (count != 1)}, as before (OMP_NUM_THREADS sets another number)'
+        )
+
+
 def described(env: Mapping[str, str] = os.environ) -> str:
     """Return with how many threads torch computes, of how many cores, and how to change that if nobody chose."""
     count, cores = torch.get_num_threads(), os.cpu_count() or 1
