@@ -1,11 +1,15 @@
 """tools/verify_presets.py: presets of several families and methods run whole, and its tables and page are complete."""
 
+import json
 import sys
 
 import pytest
 import torch
 
+from xtune.config.load import load
 from xtune.config.presets import BASE, presets
+from xtune.config.wire import wire
+from xtune.data.sources import RowSource
 
 PARTS = sorted(path.stem for path in (BASE / 'models').glob('*.py') if path.stem != '__init__')
 # A layout of 2023 with nf4; a mixture of experts; all weights of one that alternates windows; text; MOSS; MSAgent.
@@ -37,6 +41,18 @@ def test_a_preset_runs_from_its_name_to_an_answer(name, verify, folder):
     result = chain.run(chain.Preset(name), folder)
     assert (result.stages, result.reason) == (tuple(chain.STAGES), '')
     assert result.passed and not (folder / 'runs' / name).exists()
+
+
+def test_local_rows_stand_in_for_the_rows_of_every_data_set(verify, folder, monkeypatch):
+    preset, chosen = verify('preset'), {}
+    monkeypatch.setattr(preset, 'make_copy', lambda part, *_: folder / part)
+    for name in presets():
+        chosen.setdefault(preset.Preset(name).parts['datasets'], name)
+    assert len(chosen) > 20
+    for name in chosen.values():
+        one = preset.Preset(name)
+        for source in wire(load(one.path, one.options(folder)), name).train_sources:
+            assert source.path == 'self_cognition' or RowSource(source).head(1), name
 
 
 def test_a_preset_that_fails_says_where_and_why(verify, folder, monkeypatch):
@@ -95,7 +111,11 @@ def test_models_without_a_preset_have_a_copy_that_learns(verify, folder):
 
     preset, copies = verify('preset'), verify('copies')
     left = set(PARTS) - {preset.Preset(name).parts['models'] for name in presets()}
-    for part in sorted(left):
+    table = verify('table')
+    # Sizes of one model make the same copy.
+    distinct = {json.dumps([table.entries()[part]['type'], table.shrunken(part)]): part for part in sorted(left)}
+    assert len(distinct) > 10
+    for part in distinct.values():
         copy = copies.make_copy(part, f'owner/{part}', folder / 'left')
         llm = AutoModelForCausalLM.from_pretrained(copy, dtype=torch.float32)
         ids = torch.arange(48)[None]
