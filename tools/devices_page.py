@@ -1,16 +1,28 @@
 """Write the tables of docs/en/devices.md and docs/zh/devices.md between their marks; with --check only compare.
 
-They come from xtune/parallel/compatibility.py (what goes together) and tools/plan_memory.py (memory of a 70B model).
+They come from xtune/parallel/compatibility.py (what goes together) and from the figures of `xtune plan --gpus` for the
+presets of Llama 3 70B.
 """
 
 import sys
+from functools import cache
 from pathlib import Path
 
-import plan_memory
-
+from xtune.config.load import load
+from xtune.config.presets import find
+from xtune.config.wire import wire
+from xtune.models.architectures import shipped_config
 from xtune.parallel.compatibility import METHODS, REFUSED, STRATEGIES
+from xtune.planning.planner import GIB
+from xtune.planning.sharding import Parts, parts_of
+from xtune.planning.spread import Cluster, sharded_need
 
 PAGES = [Path(__file__).resolve().parents[1] / 'docs' / language / 'devices.md' for language in ('en', 'zh')]
+
+
+MODEL, DATA = 'llama3_70b_chat', 'oasst1_e3'
+# GPUs, and GB of each; at most eight are on a host.
+MACHINES = [(2, 40), (4, 24), (8, 80), (16, 80)]
 
 
 def compatibility() -> str:
@@ -34,13 +46,36 @@ def compatibility() -> str:
     return text + '\n' + ''.join(lines)
 
 
+def parts(method: str) -> Parts:
+    """Return the sizes of the preset of the 70B model with `method`."""
+    path = find(f'{MODEL}_{method}_{DATA}')
+    job = wire(load(path), path.stem)
+    return parts_of(job, shipped_config(MODEL, job.values.base_model))
+
+
+@cache
+def memory() -> str:
+    """Return the table of a 70B model: GiB of each GPU (and of each host) by machine and method; in bold what fits."""
+    methods = {method: parts(method) for method in ('qlora', 'lora', 'full')}
+    text = '| | ' + ' | '.join(f'`{method}`' for method in methods) + ' |\n|---|---|---|---|\n'
+    for gpus, gb in MACHINES:
+        for strategy in ('fsdp2', 'fsdp2_offload'):
+            cells = []
+            for sizes in methods.values():
+                need = sharded_need(strategy, sizes, Cluster(gpus, -(-gpus // 8)))
+                device = f'{need.device / GIB:,.1f}'
+                cells.append((f'**{device}**' if need.fits(gb) else device) + f' + {need.host / GIB:,.0f}')
+            text += f'| {gpus} x {gb} GB, `{strategy}` | {" | ".join(cells)} |\n'
+    return text
+
+
 def with_tables(text: str) -> str:
     """Return a page with its tables replaced.
 
     Raises:
         ValueError: It has no marks for one of them.
     """
-    for name, made in (('compatibility', compatibility()), ('memory', plan_memory.table())):
+    for name, made in (('compatibility', compatibility()), ('memory', memory())):
         start, end = f'<!-- {name}: tools/devices_page.py -->', f'<!-- end of {name} -->'
         head, found, rest = text.partition(start)
         _, ended, tail = rest.partition(end)

@@ -70,8 +70,8 @@ def _guarded(run: Callable[[argparse.Namespace], int | None], parsed: argparse.N
             raise
         print(f'error: {Path(str(error.filename))}: {error.strerror} (--debug shows where)', file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print('interrupted', file=sys.stderr)
+    except KeyboardInterrupt as error:
+        print(str(error) or 'interrupted', file=sys.stderr)
         return 130
 
 

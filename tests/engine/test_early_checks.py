@@ -15,8 +15,8 @@ from xtune.errors import ConfigError
         ('lora', {'lora.target_modules': ['q_proj'], 'lora.rank_pattern': {'v_proj': 4}}, 'gets no adapter'),
         ('lora', {'lora.target_modules': ['input_layernorm']}, 'does not fit the model'),
         ('lora', {'lora.init_lora_weights': 'pissa', 'lora.target_modules': ['q_prj']}, 'did you mean `q_proj`'),
-        ('lora', {'lora.lora_dropout': 2}, 'lora.lora_dropout must be a number of at least 0 and below 1, got 2'),
-        ('lora', {'optimizer.lr': -1.0}, 'optimizer.lr must be a number of at least 0, got -1.0'),
+        ('lora', {'lora.lora_dropout': 2}, 'lora.lora_dropout` must be a number of at least 0 and below 1, got 2'),
+        ('lora', {'optimizer.lr': -1.0}, 'optimizer.lr` must be a number of at least 0, got -1.0'),
         ('qlora', {'quantization.bnb_4bit_quant_type': 'nf5'}, "must be 'nf4' or 'fp4', got 'nf5'"),
         ('qlora', {'quantization.llm_int8_skip_modules': ['lm_haed']}, 'did you mean `lm_head`'),
         ('lora', {'llm.torch_dtype': 'auto'}, 'set precision'),
@@ -32,9 +32,23 @@ def test_it_is_refused_before_data_are_read(method, options, said, make_config, 
     assert code == 2 and said in err and '/no/such' not in err and 'Traceback' not in err, err
 
 
+@pytest.mark.parametrize('command', ['train', 'plan', 'check-custom-dataset'])
+def test_everything_wrong_is_in_one_list(command, make_config, xtune):
+    options = ['optimizer.lr=abc', 'optimizer.betas=[2,3]', 'lora.r=0', 'lora.rr=8', 'schedule.batch_sise=1', 'seed=-1']
+    code, _, err = xtune(command, make_config(**{'train_dataset.path': '/no/such'}), '--cfg-options', *options)
+    assert code == 2 and 'has 6 problems' in err and '/no/such' not in err, err
+    assert all(option.partition('=')[0] in err for option in options), err
+
+
+def test_checks_of_a_wired_run_are_in_one_list(make_config, xtune):
+    options = {'validation.every_steps': 2, 'runner.log_levell': 'INFO', 'train_dataset.weight': 2.0}
+    code, _, err = xtune('train', make_config(**options))
+    assert code == 2 and all(word in err for word in ('val_dataset', 'log_levell', 'there is one data set')), err
+
+
 def test_a_plan_refuses_values_out_of_range(make_config, xtune):
     code, _, err = xtune('plan', make_config(**{'lora.r': 0}))
-    assert code == 2 and 'lora.r must be a whole number of at least 1, got 0' in err and 'Traceback' not in err
+    assert code == 2 and 'lora.r` must be a whole number of at least 1, got 0' in err and 'Traceback' not in err
 
 
 @pytest.fixture
@@ -49,12 +63,17 @@ def job(make_config):
         ({'validation.every_steps': 2}, 'no validation data: set val_dataset'),
         ({'schedule.lr_schedule': 'constant', 'schedule.min_lr_ratio': 0.1}, "'constant' never falls"),
         ({'strategy.deepspeed': {'zero_optimization': {'stage': 2}}}, "strategy.name='one_device'"),
-        ({'train_dataset.weight': 2.0}, 'there is one data set'),
     ],
 )
 def test_what_a_run_would_never_do_is_refused(options, said, job):
     with pytest.raises(ConfigError, match=said):
         effects.check(job(**options))
+
+
+def test_a_single_data_set_of_weight_one_is_what_it_says(job):
+    one = job(**{'train_dataset.weight': 1})
+    effects.check(one)
+    assert not [note for note in effects.notes(one, 1) if 'weight' in note]
 
 
 @pytest.mark.parametrize(
@@ -65,6 +84,7 @@ def test_what_a_run_would_never_do_is_refused(options, said, job):
         ('lora', {'data.streaming': True, 'data.num_proc': None}, 'schedule.max_epochs=2 has no effect'),
         ('lora', {'checkpoint.background': True}, 'has no effect on an adapter'),
         ('full', {'checkpoint.export_adapter': False}, 'has no effect without the section lora'),
+        ('lora', {'train_dataset.weight': 2.0}, 'train_dataset.weight=2.0 has no effect: there is one data set'),
         ('lora', {'strategy.timeout': 60.0}, 'strategy.timeout=60.0 has no effect on one device'),
     ],
 )

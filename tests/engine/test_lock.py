@@ -8,9 +8,9 @@ import time
 
 import pytest
 
-from xtune.engine import lock
+from xtune.engine import lock, owner
 from xtune.engine.lock import NAME, Lock, claimed
-from xtune.engine.owner import SILENCE, Owner, process_start
+from xtune.engine.owner import HIDDEN, SILENCE, Owner, process_start
 from xtune.errors import ConfigError
 
 
@@ -94,6 +94,49 @@ def test_another_machine_is_refused_until_it_is_silent_for_long(tmp_path, leave,
     leave(age=SILENCE + 10, **elsewhere)
     assert claim(tmp_path).host != 'gpu7'
     assert 'no sign of life' in capsys.readouterr().out
+
+
+def in_another_container(machine):
+    return machine.partition(' ')[0] + ' pid:[1]'
+
+
+def test_a_container_that_starts_again_takes_the_lock_of_its_first_start_at_once(tmp_path, leave, capsys):
+    other = in_another_container(Owner.here(tmp_path).machine)
+    leave(machine=other)  # of a version that held no lock
+    with pytest.raises(ConfigError, match='counts as ended. If you know that it is over: rm '):
+        claim(tmp_path)
+    leave(machine=other, locked=True)
+    assert claim(tmp_path).pid == os.getpid()
+    assert 'its process is gone, and its lock with it' in capsys.readouterr().out
+    leave(machine='another boot pid:[1]', locked=True)  # whose locks this system does not know
+    with pytest.raises(ConfigError, match='cannot be looked up'):
+        claim(tmp_path)
+
+
+def test_a_run_in_another_container_keeps_its_lock_however_long_it_is_silent(tmp_path, monkeypatch):
+    there = owner.machine()
+    monkeypatch.setattr(owner, 'machine', lambda: in_another_container(there))
+    with claimed(tmp_path, tmp_path / 'other.py'):
+        monkeypatch.setattr(owner, 'machine', lambda: there)
+        os.utime(tmp_path / NAME, (time.time() - 9 * SILENCE,) * 2)
+        with pytest.raises(ConfigError, match='in another container, or is hidden; it holds the lock .*: rm '):
+            claim(tmp_path)
+
+
+def test_a_process_that_the_system_hides(tmp_path, leave, ended, monkeypatch):
+    def refused(pid, signal):
+        raise PermissionError
+
+    monkeypatch.setattr(os, 'kill', refused)  # as of another user's process
+    hidden = 2**22 + 1  # above all pids
+    assert process_start(hidden) == HIDDEN and process_start(os.getpid()) != HIDDEN
+    leave(pid=hidden, age=1)
+    with pytest.raises(ConfigError, match='cannot be looked up'):
+        claim(tmp_path)
+    leave(pid=hidden, age=SILENCE + 1)
+    assert claim(tmp_path).pid == os.getpid()
+    leave(pid=hidden, locked=True)
+    assert claim(tmp_path).pid == os.getpid()
 
 
 def test_a_job_that_is_queued_again_takes_the_lock_of_its_first_start(tmp_path, leave, monkeypatch):

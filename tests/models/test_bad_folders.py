@@ -167,8 +167,8 @@ def test_hub_names_without_a_connection_say_so_at_once(command, name, xtune, tmp
     monkeypatch.chdir(tmp_path)
     (tmp_path / 'nothing_else').mkdir()
     (tmp_path / 'adapter').mkdir()
-    for file in ('adapter_config.json', 'adapter_model.safetensors'):
-        (tmp_path / 'adapter' / file).write_text('{}')
+    (tmp_path / 'adapter' / 'adapter_config.json').write_text('{}')
+    save_file({'a': torch.ones(1)}, tmp_path / 'adapter' / 'adapter_model.safetensors')
     hub._refuse_unreachable.cache_clear()
     more = ('--prompt', 'x') if command == ('chat',) else ('adapter', 'new') if 'merge' in command else ('new',)
     code, _, err = xtune(*command, name, *more)

@@ -44,7 +44,7 @@ def test_on_a_terminal_it_says_what_it_counts(make_config, xtune, shape, monkeyp
 def test_a_strategy_that_slices_is_named(make_config, xtune, shape):
     config = make_config('full', base_model=shape(num_hidden_layers=1), **{'schedule.accumulate': 1})
     code, out, _ = xtune('plan', config, '--strategy', 'fsdp2', '--memory', '8')
-    assert code == 0 and 'fsdp2 slices this' in ' '.join(out.split())
+    assert code == 0 and 'fsdp2 shards this' in ' '.join(out.split())
 
 
 @pytest.mark.slow

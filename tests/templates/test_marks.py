@@ -131,7 +131,7 @@ def test_blanks_without_a_stop_token_stay(made):
     tokeniser = made({'REPLY': "m.content + '\n'"})
     text, [(start, end)] = tokeniser.template.render(exchange('Hi', 'Ho'))
     assert text[start:end] == 'Ho\n'
-    with pytest.raises(TemplateError, match='ends a reply with'):
+    with pytest.raises(TemplateError, match=r"ends a reply with '\\n', which stands in the text of replies too"):
         stop_ids(tokeniser)
 
 

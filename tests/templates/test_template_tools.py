@@ -216,3 +216,150 @@ def test_chatglm3_stops_for_results_also_where_the_call_is_text():
         '[gMASK]sop<|user|>\n Rome or Oslo?<|assistant|>⟦\n Look: both<|observation|>⟧\n 1<|observation|>\n 2'
         '<|assistant|>⟦\n Oslo.<|user|>⟧'
     )
+
+
+def texts(messages):
+    """Return `messages` with the arguments of calls as JSON text, as chat completion APIs write them."""
+    return [
+        {**m, 'tool_calls': [{**c, 'function': {**c['function'], 'arguments': ARGUMENTS}} for c in m['tool_calls']]}
+        if 'tool_calls' in m
+        else m
+        for m in messages
+    ]
+
+
+ARGUMENTS = '{"city": "Zürich", "days": 2, "now": true}'
+# Their forms of a call are no JSON, and Jinja cannot read it.
+OF_OBJECTS = ['chatglm3', 'lfm2_5', 'nemotron3', 'qwen3_5']
+
+
+@pytest.mark.parametrize('name', sorted({*WITH_TOOLS} - {*OF_OBJECTS}))
+def test_arguments_may_be_json_text(name):
+    """As vLLM and OpenAI clients pass them; they are not quoted a second time."""
+    assert render(name, texts(ASKED), TOOLS) == render(name, ASKED, TOOLS)
+
+
+@pytest.mark.parametrize('name', OF_OBJECTS)
+def test_arguments_of_json_text_are_refused_where_the_form_is_another(name):
+    with pytest.raises(jinja2.TemplateError, match=f'{name} takes the arguments of a call as an object, not as JSON'):
+        render(name, texts(ASKED), TOOLS)
+
+
+@pytest.mark.parametrize('given', ['{"a": "x\\"y"}', '{}', '{"a": [1, {"b": null}], "c": "é"}'])
+@pytest.mark.parametrize('name', ['chatml', 'deepseek_v3_1', 'gpt_oss', 'llama3_chat', 'mistral_v3'])
+def test_json_text_is_written_as_it_is(name, given):
+    asked = {'role': 'assistant', 'content': '', 'tool_calls': [{'function': {'name': 'weather', 'arguments': given}}]}
+    text, [(start, end)] = render(name, [ASKED[1], asked])
+    assert text[start:end].count(given) == 1
+
+
+XML = '<tool_call>\n<function=weather>\n<parameter=city>\n{}\n</parameter>\n</function>\n</tool_call>'
+# Template -> two calls beside text, and what stands before the reply to their results.
+NEWER = {
+    'qwen3_5': (
+        f'Let me see.\n\n{XML.format("Rome")}\n{XML.format("Oslo")}<|im_end|>',
+        HERMES_RESULTS + '<think>\n\n</think>\n\n',
+    ),
+    'nemotron3': (
+        f'Let me see.\n{XML.format("Rome")}\n{XML.format("Oslo")}\n<|im_end|>',
+        '\n<|im_start|>user\n<tool_response>\n1\n</tool_response>\n<tool_response>\n2\n</tool_response>\n<|im_end|>\n'
+        '<|im_start|>assistant\n<think></think>',
+    ),
+    'lfm2_5': (
+        "Let me see.<|tool_call_start|>[weather(city='Rome'), weather(city='Oslo')]<|tool_call_end|><|im_end|>",
+        '\n<|im_start|>tool\n1<|im_end|>\n<|im_start|>tool\n2<|im_end|>\n<|im_start|>assistant\n',
+    ),
+    'deepseek_v3_1': (
+        'Let me see.<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>weather<｜tool▁sep｜>{"city": "Rome"}<｜tool▁call▁end｜>'
+        '<｜tool▁call▁begin｜>weather<｜tool▁sep｜>{"city": "Oslo"}<｜tool▁call▁end｜><｜tool▁calls▁end｜><eos>',
+        '<｜tool▁output▁begin｜>1<｜tool▁output▁end｜><｜tool▁output▁begin｜>2<｜tool▁output▁end｜>',
+    ),
+}
+
+
+@pytest.mark.parametrize('name', NEWER)
+def test_two_calls_and_two_results_of_the_newer_forms(name):
+    text, [(start, end), (answer, _)] = render(name, TWO_CALLS)
+    assert (text[start:end], text[end:answer]) == NEWER[name]
+
+
+@pytest.mark.parametrize('name', ['qwen3_5', 'nemotron3'])
+def test_values_of_parameters_are_json_only_where_they_have_parts(name):
+    asked = {'role': 'assistant', 'content': '', 'tool_calls': [call(a=[1, 'é'], b={'c': None}, d='"x"', e=None)]}
+    text, [(start, end)] = render(name, [ASKED[1], asked])
+    values = [part.split('\n')[1] for part in text[start:end].split('<parameter=')[1:]]
+    assert values == ['[1, "é"]', '{"c": null}', '"x"', 'None']
+
+
+def test_nemotron3_lists_everything_of_a_tool():
+    city = {'type': 'string', 'description': ' A city. ', 'enum': ['Rome'], 'pattern': 'R.*', 'examples': ['Rome']}
+    parameters = {'type': 'object', 'properties': {'city': city}, 'additionalProperties': False}
+    tool = {'type': 'function', 'function': {'name': 'weather', 'parameters': parameters, 'strict': True}}
+    listed = render('nemotron3', PLAIN, [tool])[0].split('<tools>')[1].split('</tools>')[0]
+    assert listed == (
+        '\n<function>\n<name>weather</name>\n<parameters>\n<parameter>\n<name>city</name>\n<type>string</type>\n'
+        '<description>A city.</description>\n<enum>["Rome"]</enum>\n<pattern>R.*</pattern>\n'
+        '<examples>["Rome"]</examples>\n</parameter>\n<additionalProperties>False</additionalProperties>\n'
+        '</parameters>\n<strict>True</strict>\n</function>\n'
+    )
+
+
+def test_gpt_oss_writes_the_types_of_tools():
+    """As the guide to harmony has them."""
+    properties = {
+        'place': {'type': 'string', 'description': 'A city.\nOr a town.'},
+        'unit': {'type': 'string', 'enum': ['celsius', 'kelvin'], 'default': 'celsius'},
+        'days': {'type': 'array', 'items': {'type': 'integer'}},
+        'either': {'anyOf': [{'type': 'number'}, {'type': 'null'}]},
+        'area': {'type': 'object', 'properties': {'km': {'type': ['number', 'string']}}, 'required': ['km']},
+        'rest': {},
+        'deep': {'type': 'boolean', 'default': False},
+    }
+    parameters = {'type': 'object', 'properties': properties, 'required': ['place', 'area']}
+    tools = [
+        {'type': 'function', 'function': {'name': 'here', 'description': 'Where I am.', 'parameters': {}}},
+        {'type': 'function', 'function': {'name': 'weather', 'parameters': parameters}},
+    ]
+    text = prompt('gpt_oss', PLAIN[:1], tools)
+    assert text.endswith('<|end|><|start|>assistant')
+    assert text.split('<|start|>developer<|message|>')[1].split('<|end|>')[0] == (
+        '# Tools\n\n## functions\n\nnamespace functions {\n\n// Where I am.\ntype here = () => any;\n\n'
+        'type weather = (_: {\n// A city.\n// Or a town.\nplace: string,\n'
+        'unit?: "celsius" | "kelvin", // default: celsius\ndays?: number[],\neither?: number | null,\n'
+        'area: {\nkm: number | string,\n},\nrest?: any,\ndeep?: boolean, // default: false\n}) => any;\n\n'
+        '} // namespace functions'
+    )
+
+
+def test_gpt_oss_calls_with_text_and_thoughts():
+    talk = [
+        ASKED[1],
+        {'role': 'assistant', 'content': 'I look.', 'thinking': 'Ask.', 'tool_calls': [call(city='Rome')]},
+        ASKED[3],
+        {'role': 'assistant', 'content': 'Yes.', 'thinking': 'Warm.'},
+    ]
+    text, spans = render('gpt_oss', talk, TOOLS)
+    assert [text[start:end] for start, end in spans] == [
+        '<|channel|>analysis<|message|>Ask.<|end|><|start|>assistant<|channel|>commentary<|message|>I look.<|end|>'
+        '<|start|>assistant<|channel|>commentary to=functions.weather <|constrain|>json<|message|>{"city": "Rome"}'
+        '<|call|>',
+        '<|channel|>analysis<|message|>Warm.<|end|><|start|>assistant<|channel|>final<|message|>Yes.<|return|>',
+    ]
+    assert [prompt('gpt_oss', talk[:i], TOOLS) for i in (1, 3)] == [text[:start] for start, _ in spans]
+    with pytest.raises(jinja2.TemplateError, match='gpt_oss takes the result of a tool behind a call only'):
+        render('gpt_oss', [ASKED[1], ASKED[3]], TOOLS)
+
+
+def test_deepseek_v3_1_has_no_thought_behind_a_result():
+    talk = [*ASKED[1:4], {**ASKED[4], 'reasoning_content': 'Warm.'}]
+    with pytest.raises(jinja2.TemplateError, match='no place for a thought behind the result of a tool'):
+        render('deepseek_v3_1', talk, TOOLS)
+
+
+def test_lfm2_5_keeps_thoughts_behind_the_last_question_only():
+    talk = [*ASKED[1:4], {**ASKED[4], 'reasoning_content': 'Warm.'}]
+    text, spans = render('lfm2_5', talk)
+    assert text[slice(*spans[-1])] == '<think>Warm.</think>Yes, 28 °C.<|im_end|>'
+    assert 'Warm.' not in render('lfm2_5', [*talk, *ASKED[5:]])[0]
+    inline = [PLAIN[0], {**PLAIN[1], 'content': '<think>Hm</think> Yes'}]
+    assert [text.count('Hm') for text, _ in (render('lfm2_5', inline), render('lfm2_5', inline * 2))] == [1, 1]

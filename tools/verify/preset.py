@@ -60,8 +60,10 @@ class Preset:
         for number, source in enumerate(job.train_sources):
             name = map_fn_name(source)
             if source.path != 'self_cognition':
-                key = f'train_dataset.{number}.path' if many else 'train_dataset.path'
-                options[key] = str(rows_file(folder / 'data', name, source.path))
+                key = f'train_dataset.{number}' if many else 'train_dataset'
+                options[f'{key}.path'] = str(rows_file(folder / 'data', name, source.path))
+                if source.name:
+                    options[f'{key}.name'] = None  # a file has no configurations
             options |= CHANGED if name not in LONGER else {**CHANGED, 'max_length': LONGER[name]}
         return options
 

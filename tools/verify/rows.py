@@ -45,7 +45,7 @@ def rows_file(folder: Path, map_fn: str, path: str) -> Path:
     file = folder / f'{map_fn}{suffix}'
     if not file.is_file():
         folder.mkdir(parents=True, exist_ok=True)
-        base = CHATS if map_fn == 'openai' else [shown()[map_fn]]
+        base = CHATS if map_fn in ('openai', 'auto') else [shown()[map_fn]]
         size = sum(len(json.dumps(row, ensure_ascii=False)) for row in base)
         aside = file.with_name(f'.{file.name}')
         _write(aside, suffix, base * (CHARACTERS // size + 1))

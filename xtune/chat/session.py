@@ -50,9 +50,9 @@ class ChatSession:
         limit = getattr(self.llm.config, 'max_position_embeddings', None)
         if limit and ids.shape[1] >= limit:
             raise DataError(f'the conversation has {ids.shape[1]} tokens, the model takes {limit}; use /undo or /reset')
-        streamer = (
-            TextStreamer(self.tokeniser.tokenizer, skip_prompt=True, skip_special_tokens=True) if stream else None
-        )
+        # Of BPE tokenizers transformers ignores this setting of the tokenizer, and warns that it does.
+        decoding = dict(skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        streamer = TextStreamer(self.tokeniser.tokenizer, skip_prompt=True, **decoding) if stream else None
         rows = self.llm.get_input_embeddings().weight.shape[0]
         refuse_ids_beyond(self.llm.config._name_or_path or 'the model', int(ids.max()), rows)
         new = generate_ids(
@@ -64,7 +64,7 @@ class ChatSession:
             top_p=self.settings.top_p,
             streamer=streamer,
         )
-        reply = self.tokeniser.tokenizer.decode(self._without_stop(new), skip_special_tokens=True).strip()
+        reply = self.tokeniser.tokenizer.decode(self._without_stop(new), **decoding).strip()
         self.history += [{'role': 'user', 'content': question}, {'role': 'assistant', 'content': reply}]
         return reply
 

@@ -13,6 +13,7 @@ from ..models.device import best_device, compute_dtype
 from ..models.folder import check_adapter_folder, check_model_folder, refuse_ids_beyond
 from ..models.inference import load_for_inference, load_tokenizer_of
 from ..models.legacy.recognise import read_json
+from ..models.threads import use_free_cores
 from ..templates.resolve import resolve
 from .session import ChatSession, ChatSettings
 
@@ -45,6 +46,8 @@ def open_session(
     if adapter:
         check_adapter_folder(adapter)
     device = best_device()
+    if device.type == 'cpu':
+        use_free_cores()
     tokenizer = load_tokenizer_of(adapter, model, variant=variant)
     if template == 'auto' and not tokenizer.chat_template:
         raise TemplateError(

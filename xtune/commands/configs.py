@@ -1,6 +1,7 @@
 """`xtune list-cfg` and `xtune copy-cfg`."""
 
 import argparse
+import sys
 import textwrap
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,8 +11,7 @@ from ..atomic import write_text
 from .options import add_cfg_options, add_strategy, options_of
 
 STRATEGIES = 'strategies (for --strategy)'
-_QUANTISED = {'load_in_4bit': (4, '4-bit'), 'load_in_8bit': (8, 'int8')}
-_FLOAT8 = (16, 'in float8')  # two copies of eight bits
+_QUANTISED = {'load_in_4bit': '4-bit', 'load_in_8bit': 'int8'}
 
 
 def _add_list(parser: argparse.ArgumentParser) -> None:
@@ -77,7 +77,7 @@ def _show(name: str) -> int:
         return 0
     path = find(name)
     for label, text in _summary(path, to_plain(load(path))):
-        print(f'{label:<11}{text}')
+        print(f'{label:<11}{text}', flush=True)  # the last line takes seconds
     return 0
 
 
@@ -101,45 +101,44 @@ def _summary(path: Path, values: dict[str, Any]) -> Iterator[tuple[str, str]]:
     yield 'length', f'{values.get("max_length", 2048):,} tokens, ' + (f'packed: {pack}' if pack else 'not packed')
     yield 'batch', f'{batch} x {accumulate} sequences a step and device, epochs: {schedule.get("max_epochs", 1)}'
     yield 'optimizer', f'{values["optimizer"]["type"]}, lr {values["optimizer"].get("lr")}'
-    yield 'memory', _memory(values, batch)
+    yield 'memory', _memory(path, path.stem if path.stem in presets() else str(path))
 
 
 def _method(values: dict[str, Any]) -> str:
     lora, quantization = values.get('lora'), values.get('quantization') or {}
     if lora is None:
         return 'all weights'
-    _, words = _bits(quantization)
     options = ', '.join(f'{k} {lora[k]}' for k in ('r', 'lora_alpha', 'lora_dropout', 'target_modules') if k in lora)
-    return f'LoRA on a base that is {words}: {options}'
+    return f'LoRA on a base that is {_words(quantization)}: {options}'
 
 
-def _bits(quantization: dict[str, Any]) -> tuple[int, str]:
-    """Return the bits that a frozen weight takes, and what such a base is."""
+def _words(quantization: dict[str, Any]) -> str:
+    """Return what such a base is."""
     if 'Float8Config' in str(quantization.get('type')):
-        return _FLOAT8
-    return next((found for key, found in _QUANTISED.items() if quantization.get(key)), (16, 'unquantised'))
+        return 'in float8'
+    return next((words for key, words in _QUANTISED.items() if quantization.get(key)), 'unquantised')
 
 
-def _memory(values: dict[str, Any], batch: int) -> str:
-    """Return a rough figure for one device, from the parameters that the model's part names."""
-    from ..config.compose import billions
-    from ..config.memory import estimate
-    from ..config.presets import BASE
+def _memory(path: Path, name: str) -> str:
+    """Return what the run of a config needs of one device: the figure of `xtune plan`."""
+    from contextlib import redirect_stdout
 
-    size = billions(values['base_model'], BASE)
-    if size is None:
-        return f'unknown: no part tells the parameters of {values["base_model"]}'
-    lora, quantization = values.get('lora'), values.get('quantization') or {}
-    bits, _ = _bits(quantization)
-    tokens = batch * values.get('max_length', 2048)
-    recomputed = values.get('checkpointing', 'auto') in ('auto', 'all', 'offload')
-    need = estimate(size, bits, lora and lora.get('r', 8), tokens, recomputed)
-    trained = 'weights, gradients and optimizer' if lora is None else 'adapter, gradients and optimizer'
-    frozen = '' if lora is None else f'frozen weights {need.weights:,.1f}, '
-    return (
-        f'roughly {need.total:,.0f} GB on one device: {size} B parameters; {frozen}{trained} {need.trained:,.1f}, '
-        f'activations {need.activations:,.1f}'
-    )
+    from ..config.load import load
+    from ..config.wire import wire
+    from ..errors import XtuneError
+    from ..planning.planner import Planner
+    from ..planning.report import needed
+    from ..planning.show_spread import gib
+
+    try:
+        with redirect_stdout(sys.stderr):
+            planner = Planner(wire(load(path), path.stem))
+            least = needed(planner.least())
+    except XtuneError as error:
+        return f'unknown: {error}'
+    fills = planner.job.values.checkpointing == 'auto'
+    more = "; checkpointing='auto' fills what the GPU has left" if fills else ''
+    return f'at least {gib(least)} on one device{more} (architecture: {planner.source}); see `xtune plan {name}`'
 
 
 def _add_copy(parser: argparse.ArgumentParser) -> None:

@@ -55,6 +55,7 @@ def _add(parser: argparse.ArgumentParser) -> None:
         help='native: as transformers loads it (default); original: as a base of 2023 came',
     )
     add_variant(merge)
+    merge.add_argument('--revision', help='branch, tag or commit of a base on the hub')
     merge.add_argument('--no-verify', **unverified)
 
     legacy = action(
@@ -79,6 +80,9 @@ def _add(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(args: argparse.Namespace) -> int:
+    from ..models.threads import use_free_cores
+
+    use_free_cores()  # comparisons compute on the CPU
     return {'pth_to_hf': _pth_to_hf, 'merge': _merge, 'split': _split, 'legacy': _legacy}[args.action](args)
 
 
@@ -105,11 +109,16 @@ def _merge(args: argparse.Namespace) -> int:
 
     parse_size(args.max_shard_size)
     where = args.base, args.adapter, Path(args.target)
-    report = merge(*where, args.max_shard_size, args.device, args.dtype, args.layout, args.variant, args.verify)
+    report = merge(
+        *where, args.max_shard_size, args.device, args.dtype, args.layout, args.variant, args.verify, args.revision
+    )
+    dtype = report['dtype']
+    cause = f'rounding to {dtype}, as expected; --dtype float32 merges exactly'
+    cause = 'the rounding of float32' if dtype == 'float32' else cause
     print(
-        f'wrote the merged model to {args.target} ({report["dtype"]}). Against adapter on base: largest logit '
+        f'wrote the merged model to {args.target} ({dtype}). Against adapter on base: largest logit '
         f'difference {report["max_abs_diff"]:.2e}, mean KL {report["mean_kl"]:.2e} nats, same first choice at '
-        f'{report["same_first_choice"]:.1%} of positions (merge_report.json)'
+        f'{report["same_first_choice"]:.1%} of positions ({cause}; figures in merge_report.json)'
     )
     print(line(report['training']))
     return 0

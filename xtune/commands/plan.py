@@ -51,7 +51,7 @@ def _count(text: str) -> int:
 
 
 def _cluster(gpus: int | None, hosts: int | None) -> 'Cluster | None':
-    """Return the GPUs that the command line names, or None.
+    """Return the GPUs that the command line names; None: it names none, or one.
 
     Raises:
         ConfigError: Hosts are named without GPUs, or the GPUs cannot be evenly on them.
@@ -67,7 +67,7 @@ def _cluster(gpus: int | None, hosts: int | None) -> 'Cluster | None':
     if gpus % hosts:
         near = hosts * -(-gpus // hosts)
         raise ConfigError(f'{gpus} GPUs cannot be evenly on {hosts} hosts; give --gpus {near}, or --hosts')
-    return Cluster(gpus, hosts)
+    return Cluster(gpus, hosts) if gpus > 1 else None
 
 
 @contextmanager
@@ -91,12 +91,10 @@ def _run(args: argparse.Namespace) -> int:
     job = wire(load(config, options, check_types=True), config.stem)
     from rich.console import Console
 
-    from ..engine import checks
     from ..models.device import best_device
     from ..planning.report import CARDS, CLUSTER_CARDS, make_plan
     from ..planning.show import show
 
-    checks.values(job)
     cluster = _cluster(args.gpus, args.hosts)
     device = best_device()
     # What a library prints is none of the plan's JSON.
@@ -107,7 +105,7 @@ def _run(args: argparse.Namespace) -> int:
         json.dump(plan.to_dict(), sys.stdout, indent=2)
         print()
     else:
-        show(plan, Console(), args.config)
+        show(plan, Console(), args.config, f'--strategy {args.strategy}' if args.strategy else '')
     return 2 if plan.fits_here is False else 0
 
 

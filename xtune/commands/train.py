@@ -3,6 +3,7 @@
 import argparse
 from typing import Any
 
+from ..interruption import NOTHING_TO_SAVE, interrupted_as, sigterm_as_interrupt
 from .options import add_config, add_strategy, options_of
 
 
@@ -25,6 +26,11 @@ def _add(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(args: argparse.Namespace) -> int:
+    with interrupted_as(NOTHING_TO_SAVE):
+        return _train(args)
+
+
+def _train(args: argparse.Namespace) -> int:
     from ..config.load import load
     from ..config.presets import find
     from ..parallel import launch
@@ -48,7 +54,8 @@ def _run(args: argparse.Namespace) -> int:
     from ..engine.train import train
 
     if world.size == 1:
-        return train(config, options, args.resume)
+        with sigterm_as_interrupt():
+            return train(config, options, args.resume)
     from torch.distributed.elastic.multiprocessing.errors import record
 
     from ..parallel.last_words import LastWords

@@ -85,13 +85,6 @@ def model_part(base_model: str, base: Path) -> Path | None:
     return next((path for path in parts if line in path.read_text(encoding='utf-8')), None)
 
 
-def billions(base_model: str, base: Path) -> float | None:
-    """Return the parameters of the model of that hub name, in 1e9, as the docstring of its part has them."""
-    part = model_part(base_model, base)
-    size = part and re.search(r'([\d.]+) B parameters', docstring(part))
-    return float(size[1]) if size else None
-
-
 def parse(name: str, base: Path) -> Recipe:
     """Return the pieces that `name` is made of.
 

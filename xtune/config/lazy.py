@@ -132,8 +132,14 @@ def named(thing: Any) -> Any:
     for cut in range(len(parts) - 1, 0, -1):
         try:
             found = import_module('.'.join(parts[:cut]))
-        except (ModuleNotFoundError, ValueError):  # ValueError: an empty part
+        except ValueError:  # an empty part
             continue
+        except ModuleNotFoundError as error:
+            if thing.startswith(f'{error.name}.') and '.' in str(error.name):  # a class, which is looked up next
+                continue
+            raise ConfigError(f'`{thing}` needs the package `{error.name}`, which is not installed') from error
+        except (ImportError, OSError, RuntimeError) as error:  # of a library that does not fit this machine
+            raise ConfigError(f'`{thing}` cannot be imported: {error}') from error
         for name in parts[cut:]:
             if not hasattr(found, name):
                 raise ConfigError(f'`{thing}`: {found.__name__} has no `{name}`{did_you_mean(name, dir(found))}')

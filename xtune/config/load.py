@@ -2,6 +2,8 @@
 
 import ast
 import sys
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +22,9 @@ def load(path: str | Path, options: dict | None = None, check_types: bool = Fals
     Args:
         path: A preset's file or a file of the user's.
         options: Dotted option names and their values.
-        check_types: Also import what the sections name as `type` and check their keys against its signature. This
-            imports torch and transformers.
+        check_types: Also import what the sections name as `type`, and check their keys and values against its
+            signature and a table of ranges. This imports torch and transformers. It is done in any case where
+            something else is wrong, so that the message is complete.
 
     Raises:
         ConfigError: The file cannot be read, or sections, keys, types or limits are wrong. The message lists every
@@ -33,8 +36,8 @@ def load(path: str | Path, options: dict | None = None, check_types: bool = Fals
         _apply(cfg, options)
     values = to_plain(cfg)
     found = list(problems(values))
-    if check_types and not found:
-        found = type_problems(values)
+    if check_types or found:
+        found += type_problems(values)
     if found:
         count = 'one problem' if len(found) == 1 else f'{len(found)} problems'
         raise ConfigError(f'{path} has {count}:\n' + '\n'.join(f'  - {sentence}' for sentence in found))
@@ -95,20 +98,51 @@ def _item(items: list, index: str, key: str) -> Any:
 
 
 def type_problems(values: dict) -> list[str]:
-    """Return what is wrong with the keys of sections that name a `type`; imports those types."""
+    """Return what is wrong with the keys and values of sections that name a `type`; imports those types."""
     found = []
     for name in TYPED:
         section = values.get(name)
-        if section is None:
+        if not isinstance(section, dict) or 'type' not in section:  # `problems` tells of it
             continue
         try:
             target = named(resolve(section['type']))
         except ConfigError as error:
-            found.append(f'`{name}.type`: {error}')
+            instead = '; torch.optim.AdamW is always there' if name == 'optimizer' else ''
+            found.append(f'`{name}.type`: {error}{instead}')
             continue
-        arguments = {k: v for k, v in section.items() if k != 'type'}
-        found += argument_problems(name, target, arguments)
+        try:
+            arguments = {k: resolve(v) for k, v in section.items() if k != 'type'}
+        except ConfigError as error:
+            found.append(f'`{name}`: {error}')
+            continue
+        unknown = list(argument_problems(name, target, arguments))
+        found += unknown
+        if callable(target):
+            section = partial(target, **arguments)
+            found += _value_problems(name, section, bool(values.get('quantization')), build=not unknown)
     return found
+
+
+def _value_problems(name: str, section: partial, quantised: bool, build: bool) -> Iterator[str]:
+    """Yield which values of a section that names a `type` its callable cannot take.
+
+    Args:
+        name: The section's name.
+        section: The callable with its arguments.
+        quantised: Whether the config quantises the base.
+        build: Whether to call it, if its values look right.
+    """
+    from .annotations import unfit
+    from .lora_values import lora_problems
+    from .method_values import optimizer_problems, quantization_problems
+
+    if name == 'lora':
+        return lora_problems(section, quantised, build)
+    if name == 'optimizer':
+        return optimizer_problems(section, build)
+    if name == 'quantization':
+        return quantization_problems(section, build)
+    return unfit(name, section.func, section.keywords)
 
 
 def parse_options(pairs: list[str]) -> dict[str, Any]:

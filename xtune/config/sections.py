@@ -323,7 +323,7 @@ SECTIONS: dict[str, Section | None] = {
     'data': Section('How rows are prepared and loaded.', Data, optional=True),
     'precision': None,
     'checkpointing': None,
-    'optimizer': Section('The optimizer class and its arguments.', strict=True),
+    'optimizer': Section('The optimizer class and its arguments; see optimizers.md.', strict=True),
     'schedule': Section('How long, in which batches, at which learning rate.', Schedule),
     'speed': Section('What makes a step fast.', Speed, optional=True),
     'strategy': Section('How the run is spread over devices.', Strategy),

@@ -1,6 +1,7 @@
 """`xtune convert merge`: put an adapter into its base, and show that the result answers like the two did."""
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,7 @@ def merge(
     layout: str = 'native',
     variant: str | None = None,
     against_training: bool = True,
+    revision: str | None = None,
 ) -> dict:
     """Write the merged model as safetensors with tokenizer, template and stop tokens; return the comparison.
 
@@ -57,6 +59,7 @@ def merge(
         layout: 'native' writes what transformers loads; 'original' the layout of 2023 that the base has.
         variant: Which of these layouts it is, where the base's config.json does not tell.
         against_training: Compare with the probe logits of the training.
+        revision: Branch, tag or commit of a base on the hub; None: the one that the adapter names, else the newest.
 
     Raises:
         ModelError: The base or the adapter cannot be used, or the merged model answers differently.
@@ -64,18 +67,20 @@ def merge(
     if device == 'cuda' and not torch.cuda.is_available():
         raise ModelError('--device cuda: torch sees no GPU here; use --device cpu')
     check_model_folder(base, own_code=False)
-    check_adapter_folder(adapter)
+    revision = _revision(base, check_adapter_folder(adapter), revision)
     if layout == 'original':
         refuse_overrides(adapter)
-    if legacy_folder(base) is None:
-        refuse_merge(base, base_config(base))
-    legacy = open_for_original(legacy_folder(base), base, variant) if layout == 'original' else None
-    kind = _written_type(base, dtype, legacy, variant)
+    if legacy_folder(base, revision=revision) is None:
+        refuse_merge(base, base_config(base, revision))
+    legacy = open_for_original(legacy_folder(base, revision=revision), base, variant) if layout == 'original' else None
+    kind = _written_type(base, dtype, legacy, variant, revision)
     with new_folder(target) as folder:
-        tokenizer = load_tokenizer_of(adapter, base, variant=variant)
-        llm = load_for_inference(base, adapter, torch.device(device), kind, variant=variant)
+        tokenizer = load_tokenizer_of(adapter, base, variant=variant, revision=revision)
+        llm = load_for_inference(base, adapter, torch.device(device), kind, variant=variant, revision=revision)
         llm, report = _merged(llm, tokenizer, base, adapter)
-        report |= dict(base=base, adapter=adapter, dtype=str(kind).removeprefix('torch.'), prompts=PROMPTS)
+        report |= dict(
+            base=base, revision=revision, adapter=adapter, dtype=str(kind).removeprefix('torch.'), prompts=PROMPTS
+        )
         if (Path(adapter) / 'generation_config.json').is_file():
             llm.generation_config = GenerationConfig.from_pretrained(adapter)
         if legacy is not None:
@@ -86,7 +91,7 @@ def merge(
                 llm.save_pretrained(folder, max_shard_size=max_shard_size)
             readable_by_v4(folder)
             write_tokenizer(folder, tokenizer)
-            copy_processor_files(base, folder)
+            copy_processor_files(base, folder, revision)
         del llm  # the comparison loads what was written
         report['training'] = _against_training(folder, adapter, report['dtype'], variant) if against_training else None
         text = json.dumps(report, indent=2, ensure_ascii=False)
@@ -94,11 +99,29 @@ def merge(
     return report
 
 
-def _written_type(base: str, dtype: str, legacy: Any, variant: str | None) -> torch.dtype:
+def _revision(base: str, adapter: dict[str, Any], given: str | None) -> str | None:
+    """Return the revision of `base`: the one `given`, or what `adapter` says of the model that it was trained on.
+
+    Raises:
+        ModelError: One is given, and `base` is a folder.
+    """
+    if Path(base).expanduser().is_dir():
+        if given:
+            raise ModelError(f'--revision {given} is for a model on the hub, and {base} is a folder: leave it out')
+        return None
+    named = adapter.get('revision') if adapter.get('base_model_name_or_path') == base else None
+    if not given and named:
+        print(f'note: the adapter was trained on revision {named} of {base}, which is taken')
+    if given and named and given != named:
+        print(f'warning: the adapter was trained on revision {named} of {base}, not on {given}', file=sys.stderr)
+    return given or named
+
+
+def _written_type(base: str, dtype: str, legacy: Any, variant: str | None, revision: str | None) -> torch.dtype:
     if dtype != 'auto':
         return getattr(torch, dtype)
     # Some config.json of 2023 name another type than their files have.
-    return file_dtype(legacy.folder) if legacy is not None else stored_dtype(base, variant)
+    return file_dtype(legacy.folder) if legacy is not None else stored_dtype(base, variant, revision)
 
 
 def _merged(

@@ -16,8 +16,8 @@ NAMES = ('preprocessor_config.json', 'processor_config.json', 'video_preprocesso
 TEMPLATES = ('chat_template.json', 'chat_template.jinja')
 
 
-def copy_processor_files(base: str, folder: Path) -> list[str]:
-    """Copy the processor's files of `base`, a folder or hub name, to the model folder `folder`.
+def copy_processor_files(base: str, folder: Path, revision: str | None = None) -> list[str]:
+    """Copy the processor's files of `base`, a folder or hub name (at `revision`), to the model folder `folder`.
 
     Files that `folder` has already stay. So does its chat template, which is that of the training. If the model takes
     more than text and no file is found, a note says so.
@@ -30,7 +30,7 @@ def copy_processor_files(base: str, folder: Path) -> list[str]:
     more_than_text = isinstance(read_json(folder / 'config.json').get('text_config'), dict)
     found = []
     for name in wanted:
-        source = None if (folder / name).exists() else _file(base, name, fetch=more_than_text)
+        source = None if (folder / name).exists() else _file(base, name, more_than_text, revision)
         if source is not None:
             shutil.copyfile(source, folder / name)
             found.append(name)
@@ -39,9 +39,9 @@ def copy_processor_files(base: str, folder: Path) -> list[str]:
     return found
 
 
-def _file(base: str, name: str, fetch: bool) -> Path | None:
+def _file(base: str, name: str, fetch: bool, revision: str | None) -> Path | None:
     """Return a file of a folder or hub model; `fetch` says that it may be downloaded. None: there is none."""
-    source = local_folder(base)
+    source = local_folder(base, revision)
     if source is not None and (source / name).is_file():
         return source / name
     if not fetch or Path(base).expanduser().is_dir():
@@ -51,6 +51,6 @@ def _file(base: str, name: str, fetch: bool) -> Path | None:
 
     try:
         with quiet():
-            return Path(hf_hub_download(base, name))
+            return Path(hf_hub_download(base, name, revision=revision))
     except (OSError, ValueError, HfHubHTTPError):  # there is no such file, or no connection
         return None

@@ -42,6 +42,10 @@ class ControlTokens:
         self._special = re.compile('|'.join(map(re.escape, self.texts)) or '(?!)')
         self._risky = re.compile('|'.join([*map(re.escape, self.texts), BEGIN, END]))
 
+    def is_special(self, text: str) -> bool:
+        """Tell whether `text` holds the text of a special token."""
+        return bool(self._special.search(text))
+
     def guarded(self, conversation: Conversation) -> Conversation:
         """Return `conversation` with special-token text marked; itself if there is none.
 

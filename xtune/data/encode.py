@@ -4,14 +4,17 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import groupby
 
 import numpy as np
 
 from ..errors import DataError
 from ..templates.template import Span
+from . import thoughts
 from .control import is_marked, without_ends
 from .conversation import REPLIES, Conversation, Message, RowError, Tokens, is_trained
 from .tokenise import Rendered, Tokenised, Tokeniser
+from .unused import shortened
 
 AS_TEXT = 'of plain text, in the template `plain`'
 QUOTED = 'with the text of special tokens, which stays text (control_tokens)'
@@ -44,6 +47,7 @@ class Encoder:
     Attributes:
         notes: How often rows were changed or left out for their length, since it was cleared.
         remarks: What else is to be said of conversations of the last call, by their index.
+        left_out: What of conversations of the last call is not used, by their index: names, and what stands there.
         too_long: Tokens of the samples of the last call that could not be used, or were dropped, for their length.
     """
 
@@ -60,6 +64,7 @@ class Encoder:
         self.plain = plain
         self.notes: Counter = Counter()
         self.remarks: dict[int, list[str]] = {}
+        self.left_out: dict[int, list[tuple[str, str]]] = {}
         self.too_long: list[int] = []
 
     def __call__(self, conversations: Sequence[Conversation | Tokens]) -> list[list[Sample] | Exception]:
@@ -68,21 +73,24 @@ class Encoder:
         The reason is a `RowError`, or a `DataError` if the row is too long and `overlong` is 'error'.
         """
         results: list = [None] * len(conversations)
-        texts = {}
-        self.remarks, self.too_long = {}, []
+        parts: list[tuple[int, Conversation, Rendered]] = []
+        self.remarks, self.left_out, self.too_long = {}, {}, []
         for i, given in enumerate(conversations):
             try:
                 if isinstance(given, Tokens):
                     results[i] = self._fitted(given, self._given(given))
                 else:
-                    texts[i] = self._rendered(given)
-                    if remarks := self._remarks(given, texts[i]):
-                        self.remarks[i] = remarks
+                    own = [(i, part, self._rendered(part)) for part in self._parts(i, given)]
+                    parts += own
+                    if remarks := self._remarks(given, own[0][-1]):
+                        self.remarks.setdefault(i, []).extend(remarks)
             except (RowError, DataError) as error:
                 results[i] = error
-        for i, tokenised in zip(texts, self.tokeniser.tokenise(list(texts.values())), strict=True):
+        pairs = zip(parts, self.tokeniser.tokenise([rendered for *_, rendered in parts]), strict=True)
+        for i, group in groupby(pairs, lambda pair: pair[0][0]):
             try:
-                results[i] = self._fitted(conversations[i], self._sample(conversations[i].messages, tokenised))
+                samples = [(part, self._sample(part.messages, tokenised)) for (_, part, _), tokenised in group]
+                results[i] = self._fitted(*samples[0]) if len(samples) == 1 else self._all_fitted(samples)
             except (RowError, DataError) as error:
                 results[i] = error
         return results
@@ -114,6 +122,23 @@ class Encoder:
             conversation = Conversation([{'role': 'text', 'content': text}], notes=conversation.notes)
         return chosen.render(conversation)
 
+    def _parts(self, index: int, given: Conversation) -> list[Conversation]:
+        """Return what a conversation becomes a sample of: itself, or parts that each end in a thought and its reply."""
+        template = self.tokeniser.template
+        if given.messages[0]['role'] == 'text':
+            return [given]
+        if not (template.takes_thoughts or template.reads_tags):
+            for number, message in enumerate(given.messages, 1):
+                if message['role'] == 'assistant':
+                    thoughts.check_closed(message, f'message {number}')
+            return [given]
+        made = thoughts.samples(given, template, self.tokeniser.keeps_tags, self.train_on == 'last_reply')
+        if made.remarks:
+            self.remarks[index] = made.remarks
+        if made.left_out:
+            self.left_out[index] = [(thoughts.LEFT_OUT, shortened(made.left_out))]
+        return made.parts
+
     def _remarks(self, conversation: Conversation, rendered: Rendered) -> list[str]:
         is_text = self.plain is not None and conversation.messages[0]['role'] == 'text'
         return [AS_TEXT] * is_text + [QUOTED] * is_marked(rendered.text)
@@ -141,3 +166,8 @@ class Encoder:
         from .overlong import fitted
 
         return fitted(self, given, sample)
+
+    def _all_fitted(self, parts: list[tuple[Conversation, Sample]]) -> list[Sample]:
+        from .overlong import all_fitted
+
+        return all_fitted(self, parts)

@@ -1,5 +1,6 @@
 """What becomes of a sample of more than `max_length` tokens."""
 
+from collections import Counter
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,8 @@ if TYPE_CHECKING:
     from .encode import Encoder, Sample
 
 PROMPT = 'prompt longer than max_length'
+DROPPED = 'row dropped: longer than max_length'
+LATER_CUT = 'row shortened: later turns cut'
 UNTRAINED = 'part left out: nothing of it is trained'
 
 
@@ -24,7 +27,7 @@ def fitted(encoder: 'Encoder', given: Conversation | Tokens, sample: 'Sample') -
     """
     length, notes = encoder.max_length, encoder.notes
     if encoder.overlong == 'drop':
-        notes['row dropped: longer than max_length'] += 1
+        notes[DROPPED] += 1
         encoder.too_long.append(len(sample.ids))
         return []
     if encoder.overlong == 'error':
@@ -50,12 +53,36 @@ def fitted(encoder: 'Encoder', given: Conversation | Tokens, sample: 'Sample') -
     return pieces
 
 
+def all_fitted(encoder: 'Encoder', parts: list[tuple[Conversation, 'Sample']]) -> list['Sample']:
+    """Return the samples of all parts of one conversation, which counts as one row in `encoder.notes`.
+
+    Raises:
+        RowError: None of them fits.
+        DataError: One is too long and `encoder.overlong` is 'error'.
+    """
+    before, made, error = encoder.notes.copy(), [], None
+    for part, sample in parts:
+        try:
+            made += encoder._fitted(part, sample)
+        except RowError as caught:
+            error = caught
+    if error is not None and not made:
+        encoder.notes = before
+        raise error
+    done = encoder.notes - before
+    if made and (error is not None or done.pop(DROPPED, 0)):
+        done[LATER_CUT] = 1
+    done.pop(UNTRAINED, None)  # it is trained in another part
+    encoder.notes = before + Counter(dict.fromkeys(done, 1))
+    return made
+
+
 def _truncated(sample: 'Sample', encoder: 'Encoder') -> 'Sample':
     """Keep the whole turns that fit; if the first trained reply does not, shorten it and keep its end of turn."""
     length, make = encoder.max_length, type(sample)
     fitting = [i for i, (_, end) in enumerate(sample.turns) if end <= length and any(sample.trained[: i + 1])]
     if fitting:
-        encoder.notes['row shortened: later turns cut'] += 1
+        encoder.notes[LATER_CUT] += 1
         keep = fitting[-1] + 1
         return make(sample.ids[: sample.turns[keep - 1][1]], sample.turns[:keep], sample.trained[:keep])
     first = sample.trained.index(True)

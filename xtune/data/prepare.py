@@ -126,7 +126,7 @@ def encode_rows(chunk: list[Row], mapper: RowMapper, encoder: Encoder) -> tuple[
         usage.look(row)
         for remark in encoder.remarks.get(index, ()):
             report.remark(remark, row.place)
-        for name, shown in getattr(result, 'notes', ()):
+        for name, shown in (*getattr(result, 'notes', ()), *encoder.left_out.get(index, ())):
             report.unused.count(name, row.place, shown)
     usage.add_to(report.unused)
     report.notes.update(encoder.notes)

@@ -12,6 +12,7 @@ from ..errors import DataError
 from .left_out import Elsewhere, left_out
 from .local import BUNDLED, local_files
 from .readers import TEXT_UNITS, Rows, inner_suffix, read_file
+from .readers.nested import row_cleaner
 from .readers.sheets import UNREADABLE, has_values, sheets
 from .remote import load_hub, load_modelscope, patiently
 
@@ -88,8 +89,9 @@ class RowSource:
 
     def _all(self, start: int) -> Iterator[Row]:
         if self._hub is not None:
+            clean = row_cleaner(getattr(self._hub, 'features', None))
             for number, values in enumerate(patiently(self._hub, start, self.source.path), start + 1):
-                yield Row(self.source.path, number, values)
+                yield Row(self.source.path, number, clean(values))
         rows = ((origin, row) for origin, rows in self._tables() for row in rows)
         for origin, (number, values) in itertools.islice(rows, start, None):
             yield Row(origin, number, values)

@@ -27,11 +27,14 @@ def stop_ids(tokeniser: Tokeniser) -> list[int]:
         tag = rendered.text[rendered.text.rindex(probe, *span) + len(probe) : span[1]]
         last = ids[end - 1]
         ends_in_eos = last == tokenizer.eos_token_id and tag.endswith(tokenizer.eos_token)
-        if not tag or not (ends_in_eos or tokenizer.decode([last]).strip() == tag.strip()):
+        text = tokenizer.decode([last], clean_up_tokenization_spaces=False)
+        if not tag.strip() or not (ends_in_eos or text.strip() == tag.strip()):
             count = len(tokenizer(tag, add_special_tokens=False)['input_ids']) if tag else 0
+            several = f'is {count} tokens for this tokenizer and not one'
+            fault = 'stands in the text of replies too' if count == 1 else several
             raise TemplateError(
-                f'template `{template.name}` ends a reply with {tag!r}, which is {count} tokens for this tokenizer and '
-                f'not one: the model could not be told to stop there. Take {_others(tokeniser)}.'
+                f'template `{template.name}` ends a reply with {tag!r}, which {fault}: the model could not be told to '
+                f'stop there. Take {_others(tokeniser)}.'
             )
         stops.insert(0, last)
     stops += _end_of_call(tokeniser)

@@ -10,6 +10,7 @@ token value, so pad == eos cannot mask an end of turn.
 
 import json
 from dataclasses import dataclass
+from functools import cached_property
 
 from tokenizers import Encoding
 from transformers import PreTrainedTokenizerBase
@@ -18,6 +19,7 @@ from ..errors import TemplateError
 from ..templates.template import ChatTemplate, Span
 from .control import ControlTokens, is_marked, pieces
 from .conversation import Conversation, Message, RowError
+from .thoughts import OPEN, remembered, require_all
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,11 @@ class Tokeniser:
         mode = 'text' if self.control.mode == 'auto' else self.control.mode  # the same tokens
         return self.template.source, sorted(self.template.variables.items()), mode, vocabulary
 
+    @cached_property
+    def keeps_tags(self) -> bool:
+        """Whether the template reads thoughts in tags; not if tags in data become text, as they are special tokens."""
+        return self.template.reads_tags and (self.control.mode == 'parse' or not self.control.is_special(OPEN))
+
     def render(self, conversation: Conversation) -> Rendered:
         """Return `conversation` as text.
 
@@ -65,9 +72,11 @@ class Tokeniser:
         """
         guarded = self.control.guarded(conversation)
         try:
-            return Rendered(*self.template.render(guarded.messages, guarded.tools))
+            rendered = Rendered(*self.template.render(guarded.messages, guarded.tools))
         except TemplateError as error:
             raise RowError('the template refuses it', str(error)) from error
+        require_all(guarded.messages, rendered.text)
+        return rendered
 
     def tokenise(self, texts: list[Rendered]) -> list[Tokenised]:
         """Return token ids and the token span of each reply, for each of `texts`."""
@@ -96,6 +105,8 @@ class Tokeniser:
             TemplateError: The template refuses the conversation.
             RowError: There is special-token text, and `control_tokens` is 'error'.
         """
+        if self.template.takes_thoughts:
+            messages = remembered(messages, self.keeps_tags)
         given = self.control.guarded(Conversation(messages, tools))
         text = self.template.prompt(given.messages, given.tools)
         [(ids, _)] = self.tokenise([Rendered(text, self._earlier_replies(given, text))])
@@ -105,8 +116,9 @@ class Tokeniser:
         """Return the characters of `prompt` that are replies: their borders are token borders, as in training."""
         if not any(m['role'] == 'assistant' for m in given.messages):
             return []
+        messages = [{**m, 'train': False} if m['role'] == 'assistant' else m for m in given.messages]
         try:
-            text, spans = self.template.render([*given.messages, {'role': 'assistant', 'content': '.'}], given.tools)
+            text, spans = self.template.render([*messages, {'role': 'assistant', 'content': '.'}], given.tools)
         except TemplateError:  # a template to chat with need not be one to train with
             return []
         return spans[:-1] if text.startswith(prompt) else []

@@ -7,20 +7,17 @@ from functools import partial
 import torch
 from transformers import PreTrainedConfig
 
+from ..config.adapter_start import changes_base
 from ..config.wire import Job
-from ..errors import ModelError
+from ..errors import ConfigError, ModelError
 from ..models import float8_checks, tied
-from ..models.adapter_checks import check_start
 from ..models.build import run_dtype
 from ..models.config_checks import check_attention, length_warning, stored_settings
 from ..models.legacy.hub import legacy_folder
 from ..models.lora_effects import check_skipped
-from ..models.lora_values import check_lora
-from ..models.method_values import check_optimizer, check_quantization
 from ..models.model_class import auto_class, refuse_text_settings
 from ..models.position_limit import check_length
 from ..models.recompute import check_count
-from ..models.residual_init import changes_base
 from ..models.stored_checks import check_stored, is_unpacked, row_of_stored
 from ..parallel import compatibility, sequence_check
 from ..parallel.world import World
@@ -35,27 +32,24 @@ from .zero_config import zero_config
 _OF_WEIGHTS = ('pissa', 'olora', 'loftq', 'eva', 'corda', 'lora_ga', 'mica')
 
 
-def values(job: Job) -> None:
-    """Refuse values of the optimizer, the adapter and the quantisation that are out of range.
-
-    Raises:
-        ConfigError: There are some.
-    """
-    check_optimizer(job.optimizer)
-    check_start(job)  # before its class is built, which may ask for a package first
-    check_lora(job.lora)
-    check_quantization(job.quantization)
-
-
 def options(job: Job, world: World) -> None:
     """Refuse options that ask for what the run would never do, and note others that have no effect.
 
     Raises:
         ConfigError: There are some.
     """
-    check_runner(job.runner, handled=('load_from',))
-    hooks.given_hooks(job.runner.get('custom_hooks'))
-    effects.check(job)
+    found = []
+    for check in (
+        lambda: check_runner(job.runner, handled=('load_from',)),
+        lambda: hooks.given_hooks(job.runner.get('custom_hooks')),
+        lambda: effects.check(job),
+    ):
+        try:
+            check()
+        except ConfigError as error:
+            found.append(str(error))
+    if found:
+        raise ConfigError('\n'.join(found))
     for note in effects.notes(job, world.size):
         print(f'note: {note}')
 

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from dataclasses import fields
 from typing import Any
 
+from ..config.method_values import quantization_notes
 from ..config.wire import Job
 from ..errors import ConfigError
-from ..models.method_values import quantization_notes
 
 
 def check(job: Job) -> None:
@@ -37,6 +37,8 @@ def notes(job: Job, devices: int) -> Iterator[str]:
         yield 'checkpoint.background=True has no effect on an adapter, which is written in no time'
     if job.lora is None and _is_set(job.checkpoint, 'export_adapter'):
         yield 'checkpoint.export_adapter=False has no effect without the section lora'
+    if len(job.train_sources) == 1 and job.train_sources[0].weight not in (None, 1):
+        yield f'train_dataset.weight={job.train_sources[0].weight} has no effect: there is one data set'
     if devices == 1 and _is_set(strategy, 'timeout'):
         yield f'{_path(strategy, "timeout")} has no effect on one device'
     yield from quantization_notes(job.quantization)
@@ -79,11 +81,6 @@ def _problems(job: Job) -> Iterator[str]:
         yield (
             f'strategy.deepspeed is for zero1 to zero3, and strategy.name={strategy.name!r}: set strategy.name, or '
             'strategy.deepspeed=None'
-        )
-    if len(job.train_sources) == 1 and job.train_sources[0].weight is not None:
-        yield (
-            f'train_dataset.weight={job.train_sources[0].weight} is the share of a data set in a list, and there is '
-            'one data set: leave it out'
         )
 
 

@@ -10,7 +10,6 @@ is a folder of that name, one part from each, and `load` joins them without read
     meta        iter, epoch, plan, config (text), export (what a Hugging Face folder needs, see models/export.py)
 """
 
-import pickle
 import random
 import re
 import shutil
@@ -22,6 +21,8 @@ import torch
 
 from ..atomic import write_text
 from ..errors import CheckpointError
+from ..models.storages import refuse_short
+from ..models.weights import code_in
 
 POINTER = 'last_checkpoint'
 _PART = re.compile(r'part_(\d+)_of_(\d+)\.pth')
@@ -45,7 +46,7 @@ def sweep(work_dir: Path) -> None:
 def load(path: Path, verified: bool = False) -> dict[str, Any]:
     """Return the content of a checkpoint, after checking it whole. Code in it is never executed.
 
-    With `verified`, the checksums are not read again: this process has loaded the file before.
+    With `verified`, the checksums are not read: this process did so before, or another one of this host does.
 
     Raises:
         CheckpointError: There is no such file, it is damaged or cut off, contains code, or is no xtune checkpoint.
@@ -58,22 +59,25 @@ def load(path: Path, verified: bool = False) -> dict[str, Any]:
     try:
         with zipfile.ZipFile(path) as archive:
             broken = None if verified else archive.testzip()
-    except (zipfile.BadZipFile, OSError) as error:
+    except (zipfile.BadZipFile, OSError, RuntimeError, NotImplementedError) as error:  # the last two: encrypted, packed
         raise CheckpointError(f'checkpoint {path} is damaged or cut off ({error}); use an earlier one') from error
     if broken:
         raise CheckpointError(f'checkpoint {path} is damaged: {broken} fails its checksum; use an earlier one')
     try:
         # Mapped: tensors are read when they are used, and by several processes of a host once.
         content = torch.load(path, map_location='cpu', weights_only=True, mmap=True)
-    except pickle.UnpicklingError as error:
-        what = next((line.strip() for line in str(error).splitlines() if 'GLOBAL' in line or 'Unsupported' in line), '')
-        raise CheckpointError(
-            f'{path} was refused: loading it would execute code, which a checkpoint of weights does not need. {what}'
-        ) from error
-    except (RuntimeError, EOFError, KeyError) as error:
-        raise CheckpointError(f'checkpoint {path} cannot be read: {str(error).splitlines()[0]}') from error
+        refuse_short(path, content)
+    except Exception as error:  # bytes that are no pickle raise nearly anything while they are read
+        code = code_in(error)
+        if code:
+            raise CheckpointError(
+                f'{path} was refused: loading it would execute code ({code}), which a checkpoint of weights does not '
+                'need. Use one that xtune wrote'
+            ) from error
+        first = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise CheckpointError(f'checkpoint {path} is damaged ({first}); use an earlier one') from error
     missing = {'state_dict', 'meta'} - set(content) if isinstance(content, dict) else {'state_dict', 'meta'}
-    if missing or 'export' not in content['meta']:
+    if missing or not isinstance(content['meta'], dict) or 'export' not in content['meta']:
         raise CheckpointError(
             f'{path} is no checkpoint of xtune: it has no {", ".join(sorted(missing)) or "meta.export"}'
         )

@@ -1,6 +1,8 @@
 """One run at a time in a work_dir: a file in it, `running.json`, names the process that writes there.
 
 The file is created exclusively, which network file systems support too, and its time is renewed while the run goes on.
+Where the file system has locks, the run holds one on the file: it tells other containers of the same system that the
+run is over, at once.
 """
 
 import hashlib
@@ -10,9 +12,10 @@ import shlex
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from tempfile import TemporaryFile
+from typing import TextIO
 
 from filelock import FileLock
 from tqdm import tqdm
@@ -20,7 +23,12 @@ from tqdm import tqdm
 from ..data.cache import cache_folder
 from ..errors import ConfigError
 from ..parallel.meet import Meeting
-from .owner import SILENCE, Owner, why_ended
+from .owner import HIDDEN, SILENCE, Owner, process_start, same_system, why_ended
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
 
 NAME = 'running.json'
 # Seconds between signs of life.
@@ -62,6 +70,7 @@ class Lock:
 
     def __init__(self, path: Path, owner: Owner) -> None:
         self.path, self.owner = path, owner
+        self._file: TextIO | None = None
         with _alone(path):
             try:
                 self._take()
@@ -79,6 +88,8 @@ class Lock:
         with suppress(OSError):
             if Owner.read(self.path) == self.owner:
                 self.path.unlink()
+        if self._file is not None:
+            self._file.close()  # which gives its lock back
 
     def _take(self) -> None:
         for _ in range(100):  # each time another run was faster or has just ended
@@ -89,12 +100,16 @@ class Lock:
                     self._remove_left_over()
                 continue
             try:
-                with file:
-                    file.write(json.dumps(asdict(self.owner), indent=2) + '\n')
-                return
+                self.owner = replace(self.owner, locked=_locked(file))
+                file.write(json.dumps(asdict(self.owner), indent=2) + '\n')
+                file.flush()
             except OSError:  # the disk is full
                 self.path.unlink(missing_ok=True)
+                with suppress(OSError):
+                    file.close()
                 raise
+            self._file = file  # a lock lasts as long as its file is open
+            return
         raise ConfigError(f'{self.path} appears and disappears; remove what makes it, or name another --work-dir')
 
     def _remove_left_over(self) -> None:
@@ -105,7 +120,7 @@ class Lock:
             FileNotFoundError: The file is gone already.
         """
         other, silent = Owner.read(self.path), _silence(self.path)
-        why = why_ended(other, self.owner, silent)
+        why = why_ended(other, self.owner, silent, free=_is_free(self.path))
         if not why:
             raise ConfigError(_refusal(self.path, other, self.owner, silent))
         aside = self.path.with_name(f'.{NAME}.{self.owner.token}.tmp')
@@ -153,6 +168,25 @@ def _alone(path: Path) -> Iterator[None]:
         lock.release()
 
 
+def _locked(file: TextIO) -> bool:
+    """Take the system's lock on an open file, alone; return whether the file system has such locks."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (OSError, AttributeError):
+        return False
+    return True
+
+
+def _is_free(path: Path) -> bool:
+    """Tell whether no process of this system holds the lock on a file."""
+    with path.open(encoding='utf-8') as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except (OSError, AttributeError):
+            return False
+        return True
+
+
 def _silence(path: Path) -> float:
     """Return the seconds since `path` was renewed, by the clock of the file system that keeps it."""
     with TemporaryFile(dir=path.parent) as file:
@@ -171,10 +205,12 @@ def _refusal(path: Path, other: Owner | None, here: Owner, silent: float) -> str
         'its checkpoints and mix the files of both. Give this run a folder of its own: '
         f'--work-dir {shlex.quote(str(free))}'
     )
-    if other is None or other.machine != here.machine:
-        text += (
-            f'. Its process cannot be looked up from {here.host}; its last sign of life is {max(silent, 0):.0f} s old, '
-            f'and after {SILENCE:.0f} s without one the run counts as ended. If you know that it is over: '
-            f'rm {shlex.quote(str(path))}'
-        )
-    return text
+    if other is not None and other.machine == here.machine and process_start(other.pid) != HIDDEN:
+        return text
+    over = f'If you know that it is over: rm {shlex.quote(str(path))}'
+    if other is not None and other.locked and same_system(other, here):
+        return f'{text}. Its process is in another container, or is hidden; it holds the lock on the file. {over}'
+    return (
+        f'{text}. Its process cannot be looked up from {here.host}; its last sign of life is {max(silent, 0):.0f} s '
+        f'old, and after {SILENCE:.0f} s without one the run counts as ended. {over}'
+    )

@@ -1,8 +1,9 @@
 """The training loop: one iteration is one optimizer step, so every hook counts in optimizer steps."""
 
 import signal
+import sys
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, redirect_stderr, redirect_stdout
 from typing import Any
 
 import torch
@@ -12,8 +13,9 @@ from ..data.ahead import ahead
 from ..data.steps import Step
 from ..data.stream import Cursor
 from ..errors import DataError, NonFiniteError
+from ..interruption import NOTHING_TO_SAVE, Output, handling, say
 from ..models.nonfinite import NonFiniteStep
-from ..parallel.together import several
+from ..parallel.together import rank, several
 from ..registry import LOOPS
 
 
@@ -29,12 +31,13 @@ class StepLoop(BaseLoop):
     def __init__(self, runner: Any, dataloader: Any) -> None:
         super().__init__(runner, dataloader)
         self._iter = self._epoch = 0
-        self.steps_done = 0
+        self.steps_done = self.began_at = 0
         self.steps_per_epoch = dataloader.dataset.steps_per_epoch
         self.cursor: Cursor | None = None  # where a stream of rows stands after the steps done
         self.interrupted = False  # some process of the run was asked to stop
         self.stop_training = False  # a hook such as mmengine's EarlyStoppingHook wants no further step
         self._signal: signal.Signals | None = None
+        self._ending = False  # no step follows; the last checkpoint is written
 
     @property
     def iter(self) -> int:
@@ -59,6 +62,7 @@ class StepLoop(BaseLoop):
     def go_to(self, steps_done: int, cursor: Cursor | None = None) -> None:
         """Stand where a run stands after `steps_done` optimizer steps, and a stream of rows at `cursor`."""
         self.steps_done, self._iter, self.cursor = steps_done, steps_done, cursor
+        self.began_at = steps_done
         self._epoch = steps_done // self.steps_per_epoch
 
     def run(self) -> torch.nn.Module:
@@ -82,7 +86,8 @@ class StepLoop(BaseLoop):
                             break
             except DataError as error:  # torch puts the traceback of a loader process before the message
                 raise DataError(str(error).rpartition('errors.DataError: ')[2]) from error
-        runner.call_hook('after_train')
+            self._ending = True
+            runner.call_hook('after_train')
         return runner.model
 
     def _batches(self) -> Iterator[Step]:
@@ -125,24 +130,24 @@ class StepLoop(BaseLoop):
 
     @contextmanager
     def _catching_signals(self) -> Iterator[None]:
-        """Let the first Ctrl-C or SIGTERM end the run after the current step, and the second at once.
-
-        A launcher passes a Ctrl-C on as SIGTERM, which is then no second one.
-        """
-
-        def stop(number: int, _frame: Any) -> None:
-            if self._signal and not (several() and number == signal.SIGTERM):
-                raise KeyboardInterrupt
-            self._signal = signal.Signals(number)
-
-        kept = {}
-        try:
-            for number in (signal.SIGINT, signal.SIGTERM):
-                kept[number] = signal.signal(number, stop)
-        except ValueError:  # not in the main thread: whoever runs us there handles signals
-            pass
-        try:
+        """Let the first Ctrl-C or SIGTERM end the run after the current step, and the second at once."""
+        streams = (Output(stream, lambda: self._signal is not None) for stream in (sys.stdout, sys.stderr))
+        with (
+            handling(self._stop, signal.SIGINT, signal.SIGTERM),
+            redirect_stdout(next(streams)),
+            redirect_stderr(next(streams)),
+        ):
             yield
-        finally:
-            for number, handler in kept.items():
-                signal.signal(number, handler)
+
+    def _stop(self, number: int, _frame: Any) -> None:
+        """Answer a signal. A launcher passes a Ctrl-C on as SIGTERM, which is then no second one."""
+        if self._signal and not (several() and number == signal.SIGTERM):
+            raise KeyboardInterrupt('interrupted again: quit without saving')
+        if self.steps_done == self.began_at and not several():
+            old = f'; the checkpoint of step {self.began_at} stays' if self.began_at else ''
+            raise KeyboardInterrupt(NOTHING_TO_SAVE + old)
+        if self._signal is None and rank() == 0:
+            what = 'saving the last checkpoint' if self._ending else 'stopping after this step, then saving'
+            name = '' if number == signal.SIGINT else f'{signal.Signals(number).name}: '
+            say(f'{name}{what}; Ctrl-C again quits without saving')
+        self._signal = signal.Signals(number)

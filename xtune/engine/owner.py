@@ -1,7 +1,8 @@
 """Which process a run belongs to, and whether that run is over.
 
-The process table of the same machine answers that; a pid that was given to another process shows by its start. Of a
-run on another machine only the time since its last sign of life can tell.
+The process table of the same machine answers that; a pid that was given to another process shows by its start. Where
+the table hides the process, or belongs to another container, the system's lock on the file does: it goes with the
+process that holds it. Of a run on another machine only the time since its last sign of life can tell.
 """
 
 import json
@@ -19,9 +20,16 @@ SILENCE = 300.0
 JOBS = (('SLURM_JOB_ID', 'SLURM_RESTART_COUNT'), ('TORCHELASTIC_RUN_ID', 'TORCHELASTIC_RESTART_COUNT'))
 
 
+# What stands for the start of a process that exists, and whose start this user may not see (hidepid).
+HIDDEN = 'hidden'
+
+
 @dataclass(frozen=True)
 class Owner:
-    """The main process of a run; `machine` and `process` tell it from others with the same host name or pid."""
+    """The main process of a run; `machine` and `process` tell it from others with the same host name or pid.
+
+    `locked` says that it holds the system's lock on its file as long as it lives.
+    """
 
     host: str
     machine: str
@@ -31,6 +39,7 @@ class Owner:
     config: str
     jobs: dict[str, int]
     token: str
+    locked: bool = False
 
     @classmethod
     def here(cls, config: Path, env: Mapping[str, str] = os.environ) -> 'Owner':
@@ -54,7 +63,8 @@ class Owner:
         text = path.read_text(encoding='utf-8', errors='replace')
         try:
             values = json.loads(text)
-            return cls(**{field.name: values[field.name] for field in fields(cls)})
+            # Versions before this one held no lock.
+            return cls(**{f.name: values[f.name] for f in fields(cls) if f.name in values or f.name != 'locked'})
         except (ValueError, KeyError, TypeError):
             return None
 
@@ -72,13 +82,16 @@ def machine() -> str:
 
 
 def process_start(pid: int) -> str | None:
-    """Return when a process of this machine began, in a form that only equals itself; None if it is gone."""
+    """Return when a process of this machine began, in a form that only equals itself; None if it is gone.
+
+    `HIDDEN` if it is another user's, and the system hides those.
+    """
     if Path('/proc/self/stat').exists():
         try:
             # Behind the name, which may hold anything: the state, and 19 fields on the clock ticks since the boot.
             values = Path(f'/proc/{pid}/stat').read_text(encoding='utf-8', errors='replace').rpartition(')')[2].split()
         except OSError:
-            return None
+            return HIDDEN if _exists(pid) else None
         return None if values[0] in 'ZX' else values[19]
     import psutil
 
@@ -89,13 +102,39 @@ def process_start(pid: int) -> str | None:
         return None
 
 
-def why_ended(owner: Owner | None, here: Owner, silent: float) -> str:
-    """Return why the run of `owner`, without a sign of life for `silent` seconds, is over; empty if it may go on."""
+def _exists(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)  # sends nothing
+    except PermissionError:
+        return True
+    except OSError:
+        return False
+    return True
+
+
+def same_system(one: Owner, other: Owner) -> bool:
+    """Tell whether two processes run on one system, in one container or in two, so that each sees the other's locks."""
+    boot, _, space = one.machine.partition(' ')
+    return bool(space) and boot == other.machine.partition(' ')[0]
+
+
+def why_ended(owner: Owner | None, here: Owner, silent: float, free: bool = False) -> str:
+    """Return why the run of `owner` is over; empty if it may go on.
+
+    Args:
+        owner: Whom the file names; None: its text is not whole.
+        here: This process.
+        silent: Seconds since the owner's last sign of life.
+        free: Whether no process that this system knows holds the lock on the file.
+    """
     if owner is not None and owner.machine == here.machine:
         start = process_start(owner.pid)
         if start is None:
             return 'its process is gone'
-        return '' if start == owner.process else f'its pid {owner.pid} now belongs to another process'
+        if start != HIDDEN:
+            return '' if start == owner.process else f'its pid {owner.pid} now belongs to another process'
+    if owner is not None and owner.locked and same_system(owner, here):
+        return 'its process is gone, and its lock with it' if free else ''
     if owner is not None and any(here.jobs.get(job, 0) > count for job, count in owner.jobs.items()):
         return 'its job was started again, as this run'
     return f'it gave no sign of life for {silent:.0f} s' if silent > SILENCE else ''

@@ -5,11 +5,12 @@ from pathlib import Path
 
 import torch
 
+from ..config.adapter_start import changes_base
 from ..config.wire import Job
 from ..errors import CheckpointError, ModelError
 from ..models.blueprint import Blueprint
 from ..models.build import build_llm, finish, load_base, run_dtype
-from ..models.residual_init import Initial, changes_base
+from ..models.residual_init import Initial
 from ..parallel.compatibility import SPREAD
 from ..parallel.fsdp import shard
 from ..parallel.loading import load_once

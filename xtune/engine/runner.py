@@ -3,10 +3,12 @@
 from pathlib import Path
 from typing import Any
 
+import torch
 from mmengine.runner import FlexibleRunner
 
 from ..data.stream import Cursor
 from ..errors import CheckpointError
+from ..models.threads import use_as_before
 from . import files
 from .probing import Prober
 from .resume_checks import check_built
@@ -43,6 +45,7 @@ class TuneRunner(FlexibleRunner):
         """
         steps = self.train_loop.steps_done
         meta = dict(self.run_meta, iter=steps, epoch=steps // self.train_loop.steps_per_epoch)
+        meta['threads'] = torch.get_num_threads()
         if self.train_loop.cursor is not None:
             meta['cursor'] = self.train_loop.cursor.to_dict()
         probe = self.prober(steps)
@@ -77,4 +80,6 @@ class TuneRunner(FlexibleRunner):
             raise CheckpointError(
                 f'{filename} stands at step {meta["iter"]}, beyond the {self.train_loop.max_iters} of this run'
             )
+        if not torch.cuda.is_available():
+            use_as_before(meta.get('threads'))
         self.train_loop.go_to(meta['iter'], Cursor(**meta['cursor']) if 'cursor' in meta else None)

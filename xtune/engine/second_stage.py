@@ -55,13 +55,14 @@ class FirstStage:
         return f'loaded from {self.origin}{self.label}; optimizer and schedule start anew'
 
 
-def weights_to_begin_with(job: Job, text: str, start: Path | None) -> FirstStage | None:
+def weights_to_begin_with(job: Job, text: str, start: Path | None, verified: bool = False) -> FirstStage | None:
     """Return what `load_from` names, or None if there is none or the run resumes from the checkpoint `start`.
 
     Args:
         job: The run.
         text: Its flat config.
         start: The checkpoint to resume from, which is checked here; it holds the weights of the second stage already.
+        verified: Another process of this host reads the checksums of a checkpoint.
 
     Raises:
         CheckpointError: What is to be loaded cannot be read, or was trained as something else.
@@ -72,7 +73,7 @@ def weights_to_begin_with(job: Job, text: str, start: Path | None) -> FirstStage
     if job.values.load_from is None:
         return None
     origin = Path(job.values.load_from).expanduser()
-    stage = _adapter_folder(origin) if (origin / 'adapter_config.json').is_file() else _checkpoint(origin)
+    stage = _adapter_folder(origin) if (origin / 'adapter_config.json').is_file() else _checkpoint(origin, verified)
     if origin.absolute().parent == job.work_dir.absolute():
         raise CheckpointError(
             f'load_from={origin} lies in the work_dir of this run, which would move it away as a checkpoint of an '
@@ -115,7 +116,7 @@ def _refuse(origin: Path, then: Function, now: Function, where: bool) -> None:
         )
 
 
-def _checkpoint(origin: Path) -> FirstStage:
+def _checkpoint(origin: Path, verified: bool) -> FirstStage:
     if (origin / 'config.json').is_file():
         raise CheckpointError(f'load_from={origin} is a whole model: name it as base_model, and leave load_from away')
     if not origin.exists() and not str(origin).endswith('.pth') and not origin.is_absolute():
@@ -123,7 +124,7 @@ def _checkpoint(origin: Path) -> FirstStage:
             f'load_from={origin} does not exist; it takes a .pth or a local folder with an adapter (fetch one from the '
             f'hub with `hf download {origin} --local-dir FOLDER`)'
         )
-    content = files.load(origin)
+    content = files.load(origin, verified)
     meta = content['meta']
     label = f' (step {meta["iter"]} of run {origin.absolute().parent.name})'
     return FirstStage(origin, content['state_dict'], Function.of_meta(meta), meta['export']['chat_template'], label)

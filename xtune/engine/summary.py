@@ -14,6 +14,7 @@ from ..models.config_checks import stored_form
 from ..models.experts import expert_tensors
 from ..models.float8 import Float8Linear
 from ..models.language import describe_other_parts
+from ..models.threads import described
 from ..parallel.world import World
 from ..visible import visible
 
@@ -75,7 +76,8 @@ def model_lines(job: Job, llm: torch.nn.Module, dtype: torch.dtype, device: torc
     if others is not None:
         yield '', others
     name = torch.cuda.get_device_name(device) if device.type == 'cuda' else 'CPU'
-    yield 'device', f'{name}, computes in {SHORT[dtype]}'
+    threads = '' if device.type == 'cuda' else f' ({described()})'
+    yield 'device', f'{name}, computes in {SHORT[dtype]}{threads}'
 
 
 def _kind(lora: Callable) -> type:
@@ -104,7 +106,9 @@ def schedule_lines(job: Job, data: TrainingData, world: World) -> Iterator[tuple
     """Yield (label, text) about optimizer steps and where the run writes."""
     schedule, parts = job.schedule, job.strategy.sequence_parallel_size
     teams = world.size // parts
-    per_epoch = f' ({data.steps.steps_per_epoch:,} per epoch, {counted(schedule.max_epochs, "epoch")})'
+    begun = -(-len(data.steps) // data.steps.steps_per_epoch)  # as the progress line counts them
+    early = f', ends in epoch {begun} of {schedule.max_epochs}' if begun < schedule.max_epochs else ''
+    per_epoch = f' ({data.steps.steps_per_epoch:,} per epoch, {counted(begun, "epoch")}{early})'
     yield (
         'steps',
         f'{counted(len(data.steps), "optimizer step")}{"" if job.data.streaming else per_epoch} of '

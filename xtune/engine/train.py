@@ -3,6 +3,7 @@
 import shlex
 import time
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +13,18 @@ from mmengine.runner import set_random_seed
 from ..atomic import write_text
 from ..config.flatten import flatten
 from ..config.load import load
+from ..config.part_prompts import written_for
 from ..config.wire import Job, wire
 from ..data.build import TrainingData, build_data
 from ..data.steps import Share, step_loader
 from ..data.widest import widest
+from ..interruption import interrupted_as, print_last
 from ..models.config_overrides import changed_config, note_overrides
 from ..models.device import best_device, memory_freed_after
 from ..models.export import export_info, stored_dtype
 from ..models.finetune import SupervisedFineTuning
 from ..models.shortage import naming_shortage
+from ..models.threads import local_processes, use_free_cores
 from ..parallel import sequence_check
 from ..parallel.lost import naming_lost_contact
 from ..parallel.meet import Meeting
@@ -34,8 +38,10 @@ from .adapter_export import AdapterExport
 from .fast import compiles, fast_task, layers_to_choose, padding
 from .fitting import activations
 from .lock import claimed
+from .log_folders import without_empty_folders, without_empty_logs
 from .metrics import MetricsFile
 from .optimizer import StepOptimizer, ZeroOptimizer, build_optimizer, schedulers
+from .optimizer_checks import check_optimizer
 from .placing import build_spread, resumed_initial
 from .probing import Prober, ids_of
 from .resume_checks import mark_of
@@ -59,16 +65,22 @@ def train(config: Path, options: dict[str, Any], resume: str | bool = False, wor
     Raises:
         XtuneError: What the user must mend, as early as it can be known.
     """
-    job = wire(load(config, options, check_types=True), config.stem)
+    job = _with_own_prompts(wire(load(config, options, check_types=True), config.stem), options)
     device = best_device(world.local_rank)
-    checks.values(job)
+    if device.type == 'cpu':
+        use_free_cores(local_processes() if world.size > 1 else 1)
     checks.options(job, world)
     checks.strategy(job, world, device)
+    check_optimizer(job, world, device)
     meeting = Meeting(world) if world.size > 1 else None
-    with writable(job.work_dir, world.is_main) as work_dir, claimed(work_dir, config, meeting):
+    with (
+        writable(job.work_dir, world.is_main) as work_dir,
+        claimed(work_dir, config, meeting),
+        without_empty_folders(work_dir, world.is_main),
+    ):
         start = checkpoint_to_resume(work_dir, resume, meeting, world.restarts > 0)
         text = flatten(config, options)
-        stage = weights_to_begin_with(job, text, start)
+        stage = weights_to_begin_with(job, text, start, verified=world.local_rank > 0)
         checks.model(job, device)
         checks.base(job, world, device)
         checks.memory(job, world, device)
@@ -82,6 +94,24 @@ def train(config: Path, options: dict[str, Any], resume: str | bool = False, wor
         group = meeting.group(device, job.strategy.timeout) if meeting else nullcontext()
         with group, memory_freed_after(device):
             return _fine_tune(job, data, device, meeting, work_dir, text, start, stage, world)
+
+
+def _with_own_prompts(job: Job, options: dict[str, Any]) -> Job:
+    """Return `job` without the prompts of a preset's data set where the run trains on another one.
+
+    Prompts that `options` name are used in any case.
+    """
+    samples, paths = job.chat_samples, [source.path for source in job.train_sources]
+    if not samples.every_steps or {'chat_samples', 'chat_samples.prompts'} & set(options):
+        return job
+    other = written_for(samples.prompts, paths)
+    if other is None:
+        return job
+    print(
+        f'note: the prompts of chat_samples are those of {other}, and this run trains on {", ".join(paths)}: they are '
+        'not answered; give your own with --cfg-options chat_samples.prompts=...'
+    )
+    return replace(job, chat_samples=replace(samples, prompts=()))
 
 
 def _fine_tune(
@@ -123,7 +153,8 @@ def _fine_tune(
             summary.show(iter([('weights', stage.load_into(runner.strategy.state, runner.run_meta))]))
         layers = layers_to_choose(llm)
         summary.show(iter([('memory', activations(job, task, layers, world.size, lambda: widest(data)))]))
-        _train(runner, job, world)
+        with interrupted_as('interrupted; what was saved before stays'), without_empty_logs(runner):
+            _train(runner, job, world)
     return _farewell(runner, job, world)
 
 
@@ -225,10 +256,12 @@ def _farewell(runner: TuneRunner, job: Job, world: World) -> int:
     if world.is_main:
         last = job.work_dir / (job.work_dir / files.POINTER).read_text(encoding='utf-8').strip()
         if interrupted:
-            print(f'interrupted after step {loop.steps_done}; go on with --resume (from {last})')
+            print_last(f'interrupted after step {loop.steps_done}; go on with --resume (from {last})')
         else:
             if loop.stop_training:
                 print(f'a hook ended the run after step {loop.steps_done} of {loop.max_iters}')
             files_named = shlex.join([str(job.work_dir / f'{job.name}.py'), str(last)])
             print(f'done. Next: xtune convert pth_to_hf {files_named} ./hf')
+            if job.log.tensorboard:
+                print(f'figures: tensorboard --logdir {shlex.quote(str(job.work_dir))}')
     return 130 if interrupted else 0

@@ -8,6 +8,7 @@ import torch
 from peft import PeftModel, get_peft_model
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
+from ..config.adapter_start import changes_base
 from ..config.wire import Job
 from ..errors import ModelError
 from ..parallel.together import from_first
@@ -25,7 +26,7 @@ from .offload import Offload
 from .positions import give_each_axis_positions
 from .quiet import quiet
 from .recompute import recompute, recompute_activations
-from .residual_init import Initial, changes_base, split_base
+from .residual_init import Initial, split_base
 from .shortage import CHANGES, brief
 from .targets import choose_targets
 from .unpacking import stay_trainable

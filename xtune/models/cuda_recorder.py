@@ -1,6 +1,7 @@
 """Functions recorded as CUDA graphs: the one place that knows what torch keeps of a recording that failed."""
 
 import gc
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
@@ -47,10 +48,10 @@ class CudaRecorder:
         self._stream.wait_stream(torch.cuda.current_stream(self._device))
         try:
             with torch.cuda.stream(self._stream):
-                torch.cuda.set_sync_debug_mode('error' if strict else before)
+                _set_sync_debug_mode('error' if strict else before)
                 yield
         finally:
-            torch.cuda.set_sync_debug_mode(before)
+            _set_sync_debug_mode(before)
             torch.cuda.current_stream(self._device).wait_stream(self._stream)
 
     def __call__(self, function: Callable[[], Tensors]) -> tuple[Tensors, Callable[[], None]]:
@@ -81,3 +82,9 @@ class CudaRecorder:
             return
         self._failed.append(graph)
         torch._C._cuda_releasePool(index, self._pool)
+
+
+def _set_sync_debug_mode(mode: int | str) -> None:
+    with warnings.catch_warnings():  # torch warns that not all operations are covered
+        warnings.simplefilter('ignore', UserWarning)
+        torch.cuda.set_sync_debug_mode(mode)

@@ -1,6 +1,7 @@
 """Check a model's folder before anything slow happens."""
 
 from pathlib import Path
+from typing import Any
 
 from ..errors import ModelError, did_you_mean
 from .config_file import check_config
@@ -36,14 +37,29 @@ def check_model_folder(name: str, weights: bool = True, own_code: bool = True) -
         )
     if not (path / 'config.json').is_file():
         raise ModelError(f'{name} has no config.json, so it is no model folder; it {_content(path)}')
-    check_config(path, read_config(path), own_code)
-    if not weights:
-        return
+    values = read_config(path)
+    _check_weights(name, path, values, weights)  # first: a config class may make a list of all layers
+    check_config(path, values, own_code)
+
+
+def _check_weights(name: str, path: Path, values: dict[str, Any], needed: bool) -> None:
+    """Refuse weights that are no whole model, or that `values` of config.json claims too much for."""
     if not any(list(path.glob(pattern)) for pattern in _WEIGHTS):
-        raise ModelError(f'{name} has a config.json but no weights (*.safetensors or *.bin); it {_content(path)}')
+        if needed:
+            raise ModelError(f'{name} has a config.json but no weights (*.safetensors or *.bin); it {_content(path)}')
+        return
+    from .claims import refuse_claims
     from .weights import WeightFiles, refuse_packed
 
-    refuse_packed(path, WeightFiles(path))
+    try:
+        files = WeightFiles(path)
+    except ModelError:
+        if needed:
+            raise
+        return  # without its weights there is nothing to compare
+    refuse_claims(path, values, files)
+    if needed:
+        refuse_packed(path, files)
 
 
 def _content(path: Path) -> str:
@@ -88,7 +104,7 @@ def check_adapter_folder(name: str) -> dict:
     """Return the adapter's configuration.
 
     Raises:
-        ModelError: The folder does not hold a peft adapter.
+        ModelError: The folder does not hold a peft adapter, or its weights cannot be read or are of a smaller one.
     """
     path = Path(name).expanduser()
     if not path.is_dir():
@@ -98,9 +114,11 @@ def check_adapter_folder(name: str) -> dict:
         if list(path.glob('*.pth')):
             hint = '; `xtune convert pth_to_hf` makes an adapter of a .pth'
         raise ModelError(f'{name} has no adapter_config.json, so it is no adapter folder{hint}')
-    if not list(path.glob('adapter_model.*')):
-        raise ModelError(f'{name} has an adapter_config.json but no adapter_model.safetensors')
-    return read_json(path / 'adapter_config.json')
+    from .claims import check_adapter_files
+
+    values = read_json(path / 'adapter_config.json')
+    check_adapter_files(path, values)
+    return values
 
 
 def local_folder(name: str, revision: str | None = None) -> Path | None:

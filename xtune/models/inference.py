@@ -111,9 +111,7 @@ def _refuse_stored(model: str, bits: int) -> None:
 def _config(model: str, variant: str | None, revision: str | None) -> PreTrainedConfig:
     folder = legacy_folder(model, revision=revision)
     if folder is None:
-        return AutoConfig.from_pretrained(
-            model, trust_remote_code=False, **({'revision': revision} if revision else {})
-        )
+        return AutoConfig.from_pretrained(model, trust_remote_code=False, **_at(revision))
     from .legacy.families import open_legacy
 
     return open_legacy(folder, variant).config
@@ -129,14 +127,18 @@ def _load(model: str, variant: str | None, **arguments: Any) -> PreTrainedModel:
     return checked(model, *load(output_loading_info=True, ignore_mismatched_sizes=True, **arguments))
 
 
-def load_tokenizer_of(*folders: str | None, variant: str | None = None) -> PreTrainedTokenizerBase:
+def load_tokenizer_of(
+    *folders: str | None, variant: str | None = None, revision: str | None = None
+) -> PreTrainedTokenizerBase:
     """Return the tokenizer of the first folder that has one: the adapter's, then the model's.
+
+    `revision` is that of the hub names among them.
 
     Raises:
         ModelError: None has one.
     """
     for name in folders:
-        folder = None if name is None else legacy_folder(name, weights=False)
+        folder = None if name is None else legacy_folder(name, weights=False, revision=revision)
         if folder is not None:
             from .legacy.tokenizers import legacy_tokenizer
 
@@ -145,28 +147,29 @@ def load_tokenizer_of(*folders: str | None, variant: str | None = None) -> PreTr
             continue
         try:
             with quiet():
-                return with_processor_template(AutoTokenizer.from_pretrained(name, trust_remote_code=False), name)
+                found = AutoTokenizer.from_pretrained(name, trust_remote_code=False, **_at(revision))
+                return with_processor_template(found, name)
         except Exception as error:  # the tokenizers library raises nothing narrower
             raise tokenizer_error(name, error) from error
     raise ModelError(f'there is no tokenizer in {" or ".join(str(f) for f in folders if f)}')
 
 
-def stored_dtype(model: str, variant: str | None = None) -> torch.dtype:
+def stored_dtype(model: str, variant: str | None = None, revision: str | None = None) -> torch.dtype:
     """Return the type in which a model's weights are stored, as its config.json says.
 
     Raises:
         ModelError: There is no such model, or its config.json cannot be read.
     """
-    folder = legacy_folder(model)
+    folder = legacy_folder(model, revision=revision)
     if folder is not None:
         from .legacy.load import legacy_dtype
 
         return legacy_dtype(folder, variant)
-    dtype = getattr(base_config(model), 'dtype', None)
+    dtype = getattr(base_config(model, revision), 'dtype', None)
     return dtype if isinstance(dtype, torch.dtype) else torch.float32
 
 
-def base_config(model: str) -> PreTrainedConfig:
+def base_config(model: str, revision: str | None = None) -> PreTrainedConfig:
     """Return the config of a model in a layout of today.
 
     Raises:
@@ -174,6 +177,10 @@ def base_config(model: str) -> PreTrainedConfig:
     """
     try:
         with quiet():
-            return AutoConfig.from_pretrained(model, trust_remote_code=False)
+            return AutoConfig.from_pretrained(model, trust_remote_code=False, **_at(revision))
     except (OSError, ValueError, StrictDataclassError) as error:
         raise ModelError(f'the model {model} cannot be loaded: {str(error).splitlines()[0]}') from error
+
+
+def _at(revision: str | None) -> dict[str, str]:
+    return {'revision': revision} if revision else {}

@@ -9,7 +9,6 @@ Shapes: W [O, I], A [R, I], B [O, R] (output features, input features, rank).
 
 import json
 import math
-import re
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -19,18 +18,13 @@ from peft import PeftModel
 from peft.tuners.lora import Linear, LoraLayer
 from peft.tuners.lora.variants import DoraLinearVariant
 
+from ..config.adapter_start import changes_base
 from ..errors import CheckpointError, ModelError
 from .export import ExportInfo
 
 _ADAPTER = 'default'
-_PISSA = re.compile(r'pissa(_niter_\d+)?')
 _FLOATS = (torch.float32, torch.float16, torch.bfloat16)
 Initial = dict[str, torch.Tensor]  # A0 and B0 by the names that an adapter file has
-
-
-def changes_base(start: Any) -> bool:
-    """Tell whether the value `start` of lora.init_lora_weights takes a part of the weights out of the base."""
-    return isinstance(start, str) and (start == 'olora' or _PISSA.fullmatch(start) is not None)
 
 
 def split_base(

@@ -7,13 +7,12 @@ import torch
 from transformers import PreTrainedConfig
 from transformers.quantizers import AutoHfQuantizer
 
+from ..config.adapter_start import changes_base, refused_on_quantised
 from ..config.wire import Job
 from ..errors import ConfigError, ModelError
-from .adapter_checks import refused_on_quantised
 from .config_checks import stored_form, stored_settings
 from .config_file import reason
 from .float8_checks import float8_of
-from .residual_init import changes_base
 
 # Methods that transformers cannot train with and therefore unpacks while loading.
 _UNPACKED = ('mxfp4',)

@@ -5,6 +5,7 @@ import pickle
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 
 import torch
@@ -12,8 +13,21 @@ from safetensors import SafetensorError, safe_open
 
 from ..errors import ModelError
 from .legacy.recognise import read_json
+from .storages import refuse_short
 
 _STEMS = ('model.safetensors', 'pytorch_model.bin')
+ADAPTER_STEMS = ('adapter_model.safetensors', 'adapter_model.bin')  # in the order in which peft looks for them
+_SHORT = {
+    torch.int8: 'I8',
+    torch.uint8: 'U8',
+    torch.int16: 'I16',
+    torch.int32: 'I32',
+    torch.int64: 'I64',
+    torch.float16: 'F16',
+    torch.bfloat16: 'BF16',
+    torch.float32: 'F32',
+    torch.float64: 'F64',
+}
 
 
 class WeightFiles:
@@ -35,7 +49,7 @@ class WeightFiles:
         self.shapes: dict[str, tuple[int, ...]] = {}
         self.dtypes: dict[str, str] = {}
         for path in self.files:
-            for name, (shape, dtype) in _headers(path).items():
+            for name, (shape, dtype) in headers(path).items():
                 self.shapes[name], self.dtypes[name] = shape, dtype
         if not self.shapes:
             raise ModelError(f'{folder} holds weight files without a single tensor; copy them again')
@@ -60,6 +74,14 @@ class WeightFiles:
                             yield name, file.get_tensor(name)
                 else:
                     yield from _load_bin(path).items()
+
+
+def code_in(error: Exception) -> str:
+    """Return what torch, which raised `error`, refused to execute of a file; empty: it failed for another reason."""
+    if not isinstance(error, pickle.UnpicklingError):
+        return ''
+    found = re.search(r'GLOBAL (\S+)', str(error))
+    return found[1].rstrip('.') if found else ''
 
 
 def listed(names: list[str], most: int = 4) -> str:
@@ -131,20 +153,30 @@ def _files(folder: Path) -> tuple[list[Path], dict[str, str]]:
     )
 
 
-def _headers(path: Path) -> dict[str, tuple[tuple[int, ...], str]]:
-    """Return shape and type of each tensor of a file; types are named as in safetensors: F32, BF16, I8, ..."""
+def headers(path: Path) -> dict[str, tuple[tuple[int, ...], str]]:
+    """Return shape and type of each tensor of a file; types are named as in safetensors: F32, BF16, I8, ...
+
+    Raises:
+        ModelError: The file cannot be read, or holds code.
+    """
     with _readable(path):
-        if path.suffix == '.safetensors':
-            with safe_open(path, 'pt') as file:
-                slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
-                return {name: (tuple(part.get_shape()), part.get_dtype()) for name, part in slices.items()}
-        short = {torch.int8: 'I8', torch.uint8: 'U8', torch.int32: 'I32'}
-        return {name: (tuple(t.shape), short.get(t.dtype, str(t.dtype))) for name, t in _load_bin(path).items()}
+        stat = path.stat()
+        return _read_headers(path, stat.st_size, stat.st_mtime_ns)
+
+
+@lru_cache(maxsize=1024)  # a run looks at them several times, and old .bin files are read whole for it
+def _read_headers(path: Path, size: int, time: int) -> dict[str, tuple[tuple[int, ...], str]]:
+    if path.suffix == '.safetensors':
+        with safe_open(path, 'pt') as file:
+            slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
+            return {name: (tuple(part.get_shape()), part.get_dtype()) for name, part in slices.items()}
+    return {name: (tuple(t.shape), _SHORT.get(t.dtype, str(t.dtype))) for name, t in _load_bin(path).items()}
 
 
 def _load_bin(path: Path) -> dict[str, torch.Tensor]:
     try:
         content = torch.load(path, map_location='cpu', weights_only=True, mmap=True)
+        refuse_short(path, content)
     except RuntimeError as error:
         if 'mmap' not in str(error):  # files of torch before 1.6 cannot be mapped
             raise
@@ -163,7 +195,7 @@ def _readable(path: Path) -> Iterator[None]:
         yield
     except ModelError:
         raise
-    except (SafetensorError, OSError, RuntimeError, EOFError, AttributeError, pickle.UnpicklingError) as error:
+    except Exception as error:  # bytes that are no pickle raise nearly anything while they are read
         raise ModelError(f'{path} cannot be loaded: {_why(path, error)}') from error
 
 
@@ -173,9 +205,9 @@ def _why(path: Path, error: Exception) -> str:
     with path.open('rb') as file:
         if file.read(40).startswith(b'version https://git-lfs'):
             return 'it is the pointer that git keeps instead of the file; fetch the file with `git lfs pull`'
-    if isinstance(error, pickle.UnpicklingError):
-        code = re.search(r'GLOBAL (\S+)', str(error))
-        if code:
-            return f'it holds code besides weights ({code[1].rstrip(".")}), which is not run; take a .safetensors file'
-        return 'it is no file of torch; copy it again'
+    code = code_in(error)
+    if code:
+        return f'it holds code besides weights ({code}), which is not run; take a .safetensors file'
+    if not isinstance(error, (SafetensorError, OSError, RuntimeError)):
+        return 'it is no file of torch, or damaged; copy it again'
     return f'{(str(error).strip() or type(error).__name__).splitlines()[0]}; copy it again'

@@ -71,10 +71,12 @@ def run(launch: Launch, arguments: list[str]) -> int:
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
+    from ..models.threads import allowed_cores
+
     if torch.cuda.is_available() and launch.processes > torch.cuda.device_count():
         raise ConfigError(f'NPROC_PER_NODE={launch.processes}, but this host has {torch.cuda.device_count()} GPUs')
     # torchrun would take one and say so; a process of a CPU run wants its share of the cores.
-    os.environ.setdefault('OMP_NUM_THREADS', str(max(1, (os.cpu_count() or 1) // launch.processes)))
+    os.environ.setdefault('OMP_NUM_THREADS', str(max(1, allowed_cores() // launch.processes)))
     os.environ[LAUNCHED] = '1'
     os.environ.setdefault('TORCH_ELASTIC_SHUTDOWN_TIMEOUT', str(SHUTDOWN))  # before torch 2.13: 30 s
     for name in ('', '.elastic.agent.server.api', '.elastic.multiprocessing.errors'):

@@ -68,9 +68,10 @@ def check(job: Job, found: Floor, memory: int, gpu: str) -> None:
         (job.lora is not None and not four, 'take a base in 4 bits (a qlora preset)'),
         (True, f'spread it over several GPUs (NPROC_PER_NODE=2 xtune train ...{strategy})'),
     ]
+    advice = ' or '.join(way for holds, way in ways if holds)
     raise ModelError(
         f'{job.values.base_model} cannot be trained so on {gpu}, which has {memory / GIB:,.1f} GiB: frozen weights '
         f'take {found.frozen / GIB:,.1f} GiB and what is trained {found.trained / GIB:,.1f} GiB (weights, gradients, '
-        f'optimizer), before any activation. {" or ".join(way for holds, way in ways if holds).capitalize()}; '
+        f'optimizer), before any activation. {advice[0].upper()}{advice[1:]}; '
         '`xtune plan` tells what fits'
     )

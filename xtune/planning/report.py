@@ -60,7 +60,7 @@ class Plan:
     @property
     def needed(self) -> int:
         """Bytes that one device needs at least, with what CUDA takes."""
-        return self.least.peak + CONTEXT
+        return needed(self.least)
 
     @property
     def sliced(self) -> bool:
@@ -141,6 +141,11 @@ class Plan:
             strategies=[vars(need) | dict(fits=[gb for gb in self.sizes if need.fits(gb)]) for need in self.needs],
             cards=[vars(card) | dict(options=card.options and list(card.options)) for card in self.cards],
         )
+
+
+def needed(least: Prediction) -> int:
+    """Return the bytes that one device needs for a run: the figure of `xtune plan` and `xtune list-cfg`."""
+    return least.peak + CONTEXT
 
 
 def make_plan(

@@ -19,12 +19,19 @@ _WHERE = {
 }
 
 
-def show(plan: Plan, console: Console, config: str = 'CONFIG') -> None:
-    """Print the plan of `config`, as the user called it, for a person."""
+def show(plan: Plan, console: Console, config: str = 'CONFIG', strategy: str = '') -> None:
+    """Print the plan of `config` for a person.
+
+    Args:
+        plan: The plan.
+        console: Where it is printed.
+        config: The config as the user called it.
+        strategy: The option of the command line that named the strategy, or empty.
+    """
     console.print(_run(plan))
     console.print()
     if plan.cluster is not None:
-        show_spread(plan, console, config)
+        show_spread(plan, console, config, strategy)
     else:
         console.print(_cards(plan))
     console.print(

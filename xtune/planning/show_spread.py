@@ -16,8 +16,11 @@ def gib(count: float) -> str:
     return f'{value:,.2f} GiB' if value < 10 else f'{value:,.1f} GiB'
 
 
-def show_spread(plan: Plan, console: Console, config: str) -> None:
-    """Print the table of strategies for the plan of `config`, and below it what fits which GPUs."""
+def show_spread(plan: Plan, console: Console, config: str, strategy: str) -> None:
+    """Print the table of strategies for the plan of `config`, and below it what fits which GPUs.
+
+    `strategy` is the option of the command line that named the strategy, or empty.
+    """
     table = Table(box=None, pad_edge=False)
     hosts = f'{plan.cluster.gpus} GPUs on {plan.cluster.hosts} host{"s" * (plan.cluster.hosts > 1)}'
     for title, side in ((hosts, 'left'), ('each GPU', 'right'), ('each host', 'right')):
@@ -26,7 +29,7 @@ def show_spread(plan: Plan, console: Console, config: str) -> None:
         table.add_column(f'{gb:g} GB', justify='right')
     table.add_column('')
     for need in plan.needs:
-        own = 'of this config' if need.strategy == plan.job.strategy.name else ''
+        own = 'as given' if need.strategy == plan.job.strategy.name else ''
         if need.refused:
             table.add_row(need.strategy, '-', '-', *['-'] * len(plan.sizes), 'refused')
             continue
@@ -42,10 +45,10 @@ def show_spread(plan: Plan, console: Console, config: str) -> None:
         console.print(escape(f'{", ".join(names)}: refused, as {reason}'), style='dim', highlight=False)
     console.print()
     for gb in plan.sizes:
-        console.print(_verdict(plan, gb, config), highlight=False)
+        console.print(_verdict(plan, gb, config, strategy), highlight=False)
 
 
-def _verdict(plan: Plan, gb: float, config: str) -> str:
+def _verdict(plan: Plan, gb: float, config: str, strategy: str) -> str:
     """Return which strategy to take on GPUs of `gb` GB. That of the config is not advised, but said to fit."""
     gpus, best = f'{plan.cluster.gpus} x {gb:g} GB', best_of(plan.needs, gb)
     name = 'ddp' if plan.job.strategy.name == 'one_device' else plan.job.strategy.name
@@ -54,8 +57,9 @@ def _verdict(plan: Plan, gb: float, config: str) -> str:
         smaller = '' if method_of_run(plan.job).startswith('qlora') else ', or a qlora preset'
         return f'{gpus}: no strategy fits; take more or larger GPUs{smaller}'
     if best is own:
-        return escape(f'{gpus}: this config fits as it is ({name}): {_start(plan.cluster)} xtune train {config}')
-    rest = f'{name} of this config fits too' if own.fits(gb) else f'{name} of this config does not fit'
+        command = ' '.join(filter(None, ['xtune train', config, strategy]))
+        return escape(f'{gpus}: {name} is the fastest that fits, as given: {_start(plan.cluster)} {command}')
+    rest = f'{name}, as given, {"fits too" if own.fits(gb) else "does not fit"}'
     return escape(
         f'{gpus}: {best.strategy} is the fastest that fits ({rest}): {_start(plan.cluster)} xtune train {config} '
         f'--strategy {best.strategy}'

@@ -64,7 +64,7 @@ def needs(planner: Planner, cluster: Cluster) -> tuple[Need, ...]:
         refused = compatibility.REFUSED.get((method, name))
         if refused is None and devices == 1 and name.endswith('_offload'):
             refused = 'offload is for several devices; on one take a qlora preset'
-        found.append(Need(name, device + context, _host(name, parts, planner, cluster), refused))
+        found.append(Need(name, device + context, _host(name, parts, planner.size().largest, cluster), refused))
     return tuple(found)
 
 
@@ -95,12 +95,21 @@ def _device(name: str, parts: Parts, least: Prediction, more: int, devices: int,
     return least.peak - gone + masters + 4 * min(BUCKET, parts.trained)
 
 
-def _host(name: str, parts: Parts, planner: Planner, cluster: Cluster) -> float:
-    """Return the bytes of the host that needs most: that of the first process, which reads the weights."""
+def sharded_need(name: str, parts: Parts, cluster: Cluster) -> Need:
+    """Return what a run needs under `name`, `fsdp2` or `fsdp2_offload`, with activations of all layers recomputed."""
+    device = sharded_peak(parts, cluster.gpus, name.endswith('_offload'))
+    return Need(name, device + CONNECTED, _host(name, parts, 0, cluster))
+
+
+def _host(name: str, parts: Parts, largest: int, cluster: Cluster) -> float:
+    """Return the bytes of the host that needs most: that of the first process, which reads the weights.
+
+    `largest` are the parameters of the largest tensor, which each process reads in float32.
+    """
     processes = 1 if name == 'one_device' else cluster.on_a_host
     libraries = LIBRARIES * processes
     if not name.startswith(('fsdp2', 'zero3')):
-        loading = 4 * planner.size().largest * processes
+        loading = 4 * largest * processes
         kept = parts.trained * (WEIGHT_AND_GRADIENT + parts.state) / cluster.hosts if name == 'zero2_offload' else 0
         return libraries + max(loading, kept)
     kept = parts.shards / cluster.hosts if name.endswith('_offload') else 0

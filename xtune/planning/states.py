@@ -66,7 +66,7 @@ def paged_bytes(job: Job, parameters: list[torch.nn.Parameter]) -> int:
 
 
 class StandIn(torch.optim.Optimizer):
-    """Keeps as many bytes as an optimizer of bitsandbytes, which works on CUDA only, and changes nothing.
+    """Keeps as many bytes as an optimizer of bitsandbytes, whose kernels need values, and changes nothing.
 
     Args:
         parameters: What is trained.
@@ -80,6 +80,8 @@ class StandIn(torch.optim.Optimizer):
     @staticmethod
     def state_of(name: str) -> tuple[int, int]:
         """Return the bits of a value, and how many an optimizer of that name keeps of each parameter."""
+        if 'AdEMAMix' in name:
+            return 8 if '8bit' in name else 32, 3
         return 8 if '8bit' in name else 32, 2 if any(one in name for one in ('Adam', 'LAMB')) else 1
 
     @torch.no_grad()

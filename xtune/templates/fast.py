@@ -14,7 +14,7 @@ from jinja2.ext import Extension, loopcontrols
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 OPEN, CLOSE = '\ue0f2', '\ue0f3'
-_PLAIN = {'role', 'content', 'train'}
+_PLAIN = {'role', 'content', 'train', 'reasoning_content'}
 
 
 class Generation(Extension):
@@ -33,11 +33,18 @@ class Generation(Extension):
 
 
 def fits(messages: list[dict], tools: list[dict] | None) -> bool:
-    """Tell whether `messages` are of role and text alone, without the characters that serve as marks."""
+    """Tell whether `messages` are of role, text and thought alone, without the characters that serve as marks."""
     return not tools and all(
-        message.keys() <= _PLAIN and OPEN not in message['content'] and CLOSE not in message['content']
+        message.keys() <= _PLAIN
+        and OPEN not in message['content']
+        and CLOSE not in message['content']
+        and ('reasoning_content' not in message or _is_unmarked(message['reasoning_content']))
         for message in messages
     )
+
+
+def _is_unmarked(thought: str | None) -> bool:
+    return not thought or (OPEN not in thought and CLOSE not in thought)
 
 
 def render(source: str, messages: list[dict], prompt: bool, variables: dict[str, str]) -> str:

@@ -30,8 +30,10 @@ _CALLING: list[Message] = [
     *PROBE[1:],
 ]
 _THOUGHT = 'A sum.'
+# The first reply gets no loss: most templates leave out its thought.
 _THINKING: list[Message] = [
-    m | dict(reasoning_content=_THOUGHT, thinking=_THOUGHT) if m['role'] == 'assistant' else m for m in PROBE
+    m | dict(reasoning_content=_THOUGHT, thinking=_THOUGHT, train=i > 1) if m['role'] == 'assistant' else m
+    for i, m in enumerate(PROBE)
 ]
 # What a conversation has -> its messages and tools.
 _MORE = {

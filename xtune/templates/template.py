@@ -58,6 +58,25 @@ class ChatTemplate:
         except TemplateError:
             return False
 
+    @cached_property
+    def drops_thoughts(self) -> bool:
+        """Whether it leaves out the thought of a reply before the last question."""
+        return _PROBE not in self._earlier(content='4.', reasoning_content=_PROBE)
+
+    @cached_property
+    def reads_tags(self) -> bool:
+        """Whether it tells a thought in tags from the text of a reply."""
+        reply = f'<think>{_PROBE}</think>4.'
+        return reply not in self._earlier(content=reply)
+
+    def _earlier(self, **reply: str) -> str:
+        """Return the text of a conversation with this reply before the last question; empty if it is refused."""
+        question = dict(role='user', content='What is 2+2?')
+        try:
+            return self.prompt([question, dict(role='assistant', **reply), question])
+        except TemplateError:
+            return ''
+
     def render(self, messages: list[Message], tools: list[dict] | None = None) -> tuple[str, list[Span]]:
         """Return the text of a conversation and the characters [start, end) of each reply with its end of turn.
 
@@ -147,9 +166,9 @@ class ChatTemplate:
                 if part not in text and json.dumps(part, ensure_ascii=False)[1:-1] not in text:
                     what = 'tool calls' if message['role'] == 'assistant' else f'{message["role"]} messages'
                     raise TemplateError(f'template `{self.name}` leaves out {what}. {closest(self)}')
-            # Thoughts of earlier turns have no place in any format.
+            # Most formats have no place for thoughts before the last question: such replies must not be trained.
             thought = message.get('reasoning_content') or message.get('thinking') or ''
-            if index > last and thought.strip() not in text:
+            if thought.strip() not in text and (index > last or message.get('train', True)):
                 raise TemplateError(f'template `{self.name}` leaves out the thought of a reply; {for_thoughts(self)}')
 
 

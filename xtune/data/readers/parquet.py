@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from ...errors import DataError
 from .delimited import check_names
+from .nested import to_rows
 from .opening import Rows, fault
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ def _rows(path: Path, batches: Iterator['pa.RecordBatch'], kind: str) -> Rows:
     try:
         for batch in batches:
             try:
-                rows = batch.to_pylist()
+                rows = to_rows(batch)
             except UnicodeDecodeError as error:
                 raise _not_text(path, batch, number) from error
             yield from enumerate(rows, number + 1)

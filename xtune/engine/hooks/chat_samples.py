@@ -57,4 +57,6 @@ class ChatSamplesHook(Hook):
         ids = torch.tensor([self.tokeniser.prompt_ids([*system, {'role': 'user', 'content': prompt}])]).to(task.device)
         with task.autocast():
             new = generate_ids(task.llm, ids, self.stop_ids, max_new_tokens=self.settings.max_new_tokens)
-        return self.tokeniser.tokenizer.decode(new, skip_special_tokens=True).strip()
+        # Of BPE tokenizers transformers ignores the setting of the tokenizer, and warns that it does.
+        decoding = dict(skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        return self.tokeniser.tokenizer.decode(new, **decoding).strip()

@@ -1,0 +1,18 @@
+"""DeepSeek-LLM-67B-Chat: 67.4 B parameters, trained on up to 4,096 tokens."""
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+# Hub name or local folder. The tokenizer is read from the same place.
+base_model = 'deepseek-ai/deepseek-llm-67b-chat'
+
+llm = dict(
+    type=AutoModelForCausalLM.from_pretrained,
+    attn_implementation='sdpa',
+    trust_remote_code=False,
+)
+
+tokenizer = dict(
+    type=AutoTokenizer.from_pretrained,
+    trust_remote_code=False,
+)
+
+template = 'deepseek_v2'

@@ -1,0 +1,18 @@
+"""Mistral-7B-Instruct-v0.1: 7.2 B parameters, trained on up to 8,192 tokens."""
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+# Hub name or local folder. The tokenizer is read from the same place.
+base_model = 'mistralai/Mistral-7B-Instruct-v0.1'
+
+llm = dict(
+    type=AutoModelForCausalLM.from_pretrained,
+    attn_implementation='sdpa',
+    trust_remote_code=False,
+)
+
+tokenizer = dict(
+    type=AutoTokenizer.from_pretrained,
+    trust_remote_code=False,
+)
+
+template = 'mistral'

@@ -1,0 +1,21 @@
+"""Mixtral-8x7B: 46.7 B parameters, trained on up to 32,768 tokens.
+
+Mixture of experts: LoRA adapts attention, not the experts.
+"""
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+# Hub name or local folder. The tokenizer is read from the same place.
+base_model = 'mistralai/Mixtral-8x7B-v0.1'
+
+llm = dict(
+    type=AutoModelForCausalLM.from_pretrained,
+    attn_implementation='sdpa',
+    trust_remote_code=False,
+)
+
+tokenizer = dict(
+    type=AutoTokenizer.from_pretrained,
+    trust_remote_code=False,
+)
+
+template = 'default'

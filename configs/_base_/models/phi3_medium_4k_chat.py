@@ -1,0 +1,18 @@
+"""Phi-3-medium-4k-instruct: 14.0 B parameters, trained on up to 4,096 tokens."""
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+# Hub name or local folder. The tokenizer is read from the same place.
+base_model = 'microsoft/Phi-3-medium-4k-instruct'
+
+llm = dict(
+    type=AutoModelForCausalLM.from_pretrained,
+    attn_implementation='sdpa',
+    trust_remote_code=False,
+)
+
+tokenizer = dict(
+    type=AutoTokenizer.from_pretrained,
+    trust_remote_code=False,
+)
+
+template = 'phi3_chat'

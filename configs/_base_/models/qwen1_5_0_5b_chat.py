@@ -1,0 +1,18 @@
+"""Qwen1.5-0.5B-Chat: 0.46 B parameters, trained on up to 32,768 tokens."""
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+# Hub name or local folder. The tokenizer is read from the same place.
+base_model = 'Qwen/Qwen1.5-0.5B-Chat'
+
+llm = dict(
+    type=AutoModelForCausalLM.from_pretrained,
+    attn_implementation='sdpa',
+    trust_remote_code=False,
+)
+
+tokenizer = dict(
+    type=AutoTokenizer.from_pretrained,
+    trust_remote_code=False,
+)
+
+template = 'qwen_chat'

@@ -1,0 +1,19 @@
+"""Qwen2.5-Coder-14B-Instruct: 14.8 B parameters, trained on up to 32,768 tokens."""
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+# Hub name or local folder. The tokenizer is read from the same place.
+base_model = 'Qwen/Qwen2.5-Coder-14B-Instruct'
+
+llm = dict(
+    type=AutoModelForCausalLM.from_pretrained,
+    attn_implementation='sdpa',
+    trust_remote_code=False,
+)
+
+tokenizer = dict(
+    type=AutoTokenizer.from_pretrained,
+    trust_remote_code=False,
+)
+
+# 'auto' is the model's own chat template.
+template = 'auto'

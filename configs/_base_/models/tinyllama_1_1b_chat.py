@@ -1,0 +1,18 @@
+"""TinyLlama-1.1B-Chat-v1.0: 1.1 B parameters, trained on up to 2,048 tokens."""
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+# Hub name or local folder. The tokenizer is read from the same place.
+base_model = 'TinyLlama/TinyLlama-1.1B-Chat-v1.0'
+
+llm = dict(
+    type=AutoModelForCausalLM.from_pretrained,
+    attn_implementation='sdpa',
+    trust_remote_code=False,
+)
+
+tokenizer = dict(
+    type=AutoTokenizer.from_pretrained,
+    trust_remote_code=False,
+)
+
+template = 'zephyr'

@@ -1,0 +1,13 @@
+"""SmolLM2-135M, full fine-tuning, Own text to go on pretraining with, 1 epoch."""
+from mmengine.config import read_base
+
+with read_base():
+    from .._base_.datasets.custom_pretrain import chat_samples, max_length, pack, train_dataset
+    from .._base_.methods.full import lora, optimizer, quantization
+    from .._base_.models.smollm2_135m_base import base_model, llm, template, tokenizer
+    from .._base_.runtime import *
+    from .._base_.strategies.one_device import strategy
+
+schedule.max_epochs = 1
+template = 'plain'
+overlong = 'split'

@@ -1,0 +1,105 @@
+"""Ctrl-C and SIGTERM: answered at once, also when nobody reads the output; no start leaves an empty folder."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+
+from xtune.engine.log_folders import without_empty_folders
+
+ENVIRONMENT = {**os.environ, 'HF_HUB_OFFLINE': '1', 'OMP_NUM_THREADS': str(torch.get_num_threads())}
+LONG = {'schedule.max_epochs': 5000, 'checkpoint.every_epochs': None, 'checkpoint.every_steps': None}
+
+
+def start(config):
+    command = [sys.executable, '-m', 'xtune', 'train', str(config)]
+    pipe = subprocess.PIPE
+    return subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, env=ENVIRONMENT)
+
+
+def read_until(process, text):
+    for line in process.stdout:
+        if text in line:
+            return
+    raise AssertionError(process.stderr.read())
+
+
+def dated(folder):
+    return [path for path in folder.iterdir() if re.fullmatch(r'\d{8}_\d{6}', path.name)]
+
+
+def test_an_interrupt_is_answered_and_saved_though_the_reader_is_gone(make_config, tmp_path):
+    process = start(make_config(**LONG))
+    read_until(process, 'step 2/')
+    process.stdout.close()  # as the `tee` of `xtune train | tee log`, which Ctrl-C ends too
+    process.send_signal(signal.SIGINT)
+    err = process.stderr.read()
+    assert process.wait(timeout=60) == 130, err
+    answer, _, end = err.partition('Ctrl-C again quits without saving')
+    assert 'stopping after this step, then saving' in answer and 'interrupted after step' in end, err
+    assert 'Traceback' not in err and list((tmp_path / 'run').glob('iter_*.pth'))
+    assert len(dated(tmp_path / 'run')) == 1  # with TensorBoard's figures
+
+
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
+def test_before_the_first_step_there_is_nothing_to_save(number, make_config, xtune, tmp_path, monkeypatch):
+    """Ctrl-C while data are prepared, SIGTERM in the middle of the first step."""
+    from xtune.engine import train
+    from xtune.models.finetune import SupervisedFineTuning
+
+    owner, name = (train, 'build_data') if number == signal.SIGINT else (SupervisedFineTuning, 'train_step')
+    monkeypatch.setattr(owner, name, lambda *_, **__: os.kill(os.getpid(), number) or time.sleep(10))
+    code, out, err = xtune('train', make_config(**LONG))
+    assert code == 130 and 'there is nothing to save' in err and 'Traceback' not in err, out + err
+    assert not (tmp_path / 'run').exists() or not dated(tmp_path / 'run')
+
+
+def test_a_second_interrupt_quits_without_saving(make_config, xtune, tmp_path, monkeypatch):
+    from xtune.models.finetune import SupervisedFineTuning
+
+    real, calls = SupervisedFineTuning.train_step, []
+
+    def step(self, *args, **kwargs):
+        calls.append(1)
+        for _ in range(2 if len(calls) == 2 else 0):
+            os.kill(os.getpid(), signal.SIGINT)
+        return real(self, *args, **kwargs)
+
+    monkeypatch.setattr(SupervisedFineTuning, 'train_step', step)
+    code, _, err = xtune('train', make_config(**LONG))
+    assert code == 130 and 'quit without saving' in err and not list((tmp_path / 'run').glob('*.pth')), err
+
+
+def test_starts_that_do_nothing_leave_no_folder(make_config, xtune, tmp_path):
+    run = tmp_path / 'run'
+    killed = run / '20260101_000000'
+    (killed / 'vis_data').mkdir(parents=True)
+    (killed / f'{killed.name}.log').touch()
+    config = make_config(**{'schedule.max_epochs': 1, 'log.tensorboard': False, 'checkpoint.every_steps': None})
+    assert xtune('train', config)[0] == 0 and not dated(run)
+    assert xtune('train', config, '--resume', '--cfg-options', 'log.tensorboard=True')[0] == 0  # no step is left
+    assert not dated(run)
+
+
+def test_folders_that_hold_something_stay(tmp_path):
+    for name, files in {
+        '20260101_000000': ['20260101_000000.log'],
+        '20260101_000001': ['vis_data/x'],
+        'mine': [],
+    }.items():
+        (tmp_path / name / 'vis_data').mkdir(parents=True)
+        for file in files:
+            (tmp_path / name / file).write_text('a figure')
+    before = sorted(tmp_path.rglob('*'))
+    with without_empty_folders(tmp_path, removes=False):
+        pass
+    assert sorted(tmp_path.rglob('*')) == before
+    with without_empty_folders(tmp_path):
+        pass
+    assert {p.name for p in tmp_path.iterdir()} == set(files)
+    assert (tmp_path / '20260101_000001' / 'vis_data' / 'x').exists()

@@ -1,0 +1,93 @@
+"""An optimizer that cannot train is refused before data are read; those of the docs train, and go on as they stood."""
+
+import ast
+import json
+import re
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+from bitsandbytes.optim import AdamW8bit
+
+from xtune.config.load import load
+from xtune.config.wire import wire
+from xtune.engine import optimizer_checks
+from xtune.engine.optimizer_checks import check_optimizer
+from xtune.errors import ConfigError
+from xtune.parallel.world import ALONE
+
+PAGE = Path(__file__).parents[2] / 'docs' / 'en' / 'optimizers.md'
+CPU = torch.device('cpu')
+
+
+def documented():
+    """Return the arguments of each `optimizer = dict(...)` in the docs."""
+    lines = re.findall(r'^optimizer = (dict\(.*\))$', PAGE.read_text(encoding='utf-8'), re.MULTILINE)
+    return [{k.arg: ast.literal_eval(k.value) for k in ast.parse(line).body[0].value.keywords} for line in lines]
+
+
+@pytest.fixture
+def job(make_config):
+    """Return a function that wires a run with an optimizer."""
+    return lambda method='lora', **optimizer: wire(load(make_config(method, optimizer=optimizer), check_types=True))
+
+
+@pytest.mark.parametrize('given', documented(), ids=lambda given: given['type'])
+def test_every_optimizer_of_the_docs_passes_or_is_paged(given, job):
+    if 'Paged' in given['type']:
+        with pytest.raises(ConfigError, match='no GPU.*AdamW8bit.*torch.optim.AdamW'):
+            check_optimizer(job(**given), ALONE, CPU)
+    else:
+        check_optimizer(job('full', **given), ALONE, CPU)
+
+
+@pytest.mark.parametrize(
+    ('given', 'said'),
+    [
+        (dict(type='bitsandbytes.optim.PagedLion8bit', lr=1e-4), 'PagedLion8bit moves its state'),
+        (dict(type='bitsandbytes.optim.AdamW8bit', lr=1e-4, is_paged=True), 'AdamW8bit moves its state'),
+        (dict(type='torch.optim.LBFGS', lr=1.0), "LBFGS does not work on this CPU: .*'closure'; set .*AdamW"),
+        (dict(type='torch.optim.SparseAdam', lr=1e-4), 'does not support dense gradients'),
+        (dict(type='torch.optim.Adam', lr=1e-4, capturable=True), 'leave out optimizer.capturable'),
+        (dict(type='transformers.Adafactor'), 'no learning rate .*set optimizer.lr and optimizer.relative_step=False'),
+    ],
+)
+def test_what_cannot_train_here_is_refused(given, said, job):
+    with pytest.raises(ConfigError, match=said):
+        check_optimizer(job(**given), ALONE, CPU)
+
+
+def test_a_kernel_that_this_bitsandbytes_lacks_is_refused(job):
+
+    class WithoutKernel(AdamW8bit):
+        def step(self, closure=None):
+            raise RuntimeError("Could not run 'bitsandbytes::optimizer_update_8bit_blockwise' with arguments from CPU")
+
+    one = replace(job(type='torch.optim.AdamW'), optimizer=partial(WithoutKernel, lr=1e-4))
+    with pytest.raises(ConfigError, match='WithoutKernel does not work on this CPU: Could not run.*set optimizer.type'):
+        check_optimizer(one, ALONE, CPU)
+    assert optimizer_checks._SIZE**2 >= 100_000  # what bitsandbytes pages
+
+
+@pytest.mark.parametrize('command', [['train'], ['check-custom-dataset']])
+def test_a_missing_package_is_named_before_data_are_read(command, make_config, xtune):
+    config = make_config(**{'train_dataset.path': '/no/such'})
+    for name in ('apex_is_not_here.optimizers.FusedAdam', 'torch.optim.no_such_module.Adam'):
+        code, _, err = xtune(*command, config, '--cfg-options', f'optimizer.type={name}', 'lora.r=0')
+        assert code == 2 and name.split('.')[-2] in err and '`lora.r`' in err and 'torch.optim.AdamW' in err, err
+
+
+def test_training_with_eight_bits_goes_on_as_it_stood(make_config, xtune, tmp_path):
+    def losses(folder):
+        rows = [json.loads(line) for line in (folder / 'metrics.jsonl').read_text().splitlines()]
+        return {row['step']: row['loss'] for row in rows if 'loss' in row}
+
+    given = {'optimizer.type': 'bitsandbytes.optim.AdamW8bit', 'optimizer.lr': 1e-3, 'checkpoint.keep': None}
+    config = make_config('full', **given)
+    assert xtune('train', config)[0] == 0
+    first = losses(tmp_path / 'run')
+    assert len(first) > 2
+    code, out, err = xtune('train', config, '--resume', tmp_path / 'run' / 'epoch_1.pth')
+    assert code == 0 and losses(tmp_path / 'run') == first, out + err

@@ -1,0 +1,68 @@
+"""What a run prints: prompts of its own data set, epochs counted alike, and nothing of other libraries."""
+
+import json
+import logging
+import re
+import subprocess
+import sys
+
+import pytest
+from transformers import AutoTokenizer
+
+from xtune.config.part_prompts import written_for
+
+
+@pytest.mark.parametrize(
+    ('prompts', 'paths', 'other'),
+    [
+        (['Who are you?'], ['self_cognition'], None),
+        (['Who are you?'], ['my.jsonl'], 'self_cognition'),
+        (['Who are you?'], ['my.jsonl', 'self_cognition'], None),
+        (['What is my order number?'], ['my.jsonl'], None),
+        ([], ['my.jsonl'], None),
+    ],
+)
+def test_prompts_belong_to_the_data_set_of_their_part(prompts, paths, other):
+    assert written_for(prompts, paths) == other
+
+
+def test_prompts_of_another_data_set_are_not_answered(make_config, xtune, tmp_path):
+    """Epochs of header and progress line, and the last lines, are read from the same run."""
+    options = {'chat_samples.every_steps': 1, 'chat_samples.prompts': ['Who are you?'], 'schedule.max_steps': 1}
+    config = make_config(**options)
+    code, out, err = xtune('train', config)
+    assert code == 0 and 'prompts of chat_samples are those of self_cognition' in out, out + err
+    assert not (tmp_path / 'run' / 'chat_samples.jsonl').exists()
+    header = re.search(r'per epoch, (\d+) epochs?, ends in epoch 1 of 2\)', out)
+    assert header and f'epoch 1/{header[1]}  loss' in out, out
+    assert out.rstrip().splitlines()[-1] == f'figures: tensorboard --logdir {tmp_path / "run"}'
+    assert not err.strip(), err
+
+
+def test_prompts_that_an_option_names_are_answered(make_config, xtune, tmp_path):
+    config = make_config(**{'chat_samples.every_steps': 1, 'schedule.max_steps': 1, 'chat_samples.max_new_tokens': 2})
+    code, out, err = xtune('train', config, '--cfg-options', "chat_samples.prompts=['Who are you?']")
+    assert code == 0 and 'not answered' not in out, out + err
+    assert 'Who are you?' in (tmp_path / 'run' / 'chat_samples.jsonl').read_text()
+
+
+def test_a_tokenizer_that_asks_for_clean_up_brings_no_remark(make_config, xtune, tiny_model, tmp_path, caplog):
+    options = {'chat_samples.every_steps': 1, 'chat_samples.max_new_tokens': 2, 'schedule.max_steps': 1}
+    given = {'chat_samples.prompts': ['Say , hello .'], 'tokenizer.clean_up_tokenization_spaces': True}
+    library = logging.getLogger('transformers')
+    library.addHandler(caplog.handler)
+    try:
+        code, out, err = xtune('train', make_config(**options, **given))
+    finally:
+        library.removeHandler(caplog.handler)
+    assert code == 0 and 'clean_up' not in caplog.text + out + err, out + err
+    assert AutoTokenizer.from_pretrained(tmp_path / 'run' / 'iter_1_hf').clean_up_tokenization_spaces
+
+
+def test_deepspeed_does_not_speak_in_any_command():
+    code = (
+        'import logging, xtune; log = logging.getLogger("DeepSpeed"); log.addHandler(logging.StreamHandler()); '
+        'log.warning("remark"); log.error("broken")'
+    )
+    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True)
+    assert 'broken' in done.stderr and 'remark' not in done.stderr, json.dumps(done.stderr)
