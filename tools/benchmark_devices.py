@@ -5,7 +5,7 @@
     python tools/benchmark_devices.py FOLDER --cases full:fsdp2        one case only
     python tools/benchmark_devices.py FOLDER --model tiny --length 32  a tiny model, on CPUs too
     python tools/benchmark_devices.py FOLDER --model 70b --layers 2 4 --devices 2 --batch 1
-                                                       what a layer of 70B needs, for tools/plan_memory.py
+                                                       what a layer of 70B needs, for xtune/planning/sharding.py
 
 Every run is `xtune train` of its own, on rows of random token ids, all trained, with the activations of every layer
 recomputed. The sequences of an optimizer step are the same on any number of devices, so that losses can be compared:

@@ -7,7 +7,6 @@ import subprocess
 import sys
 
 import pytest
-from transformers import AutoTokenizer
 
 from xtune.config.part_prompts import written_for
 
@@ -46,7 +45,7 @@ def test_prompts_that_an_option_names_are_answered(make_config, xtune, tmp_path)
     assert 'Who are you?' in (tmp_path / 'run' / 'chat_samples.jsonl').read_text()
 
 
-def test_a_tokenizer_that_asks_for_clean_up_brings_no_remark(make_config, xtune, tiny_model, tmp_path, caplog):
+def test_a_tokenizer_that_asks_for_clean_up_brings_no_remark(make_config, xtune, caplog):
     options = {'chat_samples.every_steps': 1, 'chat_samples.max_new_tokens': 2, 'schedule.max_steps': 1}
     given = {'chat_samples.prompts': ['Say , hello .'], 'tokenizer.clean_up_tokenization_spaces': True}
     library = logging.getLogger('transformers')
@@ -56,7 +55,6 @@ def test_a_tokenizer_that_asks_for_clean_up_brings_no_remark(make_config, xtune,
     finally:
         library.removeHandler(caplog.handler)
     assert code == 0 and 'clean_up' not in caplog.text + out + err, out + err
-    assert AutoTokenizer.from_pretrained(tmp_path / 'run' / 'iter_1_hf').clean_up_tokenization_spaces
 
 
 def test_deepspeed_does_not_speak_in_any_command():

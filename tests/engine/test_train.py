@@ -23,9 +23,9 @@ def losses(work_dir):
     return dict(found)
 
 
-def start(*arguments):
+def start(*arguments, stderr=subprocess.STDOUT):
     command = [sys.executable, '-m', 'xtune.cli', 'train', *map(str, arguments)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=ENVIRONMENT)
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stderr, text=True, env=ENVIRONMENT)
 
 
 def wait_for(path, process):
@@ -121,7 +121,7 @@ def test_killed_run_goes_on_bit_for_bit(method, make_config, xtune, tmp_path):
 
 def test_second_run_is_refused_and_interrupt_leaves_a_checkpoint(make_config, xtune, tmp_path):
     config = make_config(**{'schedule.max_epochs': 5000, 'checkpoint.every_epochs': None, 'checkpoint.keep': None})
-    process = start(config)
+    process = start(config, stderr=subprocess.PIPE)
     wait_for(tmp_path / 'run' / 'iter_2_hf', process)
     for other in ((), ('--resume',)):
         code, out, err = xtune('train', config, *other, '--cfg-options', 'optimizer.lr=1e-3')
@@ -129,10 +129,14 @@ def test_second_run_is_refused_and_interrupt_leaves_a_checkpoint(make_config, xt
     # what is read of a run that goes on is not refused
     code, _, err = xtune('convert', 'pth_to_hf', config, tmp_path / 'run' / 'iter_2.pth', tmp_path / 'hf')
     assert code == 0 and (tmp_path / 'run' / 'iter_2.pth').exists() and not list(tmp_path.rglob('earlier_*')), err
+    process.stdout.close()  # as the `tee` of `xtune train | tee log`, which Ctrl-C ends too
     process.send_signal(signal.SIGINT)
-    out, _ = process.communicate(timeout=60)
-    assert process.returncode == 130, out
-    assert 'interrupted after step' in out and '--resume' in out
+    err = process.stderr.read()
+    assert process.wait(timeout=60) == 130, err
+    answer, _, end = err.partition('Ctrl-C again quits without saving')
+    assert 'stopping after this step, then saving' in answer and 'Traceback' not in err, err
+    assert 'interrupted after step' in end and '--resume' in end, err
+    assert len([p for p in (tmp_path / 'run').iterdir() if p.name.startswith('20')]) == 1  # TensorBoard's figures
     last = tmp_path / 'run' / (tmp_path / 'run' / 'last_checkpoint').read_text().strip()
     assert torch.load(last, weights_only=True)['meta']['iter'] == max(losses(tmp_path / 'run'))
     assert not (tmp_path / 'run' / 'running.json').exists()

@@ -16,6 +16,7 @@ from xtune.models.architectures import entries, shipped_config, with_likes
 from xtune.models.model_class import auto_class
 from xtune.models.quiet import quiet
 from xtune.planning.architecture import SHIPPED, architecture
+from xtune.planning.report import make_plan
 
 PARTS = pieces(BASE, 'models')
 
@@ -31,14 +32,29 @@ def preset_job(name, **options):
     return wire(load(find(name), options), name)
 
 
-@pytest.mark.parametrize('part', PARTS)
+def base_model(part):
+    return re.search(r"base_model = '(.*)'", PARTS[part].read_text(encoding='utf-8'))[1]
+
+
+# The smallest of each layout; the others are marked slow.
+KINDS = {entry.get('type') or entry['original']: part for part, entry in reversed(entries().items())}
+QUICK = [part for part in KINDS.values() if not re.search(r'[1-9]\d+b', part)]
+
+
+@pytest.mark.parametrize('part', [pytest.param(p, marks=() if p in QUICK else pytest.mark.slow) for p in PARTS])
 def test_the_shipped_values_give_as_many_parameters_as_the_model_has(part):
     said = float(re.search(r'([\d.]+) B parameters', docstring(PARTS[part]))[1])
-    base_model = re.search(r"base_model = '(.*)'", PARTS[part].read_text(encoding='utf-8'))[1]
+    config = shipped_config(part, base_model(part))
     with quiet(), torch.device('meta'):
-        model = auto_class(shipped_config(part, base_model)).from_config(shipped_config(part, base_model))
+        model = auto_class(config).from_config(config)
     # 0.13 B is said of 0.135 B
     assert sum(p.numel() for p in model.parameters()) / 1e9 == pytest.approx(said, rel=0.04)
+
+
+def test_the_architecture_of_every_preset_is_shipped():
+    with quiet():
+        configs = {part: shipped_config(part, base_model(part)) for part in PARTS}
+    assert all(config.num_hidden_layers > 10 and config.vocab_size > 30_000 for config in configs.values())
 
 
 def test_every_preset_has_a_model_whose_values_are_shipped():
@@ -80,13 +96,11 @@ def test_an_entry_takes_the_values_of_the_one_it_is_like():
 
 def test_plan_and_list_cfg_tell_one_figure_without_a_connection(xtune, tmp_path):
     config = tmp_path / 'mine.py'
-    quick = {'speed.compile': False, 'max_length': 128}
-    config.write_text(flatten(find('smollm2_135m_qlora_selfcog_e2'), quick), encoding='utf-8')
-    code, out, err = xtune('plan', config, '--memory', '80', '--json')
-    assert code == 0, err
-    plan = json.loads(out)
-    assert plan['architecture'] == SHIPPED
-    least = f'{plan["memory"]["needed"] / 2**30:.2f} GiB'
+    quick = {'speed.compile': False, 'max_length': 64, 'pack': False, 'lora.target_modules': ['q_proj']}
+    config.write_text(flatten(find('smollm2_135m_lora_selfcog_e2'), quick), encoding='utf-8')
+    plan = make_plan(wire(load(config), 'mine'), (), None)
+    assert plan.source == plan.to_dict()['architecture'] == SHIPPED
+    least = f'{plan.to_dict()["memory"]["needed"] / 2**30:.2f} GiB'
     assert f'at least {least} on one device' in xtune('list-cfg', config)[1]
 
 

@@ -111,7 +111,7 @@ def _with_own_prompts(job: Job, options: dict[str, Any]) -> Job:
         f'note: the prompts of chat_samples are those of {other}, and this run trains on {", ".join(paths)}: they are '
         'not answered; give your own with --cfg-options chat_samples.prompts=...'
     )
-    return replace(job, chat_samples=replace(samples, prompts=()))
+    return replace(job, chat_samples=replace(samples, every_steps=None, prompts=()))
 
 
 def _fine_tune(

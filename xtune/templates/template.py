@@ -89,7 +89,8 @@ class ChatTemplate:
         replies = [i for i, m in enumerate(messages) if m['role'] in REPLIES]
         if self.has_marks:
             text, spans = self.run(messages, tools, marks=True)
-            spans = [self._without_blanks(text, span) for span in spans]
+            if not self.own:  # ours have no blanks there
+                spans = [self._without_blanks(text, span) for span in spans]
         else:
             text, spans = proven(self, messages, tools, replies)
         if len(spans) != len(replies):
