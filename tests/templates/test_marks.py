@@ -56,12 +56,18 @@ WRONG = {
         {'SYSTEM': "m.content if not add_generation_prompt else ''"},
         'in a conversation with a system message, writes another prompt',
     ),
+}
+CALL = {'type': 'function', 'function': {'name': 'add_up', 'arguments': {'a': 2}}}
+# What is wrong only where a conversation has it -> the change, a reply that has it, a part of the message.
+WRONG_WITH = {
     'a tool call is marked behind its own head': (
         {'BEFORE': "'<|im_start|>assistant\n' + ('call:' if m.tool_calls else '')", 'REPLY': CALLS},
+        {'content': '', 'tool_calls': [CALL]},
         "in a conversation with a tool call, writes 'call:' between",
     ),
     'a thought is not trained': (
         {'BEFORE': "'<|im_start|>assistant\n' + ('<think>' + m.thinking + '</think>' if m.thinking else '')"},
+        {'content': '4.', 'thinking': 'A sum.'},
         r"in a conversation with thoughts, writes '<think>A sum\.</think>' between",
     ),
 }
@@ -107,6 +113,16 @@ def test_marks_in_the_wrong_place_are_refused(what, made):
     changes, reason = WRONG[what]
     with pytest.raises(TemplateError, match=f'(?s)template `.*mine.jinja`.*{reason}'):
         made(changes)
+
+
+@pytest.mark.parametrize('what', WRONG_WITH)
+def test_marks_that_are_wrong_with_calls_or_thoughts_refuse_only_those(what, made):
+    changes, reply, reason = WRONG_WITH[what]
+    template = made(changes).template
+    assert template.render(exchange('Hi', 'Ho'))[1]
+    for _ in range(2):
+        with pytest.raises(TemplateError, match=f'(?s)template `.*mine.jinja`.*{reason}'):
+            template.render([{'role': 'user', 'content': 'Hi'}, {'role': 'assistant', **reply}])
 
 
 def test_marks_in_the_right_place_are_accepted(made):

@@ -8,6 +8,7 @@ from ..config.sections import Source
 from ..config.wire import Job
 from ..data.build import TrainingData
 from ..data.encode import AS_TEXT
+from ..data.new_tokens import new_token_warning
 from ..data.report import Report, counted
 from ..models.config_checks import stored_form
 from ..models.experts import expert_tensors
@@ -45,6 +46,8 @@ def data_lines(job: Job, data: TrainingData) -> Iterator[tuple[str, str]]:
     is_text = all(report.remarks[AS_TEXT] == report.rows - report.bad_rows for report in train.reports)
     unused = "; no row uses it, all are plain text: template='plain' makes a model for text" if is_text else ''
     yield 'template', f'{data.template.name}; a reply ends at {stops}{unused}'
+    if warning := new_token_warning(job, data):
+        yield 'tokens', warning
 
 
 def _source_lines(source: Source, report: Report, used: float) -> Iterator[tuple[str, str]]:

@@ -6,6 +6,7 @@ import numpy as np
 
 from ..config.wire import Job
 from ..data.build import TrainingData, build_data
+from ..data.new_tokens import new_token_warning
 from ..data.overlong import PROMPT
 from ..data.report import Report, counted
 from ..engine.summary import data_lines
@@ -26,6 +27,9 @@ def check_dataset(job: Job) -> None:
     surveys = surveyed(job, data)
     say(_lines(job, data, surveys))
     worry = next(_worries(data, [survey for survey in surveys if survey]), None)
+    worry = worry or (
+        'the data use tokens that nobody has trained (see above)' if new_token_warning(job, data) else None
+    )
     reports = data.train.reports + (data.val.reports if data.val else [])
     say([('verdict', _verdict(sum(len(report.unused.lines()) for report in reports), worry))])
 
@@ -46,7 +50,7 @@ def _lines(job: Job, data: TrainingData, surveys: list[Uncut | None]) -> Iterato
         elif label == 'packing':
             yield 'lengths', length_text(sample_lengths(data.train))
             yield label, text
-        elif label in ('validation', 'template'):
+        elif label in ('validation', 'template', 'tokens'):
             yield label, text
             if label == 'validation':
                 each = (report.remark_lines() + report.unused.lines() for report in data.val.reports)

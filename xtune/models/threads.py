@@ -41,9 +41,8 @@ def use_as_before(count: int | None, env: Mapping[str, str] = os.environ) -> Non
     """
     if count and count != torch.get_num_threads() and not any(env.get(name) for name in GIVEN):
         torch.set_num_threads(count)
-        print(
-            f'note: goes on with {count} CPU thread{"s" * (count != 1)}, as before (OMP_NUM_THREADS sets another number)'
-        )
+        noun = 'thread' if count == 1 else 'threads'
+        print(f'note: goes on with {count} CPU {noun}, as before (OMP_NUM_THREADS sets another number)')
 
 
 def described(env: Mapping[str, str] = os.environ) -> str:

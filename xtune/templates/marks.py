@@ -4,7 +4,8 @@
     training text   <|user|>Hi<|end|><|assistant|>Hello!<|end|>
     marked                                        [............]
 
-The check renders a few short conversations when a template is loaded, and none of the rows.
+The check renders a few short conversations when a template is loaded, those with a tool call or thoughts when the first
+row has any, and none of the rows.
 """
 
 from os.path import commonprefix
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from .template import ChatTemplate, Span
 
 PROBE = exchange('What is 2+2?', '4.') + exchange('And 3+3?', '6.')
+TOOLS, THOUGHTS = 'a tool call', 'thoughts'
 _SYSTEM: list[Message] = [{'role': 'system', 'content': 'Be brief.'}]
 _SCHEMA = {'type': 'object', 'properties': {'a': {'type': 'integer'}}, 'required': ['a']}
 _TOOLS = [{'type': 'function', 'function': {'name': 'add_up', 'description': 'Add.', 'parameters': _SCHEMA}}]
@@ -38,14 +40,14 @@ _THINKING: list[Message] = [
 # What a conversation has -> its messages and tools.
 _MORE = {
     'a system message': (_SYSTEM + PROBE, None),
-    'a tool call': (_CALLING, _TOOLS),
-    'thoughts': (_THINKING, None),
+    TOOLS: (_CALLING, _TOOLS),
+    THOUGHTS: (_THINKING, None),
 }
 _WIDTH = 60  # characters shown of a text
 
 
 def check_marks(template: 'ChatTemplate') -> None:
-    """Render conversations with and without a system message, tools and thoughts, and compare them with the prompts.
+    """Render conversations with and without a system message, and compare them with the prompts.
 
     What the template refuses, or leaves out, is not compared here: a row that holds it is refused.
 
@@ -56,12 +58,22 @@ def check_marks(template: 'ChatTemplate') -> None:
     text, spans = rendered = template.render(PROBE)
     _check(template, PROBE, None, rendered)
     _check_end(template, text, spans[0])
-    for probe, (messages, tools) in _MORE.items():
-        try:
-            rendered = template.render(messages, tools)
-        except TemplateError:
-            continue
-        _check(template, messages, tools, rendered, f', in a conversation with {probe},')
+    if (error := fault_with('a system message', template)) is not None:
+        raise error
+
+
+def fault_with(what: str, template: 'ChatTemplate') -> TemplateError | None:
+    """Return what is wrong with the marks in a conversation with `what`: `TOOLS` or `THOUGHTS`."""
+    messages, tools = _MORE[what]
+    try:
+        rendered = template.marked(messages, tools)
+    except TemplateError:
+        return None
+    try:
+        _check(template, messages, tools, rendered, f', in a conversation with {what},')
+    except TemplateError as error:
+        return error
+    return None
 
 
 def _check(

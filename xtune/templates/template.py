@@ -18,6 +18,7 @@ from ..data.conversation import REPLIES, Message
 from ..errors import TemplateError
 from . import fast
 from .advice import closest, for_thoughts, for_tools
+from .marks import THOUGHTS, TOOLS, fault_with
 from .proof import proven
 
 _MARK = re.compile(r'\{%-?\s*generation\s*-?%\}')
@@ -87,16 +88,45 @@ class ChatTemplate:
         if tools and 'tools' not in self.source:
             raise TemplateError(f'template `{self.name}` has no form for tools; {for_tools(self)}')
         replies = [i for i, m in enumerate(messages) if m['role'] in REPLIES]
+        if self.has_marks and not self.own:
+            self._check_marks_with(messages, tools)
         if self.has_marks:
-            text, spans = self.run(messages, tools, marks=True)
-            if not self.own:  # ours have no blanks there
-                spans = [self._without_blanks(text, span) for span in spans]
-        else:
-            text, spans = proven(self, messages, tools, replies)
-        if len(spans) != len(replies):
-            raise TemplateError(f'template `{self.name}` marks {len(spans)} spans for {len(replies)} replies')
+            return self.marked(messages, tools)
+        text, spans = proven(self, messages, tools, replies)
         self._require_all(messages, text)
         return text, spans
+
+    def marked(self, messages: list[Message], tools: list[dict] | None = None) -> tuple[str, list[Span]]:
+        """Return the text of a conversation and the characters of each reply, as the marks of the template say.
+
+        Raises:
+            TemplateError: The template refuses the conversation, leaves something of it out, or marks more or fewer
+                replies than there are.
+        """
+        replies = sum(m['role'] in REPLIES for m in messages)
+        text, spans = self.run(messages, tools, marks=True)
+        if not self.own:  # ours have no blanks there
+            spans = [self._without_blanks(text, span) for span in spans]
+        if len(spans) != replies:
+            raise TemplateError(f'template `{self.name}` marks {len(spans)} spans for {replies} replies')
+        self._require_all(messages, text)
+        return text, spans
+
+    def _check_marks_with(self, messages: list[Message], tools: list[dict] | None) -> None:
+        """Raise if the marks stand wrong where there are tools, or thoughts, and this conversation has some."""
+        calls = tools or any(m['role'] == 'tool' or m.get('tool_calls') for m in messages)
+        thinks = any(m.get('reasoning_content') or m.get('thinking') for m in messages)
+        fault = (calls and self._fault_with_tools) or (thinks and self._fault_with_thoughts)
+        if fault:
+            raise TemplateError(str(fault))
+
+    @cached_property
+    def _fault_with_tools(self) -> TemplateError | None:
+        return fault_with(TOOLS, self)
+
+    @cached_property
+    def _fault_with_thoughts(self) -> TemplateError | None:
+        return fault_with(THOUGHTS, self)
 
     def prompt(self, messages: list[Message], tools: list[dict] | None = None) -> str:
         """Return the text that a model continues with its reply to `messages`."""
