@@ -8,6 +8,7 @@ import sys
 
 import pytest
 import torch
+from transformers import AutoConfig, AutoModelForCausalLM
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a CUDA device')]
 
@@ -57,10 +58,25 @@ def test_a_run_takes_what_its_plan_says(method, options, model, full_rows, make_
 
 def test_a_run_that_cannot_fit_is_refused_before_its_weights_are_read(model, make_config, xtune, tmp_path):
     folder = tmp_path / 'huge'
-    shutil.copytree(model, folder, copy_function=os.symlink)
+    shutil.copytree(model, folder, copy_function=os.symlink, ignore=shutil.ignore_patterns('*.safetensors*'))
     config = json.loads((folder / 'config.json').read_text('utf-8'))
-    config |= dict(hidden_size=16384, intermediate_size=65536, num_hidden_layers=80)
+    config |= dict(hidden_size=16384, intermediate_size=65536, num_hidden_layers=40)
     (folder / 'config.json').unlink()
     (folder / 'config.json').write_text(json.dumps(config), encoding='utf-8')
+    write_hollow(folder)
     code, _, err = xtune('train', make_config('full', base_model=str(folder)))
     assert code == 2 and 'before any activation' in err and 'xtune plan' in err
+
+
+def write_hollow(folder):
+    """Write weights of the sizes that the config says, as a file of which only the header takes room on the disk."""
+    with torch.device('meta'):
+        tensors = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder)).state_dict()
+    header, at = {}, 0
+    for name, tensor in tensors.items():
+        end = at + 2 * tensor.numel()
+        header[name], at = dict(dtype='BF16', shape=list(tensor.shape), data_offsets=[at, end]), end
+    text = json.dumps(header).encode()
+    with (folder / 'model.safetensors').open('wb') as file:
+        file.write(len(text).to_bytes(8, 'little') + text)
+        file.truncate(8 + len(text) + at)
