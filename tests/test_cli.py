@@ -138,7 +138,6 @@ def test_debug_shows_the_traceback_of_a_mistake():
         (['copy-cfg', PRESET, 'below', '--strategy', 'fsdp2'], 0),
         (['train', PRESET, '--strategy', 'fsdp'], 2),
         (['train', PRESET, '--strategy', 'ddp', '--deepspeed', 'zero1'], 2),
-        (['train', PRESET, '--cfg-options', 'schedule.max_epoch=1'], 2),
         (['train', 'nothing_like_it'], 2),
     ],
     ids=lambda value: ' '.join(value[:2]) if isinstance(value, list) else None,

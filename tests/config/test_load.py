@@ -154,7 +154,7 @@ def test_an_option_without_name_or_value_is_refused(pair):
         ({'optimizer.learning_rate': 1}, ['`optimizer.learning_rate` is no argument of AdamW']),
         ({'lora.rr': 8, 'optimizer.learning_rate': 1}, ['2 problems', '`lora.rr`', '`optimizer.learning_rate`']),
         ({'optimizer.type': 'torch.optim.AdamX'}, ['torch.optim has no `AdamX`; did you mean `Adam`']),
-        ({'optimizer.type': 'nosuch.Thing'}, ['`nosuch.Thing` is no importable name']),
+        ({'optimizer.type': 'nosuch.Thing'}, ['`nosuch.Thing` needs the package `nosuch`, which is not installed']),
         ({'optimizer.type': 'AdamW'}, ['`AdamW` is no importable name']),
         ({'optimizer.type': '.AdamW'}, ['`optimizer.type`']),
         ({'optimizer.type': 3}, ['`optimizer.type`']),

@@ -20,7 +20,7 @@ TOOL_TEMPLATE = (
     "{% for m in messages %}{% if m.role == 'assistant' %}{{ '<|im_start|>' }}{% generation %}"
     "{% for c in m.tool_calls or [] %}CALL {{ c.function.name }} {% endfor %}{{ m.content + '<|im_end|>' }}"
     "{% endgeneration %}{% else %}{{ '<|im_start|>' + m.role + '\n' + m.content + '<|im_end|>' }}{% endif %}"
-    '{% endfor %}'
+    "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>' }}{% endif %}"
 )
 
 

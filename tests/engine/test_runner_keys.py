@@ -72,7 +72,7 @@ def trackers(*backends, **settings):
         (trackers('LocalVisBackend'), "must be a dict with `type`.* got 'LocalVisBackend'"),
         (trackers(dict(type='LocalVisBackends')), r'vis_backends\[0\]: no .*did you mean `LocalVisBackend`'),
         (trackers(dict(type=dict)), 'must be a subclass of BaseVisBackend'),
-        (trackers(dict(type='no.such.Tracker')), r'`no\.such\.Tracker` is no importable name'),
+        (trackers(dict(type='no.such.Tracker')), r'`no\.such\.Tracker` needs the package `no`'),
         (trackers(dict(type='LocalVisBackend', config_file='a.py')), 'did you mean `config_save_file`'),
         (trackers(dict(type='LocalVisBackend', config_save_file='a.txt')), 'LocalVisBackend refuses its arguments'),
     ],

@@ -10,7 +10,6 @@ from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
 
 from xtune.config.load import load
 from xtune.config.wire import wire
-from xtune.engine.checks import values
 from xtune.errors import CheckpointError, ConfigError, ModelError
 from xtune.models.export import ExportInfo
 from xtune.models.residual_init import initial_of, ordinary_lora, split_base
@@ -188,11 +187,11 @@ def test_a_checkpoint_of_another_adapter_is_not_the_start():
 )
 def test_starts_that_are_refused_before_data_are_prepared(options, message, make_config):
     with pytest.raises(ConfigError, match=message):
-        values(wire(load(make_config('lora', **options))))
+        wire(load(make_config('lora', **options)))
 
 
 @pytest.mark.parametrize('start', ['pissa', 'olora', 'loftq'])
 def test_starts_that_do_not_go_with_a_quantised_base(start, make_config):
     options = {'lora.init_lora_weights': start, 'lora.loftq_config': {'loftq_bits': 4} if start == 'loftq' else None}
     with pytest.raises(ConfigError, match=f"init_lora_weights='{start}'"):
-        values(wire(load(make_config('qlora', **options))))
+        wire(load(make_config('qlora', **options)))

@@ -6,6 +6,7 @@ from importlib.util import find_spec
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, LlamaConfig
 
 from xtune.config.load import load
@@ -68,7 +69,7 @@ def test_the_run_and_the_chat_say_it_before_anything_slow(stored_as, make_config
     assert not (tmp_path / 'cache' / 'data').exists()
     (tmp_path / 'adapter').mkdir()
     (tmp_path / 'adapter' / 'adapter_config.json').write_text('{}')
-    (tmp_path / 'adapter' / 'adapter_model.safetensors').touch()
+    save_file({'a': torch.zeros(1)}, tmp_path / 'adapter' / 'adapter_model.safetensors')
     code, _, err = xtune('convert', 'merge', base, tmp_path / 'adapter', tmp_path / 'merged')
     assert code == 2 and 'stored in fp8, and nothing can be added' in err
 

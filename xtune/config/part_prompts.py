@@ -6,6 +6,9 @@ from pathlib import Path
 
 from .presets import BASE
 
+# The data set whose prompts ("Who are you?") fit any other.
+GENERIC = ['self_cognition']
+
 
 def written_for(prompts: list[str], paths: list[str]) -> str | None:
     """Return the path of the data set whose part has exactly these `prompts`; None: no part has, or one of `paths`.
@@ -14,7 +17,7 @@ def written_for(prompts: list[str], paths: list[str]) -> str | None:
         prompts: `chat_samples.prompts` of a run.
         paths: The paths of its training data.
     """
-    found = [own for part, own in _parts() if part == list(prompts)]
+    found = [own for part, own in _parts() if part == list(prompts) and own != GENERIC]
     own = [path for names in found for path in names]
     return None if not own or set(own) & set(paths) else own[0]
 

@@ -41,14 +41,13 @@ def row_mapper(source: Source, head: list[Row], takes_thoughts: bool = True) -> 
         return RowMapper(bound, system, built_in, takes_system, takes_thoughts, frozenset(source.ignore))
 
     errors = _errors(made := mapper(function, arguments), head)
-    if errors and (better := _better(function, head, mapper)):
+    no_columns = all(error.reason.startswith(('no column', 'column', 'no "###')) for error in errors)
+    if errors and (better := _better(function, head, None if no_columns else mapper)):
         raise DataError(
             f"{head[0].place} does not fit the map function `{label(function)}`: {errors[0]}; map_fn='{better}' fits "
             "these columns, and map_fn='auto' takes it"
         )
-    if len(errors) == len(head) and all(
-        error.reason.startswith(('no column', 'column', 'no "###')) for error in errors
-    ):
+    if errors and no_columns:
         raise DataError(f'{head[0].place} does not fit the map function `{label(function)}`: {errors[0]}')
     return made
 
@@ -75,8 +74,10 @@ def _errors(mapper: RowMapper, head: list[Row]) -> list[RowError]:
     return errors
 
 
-def _better(function: Callable, head: list[Row], mapper: Callable[[Callable, dict], RowMapper]) -> str | None:
-    """Return the name of the map function that fits the columns, if it is another one and maps one of the rows."""
+def _better(function: Callable, head: list[Row], mapper: Callable[[Callable, dict], RowMapper] | None) -> str | None:
+    """Return the name of the map function that fits the columns, if it is another one and, as a `mapper`, maps one of
+    the rows."""
     name = fitting(head[0].values)
     found = lookup(MAP_FNS, name) if name else function
-    return name if found is not function and not _errors(mapper(found, {}), head) else None
+    fits = found is not function and (mapper is None or not _errors(mapper(found, {}), head))
+    return name if fits else None
