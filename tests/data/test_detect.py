@@ -59,6 +59,8 @@ def test_every_registered_function_can_be_found_or_is_known_to_look_like_another
         ({'context': 'create table a (b int)', 'question': 'x', 'answer': 'y'}, 'sql'),
         ({'question': 'x', 'response': 'y'}, 'stack_exchange'),
         ({'system_prompt': '', 'question': 'x', 'response': 'y'}, 'openorca'),
+        ({'Question': 'x', 'Complex_CoT': 'z', 'Response': 'y'}, 'pair'),
+        ({'Instruction': 'x', 'Response': 'y'}, 'pair'),
         ({'prompt': 'x', 'completion': 'y'}, 'prompt_response'),
         ({'prompt': 'x', 'response': 'y'}, 'prompt_response'),
         ({'prompt': 'x', 'response': 'y', 'programming_language': 'C'}, 'tiny_codes'),
@@ -103,3 +105,4 @@ def test_no_fit_shows_the_columns_every_format_and_the_command_to_see_more():
     assert all(f'\n  {shape.name} ' in text for shape in SHAPES)
     assert 'instruction, input (may be missing), output' in text
     assert 'train_dataset.map_fn' in text and 'xtune list-dataset-format' in text
+    assert 'map_args.question=' in text  # a form that the command line takes

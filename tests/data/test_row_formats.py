@@ -174,7 +174,17 @@ def test_media_are_refused_unless_the_config_says_so(row, media):
 
 
 @pytest.mark.parametrize(
-    'text', ['<image>What is it?', 'What is it?\n<image>', 'Hear: <audio>', '<video>\nWhat happens?']
+    'text',
+    [
+        '<|vision_start|><|image_pad|><|vision_end|>What is it?',
+        '<|image_1|>\nWhat?',
+        'Picture 1: <img>a.png</img> What?',
+        '<|AUDIO|>\nWhat is said?',
+        '<image>What is it?',
+        'What is it?\n<image>',
+        'Hear: <audio>',
+        '<video>\nWhat happens?',
+    ],
 )
 def test_places_of_media_are_refused(text):
     with pytest.raises(RowError, match='the place of'):
@@ -182,7 +192,15 @@ def test_places_of_media_are_refused(text):
 
 
 @pytest.mark.parametrize(
-    'text', ['What does <image> do?', '<video>\n<source src="a">\n</video>', 'a <b> c', '<images>']
+    'text',
+    [
+        'What does <|image_pad|> mean here?',
+        'An <img src="a.png"> has no end.',
+        'What does <image> do?',
+        '<video>\n<source src="a">\n</video>',
+        'a <b> c',
+        '<images>',
+    ],
 )
 def test_text_about_tags_is_text(text):
     assert spoken({'prompt': text, 'response': text})[0] == ('user', text)

@@ -50,6 +50,12 @@ def test_cells_are_given_as_they_are_shown(tmp_path):
     assert written(tmp_path / 'x.xlsx', rows, (), formats) == [('45%', '€12.50', '00123', '2024-03-01', 3.14159)]
 
 
+def test_a_duration_is_given_in_hours(tmp_path):
+    given = [datetime.timedelta(hours=26, minutes=5), datetime.timedelta(minutes=7, seconds=9)]
+    formats = [('A2', '[h]:mm:ss'), ('B2', '[h]:mm:ss')]
+    assert written(tmp_path / 'x.xlsx', [['a', 'b'], given], (), formats) == [('26:05:00', '0:07:09')]
+
+
 @pytest.mark.parametrize(
     ('value', 'number_format', 'shown'),
     [

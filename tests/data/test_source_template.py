@@ -180,6 +180,10 @@ RENDERED = [
         RENDERED + TEXT,
         [{'text': f'{row["text"]}<|im_end|>'} for row in TEXT],
         [{'text': f'[INST] Say {i}. [/INST] {i}! [INST] And? [/INST] No.'} for i in range(4)],
+        [{'text': f'<s>[INST] Say {i}. [/INST] {i}!</s>'} for i in range(4)],  # one turn, of Llama 2
+        [{'text': f'<|system|>\nBe brief.</s>\n<|user|>\n{i}?</s>\n<|assistant|>\n{i}!</s>'} for i in range(4)],
+        [{'text': f'<｜User｜>{i}?<｜Assistant｜>{i}!<｜end▁of▁sentence｜>'} for i in range(4)],
+        [{'text': f'<bos><|turn>user\n{i}?<turn|>\n<|turn>model\n{i}!<turn|>'} for i in range(4)],
         [{'text': f'<repo_name>me/{i}<file_sep>print({i})'} for i in range(4)],
         [{'instruction': f'Say {i}.', 'output': f'{i}!<|im_end|>'} for i in range(4)],
     ],
@@ -195,6 +199,7 @@ def test_rows_that_a_template_has_written_are_refused(prepared, refusal, rows):
     [
         ({'text': 'What does <|im_end|> mean?'}, {AS_TEXT: 13, QUOTED: 1}),
         ({'text': '<|im_start|> and <|im_end|> begin and end a turn.'}, {AS_TEXT: 13, QUOTED: 1}),
+        ({'text': 'Llama 2 writes [INST] before a question.'}, {AS_TEXT: 13}),
         ({'text': 'Rome.'}, {AS_TEXT: 13}),
     ],
 )

@@ -30,8 +30,9 @@ MEDIA = ('images', 'image', 'audios', 'audio', 'videos', 'video')
 THOUGHT_KEYS = ('reasoning_content', 'thinking')  # of a message
 NO_PLACE = 'thoughts of replies, as the template has no place for them'
 ANY = frozenset(SYSTEM + THOUGHT + MEDIA)
-# A placeholder stands at the start or end of a text or of a line; the tag of a page has an end.
-_PLACEHOLDER = re.compile(r'(?:^|\n)\s*<(image|audio|video)>|<(image|audio|video)>\s*(?:\n|$)')
+# A placeholder stands at the start or end of a text or of a line; the tag of a page has an end. Pages have no </img>.
+_PLACE = r'<(?:image|audio|video)>|<\|(?i:image|audio|video|vision)(?:_pad|_start|_bos|_\d+)?\|>'
+_PLACEHOLDER = re.compile(rf'(?:^|\n)\s*({_PLACE})|({_PLACE})\s*(?:\n|$)|(<img>[^<>\n]+</img>)')
 
 
 def check_media(row: dict, made: Conversation, ignored: frozenset[str]) -> None:
@@ -51,11 +52,12 @@ def check_media(row: dict, made: Conversation, ignored: frozenset[str]) -> None:
         for number, message in enumerate(made.messages, 1):
             content = message['content']
             if message['role'] == 'user' and '>' in content and (found := _PLACEHOLDER.search(content)):
-                kind = found.group(1) or found.group(2)
-                if f'</{kind}>' not in content:
+                place = found.group().strip()
+                if f'</{place[1:]}' not in content:
+                    kind = next((kind for kind in ('audio', 'video') if kind in place.lower()), 'an image')
                     raise RowError(
-                        f'a question holds the place of {"an image" if kind == "image" else kind}',
-                        f'message {number} has <{kind}>; xtune trains text models: leave such rows out',
+                        f'a question holds the place of {kind}',
+                        f'message {number} has {place:.40}; xtune trains text models: leave such rows out',
                     )
 
 

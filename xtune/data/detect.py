@@ -40,7 +40,7 @@ def require(row: dict, origin: str) -> str:
             f'{origin} has the columns {", ".join(map(str, row))}, which no built-in format has{_near(row)}:\n'
             f'{_table()}\n'
             'Rename the columns; or name the two that hold question and reply: train_dataset.map_fn=pair '
-            "train_dataset.map_args=\"dict(question='...', answer='...')\"; or write a map function. "
+            'train_dataset.map_args.question=COLUMN train_dataset.map_args.answer=COLUMN; or write a map function. '
             '`xtune list-dataset-format` shows a row of each format.'
         )
     return name

@@ -16,8 +16,29 @@ from .sources import Row
 from .tokenise import Tokeniser
 
 LOOK = 100  # rows
-# Tokens with which widely used templates open a turn. A tokenizer that lacks them would read them as text in any case.
-_OPENERS = ('<|im_start|>', '<|start_header_id|>', '<|user|>', '<|start|>', '<start_of_turn>', '[INST]', '<|User|>')
+# Tokens around turns in widely used templates. A tokenizer that lacks them would read them as text in any case.
+_AROUND_TURNS = (
+    '<|im_start|>',
+    '<|start_header_id|>',
+    '<|header_start|>',
+    '<|system|>',
+    '<|user|>',
+    '<|assistant|>',
+    '<|start|>',
+    '<start_of_turn>',
+    '<|turn>',
+    '<turn|>',
+    '[INST]',
+    '[/INST]',
+    '<|User|>',
+    '<|Bot|>',
+    '<｜User｜>',
+    '<｜Assistant｜>',
+    '<|START_OF_TURN_TOKEN|>',
+    '<|start_of_role|>',
+    '<reserved_106>',
+    '<reserved_107>',
+)
 
 
 def refuse_prerendered(rows: Sequence[Row], mapper: RowMapper, tokeniser: Tokeniser) -> None:
@@ -49,9 +70,9 @@ def refuse_prerendered(rows: Sequence[Row], mapper: RowMapper, tokeniser: Tokeni
 
 
 def _marks(tokeniser: Tokeniser) -> list[str]:
-    """Return special tokens and openers, the longest first. Some corpora write `<unk>` for a rare word."""
+    """Return special tokens and those around turns, the longest first. Some corpora write `<unk>` for a rare word."""
     tokens = (token for token in tokeniser.control.texts if 'unk' not in token.lower())
-    return sorted({*tokens, *_OPENERS}, key=len, reverse=True)
+    return sorted({*tokens, *_AROUND_TURNS}, key=len, reverse=True)
 
 
 def _is_written(text: str, pattern: re.Pattern) -> bool:

@@ -156,4 +156,11 @@ def _value(path: Path, title: str, cell: 'ReadOnlyCell') -> Any:
         return value.date().isoformat()
     if isinstance(value, (datetime.datetime, datetime.date, datetime.time)):
         return value.isoformat()
-    return str(value) if isinstance(value, datetime.timedelta) else value
+    return _duration(value) if isinstance(value, datetime.timedelta) else value
+
+
+def _duration(value: datetime.timedelta) -> str:
+    """Return hours, minutes and seconds, as the format `[h]:mm:ss` shows them; hours are not counted as days."""
+    seconds = round(abs(value).total_seconds())
+    sign = '-' if value < datetime.timedelta() else ''
+    return f'{sign}{seconds // 3600}:{seconds // 60 % 60:02}:{seconds % 60:02}'
