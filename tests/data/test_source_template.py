@@ -184,6 +184,8 @@ RENDERED = [
         [{'text': f'<|system|>\nBe brief.</s>\n<|user|>\n{i}?</s>\n<|assistant|>\n{i}!</s>'} for i in range(4)],
         [{'text': f'<｜User｜>{i}?<｜Assistant｜>{i}!<｜end▁of▁sentence｜>'} for i in range(4)],
         [{'text': f'<bos><|turn>user\n{i}?<turn|>\n<|turn>model\n{i}!<turn|>'} for i in range(4)],
+        [{'text': f'<|begin_of_text|><|header_start|>user<|header_end|>\n\n{i}?<|eot|>'} for i in range(4)],  # Llama 4
+        [{'text': f'User: {i}?<end_of_utterance>\nAssistant: {i}!<end_of_utterance>'} for i in range(4)],
         [{'text': f'<repo_name>me/{i}<file_sep>print({i})'} for i in range(4)],
         [{'instruction': f'Say {i}.', 'output': f'{i}!<|im_end|>'} for i in range(4)],
     ],
@@ -200,6 +202,8 @@ def test_rows_that_a_template_has_written_are_refused(prepared, refusal, rows):
         ({'text': 'What does <|im_end|> mean?'}, {AS_TEXT: 13, QUOTED: 1}),
         ({'text': '<|im_start|> and <|im_end|> begin and end a turn.'}, {AS_TEXT: 13, QUOTED: 1}),
         ({'text': 'Llama 2 writes [INST] before a question.'}, {AS_TEXT: 13}),
+        ({'text': '<|topic|> Rome <|body|> Rome lies on the Tiber.'}, {AS_TEXT: 13}),
+        ({'text': 'let y = x |> f <| 3'}, {AS_TEXT: 13}),
         ({'text': 'Rome.'}, {AS_TEXT: 13}),
     ],
 )

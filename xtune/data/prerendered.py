@@ -17,27 +17,10 @@ from .tokenise import Tokeniser
 
 LOOK = 100  # rows
 # Tokens around turns in widely used templates. A tokenizer that lacks them would read them as text in any case.
+_NAMED = 'im|start|begin|end|header|eot|eom|eos|system|user|assistant|bot|human|model|turn|role|message|channel'
 _AROUND_TURNS = (
-    '<|im_start|>',
-    '<|start_header_id|>',
-    '<|header_start|>',
-    '<|system|>',
-    '<|user|>',
-    '<|assistant|>',
-    '<|start|>',
-    '<start_of_turn>',
-    '<|turn>',
-    '<turn|>',
-    '[INST]',
-    '[/INST]',
-    '<|User|>',
-    '<|Bot|>',
-    '<｜User｜>',
-    '<｜Assistant｜>',
-    '<|START_OF_TURN_TOKEN|>',
-    '<|start_of_role|>',
-    '<reserved_106>',
-    '<reserved_107>',
+    rf'<[|｜](?i:{_NAMED})[^<>|｜\s]*[|｜]>|<\|turn>|<turn\|>|<(?:start|end)_of_(?:turn|utterance)>|\[/?INST\]'
+    '|<reserved_10[67]>|<用户>'
 )
 
 
@@ -49,8 +32,7 @@ def refuse_prerendered(rows: Sequence[Row], mapper: RowMapper, tokeniser: Tokeni
     """
     if tokeniser.control.mode != 'auto':
         return
-    tokens = _marks(tokeniser)
-    pattern = re.compile('|'.join(map(re.escape, tokens)))
+    pattern = _marks(tokeniser)
     looked, found = 0, []
     for row in rows:
         # Most data hold no special token, and then the map function need not be called.
@@ -69,10 +51,10 @@ def refuse_prerendered(rows: Sequence[Row], mapper: RowMapper, tokeniser: Tokeni
         raise _refusal(found, looked, list(dict.fromkeys(pattern.findall(text))), tokeniser)
 
 
-def _marks(tokeniser: Tokeniser) -> list[str]:
-    """Return special tokens and those around turns, the longest first. Some corpora write `<unk>` for a rare word."""
-    tokens = (token for token in tokeniser.control.texts if 'unk' not in token.lower())
-    return sorted({*tokens, *_AROUND_TURNS}, key=len, reverse=True)
+def _marks(tokeniser: Tokeniser) -> re.Pattern:
+    """Return a pattern of special tokens and those around turns. Some corpora write `<unk>` for a rare word."""
+    tokens = sorted((token for token in tokeniser.control.texts if 'unk' not in token.lower()), key=len, reverse=True)
+    return re.compile('|'.join([*map(re.escape, tokens), _AROUND_TURNS]))
 
 
 def _is_written(text: str, pattern: re.Pattern) -> bool:
