@@ -97,6 +97,7 @@ def test_validation_data_may_be_a_list(listed):
         ('train_dataset=[]', '`train_dataset` is an empty list; it needs at least one data set'),
         ('val_dataset=[]', '`val_dataset` is an empty list'),
         ('train_dataset=[1]', '`train_dataset.0` must be a dict, got 1 (int)'),
+        ('train_dataset=[dict(path=a.json)]', '; on the command line a dict is JSON: {"key": "value"}'),
         ('train_dataset.1=b.jsonl', "`train_dataset.1` must be a dict, got 'b.jsonl' (str)"),
         ('train_dataset=rows.json', "`train_dataset` must be a dict, got 'rows.json' (str)"),
         ('train_dataset.1.limt=3', '`train_dataset.1.limt` is no option; did you mean `limit`'),  # codespell:ignore

@@ -178,4 +178,6 @@ def _hints(table: type) -> dict:
 
 
 def _show(value: Any) -> str:
-    return f'{value!r} ({type(value).__name__})'
+    # `NAME=dict(...)` is code, which the command line does not run.
+    hint = '; on the command line a dict is JSON: {"key": "value"}' if str(value).startswith('dict(') else ''
+    return f'{value!r} ({type(value).__name__}){hint}'
