@@ -50,7 +50,7 @@ def notes_on_steps(job: Job, steps: int, per_epoch: int) -> Iterator[str]:
     if not job.data.streaming and (schedule.max_steps or 0) > steps:
         yield (
             f'schedule.max_steps={schedule.max_steps} has no effect: schedule.max_epochs={schedule.max_epochs} ends '
-            f'the run after {steps} steps'
+            f'the run after {steps} step{"" if steps == 1 else "s"}'
         )
     if _is_set(schedule, 'warmup_ratio') and schedule.warmup_ratio and round(schedule.warmup_ratio * steps) == 0:
         yield f'{_path(schedule, "warmup_ratio")} has no effect: of {steps} steps that is less than half a step'
