@@ -35,6 +35,7 @@ from xtune.config.method_values import optimizer_problems, quantization_notes, q
         (AdEMAMix, dict(lr=1e-4, betas=(0.9, 0.99)), 'betas` must be 3 numbers'),
         (Adafactor, dict(lr=1e-4, eps=1e-8), 'eps` must be 2 numbers in brackets, each .*above 0 or None'),
         (RMSprop, dict(lr=1e-4, alpha='x', centered=2), 'alpha` must be a number.*centered` must be True or False'),
+        (AdamW, dict(params=[1], lr='x'), '^`optimizer.params` is no option'),
         (SGD, dict(lr=1e-4, nesterov=True), 'SGD refuses its arguments'),
         (SGD, dict(lr=1e-4, momentum=1.5), 'optimizer.momentum` must be a number of at least 0 and below 1, got 1.5'),
     ],

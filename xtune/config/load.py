@@ -15,6 +15,9 @@ from .lazy import is_lazy, named, resolve, to_plain
 from .sections import TYPED
 from .validate import argument_problems, problems, texts
 
+# Where the classes of a section are.
+_MODULES = {'optimizer': ('torch.optim', 'bitsandbytes.optim'), 'lora': ('peft',), 'quantization': ('transformers',)}
+
 
 def load(path: str | Path, options: dict | None = None, check_types: bool = False) -> Config:
     """Read the config at `path` and apply `options`, such as `{'schedule.max_epochs': 1}`.
@@ -107,8 +110,7 @@ def type_problems(values: dict) -> list[str]:
         try:
             target = named(resolve(section['type']))
         except ConfigError as error:
-            instead = '; torch.optim.AdamW is always there' if name == 'optimizer' else ''
-            found.append(f'`{name}.type`: {error}{instead}')
+            found.append(f'`{name}.type`: {error}{_full_name(name, section["type"])}')
             continue
         try:
             arguments = {k: resolve(v) for k, v in section.items() if k != 'type'}
@@ -121,6 +123,17 @@ def type_problems(values: dict) -> list[str]:
             section = partial(target, **arguments)
             found += _value_problems(name, section, bool(values.get('quantization')), build=not unknown)
     return found
+
+
+def _full_name(section: str, kind: Any) -> str:
+    """Return the advice to take the class of this name, if a library has one that is written without its module."""
+    for module in _MODULES.get(section, ()) if isinstance(kind, str) and kind.isidentifier() else ():
+        try:
+            named(f'{module}.{kind}')
+        except ConfigError:
+            continue
+        return f'; did you mean `{module}.{kind}`?'
+    return '; torch.optim.AdamW is always there' if section == 'optimizer' else ''
 
 
 def _value_problems(name: str, section: partial, quantised: bool, build: bool) -> Iterator[str]:
