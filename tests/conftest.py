@@ -117,6 +117,7 @@ def make_config(tmp_path, tiny_model, alpaca_file):
             'log.every_steps': 1,
             'log.plot': False,  # takes as long as a run of these
             'chat_samples.every_steps': None,
+            'chat_samples.prompts': ['Who are you?'],
             'checkpoint.every_steps': 2,
             'data.num_proc': 1,
         }

@@ -16,6 +16,14 @@ def dated(folder):
     return [path for path in folder.iterdir() if re.fullmatch(r'\d{8}_\d{6}', path.name)]
 
 
+@pytest.fixture(autouse=True)
+def interruptible():
+    """Ctrl-C interrupts, also where the shell has started the tests in the background and so ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.mark.parametrize(
     ('number', 'place'),
     [

@@ -10,13 +10,16 @@ import pytest
 
 from xtune.config.part_prompts import written_for
 
+SCENIC = ['请给我介绍五个上海的景点', 'Please tell me five scenic spots in Shanghai']
+
 
 @pytest.mark.parametrize(
     ('prompts', 'paths', 'other'),
     [
         (['Who are you?'], ['self_cognition'], None),
-        (['Who are you?'], ['my.jsonl'], 'self_cognition'),
-        (['Who are you?'], ['my.jsonl', 'self_cognition'], None),
+        (['Who are you?'], ['my.jsonl'], None),
+        (SCENIC, ['my.jsonl', 'tatsu-lab/alpaca'], None),
+        (SCENIC, ['my.jsonl'], 'tatsu-lab/alpaca'),
         (['What is my order number?'], ['my.jsonl'], None),
         ([], ['my.jsonl'], None),
     ],
@@ -27,10 +30,10 @@ def test_prompts_belong_to_the_data_set_of_their_part(prompts, paths, other):
 
 def test_prompts_of_another_data_set_are_not_answered(make_config, xtune, tmp_path):
     """Epochs of header and progress line, and the last lines, are read from the same run."""
-    options = {'chat_samples.every_steps': 1, 'chat_samples.prompts': ['Who are you?'], 'schedule.max_steps': 1}
+    options = {'chat_samples.every_steps': 1, 'chat_samples.prompts': SCENIC, 'schedule.max_steps': 1}
     config = make_config(**options)
     code, out, err = xtune('train', config)
-    assert code == 0 and 'prompts of chat_samples are those of self_cognition' in out, out + err
+    assert code == 0 and 'prompts of chat_samples are those of tatsu-lab/alpaca' in out, out + err
     assert not (tmp_path / 'run' / 'chat_samples.jsonl').exists()
     header = re.search(r'per epoch, (\d+) epochs?, ends in epoch 1 of 2\)', out)
     assert header and f'epoch 1/{header[1]}  loss' in out, out

@@ -41,7 +41,7 @@ def _file(values: Any, base_model: str) -> Path:
 
 
 def _model(base_model: str) -> list[str]:
-    """Return what tells another model, or state of it: its name, and its config.json, or the commits of it in the hub's cache."""
+    """Return the model's name, and what tells its state: its config.json, or its commits in the hub's cache."""
     from huggingface_hub import constants
 
     folder = Path(base_model).expanduser()
