@@ -157,6 +157,10 @@ def test_an_option_without_name_or_value_is_refused(pair):
         ({'optimizer.type': 'nosuch.Thing'}, ['`nosuch.Thing` needs the package `nosuch`, which is not installed']),
         ({'optimizer.type': 'AdamW'}, ['`AdamW` is no importable name', 'did you mean `torch.optim.AdamW`?']),
         ({'optimizer.type': 'PagedAdamW8bit'}, ['did you mean `bitsandbytes.optim.PagedAdamW8bit`?']),
+        (
+            {'optimizer.type': 'torch.optim.SGD'},
+            ['one problem', '`optimizer.betas`', "--cfg-options \"optimizer={'type': 'torch.optim.SGD', ...}\""],
+        ),
         ({'optimizer.type': 'AdamX'}, ['torch.optim.AdamW is always there']),
         ({'lora.type': 'LoraConfig'}, ['did you mean `peft.LoraConfig`?']),
         ({'optimizer.type': '.AdamW'}, ['`optimizer.type`']),

@@ -43,6 +43,7 @@ def load(path: str | Path, options: dict | None = None, check_types: bool = Fals
         found += type_problems(values)
     if found:
         count = 'one problem' if len(found) == 1 else f'{len(found)} problems'
+        found += _of_the_preset(found, options or {})
         raise ConfigError(f'{path} has {count}:\n' + '\n'.join(f'  - {sentence}' for sentence in found))
     return cfg
 
@@ -69,6 +70,17 @@ def _read(path: Path) -> Config:
         if "'dict' object has no attribute" in what:
             what += "; change a value where it stands, or write schedule['max_epochs'] = 9"
         raise ConfigError(f'{path} cannot be read as a config: {type(error).__name__}: {what}') from error
+
+
+def _of_the_preset(found: list[str], options: dict) -> list[str]:
+    """Return how to leave away arguments of another type, which the config has and `options` do not name."""
+    for section in TYPED:
+        inherited = [text for text in found if text.startswith(f'`{section}.') and 'is no argument of' in text]
+        inherited = [text for text in inherited if text.split('`')[1] not in options]
+        if f'{section}.type' in options and inherited:
+            whole = f"{section}={{'type': '{options[f'{section}.type']}', ...}}"
+            return [f'the config sets it for another type; replace the whole section: --cfg-options "{whole}"']
+    return []
 
 
 def _apply(cfg: Config, options: dict) -> None:
