@@ -11,14 +11,14 @@ NOTHING_TO_SAVE = 'interrupted before the first optimizer step: there is nothing
 
 
 @contextmanager
-def interrupted_as(text: str) -> Iterator[None]:
-    """Let a KeyboardInterrupt that says nothing yet say `text`, which the command line prints."""
+def interrupted_as(text: Callable[[], str]) -> Iterator[None]:
+    """Let a KeyboardInterrupt that says nothing yet say what `text` returns, which the command line prints."""
     try:
         yield
     except KeyboardInterrupt as error:
         if error.args:
             raise
-        raise KeyboardInterrupt(text) from None
+        raise KeyboardInterrupt(text()) from None
 
 
 @contextmanager

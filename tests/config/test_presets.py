@@ -11,9 +11,10 @@ import pytest
 
 from xtune.config.flatten import flatten
 from xtune.config.lazy import comparable, to_plain
-from xtune.config.load import load, type_problems
+from xtune.config.load import load
 from xtune.config.presets import ROOT, presets, strategies
 from xtune.config.sections import SECTIONS
+from xtune.config.type_checks import type_problems
 from xtune.config.validate import SCALARS
 from xtune.config.wire import wire
 from xtune.templates import ACCEPTED
@@ -161,7 +162,8 @@ def test_loading_and_flattening_every_preset_imports_no_torch():
     code = """
 import sys
 from xtune.config.flatten import flatten
-from xtune.config.load import load, type_problems
+from xtune.config.load import load
+from xtune.config.type_checks import type_problems
 from xtune.config.presets import presets
 for path in presets().values():
     flatten(path, {'schedule.max_epochs': 5, 'optimizer.lr': 1e-5})  # which loads it and compares the two

@@ -9,7 +9,8 @@ import pytest
 from xtune.config.sections import Source
 from xtune.data.conversation import RowError, exchange
 from xtune.data.encode import Encoder
-from xtune.data.prepare import POOL_FROM, prepare
+from xtune.data.pool import POOL_FROM
+from xtune.data.prepare import CHUNK, prepare
 from xtune.data.tokenise import Tokeniser
 from xtune.errors import DataError
 from xtune.templates.resolve import resolve
@@ -86,7 +87,7 @@ def numbered(count):
 
 
 def test_processes_change_nothing_but_the_time(run, monkeypatch, tmp_path):
-    rows, results = numbered(POOL_FROM + 600), []
+    rows, results = numbered(POOL_FROM * CHUNK + 600), []
     assert len(rows) >= 2500
     for num_proc in (1, 2):
         monkeypatch.setenv('XTUNE_CACHE', str(tmp_path / str(num_proc)))

@@ -109,3 +109,11 @@ def test_an_eos_outside_the_conversation_is_a_stop_token(make):
     own = make('SmolLM2')
     own.eos_token = '<|endoftext|>'
     assert stops_of(Tokeniser(own, resolve('chatml', own))) == ['<|im_end|>', EOS]
+
+
+@pytest.mark.parametrize('changed', ['m.content | upper', "m.content | replace(' ', '')", 'm.content[:3]'])
+def test_marks_around_a_reply_that_is_changed_are_refused(family, changed):
+    tokeniser = family('SmolLM2', 'chatml')
+    template = ChatTemplate('mine', MINE.replace('{{ m.content }}END', f'{{{{ {changed} }}}}END'), {}, ('END',))
+    with pytest.raises(TemplateError, match="changes the text of replies: 'Fine 7' became 'F"):
+        stop_ids(Tokeniser(tokeniser.tokenizer, template))

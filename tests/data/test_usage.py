@@ -8,7 +8,8 @@ from xtune.config.sections import Source
 from xtune.data.conversation import exchange
 from xtune.data.encode import Encoder
 from xtune.data.observed import Observed, parsed
-from xtune.data.prepare import POOL_FROM, prepare
+from xtune.data.pool import POOL_FROM
+from xtune.data.prepare import CHUNK, prepare
 from xtune.data.report import Report
 from xtune.data.tokenise import Tokeniser
 from xtune.data.usage import has_content
@@ -96,7 +97,7 @@ def test_to_look_for_a_column_is_not_to_read_it(unused):
 
 
 def test_counts_do_not_depend_on_the_number_of_processes(unused):
-    rows = [alpaca(**({'url': str(i)} if i % 7 == 0 else {})) for i in range(POOL_FROM + 10)]
+    rows = [alpaca(**({'url': str(i)} if i % 7 == 0 else {})) for i in range(POOL_FROM * CHUNK + 10)]
     alone = unused(rows)
     assert len(alone) == 1 and f'({len(rows) // 7 + 1} rows' in alone[0]
     rows[0]['url'] = '00'  # so that the cache is not asked

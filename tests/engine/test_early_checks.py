@@ -32,6 +32,21 @@ def test_it_is_refused_before_data_are_read(method, options, said, make_config, 
     assert code == 2 and said in err and '/no/such' not in err and 'Traceback' not in err, err
 
 
+@pytest.mark.parametrize(
+    ('options', 'said'),
+    [
+        ({'train_dataset.map_fn': 'sharegptt', 'template': 'chatm'}, ['did you mean `sharegpt`', 'called `chatm`']),
+        ({'train_dataset.map_fn': 5}, ['map_fn=5 is no function']),
+        ({'train_dataset.map_fn': 'os.sep'}, ["map_fn='os.sep' is no function"]),
+        ({'train_dataset.template': '/no/such.jinja'}, ['there is no template file /no/such.jinja']),
+    ],
+)
+def test_names_are_looked_up_before_the_model_is_fetched(options, said, make_config, xtune):
+    config = make_config(**{'base_model': 'no/model', 'train_dataset.path': '/no/such/file.json', **options})
+    code, _, err = xtune('train', config)
+    assert code == 2 and all(word in err for word in said) and 'no/model' not in err and 'file.json' not in err, err
+
+
 @pytest.mark.parametrize('command', ['train', 'plan', 'check-custom-dataset'])
 def test_everything_wrong_is_in_one_list(command, make_config, xtune):
     options = ['optimizer.lr=abc', 'optimizer.betas=[2,3]', 'lora.r=0', 'lora.rr=8', 'schedule.batch_sise=1', 'seed=-1']

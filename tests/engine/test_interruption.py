@@ -24,14 +24,16 @@ def interruptible():
     signal.signal(signal.SIGINT, before)
 
 
-@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
-def test_before_the_first_step_there_is_nothing_to_save(number, make_config, xtune, tmp_path, monkeypatch):
-    """Ctrl-C while data are prepared, SIGTERM in the middle of the first step."""
-    from xtune.engine import train
-    from xtune.models.finetune import SupervisedFineTuning
-
-    owner, name = (train, 'build_data') if number == signal.SIGINT else (SupervisedFineTuning, 'train_step')
-    monkeypatch.setattr(owner, name, lambda *_, **__: os.kill(os.getpid(), number) or time.sleep(10))
+@pytest.mark.parametrize(
+    ('number', 'place'),
+    [
+        (signal.SIGINT, 'xtune.engine.train.build_data'),
+        (signal.SIGINT, 'xtune.engine.runner.TuneRunner.train'),
+        (signal.SIGTERM, 'xtune.models.finetune.SupervisedFineTuning.train_step'),
+    ],
+)
+def test_before_the_first_step_there_is_nothing_to_save(number, place, make_config, xtune, tmp_path, monkeypatch):
+    monkeypatch.setattr(place, lambda *_, **__: os.kill(os.getpid(), number) or time.sleep(10))
     code, out, err = xtune('train', make_config(**LONG))
     assert code == 130 and 'there is nothing to save' in err and 'Traceback' not in err, out + err
     assert not (tmp_path / 'run').exists() or not dated(tmp_path / 'run')

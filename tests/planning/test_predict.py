@@ -7,6 +7,8 @@ import pytest
 import torch
 
 from xtune.errors import ModelError
+from xtune.models.legacy.alibi import ATTENTION
+from xtune.models.legacy.alibi_config import BaichuanAlibiConfig
 from xtune.planning.compiled import CountedGraphs
 from xtune.planning.frame import adapted, frame, keep_layers, kinds, model_config
 from xtune.planning.meters import Counter, without_values
@@ -46,6 +48,13 @@ def test_slices_tell_the_peak_of_four_layers(method, options, job, shape):
     assert found.peak == pytest.approx(whole_peak(made), rel=0.02)
     assert found.speed is None and found.peak > found.held > found.frozen
     assert found.recomputed == (0 if made.values.checkpointing == 'none' else found.recomputed or 4)
+
+
+@pytest.mark.parametrize('options', [{}, {'pack': False}, {'llm.attn_implementation': 'sdpa'}])
+def test_a_model_that_takes_only_its_own_attention_is_built_with_it(job, options):
+    sizes = dict(hidden_size=64, intermediate_size=96, num_hidden_layers=2, num_attention_heads=4, vocab_size=500)
+    model = frame(job('qlora', **options), BaichuanAlibiConfig(**sizes), torch.bfloat16)
+    assert model.config._attn_implementation == ATTENTION
 
 
 @pytest.mark.parametrize('tied', [True, False])

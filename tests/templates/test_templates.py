@@ -119,8 +119,22 @@ def test_path_of_a_jinja_file(tokenizer, tmp_path):
         'utf-8',
     )
     assert marked(*resolve(str(path), tokenizer).render(TURNS[:2])) == 'What is 2+2?«4.»»'
-    with pytest.raises(TemplateError, match='no template is called'):
-        resolve(str(tmp_path / 'other.jinja'), tokenizer)
+
+
+@pytest.mark.parametrize(
+    ('name', 'data', 'said'),
+    [
+        ('other.jinja', None, 'there is no template file .*other.jinja'),
+        ('mine.txt', b'{{ messages }}', 'a template file ends in .jinja; .*mine.txt does not'),
+        ('mine.jinja', b'\xff\xfe{\x00', 'mine.jinja is not UTF-8 text'),
+        ('mine', None, 'no template is called'),
+    ],
+)
+def test_a_file_that_is_no_template_is_refused(tokenizer, tmp_path, name, data, said):
+    if data is not None:
+        (tmp_path / name).write_bytes(data)
+    with pytest.raises(TemplateError, match=said):
+        resolve(str(tmp_path / name), tokenizer)
 
 
 def test_plain_has_bos_only_if_the_tokenizer_adds_it(own):

@@ -77,7 +77,7 @@ def _show(name: str) -> int:
         return 0
     path = find(name)
     for label, text in _summary(path, to_plain(load(path))):
-        print(f'{label:<11}{text}', flush=True)  # the last line takes seconds
+        print(f'{label:<11}{text}', flush=True)  # the last line takes seconds, the first time
     return 0
 
 
@@ -121,24 +121,34 @@ def _words(quantization: dict[str, Any]) -> str:
 
 def _memory(path: Path, name: str) -> str:
     """Return what the run of a config needs of one device: the figure of `xtune plan`."""
+    from ..config.lazy import comparable, to_plain
+    from ..config.load import load
+    from ..errors import XtuneError
+    from .remembered import remembered
+
+    values = to_plain(load(path))
+    try:
+        needs = remembered(comparable(values), values['base_model'], lambda: _counted(path))
+    except XtuneError as error:
+        return f'unknown: {error}'
+    return f'{needs}; see `xtune plan {name}`'
+
+
+def _counted(path: Path) -> str:
     from contextlib import redirect_stdout
 
     from ..config.load import load
     from ..config.wire import wire
-    from ..errors import XtuneError
     from ..planning.planner import Planner
     from ..planning.report import needed
     from ..planning.show_spread import gib
 
-    try:
-        with redirect_stdout(sys.stderr):
-            planner = Planner(wire(load(path), path.stem))
-            least = needed(planner.least())
-    except XtuneError as error:
-        return f'unknown: {error}'
+    with redirect_stdout(sys.stderr):
+        planner = Planner(wire(load(path), path.stem))
+        least = needed(planner.least())
     fills = planner.job.values.checkpointing == 'auto'
     more = "; checkpointing='auto' fills what the GPU has left" if fills else ''
-    return f'at least {gib(least)} on one device{more} (architecture: {planner.source}); see `xtune plan {name}`'
+    return f'at least {gib(least)} on one device{more} (architecture: {planner.source})'
 
 
 def _add_copy(parser: argparse.ArgumentParser) -> None:

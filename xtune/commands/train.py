@@ -26,7 +26,7 @@ def _add(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(args: argparse.Namespace) -> int:
-    with interrupted_as(NOTHING_TO_SAVE):
+    with interrupted_as(lambda: NOTHING_TO_SAVE):
         return _train(args)
 
 

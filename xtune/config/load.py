@@ -2,8 +2,6 @@
 
 import ast
 import sys
-from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +9,9 @@ from mmengine.config import Config, ConfigDict
 
 from ..errors import ConfigError
 from . import parts
-from .lazy import is_lazy, named, resolve, to_plain
-from .sections import TYPED
-from .validate import argument_problems, problems, texts
+from .lazy import is_lazy, resolve, to_plain
+from .type_checks import of_the_preset, type_problems
+from .validate import problems, texts
 
 
 def load(path: str | Path, options: dict | None = None, check_types: bool = False) -> Config:
@@ -40,6 +38,7 @@ def load(path: str | Path, options: dict | None = None, check_types: bool = Fals
         found += type_problems(values)
     if found:
         count = 'one problem' if len(found) == 1 else f'{len(found)} problems'
+        found += of_the_preset(found, options or {})
         raise ConfigError(f'{path} has {count}:\n' + '\n'.join(f'  - {sentence}' for sentence in found))
     return cfg
 
@@ -95,54 +94,6 @@ def _item(items: list, index: str, key: str) -> Any:
     if not index.isdecimal() or int(index) >= len(items):
         raise ConfigError(f'--cfg-options {key}: `{index}` is no position in a list of {len(items)}')
     return items[int(index)]
-
-
-def type_problems(values: dict) -> list[str]:
-    """Return what is wrong with the keys and values of sections that name a `type`; imports those types."""
-    found = []
-    for name in TYPED:
-        section = values.get(name)
-        if not isinstance(section, dict) or 'type' not in section:  # `problems` tells of it
-            continue
-        try:
-            target = named(resolve(section['type']))
-        except ConfigError as error:
-            instead = '; torch.optim.AdamW is always there' if name == 'optimizer' else ''
-            found.append(f'`{name}.type`: {error}{instead}')
-            continue
-        try:
-            arguments = {k: resolve(v) for k, v in section.items() if k != 'type'}
-        except ConfigError as error:
-            found.append(f'`{name}`: {error}')
-            continue
-        unknown = list(argument_problems(name, target, arguments))
-        found += unknown
-        if callable(target):
-            section = partial(target, **arguments)
-            found += _value_problems(name, section, bool(values.get('quantization')), build=not unknown)
-    return found
-
-
-def _value_problems(name: str, section: partial, quantised: bool, build: bool) -> Iterator[str]:
-    """Yield which values of a section that names a `type` its callable cannot take.
-
-    Args:
-        name: The section's name.
-        section: The callable with its arguments.
-        quantised: Whether the config quantises the base.
-        build: Whether to call it, if its values look right.
-    """
-    from .annotations import unfit
-    from .lora_values import lora_problems
-    from .method_values import optimizer_problems, quantization_problems
-
-    if name == 'lora':
-        return lora_problems(section, quantised, build)
-    if name == 'optimizer':
-        return optimizer_problems(section, build)
-    if name == 'quantization':
-        return quantization_problems(section, build)
-    return unfit(name, section.func, section.keywords)
 
 
 def parse_options(pairs: list[str]) -> dict[str, Any]:

@@ -48,6 +48,9 @@ def optimizer_problems(optimizer: partial, build: bool = True) -> Iterator[str]:
         optimizer: The class with the arguments of section `optimizer`.
         build: Whether to build it, if nothing else is wrong.
     """
+    if 'params' in optimizer.keywords:
+        yield '`optimizer.params` is no option: the optimizer gets the weights that are trained; leave it away'
+        return
     checks = _optimizer_checks(optimizer.func)
     problems = [*out_of_range('optimizer', optimizer.keywords, checks)]
     problems += unfit('optimizer', optimizer.func, optimizer.keywords, checks)

@@ -21,6 +21,7 @@ from ..templates.resolve import resolve
 from ..templates.system import system_text
 from ..templates.template import ChatTemplate
 from .encoders import Encoders
+from .mapping import check_map_fns
 from .mixing import mixed
 from .packing import Sequences, pack
 from .plan import Plan
@@ -105,6 +106,7 @@ def build_data(job: Job, share: Share = WHOLE) -> TrainingData:
         DataError, TemplateError, ModelError: What the user must mend, before the model is loaded.
     """
     values, schedule = job.values, job.schedule
+    check_map_fns(job.sources)
     tokenizer = load_tokenizer(job)
     tokeniser = Tokeniser(tokenizer, resolve(values.template, tokenizer), values.control_tokens)
     stops = stop_ids(tokeniser)

@@ -1,12 +1,13 @@
 """From a row to a checked conversation: the map function of a source, tried on its first rows."""
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
+from typing import Any
 
 from ..config.lazy import named
 from ..config.sections import Source
-from ..errors import DataError
+from ..errors import ConfigError, DataError
 from ..registry import MAP_FNS, lookup
 from ..templates.system import system_text
 from . import map_fns
@@ -15,6 +16,9 @@ from .detect import fitting, require
 from .local import BUNDLED
 from .mapper import RowMapper, label
 from .sources import Row
+
+# XTuner v0.1 wrote None where rows need no map function.
+_BY_COLUMNS = ('auto', None)
 
 
 def row_mapper(source: Source, head: list[Row], takes_thoughts: bool = True) -> RowMapper:
@@ -25,7 +29,7 @@ def row_mapper(source: Source, head: list[Row], takes_thoughts: bool = True) -> 
         DataError: It fits none of the rows; the message names the one that would.
     """
     function = _function(source, head)
-    arguments, signature = dict(source.map_args or {}), inspect.signature(function)
+    arguments, signature = dict(source.map_args or {}), _signature(function)
     if source.system and 'system' in signature.parameters:
         arguments.setdefault('system', source.system)  # instead of the function's own default
     try:
@@ -52,14 +56,40 @@ def row_mapper(source: Source, head: list[Row], takes_thoughts: bool = True) -> 
     return made
 
 
+def _signature(function: Callable) -> inspect.Signature:
+    try:
+        return inspect.signature(function)
+    except ValueError as error:  # `dict`
+        raise ConfigError(f'map_fn: `{label(function)}` is not written in Python; call it in a function') from error
+
+
+def check_map_fns(sources: Iterable[Source]) -> None:
+    """Refuse map functions that are not there, before rows are read.
+
+    Raises:
+        ConfigError: No function is registered, or can be imported, under one of the names.
+    """
+    for source in sources:
+        if source.map_fn not in _BY_COLUMNS:
+            _named(source.map_fn)
+
+
 def _function(source: Source, head: list[Row]) -> Callable:
-    name = source.map_fn
-    if name in ('auto', None):  # XTuner v0.1 wrote None where rows need no map function
-        # Its columns are those of `openai`, its texts hold placeholders.
-        bundled = source.path in BUNDLED and head[0].origin == str(BUNDLED[source.path])
-        name = source.path if bundled else require(head[0].values, source.path)
+    if source.map_fn not in _BY_COLUMNS:
+        return _named(source.map_fn)
+    # Its columns are those of `openai`, its texts hold placeholders.
+    bundled = source.path in BUNDLED and head[0].origin == str(BUNDLED[source.path])
+    return _named(source.path if bundled else require(head[0].values, source.path))
+
+
+def _named(name: Any) -> Callable:
     is_registered = isinstance(name, str) and '.' not in name
-    return lookup(MAP_FNS, name.removesuffix('_map_fn')) if is_registered else named(name)
+    found = lookup(MAP_FNS, name.removesuffix('_map_fn')) if is_registered else named(name)
+    if not callable(found):
+        raise ConfigError(
+            f"map_fn={name!r} is no function; give one, its name such as 'sharegpt', or 'auto' to go by the columns"
+        )
+    return found
 
 
 def _errors(mapper: RowMapper, head: list[Row]) -> list[RowError]:

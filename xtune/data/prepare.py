@@ -5,21 +5,17 @@ number of processes changes nothing but the time. The cache's key is the content
 tokenizer, length.
 """
 
-import gc
 import hashlib
 import itertools
 import json
-import multiprocessing
 import os
 import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
 import pyarrow as pa
 from filelock import FileLock
-from tqdm import tqdm
 
 from ..config.sections import Source
 from ..errors import DataError
@@ -28,6 +24,7 @@ from .conversation import RowError
 from .encode import Encoder, Sample
 from .left_out import Elsewhere
 from .mapping import RowMapper, row_mapper
+from .pool import in_order
 from .prerendered import LOOK, refuse_prerendered
 from .report import EXAMPLES, Report
 from .sources import Row, RowSource
@@ -37,8 +34,6 @@ from .wrapped_lines import hard_wrapped
 
 FORMAT = 5  # raise it when what is cached changes its meaning
 CHUNK = 500  # rows
-# Below this a pool costs more than it saves.
-POOL_FROM = 4 * CHUNK
 
 
 def prepare(
@@ -150,7 +145,7 @@ def _write(rows, mapper, encoder: Encoder, num_proc: int, max_bad_rows: float, f
     total, origins, content = Report(format=mapper.name), {}, hashlib.blake2b(digest_size=16)
     try:
         with pa.OSFile(str(aside / 'samples.arrow'), 'wb') as sink, pa.ipc.new_file(sink, SCHEMA) as writer:
-            for batch, names, report in _results(work, _chunks(rows), num_proc):
+            for batch, names, report in in_order(work, _chunks(rows), num_proc):
                 total.add(report)
                 content.update(content_of(batch))
                 known = pa.array([origins.setdefault(name, len(origins)) for name in names], pa.int32())
@@ -178,53 +173,3 @@ def _chunks(rows: RowSource) -> Iterator[list[Row]]:
     iterator = iter(rows)
     while chunk := list(itertools.islice(iterator, CHUNK)):
         yield chunk
-
-
-def _results(work: Callable, chunks: Iterator[list[Row]], num_proc: int) -> Iterator[tuple]:
-    head = list(itertools.islice(chunks, POOL_FROM // CHUNK))
-    everything = itertools.chain(head, chunks)
-    with tqdm(desc='tokenising', unit=' rows', disable=None, leave=False) as bar:
-        if num_proc == 1 or len(head) < POOL_FROM // CHUNK:
-            results = map(work, everything)
-            for result in results:
-                bar.update(result[-1].rows)
-                yield result
-            return
-        with _forked(work, num_proc) as pool:
-            for result in _bounded(pool, everything, 4 * num_proc):
-                bar.update(result[-1].rows)
-                yield result
-
-
-def _bounded(pool, chunks: Iterator[list[Row]], ahead: int) -> Iterator[tuple]:
-    """Yield results in order with at most `ahead` chunks in work: `imap` would read the whole source into its queue."""
-    waiting = [pool.apply_async(_in_pool, (chunk,)) for chunk in itertools.islice(chunks, ahead)]
-    while waiting:
-        yield waiting.pop(0).get()
-        waiting += [pool.apply_async(_in_pool, (chunk,)) for chunk in itertools.islice(chunks, 1)]
-
-
-@contextmanager
-def _forked(work: Callable, num_proc: int) -> Iterator:
-    """A pool of processes, each of one thread, that knows `work` from the fork: the tokenizer is never pickled."""
-    global _work
-    _work = work
-    before = os.environ.get('TOKENIZERS_PARALLELISM')
-    os.environ['TOKENIZERS_PARALLELISM'] = 'false'
-    try:
-        # Without the cyclic collector: tokens and their places come by the million and hold no cycles.
-        with multiprocessing.get_context('fork').Pool(num_proc, gc.disable) as pool:
-            yield pool
-    finally:
-        _work = None
-        if before is None:
-            del os.environ['TOKENIZERS_PARALLELISM']
-        else:
-            os.environ['TOKENIZERS_PARALLELISM'] = before
-
-
-_work: Callable | None = None
-
-
-def _in_pool(chunk: list[Row]) -> tuple:
-    return _work(chunk)

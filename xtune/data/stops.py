@@ -16,7 +16,7 @@ def stop_ids(tokeniser: Tokeniser) -> list[int]:
 
     Raises:
         TemplateError: An end of turn is several tokens, so a model trained with it would not stop; or the template
-            refuses a conversation of two exchanges.
+            changes replies, or refuses a conversation of two exchanges.
     """
     tokenizer, template = tokeniser.tokenizer, tokeniser.template
     messages = exchange('How are you?', _PROBES[0]) + exchange('And you?', _PROBES[1])
@@ -24,7 +24,10 @@ def stop_ids(tokeniser: Tokeniser) -> list[int]:
     [(ids, turns)] = tokeniser.tokenise([rendered])
     stops = []
     for probe, span, (_, end) in zip(_PROBES, rendered.spans, turns, strict=True):
-        tag = rendered.text[rendered.text.rindex(probe, *span) + len(probe) : span[1]]
+        reply = rendered.text[slice(*span)]
+        _, found, tag = reply.rpartition(probe)
+        if not found:
+            raise TemplateError(f'template `{template.name}` changes the text of replies: {probe!r} became {reply!r}')
         last = ids[end - 1]
         ends_in_eos = last == tokenizer.eos_token_id and tag.endswith(tokenizer.eos_token)
         text = tokenizer.decode([last], clean_up_tokenization_spaces=False)

@@ -9,7 +9,8 @@ from transformers import PreTrainedConfig
 
 from ..config.adapter_start import changes_base
 from ..config.wire import Job
-from ..errors import ConfigError, ModelError
+from ..data.mapping import check_map_fns
+from ..errors import ConfigError, ModelError, TemplateError
 from ..models import float8_checks, tied
 from ..models.build import run_dtype
 from ..models.config_checks import check_attention, length_warning, stored_settings
@@ -24,6 +25,7 @@ from ..parallel.world import World
 from ..parallel.zero import require_deepspeed
 from ..planning import refusal
 from ..planning.frame import adapted, frame, model_config
+from ..templates.resolve import check_name
 from . import effects, hooks, packing_check
 from .runner_keys import check_runner
 from .zero_config import zero_config
@@ -38,15 +40,17 @@ def options(job: Job, world: World) -> None:
     Raises:
         ConfigError: There are some.
     """
-    found = []
+    found, names = [], dict.fromkeys([job.values.template, *filter(None, (one.template for one in job.sources))])
     for check in (
         lambda: check_runner(job.runner, handled=('load_from',)),
         lambda: hooks.given_hooks(job.runner.get('custom_hooks')),
         lambda: effects.check(job),
+        lambda: check_map_fns(job.sources),
+        *(partial(check_name, name) for name in names),
     ):
         try:
             check()
-        except ConfigError as error:
+        except (ConfigError, TemplateError) as error:
             found.append(str(error))
     if found:
         raise ConfigError('\n'.join(found))

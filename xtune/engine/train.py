@@ -18,7 +18,7 @@ from ..config.wire import Job, wire
 from ..data.build import TrainingData, build_data
 from ..data.steps import Share, step_loader
 from ..data.widest import widest
-from ..interruption import interrupted_as, print_last
+from ..interruption import NOTHING_TO_SAVE, interrupted_as, print_last
 from ..models.config_overrides import changed_config, note_overrides
 from ..models.device import best_device, memory_freed_after
 from ..models.export import export_info, stored_dtype
@@ -153,9 +153,14 @@ def _fine_tune(
             summary.show(iter([('weights', stage.load_into(runner.strategy.state, runner.run_meta))]))
         layers = layers_to_choose(llm)
         summary.show(iter([('memory', activations(job, task, layers, world.size, lambda: widest(data)))]))
-        with interrupted_as('interrupted; what was saved before stays'), without_empty_logs(runner):
+        with interrupted_as(lambda: _interrupted(runner, start)), without_empty_logs(runner):
             _train(runner, job, world)
     return _farewell(runner, job, world)
+
+
+def _interrupted(runner: TuneRunner, start: Path | None) -> str:
+    """Return what an interrupted run that has not saved leaves behind."""
+    return NOTHING_TO_SAVE if start is None and not runner.iter else 'interrupted; what was saved before stays'
 
 
 def _train(runner: TuneRunner, job: Job, world: World) -> None:

@@ -15,6 +15,7 @@ from ..config.wire import Job
 from ..errors import ModelError
 from ..models.architectures import shipped_config
 from ..models.model_class import FINDING
+from ..models.quiet import quiet
 from .frame import model_config, with_llm_values
 
 SHIPPED = 'shipped with xtune'
@@ -45,7 +46,8 @@ def architecture(job: Job) -> Architecture:
         # Another revision or folder of the repository may hold another model.
         if part is None or any(key in given for key in FINDING):
             raise
-        config = shipped_config(part.stem, name)
+        with quiet():
+            config = shipped_config(part.stem, name)
         if config is None:
             raise
         return Architecture(with_llm_values(config, given), SHIPPED)

@@ -17,6 +17,7 @@ from ..config.wire import Job
 from ..engine.packing_check import is_packed
 from ..models.attention import KERNEL
 from ..models.config_checks import takes_sdpa
+from ..models.legacy.alibi_config import BaichuanAlibiConfig
 from ..models.packed import chosen
 
 _ALONE, _PACKED, _VARLEN = 'xtune_counted', 'xtune_counted_packed', 'xtune_counted_varlen'
@@ -35,6 +36,8 @@ AttentionInterface.register(_VARLEN, sdpa_attention_forward)  # and no mask
 def counted_attention(job: Job, config: PreTrainedConfig, dtype: torch.dtype) -> str | None:
     """Return the attention to count the run of `job` with; None: its own. Flash kernels count as those of torch."""
     given = job.load_llm.keywords.get('attn_implementation')
+    if isinstance(config, BaichuanAlibiConfig):  # its model takes no other
+        return None
     if given is not None and given != 'sdpa' and 'flash' not in given:
         return None
     if given is None and not takes_sdpa(config):

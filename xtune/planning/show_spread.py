@@ -29,7 +29,7 @@ def show_spread(plan: Plan, console: Console, config: str, strategy: str) -> Non
         table.add_column(f'{gb:g} GB', justify='right')
     table.add_column('')
     for need in plan.needs:
-        own = 'as given' if need.strategy == plan.job.strategy.name else ''
+        own = 'as given' if need.strategy == _strategy_of(plan) else ''
         if need.refused:
             table.add_row(need.strategy, '-', '-', *['-'] * len(plan.sizes), 'refused')
             continue
@@ -48,10 +48,15 @@ def show_spread(plan: Plan, console: Console, config: str, strategy: str) -> Non
         console.print(_verdict(plan, gb, config, strategy), highlight=False)
 
 
+def _strategy_of(plan: Plan) -> str:
+    """Return the strategy of the config on several GPUs: one that names none takes ddp."""
+    return 'ddp' if plan.job.strategy.name == 'one_device' else plan.job.strategy.name
+
+
 def _verdict(plan: Plan, gb: float, config: str, strategy: str) -> str:
     """Return which strategy to take on GPUs of `gb` GB. That of the config is not advised, but said to fit."""
     gpus, best = f'{plan.cluster.gpus} x {gb:g} GB', best_of(plan.needs, gb)
-    name = 'ddp' if plan.job.strategy.name == 'one_device' else plan.job.strategy.name
+    name = _strategy_of(plan)
     own = next(need for need in plan.needs if need.strategy == name)
     if best is None:
         smaller = '' if method_of_run(plan.job).startswith('qlora') else ', or a qlora preset'

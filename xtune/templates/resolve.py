@@ -68,10 +68,26 @@ def _source(name: str, tokenizer: PreTrainedTokenizerBase) -> str:
         source = (FOLDER / f'{file}.jinja').read_text(encoding='utf-8')
         source = f'{_THINKING}{source}' if name in THINKING else source
         return source.replace(_BOS, '') if file in _ANY_TOKENIZER and not _adds_bos(tokenizer) else source
-    path = Path(name)
-    if path.suffix in ('.jinja', '.j2') and path.is_file():
-        return path.read_text(encoding='utf-8')
-    known = (*NAMES, *ALIASES, *THINKING)
+    check_name(name)
+    try:
+        return Path(name).read_text(encoding='utf-8')
+    except UnicodeDecodeError as error:
+        raise TemplateError(f'the template file {name} is not UTF-8 text: {error}') from error
+
+
+def check_name(name: str) -> None:
+    """Refuse a template that is not there.
+
+    Raises:
+        TemplateError: `name` is not 'auto', one of `ACCEPTED`, or the path of a .jinja file.
+    """
+    path, known = Path(name), (*NAMES, *ALIASES, *THINKING)
+    if name == 'auto' or name in known or (path.suffix in ('.jinja', '.j2') and path.is_file()):
+        return
+    if path.suffix in ('.jinja', '.j2'):
+        raise TemplateError(f'there is no template file {name}')
+    if path.is_file():
+        raise TemplateError(f'a template file ends in .jinja; {name} does not, so rename it')
     raise TemplateError(
         f'no template is called `{name}`{did_you_mean(name, known)} (known: auto, {", ".join(NAMES)}, or a .jinja file)'
     )

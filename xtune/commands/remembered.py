@@ -1,0 +1,50 @@
+"""What a config needs of a device, kept between commands: to import the libraries and count it takes many seconds."""
+
+import hashlib
+from collections.abc import Callable
+from contextlib import suppress
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from ..atomic import write_text
+from ..data.cache import cache_root
+from ..version import __version__
+
+_LIBRARIES = ('torch', 'transformers', 'peft', 'bitsandbytes')
+
+
+def remembered(values: Any, base_model: str, count: Callable[[], str]) -> str:
+    """Return what `count` returned for the same config, model and libraries before, else what it returns now.
+
+    Args:
+        values: The sections of the config, as values that can be compared.
+        base_model: The model's folder or its name on the hub.
+        count: Counts it. What it raises is raised, and nothing is kept.
+    """
+    with suppress(OSError):
+        return _file(values, base_model).read_text(encoding='utf-8')
+    text = count()
+    with suppress(OSError):  # the cache may be read-only
+        file = _file(values, base_model)  # the config of the model may have been fetched
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_text(file, text)
+    return text
+
+
+def _file(values: Any, base_model: str) -> Path:
+    code = Path(__file__).parents[1]
+    sources = sorted((str(path), path.stat().st_mtime_ns) for path in code.rglob('*.py'))
+    libraries = [version(name) for name in _LIBRARIES]
+    settings = repr((__version__, sources, libraries, values, _model(base_model)))
+    return cache_root() / 'needs' / hashlib.blake2b(settings.encode(), digest_size=16).hexdigest()
+
+
+def _model(base_model: str) -> list[str]:
+    """Return the model's name, and what tells its state: its config.json, or its commits in the hub's cache."""
+    from huggingface_hub import constants
+
+    folder = Path(base_model).expanduser()
+    hub = Path(constants.HF_HUB_CACHE) / f'models--{base_model.replace("/", "--")}'
+    files = [folder / 'config.json'] if folder.is_dir() else sorted((hub / 'refs').glob('*'))
+    return [base_model] + [path.read_text(encoding='utf-8') for path in files if path.is_file()]
