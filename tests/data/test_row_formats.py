@@ -250,7 +250,7 @@ def test_no_map_function_is_auto():
 
 def test_columns_that_no_format_has_are_compared_with_those_that_exist():
     with pytest.raises(DataError) as error:
-        mapper({'intruction': 'a', 'out_put': 'b'})
+        mapper({'instruktion': 'a', 'out_put': 'b'})
     text = str(error.value)
-    assert '`intruction` is nearly `instruction`' in text and '`out_put` is nearly `output`' in text
+    assert '`instruktion` is nearly `instruction`' in text and '`out_put` is nearly `output`' in text
     assert len(text.splitlines()) <= 35
