@@ -79,6 +79,7 @@ def test_a_missing_package_is_named_before_data_are_read(command, make_config, x
         assert code == 2 and name.split('.')[-2] in err and '`lora.r`' in err and 'torch.optim.AdamW' in err, err
 
 
+@pytest.mark.slow
 def test_training_with_eight_bits_goes_on_as_it_stood(make_config, xtune, tmp_path):
     def losses(folder):
         rows = [json.loads(line) for line in (folder / 'metrics.jsonl').read_text().splitlines()]

@@ -57,7 +57,7 @@ def test_a_model_that_takes_only_its_own_attention_is_built_with_it(job, options
     assert model.config._attn_implementation == ATTENTION
 
 
-@pytest.mark.parametrize('tied', [True, False])
+@pytest.mark.parametrize('tied', [pytest.param(True, marks=pytest.mark.slow), False])
 def test_what_the_loss_takes_is_gone_when_the_gradients_of_all_layers_are_there(job, shape, tied):
     options = {'schedule.accumulate': 1, 'schedule.batch_size': 4, 'speed.compile': False, 'checkpointing': 'all'}
     sizes = dict(num_hidden_layers=12, hidden_size=128, intermediate_size=512, vocab_size=8000)

@@ -106,6 +106,7 @@ def test_a_key_without_a_default_reaches_the_layers(verify):
     assert AutoModelForCausalLM.from_config(config).model.layers[0].self_attn.head_dim == 128
 
 
+@pytest.mark.slow
 def test_models_without_a_preset_have_a_copy_that_learns(verify, folder):
     from transformers import AutoModelForCausalLM
 
