@@ -49,7 +49,7 @@ def test_a_verdict_in_ten_lines(make_config, xtune, write, tmp_path):
         (different(40, 'Yes, it is.'), ', but: all 40 replies are the same'),
         (different(8), ', but: 8 rows to train on are few: a model needs at least dozens to learn from'),
         (different(30) + different(12), ', but: 29% of the samples repeat another row: remove the duplicates'),
-        (different(60) + [{'instruction': 'a'}], ', but: 1.6% of the rows are skipped: mend them (see above)'),
+        (different(60) + [{'instruction': 'a'}], ', but: 1.6% of the rows are skipped: fix or remove them (see above)'),
         (different(150) + [{'instruction': 'a'}], ''),
         (
             [{'instruction': f'{i} ' + 'word ' * 110, 'output': f'{i}'} for i in range(40)],

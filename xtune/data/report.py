@@ -114,7 +114,7 @@ class Report:
             raise DataError(
                 f'{self.bad_rows:,} of the {self.rows:,} rows of {origin} cannot be used '
                 f'({self.bad_rows / self.rows:.1%}, allowed: data.max_bad_rows={max_bad_rows:.1%}):\n{details}\n'
-                f'Mend or remove them, or raise data.max_bad_rows.{advice}'
+                f'Fix or remove them, or raise data.max_bad_rows.{advice}'
             )
 
     def require_all_used(self, origin: str) -> None:

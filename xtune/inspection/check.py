@@ -97,6 +97,6 @@ def _worries(data: TrainingData, surveys: list[Uncut]) -> Iterator[str]:
         yield f'{counted(alike.rows, "row")} to train on are few: a model needs at least dozens to learn from'
     if skipped > 0.01 * rows:
         advice = next((report.length_advice() for report in reports if 2 * report.bad[PROMPT] > report.bad_rows), '')
-        yield f'{skipped / rows:.1%} of the rows are skipped: {advice or "mend them (see above)"}'
+        yield f'{skipped / rows:.1%} of the rows are skipped: {advice or "fix or remove them (see above)"}'
     if any(report.hints for report in reports):
         yield 'lines of a text file are trained one by one (see above)'

@@ -96,7 +96,7 @@ def _device(name: str, parts: Parts, least: Prediction, more: int, devices: int,
 
 
 def sharded_need(name: str, parts: Parts, cluster: Cluster) -> Need:
-    """Return what a run needs under `name`, `fsdp2` or `fsdp2_offload`, with activations of all layers recomputed."""
+    """Return the memory of a run under `fsdp2` or `fsdp2_offload` with full activation checkpointing."""
     device = sharded_peak(parts, cluster.gpus, name.endswith('_offload'))
     return Need(name, device + CONNECTED, _host(name, parts, 0, cluster))
 

@@ -31,7 +31,7 @@ class ChatTemplate:
     """A template bound to a tokenizer's special tokens.
 
     `end_tokens` are the added tokens of the tokenizer, longest first: the texts that may close a turn; `own` says that
-    the source is one of xtune's files.
+    the source is a file of this package.
     """
 
     name: str
@@ -172,7 +172,7 @@ class ChatTemplate:
         return (texts[0], spans[0]) if marks else texts[0]
 
     def _remedy(self, error: str, messages: list[Message]) -> str:
-        """Return what to take instead of one of xtune's own templates that has no form for tools."""
+        """Return the advice that follows an error of a named template without a form for tools."""
         if not self.own or 'no form for' not in error:
             return ''
         several = any(len(m.get('tool_calls') or ()) > 1 for m in messages)
