@@ -7,7 +7,7 @@ from itertools import groupby
 import numpy as np
 
 from ..errors import DataError
-from ..messages import REPLIES, Conversation, Message, RowError, Tokens, is_trained
+from ..messages import TRAINABLE_ROLES, Conversation, Message, RowError, Tokens, is_trained
 from ..utils.visible import shortened
 from . import reasoning
 from .chat_tokenizer import ChatTokenizer, RenderedConversation, TokenizedConversation
@@ -143,7 +143,7 @@ class Encoder:
 
     def _to_sample(self, messages: list[Message], tokens: TokenizedConversation) -> Sample:
         ids, turns = tokens
-        trained = [is_trained(message) for message in messages if message['role'] in REPLIES]
+        trained = [is_trained(message) for message in messages if message['role'] in TRAINABLE_ROLES]
         if self.last_reply_only:
             trained[:-1] = [False] * (len(trained) - 1)
         return Sample(np.asarray(ids, dtype=np.int32), turns, trained)
