@@ -17,6 +17,7 @@ from xtune.config.sections import Source
 from xtune.config.wire import wire
 from xtune.data.build_stream import build_stream
 from xtune.data.chat_tokenizer import ChatTokenizer
+from xtune.data.cursor import Cursor
 from xtune.data.encode import Encoder
 from xtune.data.encoder_factory import EncoderFactory
 from xtune.data.memory_store import MemoryStore
@@ -25,7 +26,7 @@ from xtune.data.resolve_map_fn import resolve_row_mapper
 from xtune.data.sources import Row, RowSource
 from xtune.data.step_loader import step_loader
 from xtune.data.steps import StreamedSteps
-from xtune.data.stream import Cursor, RowStream, StreamSettings
+from xtune.data.stream import RowStream, StreamSettings
 from xtune.engine.job_data import build_job_data, data_sections
 from xtune.engine.summary import data_lines
 from xtune.errors import ConfigError, DataError

@@ -3,8 +3,6 @@
 The model is not loaded here, so a broken data file is reported within seconds.
 """
 
-from dataclasses import dataclass
-
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
@@ -12,7 +10,6 @@ from ..config.sections import ChatSamples, Source
 from ..errors import ConfigError, DataError
 from ..templates.resolve import resolve
 from ..templates.system_prompts import system_text
-from ..templates.template import ChatTemplate
 from .batch_schedule import BatchSchedule
 from .build_stream import build_stream
 from .chat_tokenizer import ChatTokenizer
@@ -25,50 +22,10 @@ from .report import Report
 from .sections import DataSections
 from .sources import files_of
 from .split import Split
-from .steps import ScheduledSteps, StreamedSteps
+from .steps import ScheduledSteps
 from .stop_tokens import stop_token_ids
 from .store import ConcatStore
-
-
-@dataclass(kw_only=True)
-class TrainingData:
-    """The data of a run, and the tokenizer and stop tokens for inference.
-
-    Attributes:
-        chat_tokenizer: The tokenizer with the chat template.
-        stop_ids: Token ids at which generation stops.
-        train: Training data; of a stream, its first window.
-        val: Validation data.
-        steps: The optimizer steps of the run.
-        max_length: Tokens per sequence.
-    """
-
-    chat_tokenizer: ChatTokenizer
-    stop_ids: list[int]
-    train: Split
-    val: Split | None
-    steps: ScheduledSteps | StreamedSteps
-    max_length: int
-
-    @property
-    def tokenizer(self) -> PreTrainedTokenizerBase:
-        """The tokenizer of the base model."""
-        return self.chat_tokenizer.tokenizer
-
-    @property
-    def template(self) -> ChatTemplate:
-        """The chat template."""
-        return self.chat_tokenizer.template
-
-    @property
-    def pad_id(self) -> int:
-        """Token id used for padding; it does not affect the loss."""
-        return self.steps.pad_id
-
-    @property
-    def efficiency(self) -> float:
-        """Share of tokens that are not padding, if every sequence is padded to `max_length`."""
-        return self.train.tokens / (len(self.train.sequences) * self.max_length)
+from .training_data import TrainingData
 
 
 def build_data(

@@ -3,6 +3,7 @@
 import hashlib
 
 from ..errors import ConfigError
+from .cursor import Cursor
 from .encoder_factory import EncoderFactory
 from .open_source import open_source
 from .rank_shard import RankShard
@@ -10,7 +11,7 @@ from .sections import DataSections
 from .sources import RowSource, files_of
 from .split import Split
 from .steps import StreamedSteps
-from .stream import Cursor, RowStream, StreamSettings
+from .stream import RowStream, StreamSettings
 
 
 def build_stream(

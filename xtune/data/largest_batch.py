@@ -3,8 +3,8 @@
 import numpy as np
 
 from .batches import MicroBatch
-from .build import TrainingData
 from .steps import StreamedSteps
+from .training_data import TrainingData
 
 
 def largest_batch(data: TrainingData) -> MicroBatch:

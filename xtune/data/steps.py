@@ -10,8 +10,9 @@ from torch.utils.data import Dataset
 from .batch_schedule import BatchSchedule
 from .batches import MicroBatch
 from .collate import SampleStore
+from .cursor import Cursor
 from .rank_shard import SINGLE_RANK, RankShard
-from .stream import Cursor, RowStream
+from .stream import RowStream
 
 
 class Step(list[MicroBatch]):

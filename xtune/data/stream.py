@@ -9,12 +9,12 @@ resumed run continues with exactly the next step. A source that is exhausted sta
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 
 from ..errors import DataError
+from .cursor import Cursor
 from .encode import Encoder
 from .encode_rows import CHUNK, encode_rows
 from .mapper import RowMapper
@@ -24,29 +24,6 @@ from .packing import Sequences, pack
 from .report import Report
 from .sample import Sample
 from .sources import Row, RowSource
-
-
-@dataclass
-class Cursor:
-    """A position in a stream, as checkpoints store it: optimizer step `step` of window `number`.
-
-    Attributes:
-        number: The window, from 0.
-        rows: Per source, the row at which the window starts.
-        step: Optimizer step within the window.
-        samples: The remainder of the previous window: (ids, spans, place) of its samples,
-        sequences: and its sequences, as token ranges of these samples.
-    """
-
-    number: int
-    rows: list[int]
-    step: int = 0
-    samples: list[tuple[list[int], list[list[int]], str]] = field(default_factory=list)
-    sequences: list[list[list[int]]] = field(default_factory=list)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain values, for a checkpoint."""
-        return dict(vars(self))
 
 
 @dataclass

@@ -1,10 +1,11 @@
 """The data of a job."""
 
 from ..config.wire import Job
-from ..data.build import TrainingData, build_data
+from ..data.build import build_data
 from ..data.rank_shard import SINGLE_RANK, RankShard
 from ..data.resolve_map_fn import check_map_fns
 from ..data.sections import DataSections
+from ..data.training_data import TrainingData
 from ..models.loading.tokenizer import load_tokenizer
 
 

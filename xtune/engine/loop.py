@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from mmengine.runner import BaseLoop
 
+from ..data.cursor import Cursor
 from ..data.prefetch import prefetch
 from ..data.steps import Step
-from ..data.stream import Cursor
 from ..errors import DataError, NonFiniteError
 from ..parallel.collectives import is_distributed, rank
 from ..registry import LOOPS

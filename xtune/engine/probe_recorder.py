@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from ..data.build import TrainingData
+from ..data.training_data import TrainingData
 from ..hf_format.probe_logits import About, Probe, logits_of, probe_ids
 from ..tasks.sft import SupervisedFineTuning
 

@@ -6,9 +6,9 @@ import torch
 
 from ..config.sections import Source
 from ..config.wire import Job
-from ..data.build import TrainingData
 from ..data.encode import PLAIN_TEXT
 from ..data.report import Report, counted
+from ..data.training_data import TrainingData
 from ..models.loading.config_checks import stored_form
 from ..ops.float8_linear import Float8Linear
 from ..parallel.env import World

@@ -14,10 +14,10 @@ from ..config.flatten import flatten
 from ..config.load import load
 from ..config.part_prompts import written_for
 from ..config.wire import Job, wire
-from ..data.build import TrainingData
 from ..data.largest_batch import largest_batch
 from ..data.rank_shard import RankShard
 from ..data.step_loader import step_loader
+from ..data.training_data import TrainingData
 from ..hf_format.config_overrides import changed_config, note_overrides
 from ..hf_format.writer import export_info, stored_dtype
 from ..parallel import ulysses_check

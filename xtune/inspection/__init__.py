@@ -1,1 +1,1 @@
-"""Inspect data before training: `xtune log-dataset` (`log`), `check-custom-dataset` (`check`), `list-dataset-format`."""
+"""Inspect data before training: `log-dataset` (`log`), `check-custom-dataset` (`check`) and `list-dataset-format`."""

@@ -5,9 +5,9 @@ from collections.abc import Iterator
 import numpy as np
 
 from ..config.wire import Job
-from ..data.build import TrainingData
 from ..data.overlong import PROMPT_TOO_LONG
 from ..data.report import Report, counted
+from ..data.training_data import TrainingData
 from ..engine.job_data import build_job_data
 from ..engine.new_token_report import new_token_warning
 from ..engine.summary import data_lines

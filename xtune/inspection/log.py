@@ -4,9 +4,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ..config.wire import Job
-from ..data.build import TrainingData
 from ..data.report import counted
 from ..data.split import Split
+from ..data.training_data import TrainingData
 from ..engine.job_data import build_job_data
 from ..engine.summary import data_lines
 from ..errors import ConfigError

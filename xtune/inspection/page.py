@@ -8,8 +8,8 @@ import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from ..config.wire import Job
-from ..data.build import TrainingData
 from ..data.split import Split
+from ..data.training_data import TrainingData
 from ..utils.atomic import write_text
 from ..utils.visible import parts, visible
 from .statistics import efficiency, histogram, length_text, sample_lengths, trained_share

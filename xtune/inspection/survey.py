@@ -9,7 +9,6 @@ import numpy as np
 
 from ..config.sections import Source
 from ..config.wire import Job
-from ..data.build import TrainingData
 from ..data.encode_rows import CHUNK, encode_rows
 from ..data.encoder_factory import EncoderFactory
 from ..data.overlong import DROPPED, TRUNCATED
@@ -17,6 +16,7 @@ from ..data.report import Report
 from ..data.resolve_map_fn import resolve_row_mapper
 from ..data.sources import RowSource
 from ..data.split import Split
+from ..data.training_data import TrainingData
 from .statistics import LOOK
 
 ROWS = 10_000  # of each source; more could double the time that tokenising took

@@ -6,8 +6,8 @@ import torch
 from mmengine.hooks import Hook
 from tqdm import tqdm
 
-from ...data.build import Split
 from ...data.rank_shard import SINGLE_RANK, RankShard
+from ...data.split import Split
 from ...parallel.collectives import all_reduce_counts, all_reduce_sum
 from ...registry import HOOKS
 from ..metrics_file import MetricsFile
