@@ -95,7 +95,7 @@ def test_the_terminal_shows_each_sample_with_its_place_and_the_figures(make_conf
         'packing    none: 2 sequences, 18.8% full if padded to max_length=128',
         'template   chatml (stop token <|im_end|>)',
         'sequences  2 sequences of 2 samples, 18.8% of 128 tokens full',
-        'lengths    min 23, median 25, 95th percentile 25, max 25, mean 24.0 tokens',
+        'lengths    min 23, median 25, 95 % at most 25, max 25, mean 24.0 tokens',
         'trained    31.2% of the tokens',
         'tokens     23  1 ████████████████████████████████████████',
         '           24  0',
@@ -108,10 +108,10 @@ def test_no_rows_shows_figures_only_and_too_many_show_all(make_config, xtune, wr
     code, out, _ = xtune('log-dataset', config, '--rows', 0)
     assert code == 0 and 'sequence 1' not in out and '<|im_start|>' not in out and out.startswith('data  ')
     code, out, _ = xtune('log-dataset', config, '--rows', 1)
-    assert code == 0 and 'row 1]' in out and 'row 2]' not in out and '--rows' not in out
+    assert code == 0 and 'row 1]' in out and 'row 2]' not in out and 'more than there is' not in out
     code, out, _ = xtune('log-dataset', config, '--rows', 5000)
     assert code == 0 and 'row 2]' in out
-    assert '--rows 5,000, but there are only 2 sequences' in out
+    assert '--rows 5,000 is more than there is: training data have 2 sequences' in out
 
 
 @pytest.mark.parametrize('rows', ['-1', '1.5', 'many', '9' * 30, '1000001', '²'])
@@ -221,8 +221,8 @@ def test_a_page_stays_small_enough_to_open(make_config, xtune, write, tmp_path):
     page = tmp_path / 'page.html'
     code, out, _ = xtune('log-dataset', make_config(pack=False, **write(rows)), '--html', page, '--rows', 225)
     parsed = Page(page.read_text(encoding='utf-8'))
-    assert code == 0 and 'with 200 sequences; ' in out and 'of 225 requested' in out
-    assert '200 of 230 sequences; 225 were requested' in parsed.text and parsed.elements.count('article') == 200
+    assert code == 0 and 'with 200 sequences; the rest of the 225 asked for would make it too large' in out
+    assert '200 of 230 sequences; 225 were asked for' in parsed.text and parsed.elements.count('article') == 200
 
 
 def test_a_page_stays_small_with_long_sequences(make_config, write, monkeypatch):

@@ -47,8 +47,8 @@ def test_a_verdict_in_ten_lines(make_config, xtune, write, tmp_path):
     ('rows', 'expected'),
     [
         (different(40, 'Yes, it is.'), ', but: all 40 replies are the same'),
-        (different(8), ', but: only 8 rows: a model needs at least dozens to learn from'),
-        (different(30) + different(12), ', but: 29% of the samples are duplicates of another row: remove them'),
+        (different(8), ', but: 8 rows to train on are few: a model needs at least dozens to learn from'),
+        (different(30) + different(12), ', but: 29% of the samples repeat another row: remove the duplicates'),
         (different(60) + [{'instruction': 'a'}], ', but: 1.6% of the rows are skipped: fix or remove them (see above)'),
         (different(150) + [{'instruction': 'a'}], ''),
         (
@@ -73,9 +73,9 @@ def test_the_verdict_names_the_length_that_fits(make_config, xtune, write, overl
     assert code == 0 and re.search(
         rf'20 rows (truncated|dropped|split).*; first: .*rows.json, row 81 \({whole[80]} tokens', out
     )
-    advice = f', but: 20% of the rows are truncated or dropped: raise max_length to {longest} (99 % of the rows fit)'
+    advice = f', but: 20% of the rows are shortened or dropped: raise max_length to {longest} (99 % of the rows fit)'
     assert verdict(out) == advice
-    assert '\ntoo long   first: ' in xtune('log-dataset', make_config(overlong=overlong, **write(rows)), '--rows', 0)[1]
+    assert '\ntoo long   first ' in xtune('log-dataset', make_config(overlong=overlong, **write(rows)), '--rows', 0)[1]
 
 
 def test_skipped_rows_are_named_with_the_first_of_them(make_config, xtune, write, tmp_path):

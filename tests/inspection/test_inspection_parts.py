@@ -5,13 +5,13 @@ import pytest
 
 from xtune.config.load import load
 from xtune.config.wire import wire
-from xtune.data.memory_store import MemoryStore
+from xtune.data.encode import Sample
 from xtune.data.packing import pack
-from xtune.data.sample import Sample
 from xtune.data.split import Split
+from xtune.data.stream import MemoryStore
 from xtune.engine.job_data import build_job_data
 from xtune.inspection.statistics import histogram, length_text, trained_share
-from xtune.inspection.terminal import histogram_lines, styled
+from xtune.inspection.terminal import coloured, histogram_lines
 from xtune.inspection.view import Viewer
 from xtune.utils.visible import parts, visible
 
@@ -40,24 +40,24 @@ TEXTS = ['Hello 你好 😀 wörld', '👩‍💻👨‍👩‍👧', 'ascii onl
 @pytest.mark.parametrize('text', TEXTS)
 def test_tokens_are_shown_as_whole_characters(tokenizer, text):
     ids = tokenizer(text, add_special_tokens=False)['input_ids']
-    (sample,) = viewer(tokenizer, [(ids, [(0, len(ids))])]).sequence(0).samples
-    assert ''.join(token.text for token in sample.tokens) == text
-    assert [i for token in sample.tokens for i in token.ids] == ids
-    assert all('\ufffd' not in token.text and token.kind == 'text' for token in sample.tokens)
+    (piece,) = viewer(tokenizer, [(ids, [(0, len(ids))])]).sequence(0).pieces
+    assert ''.join(token.text for token in piece.tokens) == text
+    assert [i for token in piece.tokens for i in token.ids] == ids
+    assert all('\ufffd' not in token.text and token.kind == 'text' for token in piece.tokens)
 
 
 def test_a_cut_character_is_shown_by_the_names_of_its_tokens_and_damaged_text_as_it_is(tokenizer):
     ids = tokenizer('你', add_special_tokens=False)['input_ids']
     assert len(ids) == 2
-    (sample,) = viewer(tokenizer, [([*ids[:1], 2, *ids], [(1, 4)])]).sequence(0).samples
+    (piece,) = viewer(tokenizer, [([*ids[:1], 2, *ids], [(1, 4)])]).sequence(0).pieces
     names = tokenizer.convert_ids_to_tokens(ids)
-    assert [(t.text, t.kind) for t in sample.tokens] == [(names[0], 'part'), ('<|im_end|>', 'special'), ('你', 'text')]
+    assert [(t.text, t.kind) for t in piece.tokens] == [(names[0], 'part'), ('<|im_end|>', 'special'), ('你', 'text')]
     # The first token of a text is no target: a character that it begins belongs to what follows.
     sequence = viewer(tokenizer, [(ids, [(0, 2)])]).sequence(0)
-    assert [(t.text, t.trained) for t in sequence.samples[0].tokens] == [('你', True)] and sequence.trained == 1
+    assert [(t.text, t.trained) for t in sequence.pieces[0].tokens] == [('你', True)] and sequence.trained == 1
     damaged = tokenizer('a\ufffdb', add_special_tokens=False)['input_ids']
-    (sample,) = viewer(tokenizer, [(damaged, [(1, 2)])]).sequence(0).samples
-    assert [(t.text, t.kind) for t in sample.tokens] == [('a', 'text'), ('\ufffd', 'text'), ('b', 'text')]
+    (piece,) = viewer(tokenizer, [(damaged, [(1, 2)])]).sequence(0).pieces
+    assert [(t.text, t.kind) for t in piece.tokens] == [('a', 'text'), ('\ufffd', 'text'), ('b', 'text')]
 
 
 def test_spaces_before_words_stay(tmp_path):
@@ -71,30 +71,30 @@ def test_spaces_before_words_stay(tmp_path):
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, unk_token='<unk>', eos_token='</s>')
     ids = tokenizer('Hello big world', add_special_tokens=False)['input_ids']
     assert tokenizer.decode(ids[1:2]) == 'big'
-    (sample,) = viewer(tokenizer, [([*ids, 1], [(1, 4)])]).sequence(0).samples
-    assert [t.text for t in sample.tokens] == ['Hello', ' big', ' world', '</s>']
+    (piece,) = viewer(tokenizer, [([*ids, 1], [(1, 4)])]).sequence(0).pieces
+    assert [t.text for t in piece.tokens] == ['Hello', ' big', ' world', '</s>']
     view = viewer(tokenizer, [([*ids, 1], [(1, 4)])], 'exact', max_length=2)
-    assert [t.text for t in view.sequence(1).samples[0].tokens] == [' world', '</s>']
+    assert [t.text for t in view.sequence(1).pieces[0].tokens] == [' world', '</s>']
 
 
 def test_the_first_token_of_a_text_is_trained_only_if_another_text_comes_before_it(tokenizer):
     samples = [([10, 11, 12], [(0, 3)])] * 2
-    alone = viewer(tokenizer, samples, 'exact').sequence(0).samples
-    joined = viewer(tokenizer, samples, 'stream').sequence(0).samples
-    assert [[t.trained for t in sample.tokens] for sample in alone] == [[False, True, True]] * 2
-    assert [[t.trained for t in sample.tokens] for sample in joined] == [[False, True, True], [True, True, True]]
+    alone = viewer(tokenizer, samples, 'exact').sequence(0).pieces
+    joined = viewer(tokenizer, samples, 'stream').sequence(0).pieces
+    assert [[t.trained for t in piece.tokens] for piece in alone] == [[False, True, True]] * 2
+    assert [[t.trained for t in piece.tokens] for piece in joined] == [[False, True, True], [True, True, True]]
 
 
 def test_trained_text_is_green_and_ids_are_dim(tokenizer):
     ids = tokenizer('Hi you', add_special_tokens=False)['input_ids']
-    (sample,) = viewer(tokenizer, [([*ids, 198, 2], [(1, 4)])]).sequence(0).samples
-    text = styled(sample, with_ids=True)
+    (piece,) = viewer(tokenizer, [([*ids, 198, 2], [(1, 4)])]).sequence(0).pieces
+    text = coloured(piece, with_ids=True)
     assert text.plain == f'Hi‹{ids[0]}›⟦ you‹{ids[1]}›↵‹198›\n<|im_end|>‹2›⟧'
-    spans = [(text.plain[span.start : span.end], str(span.style)) for span in text.spans]
+    styled = [(text.plain[span.start : span.end], str(span.style)) for span in text.spans]
     green = [(part, 'green') for part in ('⟦', ' you', '↵')] + [('<|im_end|>', 'bold green'), ('⟧', 'green')]
-    assert [pair for pair in spans if 'green' in pair[1]] == green
-    assert [part for part, style in spans if style == 'dim'] == [f'‹{i}›' for i in (*ids, 198, 2)]
-    assert styled(sample).plain == 'Hi⟦ you\n<|im_end|>⟧'
+    assert [pair for pair in styled if 'green' in pair[1]] == green
+    assert [part for part, style in styled if style == 'dim'] == [f'‹{i}›' for i in (*ids, 198, 2)]
+    assert coloured(piece).plain == 'Hi⟦ you\n<|im_end|>⟧'
 
 
 @pytest.mark.parametrize(
@@ -140,4 +140,4 @@ def test_bars_are_as_long_as_their_share_and_never_vanish():
 
 
 def test_lengths_are_those_of_real_samples():
-    assert length_text(np.arange(1, 101)) == 'min 1, median 51, 95th percentile 96, max 100, mean 50.5 tokens'
+    assert length_text(np.arange(1, 101)) == 'min 1, median 51, 95 % at most 96, max 100, mean 50.5 tokens'

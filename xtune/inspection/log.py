@@ -1,4 +1,4 @@
-"""`xtune log-dataset`: training sequences as the model sees them, in the terminal or as an HTML page."""
+"""`xtune log-dataset`: training sequences as the model will see them, in the terminal or on a page."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,8 +11,8 @@ from ..engine.job_data import build_job_data
 from ..engine.summary import data_lines
 from ..errors import ConfigError
 from .page import write_page
-from .row_lengths import RowLengths, lengths_by_source
 from .statistics import figure_lines, histogram, sample_lengths
+from .survey import Uncut, surveyed
 from .terminal import LEGEND, console, histogram_lines, print_sequence, say
 from .view import Viewer
 
@@ -22,7 +22,7 @@ ROWS = 3
 def log_dataset(
     job: Job, rows: int | None, with_ids: bool = False, html: Path | None = None, val: bool = False
 ) -> None:
-    """Show the first `rows` sequences (default `ROWS`), in the terminal or in the file `html`, then statistics.
+    """Show the first `rows` sequences (default `ROWS`), in the terminal or on the page `html`, then figures.
 
     Raises:
         ConfigError: There are no validation data to show, or `html` is a folder.
@@ -30,34 +30,32 @@ def log_dataset(
     if html is not None and html.is_dir():
         raise ConfigError(f'--html {html} is a folder; name a file, such as {html / "data.html"}')
     if val and job.val_sources is None:
-        raise ConfigError('--val shows validation data, but the config has none; set val_dataset (such as 0.05)')
+        raise ConfigError('--val shows validation data, and the config has none; set val_dataset (such as 0.05)')
     data = build_job_data(job)
     split = data.val if val else data.train
-    count = len(split.sequences)
-    shown = min(ROWS if rows is None else rows, count)
+    there = len(split.sequences)
+    shown = min(ROWS if rows is None else rows, there)
     if html is None and shown:
         target, viewer = console(), Viewer(split, data.tokenizer)
         for index in range(shown):
             print_sequence(target, viewer.sequence(index), with_ids)
         target.rule()
         target.print(LEGEND)
-    lengths = lengths_by_source(job.train_sources, data, job.values.train_on, job.data.streaming)
-    say(_statistics(job, data, split, lengths))
-    if rows is not None and rows > count:
-        shown_data = 'validation data' if val else 'first window' if job.data.streaming else 'training data'
-        say([('rows', f'--rows {rows:,}, but there are only {counted(count, "sequence")} ({shown_data})')])
+    surveys = surveyed(job, data)
+    say(_figures(job, data, split, surveys))
+    if rows is not None and rows > there:
+        of = 'the first window' if job.data.streaming and not val else 'validation data' if val else 'training data'
+        say([('rows', f'--rows {rows:,} is more than there is: {of} have {counted(there, "sequence")}')])
     if html is not None:
-        on_page = write_page(html, job, data, split, shown, lengths)
-        limited = '' if on_page == shown else f'; more than that (of {shown:,} requested) would be too large to open'
-        say([('wrote', f'{html} with {counted(on_page, "sequence")}{limited}')])
+        on_page = write_page(html, job, data, split, shown, surveys)
+        less = '' if on_page == shown else f'; the rest of the {shown:,} asked for would make it too large to open'
+        say([('wrote', f'{html} with {counted(on_page, "sequence")}{less}')])
 
 
-def _statistics(
-    job: Job, data: TrainingData, split: Split, lengths: list[RowLengths | None]
-) -> Iterator[tuple[str, str]]:
+def _figures(job: Job, data: TrainingData, split: Split, surveys: list[Uncut | None]) -> Iterator[tuple[str, str]]:
     yield from data_lines(job, data)
-    for of_source in lengths:
-        if of_source and of_source.first_too_long:
-            yield 'too long', f'first: {of_source.first_too_long}'
+    for survey in surveys:
+        if survey and survey.first:
+            yield 'too long', f'first {survey.first}'
     yield from figure_lines(split, data.max_length)
     yield from histogram_lines(histogram(sample_lengths(split)))

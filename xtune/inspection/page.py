@@ -1,4 +1,4 @@
-"""The page of `xtune log-dataset --html`: one HTML file without scripts and external resources."""
+"""The page of `xtune log-dataset --html`: one file without scripts, that loads nothing."""
 
 from itertools import groupby
 from pathlib import Path
@@ -12,26 +12,24 @@ from ..data.split import Split
 from ..data.training_data import TrainingData
 from ..utils.atomic import write_text
 from ..utils.visible import parts, visible
-from .row_lengths import RowLengths
 from .statistics import efficiency, histogram, length_text, sample_lengths, trained_share
-from .view import SampleView, Viewer
+from .survey import Uncut
+from .view import Piece, Viewer
 
 MAX_SEQUENCES = 200
 MAX_TOKENS = 200_000  # about 10 MB
 
 
-def write_page(
-    path: Path, job: Job, data: TrainingData, split: Split, rows: int, lengths: list[RowLengths | None]
-) -> int:
-    """Write the first `rows` sequences of `split` and statistics to `path`; return how many sequences are shown.
+def write_page(path: Path, job: Job, data: TrainingData, split: Split, rows: int, surveys: list[Uncut | None]) -> int:
+    """Write the first `rows` sequences of `split` and figures to `path`; return how many sequences fitted.
 
     Raises:
-        OSError: The file cannot be written.
+        OSError: It could not be written.
     """
     viewer = Viewer(split, data.tokenizer)
     sequences = [viewer.sequence(index) for index in range(fitting_count(split, rows))]
-    tokens = sample_lengths(split)
-    bins = histogram(tokens)
+    lengths = sample_lengths(split)
+    bins = histogram(lengths)
     page = (
         _environment()
         .get_template('page.html.jinja')
@@ -45,8 +43,8 @@ def write_page(
             kind='training' if split is data.train else 'validation',
             window=job.data.streaming and split is data.train,
             split=split,
-            sources=list(zip(job.train_sources, data.train.reports, data.train.repeats, lengths, strict=True)),
-            lengths=length_text(tokens),
+            sources=list(zip(job.train_sources, data.train.reports, data.train.repeats, surveys, strict=True)),
+            lengths=length_text(lengths),
             trained=trained_share(split),
             efficiency=efficiency(split, data.max_length),
             bins=bins,
@@ -61,14 +59,13 @@ def write_page(
 
 
 def fitting_count(split: Split, rows: int, max_tokens: int = MAX_TOKENS) -> int:
-    """Return how many of the first `rows` sequences a browser can show; at least one if `rows` is not 0."""
+    """Return how many of the first `rows` sequences a browser can show; at least one if one is asked for."""
     ends = np.cumsum(split.sequences.lengths[: min(rows, MAX_SEQUENCES)])
     return max(int((ends <= max_tokens).sum()), min(rows, 1))
 
 
-def _runs(sample: SampleView) -> list[tuple[bool, list]]:
-    """Return runs of tokens that are all trained, or all not trained."""
-    return [(trained, list(tokens)) for trained, tokens in groupby(sample.tokens, key=lambda token: token.trained)]
+def _runs(piece: Piece) -> list[tuple[bool, list]]:
+    return [(trained, list(tokens)) for trained, tokens in groupby(piece.tokens, key=lambda token: token.trained)]
 
 
 def _environment() -> Environment:

@@ -1,4 +1,4 @@
-"""Print training sequences and statistics in the terminal. Escape sequences in the data are made visible."""
+"""Training sequences and figures in the terminal. Nothing of the data reaches it that could command it."""
 
 from collections.abc import Iterable, Iterator
 from itertools import groupby
@@ -8,17 +8,17 @@ from rich.text import Text
 
 from ..utils.visible import visible
 from .statistics import Bin
-from .view import SampleView, Sequence, Token
+from .view import Piece, Sequence, Token
 
 LEGEND = (
-    'green: trained; plain: context; bold: special tokens. Without colors, trained text is between ⟦ and ⟧. '
+    'green: trained; plain: context; bold: control tokens. Without colour, trained text stands between ⟦ and ⟧. '
     r'Hidden characters are shown as \x1b or \u202e.'
 )
-_BAR_WIDTH = 40  # characters
+_BAR = 40  # columns
 
 
 def console() -> Console:
-    """Return a console that prints text without interpreting markup."""
+    """Return a console that interprets nothing in a text."""
     return Console(highlight=False, soft_wrap=True, markup=False, emoji=False)
 
 
@@ -29,28 +29,28 @@ def say(lines: Iterable[tuple[str, str]]) -> None:
 
 
 def print_sequence(target: Console, sequence: Sequence, with_ids: bool) -> None:
-    """Print a sequence: a rule, and each sample with its place."""
+    """Print a sequence: a rule, and each piece with its place."""
     target.rule(f'sequence {sequence.number}: {sequence.tokens:,} tokens, {sequence.trained:,} trained')
-    for sample in sequence.samples:
-        target.print(Text(f'[{visible(sample.title)}]', style='dim'))
-        target.print(styled(sample, with_ids))
+    for piece in sequence.pieces:
+        target.print(Text(f'[{visible(piece.title)}]', style='dim'))
+        target.print(coloured(piece, with_ids))
 
 
-def styled(sample: SampleView, with_ids: bool = False) -> Text:
-    """Return a sample as text: trained tokens green and in brackets, with token ids if `with_ids`."""
+def coloured(piece: Piece, with_ids: bool = False) -> Text:
+    """Return a piece as text, trained tokens green and bracketed, and behind each token its id if wanted."""
     text = Text()
-    for trained, tokens in groupby(sample.tokens, key=lambda token: token.trained):
-        color = 'green' if trained else ''
-        text.append('⟦' if trained else '', style=color)
+    for trained, tokens in groupby(piece.tokens, key=lambda token: token.trained):
+        colour = 'green' if trained else ''
+        text.append('⟦' if trained else '', style=colour)
         for token in tokens:
-            _append(text, token, color, with_ids)
-        text.append('⟧' if trained else '', style=color)
+            _append(text, token, colour, with_ids)
+        text.append('⟧' if trained else '', style=colour)
     return text
 
 
-def _append(text: Text, token: Token, color: str, with_id: bool) -> None:
+def _append(text: Text, token: Token, colour: str, with_id: bool) -> None:
     shown = visible(f'‹{token.text}›' if token.kind == 'part' else token.text, keep='\n\t')
-    style = f'bold {color}' if token.kind == 'special' else color
+    style = f'bold {colour}' if token.kind == 'special' else colour
     if not with_id:
         text.append(shown, style=style)
         return
@@ -60,9 +60,9 @@ def _append(text: Text, token: Token, color: str, with_id: bool) -> None:
 
 
 def histogram_lines(bins: list[Bin]) -> Iterator[tuple[str, str]]:
-    """Yield one labelled line for each bin, with a bar proportional to its count."""
-    largest = max(item.count for item in bins)
-    name_width, count_width = max(len(item.name) for item in bins), len(f'{largest:,}')
-    for index, item in enumerate(bins):
-        bar = '█' * round(_BAR_WIDTH * item.count / largest) or '▏' * bool(item.count)
-        yield '' if index else 'tokens', f'{item.name:>{name_width}}  {item.count:>{count_width},} {bar}'.rstrip()
+    """Yield one labelled line for each bin, with a bar as long as its share of the largest."""
+    most = max(one.count for one in bins)
+    wide, numbers = max(len(one.name) for one in bins), len(f'{most:,}')
+    for index, one in enumerate(bins):
+        bar = '█' * round(_BAR * one.count / most) or '▏' * bool(one.count)
+        yield '' if index else 'tokens', f'{one.name:>{wide}}  {one.count:>{numbers},} {bar}'.rstrip()

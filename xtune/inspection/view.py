@@ -1,4 +1,4 @@
-"""Training sequences as readable tokens."""
+"""A training sequence as pieces of shown tokens."""
 
 from dataclasses import dataclass
 
@@ -7,20 +7,17 @@ from transformers import PreTrainedTokenizerBase
 
 from ..data.split import Split
 
-# Tokens decoded together at most: a character has up to four bytes, and tokens may begin and end inside one.
-_MAX_GROUP = 16
+# Tokens that may have to be read together; a character has at most four bytes, but tokens may begin and end inside one.
+_GROUP = 16
 _REPLACEMENT = '\ufffd'
 
 
 @dataclass(frozen=True)
 class Token:
-    """A token, or several that only together are complete characters.
+    """A token, or several that only together are whole characters.
 
-    Attributes:
-        text: The decoded text, or for 'special' and 'part' the name in the vocabulary.
-        ids: Token ids.
-        trained: The token, or the last of several, gets a loss.
-        kind: 'text', 'special', or 'part': a part of a character that was cut, or a token without text.
+    `kind` is 'text', 'special' (a control token) or 'part': part of a character whose rest was cut off, or a token
+    without text, for which `text` is its name in the vocabulary. `trained`: (the last of) it is a target.
     """
 
     text: str
@@ -30,16 +27,8 @@ class Token:
 
 
 @dataclass(frozen=True)
-class SampleView:
-    """The tokens of one sample in a sequence.
-
-    Attributes:
-        place: File and row number.
-        first, end: Token range [first, end) of the sample.
-        total: Tokens of the full sample.
-        trained: Tokens of the range that get a loss.
-        tokens: The readable tokens.
-    """
+class Piece:
+    """The tokens [first, end) of a sample of `total` tokens, from the row at `place`; `trained` of them are targets."""
 
     place: str
     first: int
@@ -50,9 +39,9 @@ class SampleView:
 
     @property
     def title(self) -> str:
-        """The place, and the token range if the sample is cut."""
-        is_cut = (self.first, self.end) != (0, self.total)
-        return f'{self.place}, tokens {self.first + 1}-{self.end} of {self.total}' if is_cut else self.place
+        """The place, and which tokens of how many if the sample is cut."""
+        cut = (self.first, self.end) != (0, self.total)
+        return f'{self.place}, tokens {self.first + 1}-{self.end} of {self.total}' if cut else self.place
 
 
 @dataclass(frozen=True)
@@ -60,50 +49,50 @@ class Sequence:
     """One training sequence; `number` counts from 1."""
 
     number: int
-    samples: list[SampleView]
+    pieces: list[Piece]
 
     @property
     def tokens(self) -> int:
-        """Number of tokens."""
-        return sum(sample.end - sample.first for sample in self.samples)
+        """How many tokens there are."""
+        return sum(piece.end - piece.first for piece in self.pieces)
 
     @property
     def trained(self) -> int:
-        """Number of tokens that get a loss."""
-        return sum(sample.trained for sample in self.samples)
+        """How many of the tokens get a loss."""
+        return sum(piece.trained for piece in self.pieces)
 
 
 class Viewer:
-    """Convert training sequences to readable tokens.
+    """Makes training sequences readable.
 
     Args:
-        split: The sequences.
-        tokenizer: The tokenizer of the run.
+        split: Where the sequences are.
+        tokenizer: The one that made the ids.
     """
 
     def __init__(self, split: Split, tokenizer: PreTrainedTokenizerBase) -> None:
         self.split, self.tokenizer = split, tokenizer
         added = tokenizer.added_tokens_decoder.items()
         self._special = set(tokenizer.all_special_ids) | {i for i, token in added if token.special}
-        # U+FFFD may also be in the data themselves, if their text was damaged before.
+        # U+FFFD may stand in the data itself, where something else damaged the text.
         self._damaged = tokenizer(_REPLACEMENT, add_special_tokens=False)['input_ids'][-1:]
         self._texts: dict[tuple[int, ...], str] = {}
 
     def sequence(self, index: int) -> Sequence:
         """Return sequence `index`, counted from 0."""
-        samples, at, store = [], 0, self.split.store
-        for index_of_sample, first, end in self.split.sequences[index].tolist():
-            ids = store.ids(index_of_sample).tolist()
+        pieces, at, store = [], 0, self.split.store
+        for sample, first, end in self.split.sequences[index].tolist():
+            ids = store.ids(sample).tolist()
             trained = np.zeros(len(ids), dtype=bool)
-            for start, stop in store.spans(index_of_sample).tolist():
+            for start, stop in store.spans(sample).tolist():
                 trained[start:stop] = True
             if not (self.split.sequences.concatenated and at):
-                trained[0] = False  # there is no token before it to predict it
+                trained[0] = False  # nothing comes before it that could predict it
             tokens = self._tokens(ids, trained.tolist(), first, end)
             count = int(trained[first:end].sum())
-            samples.append(SampleView(store.place(index_of_sample), first, end, len(ids), count, tokens))
+            pieces.append(Piece(store.place(sample), first, end, len(ids), count, tokens))
             at += end - first
-        return Sequence(index + 1, samples)
+        return Sequence(index + 1, pieces)
 
     def _tokens(self, ids: list[int], trained: list[bool], first: int, end: int) -> list[Token]:
         tokens, at = [], first
@@ -116,11 +105,11 @@ class Viewer:
         return tokens
 
     def _token(self, ids: list[int], trained: list[bool], at: int, end: int, before: list[int]) -> Token:
-        """Return the token at `at`, with the following tokens that complete its last character."""
+        """Return the token `at`, with those after it that complete its last character."""
         first = ids[at]
         if first in self._special:
             return Token(self._name(first), (first,), trained[at], 'special')
-        for stop in range(at + 1, min(at + _MAX_GROUP, end) + 1):
+        for stop in range(at + 1, min(at + _GROUP, end) + 1):
             if ids[stop - 1] in self._special:
                 break
             text = self._text(before, ids[at:stop])
@@ -129,9 +118,9 @@ class Viewer:
         return Token(self._name(first), (first,), trained[at], 'part')
 
     def _text(self, before: list[int], ids: list[int]) -> str:
-        """Return the text of `ids` after `before`: some tokenizers drop a space at the beginning of a text."""
-        context, full = self._decoded(before), self._decoded(before + ids)
-        return full[len(context) :] if full.startswith(context) else self._decoded(ids)
+        """Return the text of `ids` after `before`; at the begin of a text some tokenizers drop the space."""
+        context, whole = self._decoded(before), self._decoded(before + ids)
+        return whole[len(context) :] if whole.startswith(context) else self._decoded(ids)
 
     def _decoded(self, ids: list[int]) -> str:
         key = tuple(ids)
