@@ -1,4 +1,4 @@
-"""Files that cannot be read are refused with their place and advice, in bounded memory."""
+"""Files that cannot be read: each is refused with its place and what to do, in bounded memory."""
 
 import gzip
 import io
@@ -106,7 +106,7 @@ def test_broken_json_and_lists_of_wrong_shape(tmp_path, name, content, message):
         ('{"a": -Infinity}', '-Infinity is no value for training; write a number or null'),
     ],
 )
-def test_json_with_non_standard_or_ambiguous_values(tmp_path, name, text, row, message):
+def test_json_that_python_reads_but_nobody_means(tmp_path, name, text, row, message):
     assert re.match(f'line 2: {message}', refused(tmp_path / name, text.format(row)))
 
 
@@ -181,7 +181,7 @@ def test_broken_tables(tmp_path, name, content, message):
         ('x.jsonl.zst', 'x', 'is of a type that is not read'),
     ],
 )
-def test_files_that_are_not_text_or_have_a_wrong_suffix(tmp_path, name, content, message):
+def test_what_is_no_text_or_not_what_its_name_says(tmp_path, name, content, message):
     assert re.match(message, refused(tmp_path / name, content))
 
 
@@ -201,7 +201,7 @@ def test_huge_line_is_refused_in_bounded_memory(tmp_path, name, start):
     assert re.match(rf'line {line}: .* is longer than 67,108,864 characters; split it or leave it out', message)
 
 
-def test_length_limit_of_lines_and_values():
+def test_lines_and_values_as_long_as_the_limit_pass_and_longer_ones_do_not():
     assert list(lines(io.StringIO('1234\n12345'), Path('x'), limit=5)) == [(1, '1234\n'), (2, '12345')]
     with pytest.raises(DataError, match='x, line 2: this line is longer than 5 characters'):
         list(lines(io.StringIO('1234\n123456'), Path('x'), limit=5))
@@ -248,7 +248,7 @@ def test_damaged_workbooks(tmp_path):
         assert re.match(message, refused(tmp_path / 'y.xlsx')), part
 
 
-def test_files_that_are_not_parquet_or_damaged(tmp_path):
+def test_parquet_that_is_none_or_damaged(tmp_path):
     path = tmp_path / 'x.parquet'
     pq.write_table(
         pa.table({'a': [f'{i * 7919 % 100_003:08d}' * 4 for i in range(50_000)]}), path, row_group_size=10_000
@@ -261,7 +261,7 @@ def test_files_that_are_not_parquet_or_damaged(tmp_path):
     assert re.match(r'is damaged after row [1-4]\d000 ', refused(path, broken))
 
 
-def test_parquet_with_duplicate_columns_or_text_that_is_not_utf8(tmp_path):
+def test_parquet_with_two_columns_of_one_name_or_text_that_is_not_utf8(tmp_path):
     path = tmp_path / 'x.parquet'
     pq.write_table(pa.Table.from_arrays([pa.array([1]), pa.array([2])], names=['a', 'a']), path)
     assert refused(path).startswith('has more than one column `a`')
