@@ -49,9 +49,9 @@ NOTES: dict[str, str] = {
 }
 for _alias in ('internlm_7b_qlora_oasst1_e3', *(f'llama2_70b_{m}_open_platypus_e1' for m in ('qlora', 'int8_lora'))):
     EXCEPTIONS[f'{_alias}_hf'] = (_alias, f'Alias of {_alias}: one engine runs both.')
-_TINY = ["checkpointing = 'none'", 'log.every_steps = 5']
+_TINY = ["activation_checkpointing = 'none'", 'log.every_steps = 5']
 _TINY_LORA = ['optimizer.lr = 2e-3', 'lora.update(r=16, lora_alpha=32, lora_dropout=0.0)', *_TINY]
-_EACH_ROW = 'schedule.update(max_epochs=2, batch_size=1, accumulate=1)'
+_EACH_ROW = 'schedule.update(max_epochs=2, batch_size=1, gradient_accumulation_steps=1)'
 # Pattern of a preset's name -> lines it has beside its parts; one for `schedule` replaces the usual one.
 CHANGES: dict[str, list[str]] = {
     r'llama2_70b_\w+': ['optimizer.lr = 3e-4', "lora.target_modules = ['gate_proj', 'down_proj', 'up_proj']"],
@@ -92,7 +92,7 @@ tokenizer = dict(
     trust_remote_code=False,{eos}
 )
 
-{comment}template = {template!r}
+{comment}chat_template = {template!r}
 '''
 
 

@@ -4,11 +4,11 @@ from mmengine.config import read_base
 with read_base():
     from .._base_.datasets.moss_sft_all import chat_samples, max_length, pack, train_dataset
     from .._base_.methods.qlora import lora, optimizer, quantization
-    from .._base_.models.baichuan_13b_base import base_model, llm, template, tokenizer
+    from .._base_.models.baichuan_13b_base import base_model, chat_template, llm, tokenizer
     from .._base_.runtime import *
     from .._base_.strategies.one_device import strategy
 
 schedule.max_epochs = 1
-template = 'moss_sft'
+chat_template = 'moss_sft'
 train_dataset[0].map_args.bot_name = 'Baichuan'
 train_dataset[1].map_args.bot_name = 'Baichuan'

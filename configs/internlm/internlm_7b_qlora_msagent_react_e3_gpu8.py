@@ -4,10 +4,10 @@ from mmengine.config import read_base
 with read_base():
     from .._base_.datasets.msagent_react import chat_samples, max_length, pack, train_dataset
     from .._base_.methods.qlora import lora, optimizer, quantization
-    from .._base_.models.internlm_7b import base_model, llm, template, tokenizer
+    from .._base_.models.internlm_7b import base_model, chat_template, llm, tokenizer
     from .._base_.runtime import *
     from .._base_.strategies.one_device import strategy
 
-schedule.update(max_epochs=3, batch_size=8, accumulate=1)
+schedule.update(max_epochs=3, batch_size=8, gradient_accumulation_steps=1)
 data.num_workers = 2
-template = 'default'
+chat_template = 'default'

@@ -4,7 +4,7 @@ from mmengine.config import read_base
 with read_base():
     from .._base_.datasets.oasst1 import chat_samples, max_length, pack, train_dataset
     from .._base_.methods.qlora import lora, optimizer, quantization
-    from .._base_.models.llama2_7b_chat import base_model, llm, template, tokenizer
+    from .._base_.models.llama2_7b_chat import base_model, chat_template, llm, tokenizer
     from .._base_.runtime import *
     from .._base_.strategies.one_device import strategy
 

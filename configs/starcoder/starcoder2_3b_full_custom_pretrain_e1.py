@@ -4,10 +4,10 @@ from mmengine.config import read_base
 with read_base():
     from .._base_.datasets.custom_pretrain import chat_samples, max_length, pack, train_dataset
     from .._base_.methods.full import lora, optimizer, quantization
-    from .._base_.models.starcoder2_3b import base_model, llm, template, tokenizer
+    from .._base_.models.starcoder2_3b import base_model, chat_template, llm, tokenizer
     from .._base_.runtime import *
     from .._base_.strategies.one_device import strategy
 
 schedule.max_epochs = 1
-template = 'plain'
+chat_template = 'plain'
 overlong = 'split'

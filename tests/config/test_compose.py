@@ -70,8 +70,8 @@ def test_every_method_fits_every_data_set(tmp_path):
             cfg = load_text(f'qwen2_5_7b_chat_{method}_{dataset}_e2', tmp_path)
             train = to_plain(cfg)['train_dataset']
             map_fn = root((train[0] if isinstance(train, list) else train)['map_fn'])[1]
-            demanded = [line for line in compose.DEMANDS.get(map_fn, ()) if line.startswith('template')]
-            assert f'template = {cfg.template!r}' in (demanded or ["template = 'auto'"]), dataset
+            demanded = [line for line in compose.DEMANDS.get(map_fn, ()) if line.startswith('chat_template')]
+            assert f'chat_template = {cfg.chat_template!r}' in (demanded or ["chat_template = 'auto'"]), dataset
             assert (cfg.schedule.max_epochs, cfg.base_model) == (2, 'Qwen/Qwen2.5-7B-Instruct')
 
 
@@ -111,11 +111,11 @@ def test_a_composed_preset_is_what_the_file_of_that_name_is(tmp_path):
 @pytest.mark.parametrize(
     ('name', 'sections'),
     [
-        ('qwen3_8b_qlora_medqa_e2', dict(template='qwen3', overlong='truncate')),
-        ('gpt_oss_20b_lora_medqa_e2', dict(template='gpt_oss', pack=False)),
-        ('qwen3_8b_full_custom_pretrain_e1', dict(template='plain', overlong='split')),
-        ('llama3_8b_chat_lora_moss_sft_all_e1', dict(template='moss_sft', pack=False)),
-        ('yi_6b_lora_oasst1_512_e3', dict(template='default', max_length=512)),
+        ('qwen3_8b_qlora_medqa_e2', dict(chat_template='qwen3', overlong='truncate')),
+        ('gpt_oss_20b_lora_medqa_e2', dict(chat_template='gpt_oss', pack=False)),
+        ('qwen3_8b_full_custom_pretrain_e1', dict(chat_template='plain', overlong='split')),
+        ('llama3_8b_chat_lora_moss_sft_all_e1', dict(chat_template='moss_sft', pack=False)),
+        ('yi_6b_lora_oasst1_512_e3', dict(chat_template='default', max_length=512)),
     ],
 )
 def test_find_composes_what_has_no_file(name, sections):
@@ -128,7 +128,7 @@ def test_find_composes_what_has_no_file(name, sections):
 
 def test_eight_devices_are_a_suffix():
     cfg = load(find('qwen3_8b_qlora_oasst1_e2_gpu8'))
-    assert (cfg.schedule.max_epochs, cfg.schedule.batch_size, cfg.schedule.accumulate) == (2, 8, 1)
+    assert (cfg.schedule.max_epochs, cfg.schedule.batch_size, cfg.schedule.gradient_accumulation_steps) == (2, 8, 1)
     assert cfg.data.num_workers == 2
 
 

@@ -64,7 +64,7 @@ def test_every_preset_wires(loaded):
         assert job.name == name and job.values.base_model == cfg.base_model, name
         assert (job.lora is None) == (cfg.lora is None), name
         assert (job.quantization is None) == (cfg.quantization is None), name
-        assert job.values.template in ('auto', *ACCEPTED), name
+        assert job.values.chat_template in ('auto', *ACCEPTED), name
         assert not type_problems(to_plain(cfg)), name
 
 
@@ -73,7 +73,7 @@ def test_every_name_says_what_the_preset_is_made_of(loaded):
     for name, (tree, cfg) in loaded.items():
         parts, schedule = imported_parts(tree), cfg.schedule
         made = f'{parts["models"]}_{parts["methods"]}_{parts["datasets"]}_e{schedule.max_epochs}'
-        if cfg.data.num_workers == 2 and (schedule.batch_size, schedule.accumulate) == (8, 1):
+        if cfg.data.num_workers == 2 and (schedule.batch_size, schedule.gradient_accumulation_steps) == (8, 1):
             made += '_gpu8'
         if EXCEPTIONS.get(name, name.removesuffix(ALIAS)) != made:
             wrong.append(f'{name} is {made}')

@@ -49,7 +49,7 @@ class Preset:
     def result(self, **found: Any) -> Result:
         """Return a result with what it is made of and what was found out; without that, it was not run."""
         parts = (self.parts[kind] for kind in ('models', 'methods', 'datasets'))
-        return Result(self.name, self.family, *parts, load(self.path).template, **(found or dict(reason=NOT_RUN)))
+        return Result(self.name, self.family, *parts, load(self.path).chat_template, **(found or dict(reason=NOT_RUN)))
 
     def options(self, folder: Path) -> dict[str, object]:
         """Return the changes that let it train on a copy of its model and on local rows below `folder`."""

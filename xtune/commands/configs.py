@@ -87,7 +87,7 @@ def _summary(path: Path, values: dict[str, Any]) -> Iterator[tuple[str, str]]:
     from ..config.presets import presets
 
     schedule = values['schedule']
-    batch, accumulate = schedule.get('batch_size', 1), schedule.get('accumulate', 16)
+    batch, accumulation = schedule.get('batch_size', 1), schedule.get('gradient_accumulation_steps', 16)
     yield path.stem, ''
     yield '', docstring(path).split('\n\n')[0]
     yield 'file', str(path) if path.stem in presets() else f'{path} (not one of the presets that are files)'
@@ -96,10 +96,10 @@ def _summary(path: Path, values: dict[str, Any]) -> Iterator[tuple[str, str]]:
         limit = f', {source["limit"]:,} rows at most' if source.get('limit') else ''
         yield 'data', f'{source["path"]} as {source.get("map_fn", "auto")}{limit}'
     yield 'method', _method(values)
-    yield 'template', values['template']
+    yield 'template', values['chat_template']
     pack = values.get('pack', True)
     yield 'length', f'{values.get("max_length", 2048):,} tokens, ' + (f'packed: {pack}' if pack else 'not packed')
-    yield 'batch', f'{batch} x {accumulate} sequences a step and device, epochs: {schedule.get("max_epochs", 1)}'
+    yield 'batch', f'{batch} x {accumulation} sequences a step and device, epochs: {schedule.get("max_epochs", 1)}'
     yield 'optimizer', f'{values["optimizer"]["type"]}, lr {values["optimizer"].get("lr")}'
     yield 'memory', _memory(path, path.stem if path.stem in presets() else str(path))
 
@@ -146,8 +146,8 @@ def _counted(path: Path) -> str:
     with redirect_stdout(sys.stderr):
         planner = Planner(wire(load(path), path.stem))
         least = needed(planner.least())
-    fills = planner.job.values.checkpointing == 'auto'
-    more = "; checkpointing='auto' fills what the GPU has left" if fills else ''
+    fills = planner.job.values.activation_checkpointing == 'auto'
+    more = "; activation_checkpointing='auto' fills what the GPU has left" if fills else ''
     return f'at least {gib(least)} on one device{more} (architecture: {planner.source})'
 
 

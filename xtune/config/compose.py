@@ -19,13 +19,13 @@ from ..errors import ConfigError, did_you_mean
 # Suffix of a name -> what it changes in `schedule` and the lines it adds.
 VARIANTS: dict[str, tuple[str, tuple[str, ...]]] = {
     '': ('', ()),
-    'gpu8': (', batch_size=8, accumulate=1', ('data.num_workers = 2',)),
+    'gpu8': (', batch_size=8, gradient_accumulation_steps=1', ('data.num_workers = 2',)),
 }
 # What a data set demands of other sections, by the map function of its part.
 DEMANDS: dict[str, tuple[str, ...]] = {
-    'text_map_fn': ("template = 'plain'", "overlong = 'split'"),
-    'moss_sft_map_fn': ("template = 'moss_sft'",),
-    'msagent_react_map_fn': ("template = 'default'",),
+    'text_map_fn': ("chat_template = 'plain'", "overlong = 'split'"),
+    'moss_sft_map_fn': ("chat_template = 'moss_sft'",),
+    'msagent_react_map_fn': ("chat_template = 'default'",),
 }
 # What a model demands, by the beginning of its name: transformers lets packed samples of gpt-oss attend to each other.
 MODEL_DEMANDS: dict[str, tuple[str, ...]] = {'gpt_oss': ('pack = False',)}

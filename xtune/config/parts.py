@@ -9,6 +9,7 @@ from pathlib import Path
 
 from mmengine.config import Config, ConfigDict
 
+from .deprecated import RENAMED, note
 from .lazy import from_namespace, kept_lazy, part_names
 
 
@@ -45,7 +46,16 @@ def _found(node: ast.ImportFrom, path: Path) -> tuple[dict, set[str]] | None:
         return None
     values, hidden = found
     wanted = {a.asname or a.name: a.name for a in node.names}
-    return (values if '*' in wanted else {name: values[origin] for name, origin in wanted.items()}), hidden
+    if '*' in wanted:
+        return values, hidden
+    imported = {}
+    for name, origin in wanted.items():
+        new = RENAMED.get(origin) if origin not in values else None
+        if new in values:
+            note(str(path), origin, new)
+            name, origin = (new if name == origin else name), new
+        imported[name] = values[origin]
+    return imported, hidden
 
 
 def _split(body: list[ast.stmt]) -> tuple[list[ast.ImportFrom], list[ast.stmt]]:

@@ -70,7 +70,7 @@ def has_whole_model(job: Job, size: int) -> bool:
 def activations(
     job: Job, task: SupervisedFineTuning, layers: Recomputation | None, size: int, batch: Callable[[], MicroBatch]
 ) -> str:
-    """Do what the section `checkpointing` says about memory, and return a line about it.
+    """Do what the section `activation_checkpointing` says about memory, and return a line about it.
 
     Args:
         job: The run.
@@ -79,7 +79,7 @@ def activations(
         size: The processes of the run.
         batch: Makes the largest micro-batch.
     """
-    wanted = job.values.checkpointing
+    wanted = job.values.activation_checkpointing
     if layers is None:
         return 'activations kept'
     everywhere = f'activations recomputed in all {len(layers)} layers'
