@@ -13,7 +13,7 @@ import pytest
 
 from xtune.config.lazy import comparable, root, to_plain
 from xtune.config.load import load
-from xtune.config.presets import presets
+from xtune.config.presets import find, presets
 
 TABLE = Path(__file__).parent / 'files' / 'presets.tsv'
 with TABLE.open(encoding='utf-8', newline='') as file:
@@ -32,8 +32,7 @@ METHODS = {
 @pytest.fixture(scope='module')
 def configs():
     """The sections of each preset of the table."""
-    files = presets()
-    return {name: to_plain(load(files[name])) for name in ROWS if name in files}
+    return {name: to_plain(load(find(name))) for name in ROWS if name in presets()}
 
 
 def sources(row):
@@ -149,11 +148,3 @@ def test_what_is_better_than_in_the_table_is_the_same_everywhere(configs):
         assert sections['schedule']['warmup_ratio'] == 0.03 and sections['schedule']['lr_schedule'] == 'cosine', name
         assert (sections['checkpoint']['every_steps'], sections['checkpoint']['keep']) == (500, 2), name
         assert sections['precision'] == 'auto', name
-
-
-def test_the_benchmark_of_a_preset_is_declared(configs):
-    evaluated = {name: sections['evaluation'] for name, sections in configs.items() if sections.get('evaluation')}
-    [(name, evaluation)] = evaluated.items()
-    assert name == 'internlm_7b_qlora_oasst1_mmlu_e3' and evaluation.pop('metric') == 'mmlu'
-    files = [text.removeprefix('json:') for text in ROWS[name]['dataset_ids'].split(' | ')[1:]]
-    assert list(evaluation.values()) == files

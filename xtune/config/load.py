@@ -8,7 +8,7 @@ from typing import Any
 from mmengine.config import Config, ConfigDict
 
 from ..errors import ConfigError
-from . import parts
+from . import read_base
 from .deprecated import current_name, rename_options, rename_sections
 from .lazy import is_lazy, resolve, to_plain
 from .type_checks import of_the_preset, type_problems
@@ -53,7 +53,7 @@ def _make_importable(config: Path) -> None:
 
 def _read(path: Path) -> Config:
     try:
-        cfg = parts.read(path) or Config.fromfile(str(path), lazy_import=True)
+        cfg = read_base.read(path) or Config.fromfile(str(path), lazy_import=True)
         text = path.read_text(encoding='utf-8')
     except SyntaxError as error:
         line = f', line {error.lineno}' if error.lineno else ''
