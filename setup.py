@@ -35,7 +35,7 @@ setup(
     package_dir={'xtune.configs': 'configs'},
     package_data={
         'xtune.configs': ['*.tsv'],
-        'xtune': ['templates/*.jinja', 'inspection/*.jinja', 'data/files/*.jsonl', 'models/*.json'],
+        'xtune': ['templates/*.jinja', 'inspection/*.jinja', 'data/files/*.jsonl', 'planning/*.json'],
     },
     install_requires=read_requirements('runtime'),
     extras_require={'deepspeed': read_requirements('deepspeed'), 'test': read_requirements('tests')},

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ..atomic import write_text
+from ..utils.atomic import write_text
 from .options import add_cfg_options, add_strategy, options_of
 
 STRATEGIES = 'strategies (for --strategy)'
@@ -111,7 +111,7 @@ def _summary(path: Path, values: dict[str, Any]) -> Iterator[tuple[str, str]]:
 
 def _is_preset(path: Path) -> bool:
     """Return whether a preset was composed into `path`."""
-    from ..data.cache import cache_root
+    from ..utils.cache import cache_root
 
     return path.parent == cache_root() / 'presets'
 

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..atomic import write_text
-from ..data.cache import cache_folder
 from ..errors import ConfigError, did_you_mean
+from ..utils.atomic import write_text
+from ..utils.cache import cache_folder
 from .model_table import Rule, models, rules
 from .paths import BASE
 
