@@ -9,7 +9,7 @@ from xtune.config.load import load, parse_options
 from xtune.config.presets import find
 from xtune.config.stored import stored_sections
 from xtune.config.wire import wire
-from xtune.convert.stored_config import differences, stored_job
+from xtune.export.stored_config import differences, stored_job
 from xtune.errors import ConfigError
 
 PRESET = 'smollm2_135m_lora_selfcog_e2'
