@@ -2,15 +2,15 @@
 
 import pytest
 
+from xtune.config.checkpoint_config import stored_sections
 from xtune.config.deprecated import RENAMED, current_name, note
-from xtune.config.flatten import flatten
+from xtune.config.flatten import flatten, with_defaults
 from xtune.config.lazy import comparable, to_plain
 from xtune.config.load import load, parse_options
 from xtune.config.presets import find
-from xtune.config.stored import stored_sections
 from xtune.config.wire import wire
-from xtune.export.stored_config import differences, stored_job
 from xtune.errors import ConfigError
+from xtune.export.stored_config import differences, stored_job
 
 PRESET = 'smollm2_135m_lora_selfcog_e2'
 OLD = {
@@ -40,7 +40,7 @@ def old_text():
 
 
 def same(one, other):
-    return comparable(to_plain(one)) == comparable(to_plain(other))
+    return comparable(with_defaults(to_plain(one))) == comparable(with_defaults(to_plain(other)))
 
 
 def test_a_file_with_old_names_is_the_same_config(tmp_path, capsys):

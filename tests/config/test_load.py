@@ -21,7 +21,7 @@ def refusal(*args, **kwargs):
 def test_every_error_is_reported_at_once(tmp_path):
     path = tmp_path / 'wrong.py'
     text = flatten(LORA, {'seed': 1}).replace('batch_size=1', 'batchsize=1').replace('keep=2', "keep='two'")
-    text = text.replace("strategy = dict(\n    name='one_device',", 'strategy = dict(')
+    text = text.replace("    name='one_device',\n", '')
     path.write_text(text.replace('\npack = True', '\npakc = True') + '\nlora = dict(r=8)\n')
     message = refusal(path, {'max_length': 0, 'overlong': 'cut'})
     assert message.startswith(f'{path} has 7 problems:\n')

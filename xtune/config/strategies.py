@@ -7,6 +7,8 @@ from typing import Any, get_args
 from mmengine.config import Config
 
 from ..errors import ConfigError, did_you_mean
+from .compose import docstring
+from .flatten import section_text
 from .presets import BASE, STRATEGY_PREFIX, strategies
 from .sections import StrategyName
 
@@ -87,11 +89,11 @@ def deepspeed_strategy(name: str) -> dict[str, Any]:
 
 
 def part_text(part: Path) -> str:
-    """Return what a strategy's part says: the JSON of DeepSpeed, or the section to put into a config."""
+    """Return the text of a strategy: the JSON for DeepSpeed, or the section for a config."""
     section = _section(part)
     if section['deepspeed'] is not None:
         return json.dumps(section['deepspeed'], indent=2) + '\n'
-    return part.read_text(encoding='utf-8')
+    return f'"""{docstring(part)}"""\n\n{section_text("strategy", section)}\n'
 
 
 def _section(part: Path) -> dict[str, Any]:

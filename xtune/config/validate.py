@@ -1,4 +1,4 @@
-"""Check a config against the table of sections and report every error at once."""
+"""Check a config against the schema and report all errors at once."""
 
 import inspect
 import math
@@ -10,23 +10,23 @@ from functools import lru_cache
 from typing import Any
 
 from ..errors import did_you_mean
-from .elsewhere import SECTIONS_ELSEWHERE, SOURCES_ELSEWHERE, instead_of
-from .sections import SECTIONS, TYPED, Scalars, Source
-
-SCALARS = {f.name: f for f in fields(Scalars)}
+from .migration import DATASET_KEYS, SECTION_NAMES, instead_of
+from .sections import REMOVED, SCALARS, SECTIONS, TYPED, Scalars, Source
 
 
 def problems(values: dict) -> Iterator[str]:
-    """Yield one sentence for each thing wrong in `values` (section name -> plain value); imports nothing."""
+    """Yield one sentence for each error in `values` (section name -> plain value); imports nothing."""
     for name in values:
-        if name not in SECTIONS:
-            yield f'`{name}` is no section{instead_of(name, SECTIONS_ELSEWHERE) or did_you_mean(name, SECTIONS)}'
+        if name in REMOVED:
+            yield f'`{name}`: {REMOVED[name]}'
+        elif name not in SECTIONS:
+            yield f'`{name}` is no section{instead_of(name, SECTION_NAMES) or did_you_mean(name, SECTIONS)}'
     for name, section in SECTIONS.items():
-        required = SCALARS[name].default is MISSING if section is None else not section.optional
+        required = SCALARS[name].default is MISSING if name in SCALARS else not section.optional
         if name not in values:
             if required:
                 yield f'section `{name}` is missing'
-        elif section is None:
+        elif name in SCALARS:
             yield from _value_problems(name, values[name], SCALARS[name], _hints(Scalars))
         else:
             yield from _section_problems(name, values[name])
@@ -86,8 +86,8 @@ def _key_problems(name: str, value: dict, table: type) -> Iterator[str]:
     hints = _hints(table)
     for key, item in value.items():
         if key not in known:
-            elsewhere = SOURCES_ELSEWHERE if table is Source else {}
-            yield f'`{name}.{key}` is no option{instead_of(key, elsewhere) or did_you_mean(key, known)}'
+            names = DATASET_KEYS if table is Source else {}
+            yield f'`{name}.{key}` is no option{instead_of(key, names) or did_you_mean(key, known)}'
         else:
             yield from _value_problems(f'{name}.{key}', item, known[key], hints)
     for key, declared in known.items():
@@ -132,7 +132,7 @@ def fits(value: Any, wanted: Any) -> bool:
 
 
 def texts(path: str) -> set[str]:
-    """Return the words that the key `path` takes, such as schedule.lr_schedule, if it takes certain words."""
+    """Return the words that the option `path`, such as schedule.lr_schedule, may be set to; empty: it is no choice."""
     section, dot, key = path.rpartition('.')
     declared = SECTIONS.get(section) if dot else None
     table = Scalars if not dot else declared and declared.keys

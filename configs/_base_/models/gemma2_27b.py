@@ -4,7 +4,6 @@ Attention caps its logits, which sdpa leaves out.
 """
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-# Hub name or local folder. The tokenizer is read from the same place.
 base_model = 'google/gemma-2-27b'
 
 llm = dict(

@@ -7,7 +7,6 @@ For data with thoughts take `gpt_oss_thinking`.
 """
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-# Hub name or local folder. The tokenizer is read from the same place.
 base_model = 'openai/gpt-oss-20b'
 
 llm = dict(

@@ -4,7 +4,6 @@ For data with thoughts take `qwen3_thinking`.
 """
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-# Hub name or local folder. The tokenizer is read from the same place.
 base_model = 'Qwen/Qwen3-0.6B'
 
 llm = dict(

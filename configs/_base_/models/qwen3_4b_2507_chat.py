@@ -4,7 +4,6 @@ It answers without thoughts.
 """
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-# Hub name or local folder. The tokenizer is read from the same place.
 base_model = 'Qwen/Qwen3-4B-Instruct-2507'
 
 llm = dict(

@@ -4,7 +4,6 @@ The template of its own puts a system message that names SmolLM before every cha
 """
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-# Hub name or local folder. The tokenizer is read from the same place.
 base_model = 'HuggingFaceTB/SmolLM2-135M-Instruct'
 
 llm = dict(

@@ -4,7 +4,6 @@ The template of its own writes today's date into every chat; `chatml` does not.
 """
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-# Hub name or local folder. The tokenizer is read from the same place.
 base_model = 'HuggingFaceTB/SmolLM3-3B'
 
 llm = dict(
