@@ -3,7 +3,7 @@
 import ast
 from typing import Any
 
-from .deprecated import rename_sections
+from .deprecated import current_module, rename_sections
 
 
 def stored_sections(text: str, names: tuple[str, ...]) -> dict[str, Any]:
@@ -16,7 +16,7 @@ def stored_sections(text: str, names: tuple[str, ...]) -> dict[str, Any]:
     except SyntaxError:
         return {}
     imports = [(node.module, alias) for node in tree.body if isinstance(node, ast.ImportFrom) for alias in node.names]
-    known = {alias.asname or alias.name: f'{module}.{alias.name}' for module, alias in imports}
+    known = {alias.asname or alias.name: f'{current_module(module or "")}.{alias.name}' for module, alias in imports}
     found: dict[str, Any] = {}
     for node in tree.body:
         if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):

@@ -15,6 +15,7 @@ from mmengine.config import Config, ConfigDict
 from mmengine.config.lazy import LazyAttr, LazyObject
 
 from ..errors import ConfigError, did_you_mean
+from .deprecated import current_module
 
 Lazy = LazyObject | LazyAttr
 
@@ -79,7 +80,7 @@ def import_of(lazy: Lazy) -> tuple[str, str]:
     if source._imported is None:
         raise ConfigError(f'write `from {source.module} import ...` in a config, not `import {source.module}`')
     module = source._module
-    return (module if isinstance(module, str) else module[0]), source._imported
+    return current_module(module if isinstance(module, str) else module[0]), source._imported
 
 
 def walk(value: Any) -> Iterator[Lazy]:
@@ -108,6 +109,9 @@ def comparable(value: Any) -> Any:
 def resolve(value: Any) -> Any:
     """Return `value` with every imported name, at any depth, replaced by the object itself."""
     if is_lazy(value):
+        source, _ = root(value)
+        if isinstance(source._module, str):
+            source._module = current_module(source._module)
         try:
             return value.build()
         except (ImportError, AttributeError) as error:
@@ -128,6 +132,7 @@ def named(thing: Any) -> Any:
     """
     if not isinstance(thing, str):
         return thing
+    thing = current_module(thing)
     parts = thing.split('.')
     for cut in range(len(parts) - 1, 0, -1):
         try:
