@@ -27,7 +27,7 @@ from xtune.errors import ConfigError
 def test_the_error_names_the_option_to_use(name, here):
     from xtune.config.load import load
 
-    with pytest.raises(ConfigError, match=f'`{name}` is no section; use {re.escape(here)}'):
+    with pytest.raises(ConfigError, match=f'`{name}` is not a section; use {re.escape(here)}'):
         load(find('smollm2_135m_lora_alpaca_e1'), {name: 1})
 
 

@@ -1,4 +1,4 @@
-"""The one place that touches mmengine's lazily imported config objects.
+"""Access to the lazily imported objects in configs of mmengine; no other module uses their private API.
 
 `LazyObject._imported`, `_module`, `Config._to_lazy_dict`, `_imported_names` and `ConfigDict.lazy` are internals of
 mmengine 0.10; the tests of this package fail if they move.
@@ -40,7 +40,7 @@ def part_names(cfg: Config) -> tuple[dict, set[str]]:
 
 @contextmanager
 def kept_lazy() -> Iterator[None]:
-    """Let the values of a ConfigDict be read without importing what they name."""
+    """Return values of a ConfigDict without importing the objects that they name."""
     before, ConfigDict.lazy = ConfigDict.lazy, True
     try:
         yield
@@ -49,7 +49,7 @@ def kept_lazy() -> Iterator[None]:
 
 
 def from_namespace(names: dict, imported: set[str], path: Path) -> Config:
-    """Return the config of the file `path`, which defines `names`; those in `imported` are no sections of it."""
+    """Return the config of the file `path`, which defines `names`; those in `imported` are not sections."""
     values = {name: value for name, value in names.items() if not name.startswith('__')}
     cfg = Config(ConfigDict(values), filename=str(path))
     object.__setattr__(cfg, '_imported_names', imported)
@@ -57,7 +57,7 @@ def from_namespace(names: dict, imported: set[str], path: Path) -> Config:
 
 
 def is_lazy(value: Any) -> bool:
-    """Tell whether `value` stands for an imported name."""
+    """Return whether `value` stands for an imported name."""
     return isinstance(value, (LazyObject, LazyAttr))
 
 
@@ -136,7 +136,7 @@ def named(thing: Any) -> Any:
     parts = thing.split('.')
     for cut in range(len(parts) - 1, 0, -1):
         try:
-            found = import_module('.'.join(parts[:cut]))
+            target = import_module('.'.join(parts[:cut]))
         except ValueError:  # an empty part
             continue
         except ModuleNotFoundError as error:
@@ -146,8 +146,8 @@ def named(thing: Any) -> Any:
         except (ImportError, OSError, RuntimeError) as error:  # of a library that does not fit this machine
             raise ConfigError(f'`{thing}` cannot be imported: {error}') from error
         for name in parts[cut:]:
-            if not hasattr(found, name):
-                raise ConfigError(f'`{thing}`: {found.__name__} has no `{name}`{did_you_mean(name, dir(found))}')
-            found = getattr(found, name)
-        return found
-    raise ConfigError(f'`{thing}` is no importable name; write it as module.name, such as torch.optim.AdamW')
+            if not hasattr(target, name):
+                raise ConfigError(f'`{thing}`: {target.__name__} has no `{name}`{did_you_mean(name, dir(target))}')
+            target = getattr(target, name)
+        return target
+    raise ConfigError(f'`{thing}` cannot be imported; write it as module.name, such as torch.optim.AdamW')
