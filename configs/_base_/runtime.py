@@ -1,7 +1,7 @@
-"""What every preset shares: precision, schedule, checkpoints, logging.
+"""Settings of every preset: precision, schedule, checkpoints, logging.
 
-Warm-up of 3 % and checkpoints every 500 steps, of which two stay, are those of the predecessor's v0.1.23; v0.1.9 had no
-warm-up and kept one checkpoint an epoch. Precision 'auto' stands in for float16 with a scaled loss.
+A warm-up of 3 % and a checkpoint every 500 steps, of which two are kept, are those of XTuner v0.1.23; v0.1.9 had no
+warm-up and one checkpoint per epoch. Precision 'auto' replaces float16 with loss scaling.
 """
 
 load_from = None

@@ -90,7 +90,10 @@ def test_an_adapter_is_refused(given, said):
             'quantization.llm_int8_skip_modules` must be a list',
         ),
         (dict(load_in_8bit=True, llm_int8_threshold=-1), 'llm_int8_threshold` must be a number of at least 0'),
-        (dict(load_in_8bit=True, llm_int8_enable_fp32_cpu_offload=True), 'llm_int8_enable_fp32_cpu_offload` has no effect'),
+        (
+            dict(load_in_8bit=True, llm_int8_enable_fp32_cpu_offload=True),
+            'llm_int8_enable_fp32_cpu_offload` has no effect',
+        ),
     ],
 )
 def test_a_quantisation_is_refused(given, said):

@@ -1,6 +1,6 @@
 """arXiv titles: an abstract -> a title.
 
-Made from the Kaggle set Cornell-University/arxiv; set train_dataset.path to your file.
+Made from the Kaggle data set Cornell-University/arxiv; set train_dataset.path to your file.
 """
 from xtune.data.map_fns import arxiv_map_fn
 

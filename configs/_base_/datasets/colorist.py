@@ -1,4 +1,4 @@
-"""Colorist: a description -> a colour code, 34k rows."""
+"""Colorist: a description -> a color code, 34k rows."""
 from xtune.data.map_fns import colors_map_fn
 
 train_dataset = dict(

@@ -1,4 +1,4 @@
-"""Own text to go on pretraining with: rows with a `text` column, or a .txt of one document a line.
+"""Own text for continued pretraining: rows with a `text` column, or a .txt with one document per line.
 
 Set train_dataset.path to your file or folder.
 """

@@ -1,4 +1,4 @@
-"""Own conversations: any format that `xtune list-dataset-format` shows, told by its columns.
+"""Own conversations: any format that `xtune list-dataset-format` shows, detected by its columns.
 
 Set train_dataset.path to your file or folder.
 """

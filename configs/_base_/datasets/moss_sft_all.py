@@ -1,4 +1,4 @@
-"""MOSS: conversations without plugins, 1.1M rows, and with them. Put the files of moss-003-sft-data into ./data."""
+"""MOSS: conversations without plugins, 1.1M rows, and with plugins. Put the files of moss-003-sft-data into ./data."""
 from xtune.data.map_fns import moss_sft_map_fn
 
 train_dataset = [

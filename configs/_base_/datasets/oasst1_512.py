@@ -1,4 +1,4 @@
-"""OpenAssistant oasst1 at 512 tokens: one conversation to a sequence, for little memory."""
+"""OpenAssistant oasst1 at 512 tokens: one conversation per sequence, for GPUs with little memory."""
 from xtune.data.map_fns import oasst1_map_fn
 
 train_dataset = dict(

@@ -1,4 +1,4 @@
-"""OpenOrca: FLAN tasks answered by GPT-3.5 and GPT-4, 4.2M rows, each with a system message of its own."""
+"""OpenOrca: FLAN tasks answered by GPT-3.5 and GPT-4, 4.2M rows, each with its own system message."""
 from xtune.data.map_fns import openorca_map_fn
 
 train_dataset = dict(

@@ -1,4 +1,4 @@
-"""Plain text to go on pretraining with: a .txt of one document a line, or rows with a `text` column.
+"""Plain text for continued pretraining: a .txt with one document per line, or rows with a `text` column.
 
 Set train_dataset.path to your file.
 """

@@ -1,6 +1,6 @@
 """Stack Exchange: questions with answers, 20,000 rows.
 
-The predecessor drew them at random from the folder data/finetune; `limit` takes the first ones.
+XTuner v0.1 drew them at random from the folder data/finetune; `limit` uses the first ones.
 """
 from xtune.data.map_fns import stack_exchange_map_fn
 

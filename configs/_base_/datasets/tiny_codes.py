@@ -1,4 +1,4 @@
-"""Tiny Codes: short programs in many languages, 1.6M rows. Access is asked for on the hub."""
+"""Tiny Codes: short programs in many languages, 1.6M rows. Request access on the hub."""
 from xtune.data.map_fns import tiny_codes_map_fn
 
 train_dataset = dict(

@@ -1,4 +1,4 @@
-"""WizardLM Evol-Instruct V2: instructions made harder step by step, 143k conversations."""
+"""WizardLM Evol-Instruct V2: instructions of increasing difficulty, 143k conversations."""
 from xtune.data.map_fns import wizardlm_map_fn
 
 train_dataset = dict(

@@ -1,6 +1,6 @@
 """Gemma-2-27B: 27.2 B parameters, trained on up to 8,192 tokens.
 
-Attention caps its logits, which sdpa leaves out.
+Attention uses logit soft-capping, which sdpa does not support.
 """
 from transformers import AutoModelForCausalLM, AutoTokenizer
 

@@ -1,6 +1,6 @@
 """Gemma-2-2B-it: 2.6 B parameters, trained on up to 8,192 tokens.
 
-Attention caps its logits, which sdpa leaves out.
+Attention uses logit soft-capping, which sdpa does not support.
 """
 from transformers import AutoModelForCausalLM, AutoTokenizer
 

@@ -1,6 +1,6 @@
 """Qwen3-0.6B: 0.6 B parameters, trained on up to 32,768 tokens.
 
-For data with thoughts take `qwen3_thinking`.
+For data with reasoning use `qwen3_thinking`.
 """
 from transformers import AutoModelForCausalLM, AutoTokenizer
 

@@ -1,6 +1,6 @@
 """Qwen3-32B: 32.8 B parameters, trained on up to 32,768 tokens.
 
-For data with thoughts take `qwen3_thinking`.
+For data with reasoning use `qwen3_thinking`.
 """
 from transformers import AutoModelForCausalLM, AutoTokenizer
 

@@ -1,6 +1,6 @@
 """Qwen3-4B-Instruct-2507: 4.0 B parameters, trained on up to 262,144 tokens.
 
-It answers without thoughts.
+It answers without reasoning.
 """
 from transformers import AutoModelForCausalLM, AutoTokenizer
 

@@ -1,6 +1,6 @@
 """SmolLM3-3B: 3.1 B parameters, trained on up to 65,536 tokens.
 
-The template of its own writes today's date into every chat; `chatml` does not.
+The model's own template writes today's date into every chat; `chatml` does not.
 """
 from transformers import AutoModelForCausalLM, AutoTokenizer
 

@@ -1,4 +1,4 @@
-"""Each device holds the whole model and takes its share of the batch."""
+"""DDP: the model is replicated, the batch is split."""
 
 strategy = dict(
     name='ddp',

@@ -1,4 +1,4 @@
-"""FSDP2: weights, gradients and optimizer state are sliced over the devices; a quantised (NF4) base too."""
+"""FSDP2: weights, gradients and optimizer state are sharded, a quantized (NF4) base too."""
 
 strategy = dict(
     name='fsdp2',

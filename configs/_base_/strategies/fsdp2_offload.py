@@ -1,4 +1,4 @@
-"""FSDP2 with offload: as FSDP2, with the slices in host memory."""
+"""FSDP2 with offload: as FSDP2, with the shards in CPU memory."""
 
 strategy = dict(
     name='fsdp2_offload',

@@ -1,4 +1,4 @@
-"""DeepSpeed ZeRO-2 with offload: as ZeRO-2, with the optimizer state in host memory."""
+"""DeepSpeed ZeRO-2 with offload: as ZeRO-2, with the optimizer state in CPU memory."""
 
 strategy = dict(
     name='zero2_offload',

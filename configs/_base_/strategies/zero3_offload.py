@@ -1,4 +1,4 @@
-"""DeepSpeed ZeRO-3 with offload: as ZeRO-3, with weights and optimizer state in host memory."""
+"""DeepSpeed ZeRO-3 with offload: as ZeRO-3, with weights and optimizer state in CPU memory."""
 
 strategy = dict(
     name='zero3_offload',
