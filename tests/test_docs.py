@@ -12,7 +12,7 @@ import pytest
 
 from xtune.cli import build_parser
 from xtune.commands import COMMANDS
-from xtune.config.compose import parse
+from xtune.config.preset_names import parse
 from xtune.config.presets import presets
 
 ROOT = Path(__file__).parents[1]

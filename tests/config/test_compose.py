@@ -9,6 +9,7 @@ from xtune.config.flatten import flatten
 from xtune.config.lazy import comparable, root, to_plain
 from xtune.config.load import load
 from xtune.config.model_table import rules
+from xtune.config.preset_names import FORM, parse
 from xtune.config.presets import BASE, ROOT, find, presets, recipe_of
 from xtune.config.sections import SECTIONS
 from xtune.config.wire import wire
@@ -62,7 +63,7 @@ def refusal(name):
 
 def load_text(name, folder):
     path = folder / f'{name}.py'
-    path.write_text(compose.flat_text(compose.parse(name)), encoding='utf-8')
+    path.write_text(compose.flat_text(parse(name)), encoding='utf-8')
     return load(path)
 
 
@@ -103,15 +104,15 @@ def test_a_preset_is_its_parts_and_its_options(tmp_path):
     for name in presets():
         recipe = recipe_of(name)
         kind = (recipe.method, recipe.dataset, tuple(map(str, recipe.options().items())))
-        if kind in seen:  # the same but for the model part
+        if {kind, recipe.model} <= seen:  # each model, and each method and data set with their options
             continue
-        seen.add(kind)
+        seen |= {kind, recipe.model}
         parts = [path.relative_to(BASE).with_suffix('') for path in recipe.files]
         imports = ''.join(f'    from ._base_.{".".join(part.parts)} import *\n' for part in parts)
         merged.write_text(f'from mmengine.config import read_base\nwith read_base():\n{imports}', encoding='utf-8')
         composed = to_plain(load(find(name)))
         assert comparable(composed) == comparable(to_plain(load(merged, recipe.options()))), name
-    assert len(seen) > 60
+    assert len(seen) > 160
 
 
 def options(name):
@@ -256,7 +257,7 @@ def test_a_cache_that_cannot_be_written_is_named(tmp_path, monkeypatch):
         ('qwen3_8b_qlora_medqa_e2_gpu9', ['does not end in _e<epochs>']),
         ('mixtral_8x7b_chat_qlora_alpaca_e1', ['qlora does not fit', 'mixtral_8x7b_chat_lora_alpaca_e1']),
         ('qwen3_30b_a3b_int8_lora_alpaca_e1', ['int8_lora does not fit']),
-        ('nothing_like_it', [compose.FORM]),
+        ('nothing_like_it', [FORM]),
         ('qwen3_8b_qlora_medqa_e2.py', ['without .py']),
     ],
 )
@@ -310,5 +311,5 @@ def test_list_cfg_shows_a_strategy_a_file_and_how_to_compose(xtune, tmp_path):
     mine.write_text(flatten(find('smollm2_135m_full_selfcog_e2'), {'base_model': 'my/model'}), encoding='utf-8')
     out = xtune('list-cfg', str(mine))[1]
     assert 'method     full fine-tuning' in out and 'memory     unknown: my/model' in out
-    assert compose.FORM in xtune('list-cfg')[1] and compose.FORM not in xtune('list-cfg', '-p', 'qwen')[1]
+    assert FORM in xtune('list-cfg')[1] and FORM not in xtune('list-cfg', '-p', 'qwen')[1]
     assert xtune('list-cfg', 'deepspeed_zero2', '-p', 'zero')[0] == 2

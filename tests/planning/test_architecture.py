@@ -6,9 +6,10 @@ import re
 import pytest
 import torch
 
-from xtune.config.compose import docstring, parse, part_files
+from xtune.config.compose import docstring, part_files
 from xtune.config.flatten import flatten
 from xtune.config.load import load
+from xtune.config.preset_names import parse
 from xtune.config.presets import find, presets
 from xtune.config.wire import wire
 from xtune.errors import ModelError

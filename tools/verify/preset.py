@@ -5,8 +5,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from xtune.config.compose import Recipe, parse
+from xtune.config.compose import Recipe
 from xtune.config.load import load
+from xtune.config.preset_names import parse
 from xtune.config.presets import find, presets
 from xtune.config.sections import Source
 from xtune.config.wire import wire

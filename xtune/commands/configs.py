@@ -55,7 +55,8 @@ def _list(args: argparse.Namespace) -> int:
 
 def _show_parts() -> None:
     """Print the parts that names are composed of."""
-    from ..config.compose import FORM, part_files
+    from ..config.compose import part_files
+    from ..config.preset_names import FORM
 
     print(f'any other {FORM}, of these parts')
     for kind in ('models', 'methods', 'datasets'):

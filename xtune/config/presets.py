@@ -4,8 +4,9 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from ..errors import ConfigError, did_you_mean
-from .compose import Recipe, compose, parse
+from .compose import Recipe, compose
 from .paths import BASE, ROOT
+from .preset_names import parse
 from .preset_table import presets
 
 __all__ = ['BASE', 'ROOT', 'STRATEGY_PREFIX', 'find', 'presets', 'recipe_of', 'strategies']
