@@ -86,7 +86,7 @@ def texts(data, split):
 @pytest.mark.parametrize('streaming', [False, True])
 def test_text_and_chats_in_one_run(build, streaming):
     options = {'data__streaming': True, 'data__window': 18, 'schedule__max_steps': 2} if streaming else {}
-    job, data = build(CHAT, TEXT, (CHAT, {'template': 'zephyr'}), val=TEXT[:2], **options)
+    job, data = build(CHAT, TEXT, (CHAT, {'chat_template': 'zephyr'}), val=TEXT[:2], **options)
     trained = texts(data, data.train)
     assert f'{TEXT[3]["text"]}<|im_end|>' in trained and any('<|assistant|>\n3!' in text for text in trained)
     assert any(text.endswith('<|im_start|>assistant\n3!<|im_end|>\n') for text in trained)
@@ -107,7 +107,7 @@ def test_the_identity_of_a_stream_depends_on_the_templates(build):
     def digest(**given):
         return build((CHAT, given), data__streaming=True, data__window=6, schedule__max_steps=2)[1].steps.identity()
 
-    assert digest() != digest(template='zephyr')
+    assert digest() != digest(chat_template='zephyr')
 
 
 def test_rows_of_text_among_chats_of_one_source(prepared):
@@ -117,13 +117,13 @@ def test_rows_of_text_among_chats_of_one_source(prepared):
 
 
 def test_a_source_with_its_own_template(prepared, refusal):
-    made, report = prepared(CHAT, template='zephyr')
+    made, report = prepared(CHAT, chat_template='zephyr')
     assert '<|assistant|>\n0!' in made[0] and report.template == 'zephyr'
     again, report = prepared(CHAT)
     assert again[0].startswith('<|im_start|>') and report.template == ''
-    message = refusal(CHAT, template='zephir', error=TemplateError)
+    message = refusal(CHAT, chat_template='zephir', error=TemplateError)
     assert 'rows.jsonl' in message and 'did you mean `zephyr`' in message
-    assert 'it is `chatml`' in refusal(TEXT, template='chatml')
+    assert 'it is `chatml`' in refusal(TEXT, chat_template='chatml')
 
 
 @pytest.mark.parametrize(

@@ -315,7 +315,7 @@ def first_and_steps(wired, tokenizer):
     def make(*names, **options):
         job = wired(*names, **options)
         values = job.values
-        chat_tokenizer = ChatTokenizer(tokenizer, resolve(values.template, tokenizer), values.control_tokens)
+        chat_tokenizer = ChatTokenizer(tokenizer, resolve(values.chat_template, tokenizer), values.control_tokens)
         encoders = EncoderFactory(chat_tokenizer, values.max_length, values.overlong, values.train_on)
         return build_stream(data_sections(job), encoders, 0, RankShard())
 

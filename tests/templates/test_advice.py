@@ -79,7 +79,7 @@ def test_for_thoughts(tokens, advice):
     assert advised(template('vicuna', tokens), THOUGHT).startswith(advice)
 
 
-@pytest.mark.parametrize('tokens, named', [(CHATML, "template='chatml'"), (LLAMA, 'No named template is close')])
+@pytest.mark.parametrize('tokens, named', [(CHATML, "chat_template='chatml'"), (LLAMA, 'No named template is close')])
 def test_the_closest_template_fits_the_tokenizer(tokens, named):
     own = (FOLDER / 'chatml.jinja').read_text('utf-8').replace('{%- generation -%}', '').replace('<|im_end|>', '<|end>')
     made = ChatTemplate('auto', own.replace('{%- endgeneration -%}', ''), {}, tokens)

@@ -46,7 +46,7 @@ def build_data(
         DataError, TemplateError, ConfigError: The config or the data must be changed.
     """
     values = sections.values
-    chat_tokenizer = ChatTokenizer(tokenizer, resolve(values.template, tokenizer), values.control_tokens)
+    chat_tokenizer = ChatTokenizer(tokenizer, resolve(values.chat_template, tokenizer), values.control_tokens)
     stop_ids = stop_token_ids(chat_tokenizer)
     if chat_samples is not None and chat_samples.every_steps:
         _check_prompts(chat_samples, chat_tokenizer)
@@ -73,7 +73,7 @@ def _scheduled_steps(sections: DataSections, train: Split, pad_id: int, shard: R
     schedule = BatchSchedule(
         sequences=train.sequences,
         batch_size=section.batch_size,
-        gradient_accumulation_steps=section.accumulate,
+        gradient_accumulation_steps=section.gradient_accumulation_steps,
         seed=sections.values.seed,
         longest_first=sections.data.longest_first,
         devices=shard.dp_size,

@@ -33,7 +33,7 @@ def build_stream(
     settings = StreamSettings(
         weights=weights if any(weights) else None,
         window=data.window,
-        sequences_per_step=schedule.batch_size * schedule.accumulate * shard.dp_size,
+        sequences_per_step=schedule.batch_size * schedule.gradient_accumulation_steps * shard.dp_size,
         packing=values.packing,
         max_length=values.max_length,
         seed=values.seed,

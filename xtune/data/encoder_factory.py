@@ -30,8 +30,8 @@ class EncoderFactory:
         Raises:
             TemplateError: Its template does not exist, or does not fit the tokenizer.
         """
-        if source.template is not None:
-            return Encoder(self._with_template(source.template, source.path), *self._settings)
+        if source.chat_template is not None:
+            return Encoder(self._with_template(source.chat_template, source.path), *self._settings)
         is_plain = self.chat_tokenizer.template.name == 'plain'
         return Encoder(self.chat_tokenizer, *self._settings, plain=None if is_plain else self._plain(source.path))
 

@@ -24,7 +24,7 @@ def open_source(rows: RowSource, encoder: Encoder) -> RowMapper:
 
 def finish_report(report: Report, rows: RowSource, encoder: Encoder) -> None:
     """Add to `report` what is known about the source besides its rows."""
-    report.template = encoder.chat_tokenizer.template.name if rows.source.template else ''
+    report.template = encoder.chat_tokenizer.template.name if rows.source.chat_template else ''
     report.hints = rows.hints
     report.unused.unread = rows.unread
     report.unused.ignore(rows.source.ignore)

@@ -113,7 +113,7 @@ def schedule_lines(job: Job, data: TrainingData, world: World) -> Iterator[tuple
     yield (
         'steps',
         f'{counted(len(data.steps), "optimizer step")}{"" if job.data.streaming else per_epoch} of '
-        f'{schedule.batch_size} x {schedule.accumulate}{f" x {teams}" if teams > 1 else ""} sequences',
+        f'{schedule.batch_size} x {schedule.gradient_accumulation_steps}{f" x {teams}" if teams > 1 else ""} sequences',
     )
     if world.size > 1:
         yield 'devices', f'{world.size} processes, {held_by_each(job.strategy.name)}'

@@ -58,7 +58,7 @@ def _lines(job: Job, data: TrainingData, surveys: list[Uncut | None]) -> Iterato
                 yield from (('', line) for lines in each for line in lines)
     schedule = job.schedule
     per_epoch = '' if job.data.streaming else f'{data.steps.steps_per_epoch:,} per epoch, '
-    size = f'{schedule.batch_size} x {schedule.accumulate} sequences each'
+    size = f'{schedule.batch_size} x {schedule.gradient_accumulation_steps} sequences each'
     yield 'steps', f'{per_epoch}{len(data.steps):,} in total ({size})'
 
 
