@@ -74,7 +74,7 @@ def test_chatglm_conversation_is_encoded_like_its_segments(with_tokenizer):
     messages = [{'role': 'user', 'content': 'hello world'}]
     assert chat_tokenizer.prompt_ids(messages) == wanted
     rendered = chat_tokenizer.render(Conversation(exchange('hello world', 'hello')))
-    [(ids, [(start, end)])] = chat_tokenizer.tokenise([rendered])
+    [(ids, [(start, end)])] = chat_tokenizer.tokenize([rendered])
     assert ids[:start] == wanted and ids[start:end] == [471, 498, 304, 586]
     plain = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
     assert plain == wanted
