@@ -4,9 +4,7 @@ A layer is compiled with what is done around it (`recompute`), so that the backw
 needed: the last product of each layer, a quarter of its work.
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
@@ -49,29 +47,14 @@ class Compiled:
         return self.plain(*args, **kwargs)
 
 
-# Makes what stands for a compiled function where none is to run.
-_stand_in: ContextVar[Callable[[Callable], Callable] | None] = ContextVar('stand_in', default=None)
-
-
-@contextmanager
-def replaced(make: Callable[[Callable], Callable]) -> Iterator[None]:
-    """Return a context in which `compiled(function)` is `make(function)`, and compiling works on any device."""
-    token = _stand_in.set(make)
-    try:
-        yield
-    finally:
-        _stand_in.reset(token)
-
-
 def compiled(function: Callable, backend: str = 'inductor', dynamic: bool | None = None) -> Callable:
     """Return `function`, compiled: the same object for the same function."""
-    make = _stand_in.get()
-    return _compiled(function, backend, dynamic) if make is None else make(function)
+    return _compiled(function, backend, dynamic)
 
 
 def works(device: torch.device) -> bool:
     """Tell whether torch.compile works on `device`, a GPU: it needs Triton and a C compiler. Takes a few seconds."""
-    return _stand_in.get() is not None or _works(device.type)
+    return _works(device.type)
 
 
 @lru_cache

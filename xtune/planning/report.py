@@ -1,4 +1,4 @@
-"""A plan: what a run needs, here and on cards of other sizes."""
+"""The memory plan of a run: what it needs, and which GPUs it fits."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,182 +11,235 @@ from ..engine.packing_check import early_refusal
 from ..methods.float8_checks import device_problem, float8_of
 from ..models.loading.config_checks import length_warning
 from ..parallel import compatibility
-from .planner import CONTEXT, GIB, Planner, Size, room
-from .predict import Prediction
-from .spread import LIBRARIES, Cluster, Need, needs
-from .variants import shared
+from .estimator import MemoryEstimator
+from .model_sizes import ModelSizes
+from .step_estimate import StepEstimate
+from .strategies import LIBRARIES, Cluster, StrategyMemory, memory_of_strategies
+from .units import CONTEXT, GIB, usable_bytes
+from .variants import sequence_shard
 
-CARDS = (8, 16, 24, 40, 80, 141)
-CLUSTER_CARDS = (24, 40, 80, 141)
-# A checkpoint has what is trained in float32; so has the adapter exported beside it.
-FLOAT = 4
-HALF = 2
+GPU_SIZES = (8, 16, 24, 40, 80, 141)
+CLUSTER_GPU_SIZES = (24, 40, 80, 141)
+# Bytes of a value in float32 (trained weights in a checkpoint and in an exported adapter) and in bf16.
+FP32, BF16 = 4, 2
 
 
 @dataclass(frozen=True)
-class Card:
-    """Whether a run fits a card of `gb` GB, or which options make it fit, then the peak in bytes and how many layers
-    recompute; None: none do."""
+class GpuFit:
+    """Whether a run fits a GPU of `gb` GB.
+
+    Args:
+        gb: The memory of the GPU.
+        fits: Whether the run of the config fits.
+        options: The changes that make it fit; None: no suggested change does.
+        peak: Bytes of the peak with them.
+        checkpointed: Layers with activation checkpointing with them.
+    """
 
     gb: float
     fits: bool
     options: tuple[str, ...] | None
     peak: int | None
-    recomputed: int | None
+    checkpointed: int | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as plain values."""
+        options = None if self.options is None else list(self.options)
+        return dict(gb=self.gb, fits=self.fits, options=options, peak=self.peak, recomputed=self.checkpointed)
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What a run needs. `source` says where the sizes of the model come from. `least` is what it takes with every layer
-    recomputed, if `checkpointing` is 'auto'. `here` was measured on this machine's GPU, if it has one; `lacks` is what
-    that lacks for it; `warning` is of a run that goes on nevertheless. `needs` are those of each strategy on `cluster`,
-    whose GPUs may have `sizes` GB."""
+class MemoryPlan:
+    """What a run needs.
+
+    Args:
+        job: The run.
+        source: Where the values of the model's config come from.
+        sizes: The sizes of the model.
+        minimum: The memory with every layer checkpointed, if the option is 'auto'.
+        counted: The memory counted on fake tensors.
+        measured: The memory and speed measured on this machine's GPU; None: there is none, or the steps do not fit.
+        gpu: The name of this machine's GPU.
+        gpu_bytes: Its memory.
+        gpu_fits: Whether GPUs of other sizes fit the run.
+        unsupported: What this machine's GPU lacks for the run.
+        warning: A remark about a run that is possible nevertheless.
+        cluster: The GPUs to plan every strategy on.
+        cluster_gpu_sizes: GB that each of them may have.
+        strategies: The memory under each strategy on the cluster.
+    """
 
     job: Job
     source: str
-    size: Size
-    least: Prediction
-    counted: Prediction
-    here: Prediction | None
+    sizes: ModelSizes
+    minimum: StepEstimate
+    counted: StepEstimate
+    measured: StepEstimate | None
     gpu: str | None
     gpu_bytes: int | None
-    cards: tuple[Card, ...]
-    lacks: str | None = None
+    gpu_fits: tuple[GpuFit, ...]
+    unsupported: str | None = None
     warning: str | None = None
     cluster: Cluster | None = None
-    sizes: tuple[float, ...] = ()
-    needs: tuple[Need, ...] = ()
+    cluster_gpu_sizes: tuple[float, ...] = ()
+    strategies: tuple[StrategyMemory, ...] = ()
 
     @property
     def needed(self) -> int:
-        """Bytes that one device needs at least, with what CUDA takes."""
-        return needed(self.least)
+        """The minimum bytes of one device, with the context of CUDA."""
+        return needed_bytes(self.minimum)
 
     @property
-    def sliced(self) -> bool:
-        """Whether the strategy slices what one device holds here."""
+    def is_sharded(self) -> bool:
+        """Whether the strategy shards the model; the figures are those of one device that holds everything."""
         return self.job.strategy.name not in ('one_device', 'ddp')
 
     @property
     def fits_here(self) -> bool | None:
-        """Whether the run fits this machine's GPU; None: it has none, or the run's strategy slices it over several."""
-        if self.gpu_bytes is None or self.sliced:
+        """Whether the run fits this machine's GPU; None: there is none, or the strategy shards over several."""
+        if self.gpu_bytes is None or self.is_sharded:
             return None
-        return self.best.peak + CONTEXT <= room(self.gpu_bytes / GIB)
+        return self.best.peak + CONTEXT <= usable_bytes(self.gpu_bytes / GIB)
 
     @property
-    def best(self) -> Prediction:
-        """What was measured, or else counted."""
-        return self.here or self.counted
+    def best(self) -> StepEstimate:
+        """The measured memory, or else the counted one."""
+        return self.measured or self.counted
 
     @property
-    def experts(self) -> int:
-        """Bytes of experts that stay as they are in a base that is quantised, or put into float8; else 0."""
+    def unquantized_experts(self) -> int:
+        """Bytes of expert tensors that are not quantized in a quantized or float8 base; otherwise 0."""
         if self.job.quantization is None:
             return 0
-        return self.size.experts * (FLOAT if self.job.values.precision == 'fp32' else HALF)
+        return self.sizes.experts * (FP32 if self.job.values.precision == 'fp32' else BF16)
 
     def disk(self) -> dict[str, int | None]:
-        """Return the bytes of a checkpoint, of the adapter beside it, and of all that are kept at once."""
-        state = self.best.optimizer + FLOAT * self.size.trained
-        exported = self.job.lora is not None and self.job.checkpoint.export_adapter
-        adapter, keep = FLOAT * self.size.trained * exported, self.job.checkpoint.keep
-        # The oldest goes when the newest is there.
-        return dict(checkpoint=state, adapter=adapter, total=None if keep is None else (keep + 1) * (state + adapter))
+        """Return the bytes of a checkpoint, of its exported adapter, and of all that are kept at the same time."""
+        checkpoint = self.best.optimizer + FP32 * self.sizes.trained
+        exports = self.job.lora is not None and self.job.checkpoint.export_adapter
+        adapter, keep = FP32 * self.sizes.trained * exports, self.job.checkpoint.keep
+        # The oldest checkpoint is deleted once the newest is complete.
+        total = None if keep is None else (keep + 1) * (checkpoint + adapter)
+        return dict(checkpoint=checkpoint, adapter=adapter, total=total)
 
     def host(self) -> int:
-        """Return roughly the bytes of host memory: libraries, weights on their way to the GPU, and what waits there."""
-        copied = self.disk()['checkpoint'] if self.job.checkpoint.background else 0
+        """Return a rough figure of the bytes of host memory: libraries, weights while loading, offloaded tensors."""
+        offloaded = self.disk()['checkpoint'] if self.job.checkpoint.background else 0
         if self.job.values.checkpointing == 'offload':
-            length = shared(self.job).values.max_length
-            copied += self.size.layers * self.size.width * self.job.schedule.batch_size * length * 2
-        return LIBRARIES + FLOAT * self.size.largest + copied
+            tokens = self.job.schedule.batch_size * sequence_shard(self.job).values.max_length
+            offloaded += self.sizes.layers * self.sizes.hidden_size * tokens * BF16
+        return LIBRARIES + FP32 * self.sizes.largest + offloaded
 
     def to_dict(self) -> dict[str, Any]:
         """Return all of it as plain values; memory in bytes, times in seconds."""
         schedule, values, best = self.job.schedule, self.job.values, self.best
+        sizes = self.cluster_gpu_sizes
         return dict(
             base_model=values.base_model,
             architecture=self.source,
-            parameters=self.size.parameters,
-            trained_parameters=self.size.trained,
+            parameters=self.sizes.parameters,
+            trained_parameters=self.sizes.trained,
             strategy=self.job.strategy.name,
             sequence_parallel_size=self.job.strategy.sequence_parallel_size,
             batch_size=schedule.batch_size,
             accumulate=schedule.accumulate,
             max_length=values.max_length,
             checkpointing=values.checkpointing,
-            recomputed_layers=best.recomputed,
-            layers=self.size.layers,
-            measured=self.here is not None,
+            recomputed_layers=best.checkpointed,
+            layers=self.sizes.layers,
+            measured=self.measured is not None,
             gpu=self.gpu,
             fits_here=self.fits_here,
-            memory=dict(
-                frozen=best.frozen,
-                experts_not_quantised=self.experts,
-                trained=best.held - best.frozen,
-                gradients=best.gradients,
-                activations=best.kept,
-                peak=best.peak,
-                at=best.where,
-                counted_peak=self.counted.peak,
-                optimizer=best.optimizer,
-                needed=self.needed,
-            ),
+            memory=self._memory(),
             host=self.host(),
             disk=self.disk(),
             warning=self.warning,
             tokens_per_second=best.speed,
             seconds_per_step=best.seconds,
-            strategies=[vars(need) | dict(fits=[gb for gb in self.sizes if need.fits(gb)]) for need in self.needs],
-            cards=[vars(card) | dict(options=card.options and list(card.options)) for card in self.cards],
+            strategies=[vars(one) | dict(fits=[gb for gb in sizes if one.fits(gb)]) for one in self.strategies],
+            cards=[fit.to_dict() for fit in self.gpu_fits],
+        )
+
+    def _memory(self) -> dict[str, Any]:
+        best = self.best
+        return dict(
+            frozen=best.frozen,
+            experts_not_quantised=self.unquantized_experts,
+            trained=best.resident - best.frozen,
+            gradients=best.gradients,
+            activations=best.activations,
+            peak=best.peak,
+            at=best.phase,
+            counted_peak=self.counted.peak,
+            optimizer=best.optimizer,
+            needed=self.needed,
         )
 
 
-def needed(least: Prediction) -> int:
+def needed_bytes(minimum: StepEstimate) -> int:
     """Return the bytes that one device needs for a run: the figure of `xtune plan` and `xtune list-cfg`."""
-    return least.peak + CONTEXT
+    return minimum.peak + CONTEXT
 
 
 def make_plan(
     job: Job,
-    cards: tuple[float, ...],
+    gpu_sizes: tuple[float, ...],
     device: torch.device | None,
-    told: Callable[[str], None] = lambda line: None,
+    log: Callable[[str], None] = lambda line: None,
     cluster: Cluster | None = None,
-) -> Plan:
-    """Return the plan of `job` for cards of so many GB, and for the GPU `device` if there is one.
+) -> MemoryPlan:
+    """Return the memory plan of `job`.
 
-    With a `cluster`, the cards are those of its GPUs, and every strategy is planned on it in place of changes that make
-    the run fit one card. `told` gets a line about each part of it that may take long.
+    Args:
+        job: The run.
+        gpu_sizes: GB of the GPUs to plan for; with a `cluster`, GB that each of its GPUs may have.
+        device: This machine's GPU, if it has one.
+        log: Receives a line before each part that may take long.
+        cluster: Several GPUs; every strategy is planned on them, instead of changes that make the run fit one GPU.
 
     Raises:
         ConfigError: The method does not go with the strategy.
-        ModelError: The model cannot be built from its config.json, or not be counted.
+        ModelError: The model cannot be built from its config.json, or is not supported.
     """
-    # A strategy that several devices need is planned on one too.
+    # With devices=2 a strategy for several devices is accepted on one.
     compatibility.check(compatibility.method_of_run(job), job.strategy.name, devices=2)
-    planner = Planner(job, told)
-    gpu = gpu_bytes = here = lacks = None
+    estimator = MemoryEstimator(job, log)
+    gpu = gpu_bytes = measured = unsupported = None
     limit = 0.0
     if device is not None:
         properties = torch.cuda.get_device_properties(device)
         gpu, gpu_bytes = properties.name, properties.total_memory
-        limit = room(gpu_bytes / GIB)
-        lacks = device_problem(device) if float8_of(job) else None
-        if lacks is None:
-            here = planner.measured(job, device, limit)
-    counted = planner.counted(job, limit)
-    found = []
-    for gb in () if cluster else cards:
-        fit = planner.first_fit(room(gb))
-        options = None if fit is None else fit[0].options
-        found.append(Card(gb, options == (), options, fit and fit[1].peak, fit and fit[1].recomputed))
-    refused = early_refusal(job, planner.config, device or torch.device('cpu'))
-    warnings = [length_warning(planner.config, job.values.max_length), refused and f'xtune train refuses it: {refused}']
-    warning = '; '.join(filter(None, warnings)) or None
-    several = dict(cluster=cluster, sizes=cards, needs=needs(planner, cluster)) if cluster else {}
-    sizes, least = planner.size(), planner.least()
-    return Plan(
-        job, planner.source, sizes, least, counted, here, gpu, gpu_bytes, tuple(found), lacks, warning, **several
+        limit = usable_bytes(gpu_bytes / GIB)
+        unsupported = device_problem(device) if float8_of(job) else None
+        if unsupported is None:
+            measured = estimator.profile(job, device, limit)
+    return MemoryPlan(
+        job=job,
+        source=estimator.source,
+        sizes=estimator.sizes,
+        minimum=estimator.minimum(),
+        counted=estimator.estimate(job, limit),
+        measured=measured,
+        gpu=gpu,
+        gpu_bytes=gpu_bytes,
+        gpu_fits=() if cluster else tuple(_fit(estimator, gb) for gb in gpu_sizes),
+        unsupported=unsupported,
+        warning=_warning(estimator, device or torch.device('cpu')),
+        cluster=cluster,
+        cluster_gpu_sizes=gpu_sizes if cluster else (),
+        strategies=memory_of_strategies(estimator, cluster) if cluster else (),
     )
+
+
+def _fit(estimator: MemoryEstimator, gb: float) -> GpuFit:
+    found = estimator.first_fit(usable_bytes(gb))
+    if found is None:
+        return GpuFit(gb, False, None, None, None)
+    variant, estimate = found
+    return GpuFit(gb, not variant.options, variant.options, estimate.peak, estimate.checkpointed)
+
+
+def _warning(estimator: MemoryEstimator, device: torch.device) -> str | None:
+    refused = early_refusal(estimator.job, estimator.config, device)
+    length = length_warning(estimator.config, estimator.job.values.max_length)
+    return '; '.join(filter(None, [length, refused and f'xtune train refuses it: {refused}'])) or None
