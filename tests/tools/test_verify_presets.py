@@ -12,8 +12,8 @@ from xtune.config.wire import wire
 from xtune.data.sources import RowSource
 
 PARTS = sorted(path.stem for path in (BASE / 'models').glob('*.py') if path.stem != '__init__')
-# A remote-code checkpoint with NF4; full fine-tuning with sliding windows; text. The slow ones: a mixture of experts; MOSS
-# on 8 GPUs; int8.
+# A remote-code checkpoint with NF4; full fine-tuning with sliding windows; text. Slow: a mixture of experts; MOSS on 8
+# GPUs; int8.
 CHAINS = (
     'baichuan2_13b_chat_qlora_alpaca_enzh_oasst1_e3',
     'gemma3_1b_chat_full_custom_sft_e1',
