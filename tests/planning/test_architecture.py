@@ -13,8 +13,8 @@ from xtune.config.wire import wire
 from xtune.errors import ModelError
 from xtune.planning.architecture import SHIPPED, find_architecture
 from xtune.planning.estimator import MemoryEstimator
+from xtune.planning.memory_plan import needed_bytes
 from xtune.planning.published_configs import entries, shipped_config, with_likes
-from xtune.planning.report import needed_bytes
 from xtune.planning.units import format_gib
 from xtune.utils.quiet import quiet
 

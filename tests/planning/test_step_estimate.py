@@ -11,7 +11,8 @@ from xtune.models.legacy.alibi import ATTENTION
 from xtune.models.legacy.alibi_config import BaichuanAlibiConfig
 from xtune.ops.float8_linear import Float8Config
 from xtune.planning.estimator import MemoryEstimator
-from xtune.planning.partial_model import keep_layers, profile_steps, run_partial_model, types_of_layers
+from xtune.planning.partial_model import keep_layers, types_of_layers
+from xtune.planning.partial_run import profile_steps, run_partial_model
 from xtune.planning.phase_meters import TensorMeter, fake_tensors
 from xtune.planning.step_builder import StepBuilder
 from xtune.planning.step_estimate import CUBLAS

@@ -15,8 +15,9 @@ from xtune.config.presets import find
 from xtune.config.wire import wire
 from xtune.parallel.compatibility import STRATEGIES
 from xtune.planning.estimator import MemoryEstimator
+from xtune.planning.make_plan import make_plan
+from xtune.planning.memory_plan import GpuFit
 from xtune.planning.optimizer_state import is_paged, paged_state_bytes
-from xtune.planning.report import GpuFit, make_plan
 from xtune.planning.sharding import sharded_peak
 from xtune.planning.show import show
 from xtune.planning.step_builder import StepBuilder

@@ -140,7 +140,7 @@ def _counted(path: Path) -> str:
     from ..config.load import load
     from ..config.wire import wire
     from ..planning.estimator import MemoryEstimator
-    from ..planning.report import needed_bytes
+    from ..planning.memory_plan import needed_bytes
     from ..planning.units import format_gib
 
     with redirect_stdout(sys.stderr):

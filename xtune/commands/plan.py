@@ -98,7 +98,7 @@ def _run(args: argparse.Namespace) -> int:
     job = wire(load(config, options, check_types=True), config.stem)
     from rich.console import Console
 
-    from ..planning.report import CLUSTER_GPU_SIZES, GPU_SIZES, make_plan
+    from ..planning.make_plan import CLUSTER_GPU_SIZES, GPU_SIZES, make_plan
     from ..planning.show import show
     from ..utils.device import best_device
 

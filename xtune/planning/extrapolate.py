@@ -7,7 +7,8 @@ not grow with the number of layers. The optimizer step is the exception: its pea
 
 from dataclasses import dataclass, replace
 
-from .partial_model import LayerType, PartialRun
+from .partial_model import LayerType
+from .partial_run import PartialRun
 
 
 @dataclass(frozen=True)

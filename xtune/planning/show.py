@@ -5,8 +5,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from ..parallel import compatibility
+from .memory_plan import MemoryPlan
 from .optimizer_state import is_paged
-from .report import MemoryPlan
 from .show_strategies import show_strategies
 from .units import CONTEXT, USABLE
 from .units import format_gib as gib

@@ -5,7 +5,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from ..parallel.compatibility import method_of_run
-from .report import MemoryPlan
+from .memory_plan import MemoryPlan
 from .strategies import Cluster, fastest_fit
 from .units import format_gib
 

@@ -8,7 +8,8 @@ import torch
 from ..errors import ModelError
 from ..models.loading.config_json import reason
 from .extrapolate import LayerCosts, PartialCheckpointing, StepMemory
-from .partial_model import PartialRun, keep_layers, run_partial_model, types_of_layers
+from .partial_model import keep_layers, types_of_layers
+from .partial_run import PartialRun, run_partial_model
 from .step_builder import StepBuilder
 
 # Layers in addition to the base that make the time of a layer stand out from noise.

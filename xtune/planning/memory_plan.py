@@ -1,25 +1,15 @@
 """The memory plan of a run: what it needs, and which GPUs it fits."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-
 from ..config.wire import Job
-from ..engine.packing_check import early_refusal
-from ..methods.float8_checks import device_problem, float8_of
-from ..models.loading.config_checks import length_warning
-from ..parallel import compatibility
-from .estimator import MemoryEstimator
 from .model_sizes import ModelSizes
 from .step_estimate import StepEstimate
-from .strategies import LIBRARIES, Cluster, StrategyMemory, memory_of_strategies
+from .strategies import LIBRARIES, Cluster, StrategyMemory
 from .units import CONTEXT, GIB, usable_bytes
 from .variants import sequence_shard
 
-GPU_SIZES = (8, 16, 24, 40, 80, 141)
-CLUSTER_GPU_SIZES = (24, 40, 80, 141)
 # Bytes of a value in float32 (trained weights in a checkpoint and in an exported adapter) and in bf16.
 FP32, BF16 = 4, 2
 
@@ -132,19 +122,8 @@ class MemoryPlan:
 
     def to_dict(self) -> dict[str, Any]:
         """Return all of it as plain values; memory in bytes, times in seconds."""
-        schedule, values, best = self.job.schedule, self.job.values, self.best
-        sizes = self.cluster_gpu_sizes
-        return dict(
-            base_model=values.base_model,
-            architecture=self.source,
-            parameters=self.sizes.parameters,
-            trained_parameters=self.sizes.trained,
-            strategy=self.job.strategy.name,
-            sequence_parallel_size=self.job.strategy.sequence_parallel_size,
-            batch_size=schedule.batch_size,
-            accumulate=schedule.accumulate,
-            max_length=values.max_length,
-            checkpointing=values.checkpointing,
+        best, sizes = self.best, self.cluster_gpu_sizes
+        return self._run() | dict(
             recomputed_layers=best.checkpointed,
             layers=self.sizes.layers,
             measured=self.measured is not None,
@@ -158,6 +137,21 @@ class MemoryPlan:
             seconds_per_step=best.seconds,
             strategies=[vars(one) | dict(fits=[gb for gb in sizes if one.fits(gb)]) for one in self.strategies],
             cards=[fit.to_dict() for fit in self.gpu_fits],
+        )
+
+    def _run(self) -> dict[str, Any]:
+        schedule, values = self.job.schedule, self.job.values
+        return dict(
+            base_model=values.base_model,
+            architecture=self.source,
+            parameters=self.sizes.parameters,
+            trained_parameters=self.sizes.trained,
+            strategy=self.job.strategy.name,
+            sequence_parallel_size=self.job.strategy.sequence_parallel_size,
+            batch_size=schedule.batch_size,
+            accumulate=schedule.accumulate,
+            max_length=values.max_length,
+            checkpointing=values.checkpointing,
         )
 
     def _memory(self) -> dict[str, Any]:
@@ -179,67 +173,3 @@ class MemoryPlan:
 def needed_bytes(minimum: StepEstimate) -> int:
     """Return the bytes that one device needs for a run: the figure of `xtune plan` and `xtune list-cfg`."""
     return minimum.peak + CONTEXT
-
-
-def make_plan(
-    job: Job,
-    gpu_sizes: tuple[float, ...],
-    device: torch.device | None,
-    log: Callable[[str], None] = lambda line: None,
-    cluster: Cluster | None = None,
-) -> MemoryPlan:
-    """Return the memory plan of `job`.
-
-    Args:
-        job: The run.
-        gpu_sizes: GB of the GPUs to plan for; with a `cluster`, GB that each of its GPUs may have.
-        device: This machine's GPU, if it has one.
-        log: Receives a line before each part that may take long.
-        cluster: Several GPUs; every strategy is planned on them, instead of changes that make the run fit one GPU.
-
-    Raises:
-        ConfigError: The method does not go with the strategy.
-        ModelError: The model cannot be built from its config.json, or is not supported.
-    """
-    # With devices=2 a strategy for several devices is accepted on one.
-    compatibility.check(compatibility.method_of_run(job), job.strategy.name, devices=2)
-    estimator = MemoryEstimator(job, log)
-    gpu = gpu_bytes = measured = unsupported = None
-    limit = 0.0
-    if device is not None:
-        properties = torch.cuda.get_device_properties(device)
-        gpu, gpu_bytes = properties.name, properties.total_memory
-        limit = usable_bytes(gpu_bytes / GIB)
-        unsupported = device_problem(device) if float8_of(job) else None
-        if unsupported is None:
-            measured = estimator.profile(job, device, limit)
-    return MemoryPlan(
-        job=job,
-        source=estimator.source,
-        sizes=estimator.sizes,
-        minimum=estimator.minimum(),
-        counted=estimator.estimate(job, limit),
-        measured=measured,
-        gpu=gpu,
-        gpu_bytes=gpu_bytes,
-        gpu_fits=() if cluster else tuple(_fit(estimator, gb) for gb in gpu_sizes),
-        unsupported=unsupported,
-        warning=_warning(estimator, device or torch.device('cpu')),
-        cluster=cluster,
-        cluster_gpu_sizes=gpu_sizes if cluster else (),
-        strategies=memory_of_strategies(estimator, cluster) if cluster else (),
-    )
-
-
-def _fit(estimator: MemoryEstimator, gb: float) -> GpuFit:
-    found = estimator.first_fit(usable_bytes(gb))
-    if found is None:
-        return GpuFit(gb, False, None, None, None)
-    variant, estimate = found
-    return GpuFit(gb, not variant.options, variant.options, estimate.peak, estimate.checkpointed)
-
-
-def _warning(estimator: MemoryEstimator, device: torch.device) -> str | None:
-    refused = early_refusal(estimator.job, estimator.config, device)
-    length = length_warning(estimator.config, estimator.job.values.max_length)
-    return '; '.join(filter(None, [length, refused and f'xtune train refuses it: {refused}'])) or None

@@ -12,9 +12,9 @@ from rich.console import Console
 from xtune.parallel.compatibility import method_of_run
 from xtune.planning.estimator import MemoryEstimator
 from xtune.planning.fit_check import does_not_fit
+from xtune.planning.make_plan import make_plan
 from xtune.planning.phase_meters import fake_tensors
 from xtune.planning.random_init import materialize
-from xtune.planning.report import make_plan
 from xtune.planning.show import show
 from xtune.planning.step_builder import StepBuilder
 from xtune.planning.units import CONTEXT, GIB, USABLE, usable_bytes
