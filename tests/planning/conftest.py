@@ -1,8 +1,11 @@
 """Jobs to plan, wired from a config as the commands do it, and folders with a config.json and no weights."""
 
 import json
+import re
 
 import pytest
+
+import xtune.planning.estimator
 
 SMALL = dict(hidden_size=64, intermediate_size=128, num_attention_heads=4, num_key_value_heads=2, vocab_size=2000)
 
@@ -32,3 +35,20 @@ def model_folder(tmp_path, tiny_model):
         return str(folder)
 
     return make
+
+
+@pytest.fixture(scope='session', autouse=True)
+def layer_costs_once():
+    """Count the layers of equal runs once for all tests: the costs depend on the run and the config of its model."""
+    with pytest.MonkeyPatch.context() as patch:
+        known, layer_costs = {}, xtune.planning.estimator.layer_costs
+
+        def once(builder):
+            run = re.sub(r"strategy=Strategy\([^)]*\)|'/[^']*'|PosixPath", '', repr(builder.job))  # without its folders
+            key = (run, builder.config.to_json_string(), builder.dtype, builder.device)
+            if key not in known:
+                known[key] = layer_costs(builder)
+            return known[key]
+
+        patch.setattr('xtune.planning.estimator.layer_costs', once)
+        yield

@@ -20,6 +20,9 @@ from xtune.planning.units import CONTEXT
 from xtune.planning.variants import in_bf16, with_values
 
 EAGER = {'speed.compile': False}
+# The gradients of all layers take more than the loss and the activations.
+WITH_LARGE_LAYERS = dict(num_hidden_layers=4, hidden_size=128, intermediate_size=512, vocab_size=2000)
+ONE_MICRO_BATCH = {'schedule.accumulate': 1, 'checkpointing': 'all', 'max_length': 64}
 
 
 def estimate(job):
@@ -72,15 +75,12 @@ def test_a_model_with_a_single_attention_implementation_is_built_with_it(job, op
 
 @pytest.mark.parametrize('tied', [pytest.param(True, marks=pytest.mark.slow), False])
 def test_the_memory_of_the_loss_is_free_when_all_gradients_exist(job, model_folder, tied):
-    options = {'schedule.accumulate': 1, 'schedule.batch_size': 4, 'checkpointing': 'all', 'max_length': 64, **EAGER}
-    sizes = dict(num_hidden_layers=5, hidden_size=128, intermediate_size=512, vocab_size=4000)
-    run = job('full', base_model=model_folder(**sizes, tie_word_embeddings=tied), **options)
+    run = job('full', base_model=model_folder(**WITH_LARGE_LAYERS, tie_word_embeddings=tied), **ONE_MICRO_BATCH)
     assert estimate(run).peak == pytest.approx(full_model_peak(run), rel=0.02)
 
 
 def test_offloading_saves_nothing_where_gradients_decide_the_peak(job, model_folder):
-    options = {'schedule.accumulate': 1, 'max_length': 64}
-    run = job('full', base_model=model_folder(num_hidden_layers=12, vocab_size=500), **options)
+    run = job('full', base_model=model_folder(**WITH_LARGE_LAYERS, tie_word_embeddings=False), **ONE_MICRO_BATCH)
     estimator = MemoryEstimator(run)
     checkpointed, offloaded = (estimator.estimate(with_values(run, checkpointing=way)) for way in ('all', 'offload'))
     assert (checkpointed.peak, checkpointed.phase) == (offloaded.peak, offloaded.phase)
@@ -151,16 +151,17 @@ def test_fake_tensors_take_as_many_bytes_as_real_ones(method, pack, job):
 
 
 def test_weights_have_the_bytes_of_their_dtype(job, model_folder):
-    folder = model_folder(hidden_size=256, intermediate_size=512)
-    options = {'schedule.batch_size': 1, 'max_length': 32, 'checkpointing': 'none', 'base_model': folder}
-    adapter = {'lora.target_modules': ['q_proj']}
-    lora, qlora = (estimate(job(method, **options, **adapter)) for method in ('lora', 'qlora'))
-    estimator = MemoryEstimator(job('full', **options))
+    sizes = dict(hidden_size=512, intermediate_size=2048, num_attention_heads=8)
+    quick = {'checkpointing': 'all', 'schedule.batch_size': 1, 'max_length': 32, 'base_model': model_folder(**sizes)}
+    lora, qlora = (
+        estimate(job(method, **quick, **{'lora.target_modules': ['q_proj']})) for method in ('lora', 'qlora')
+    )
+    estimator = MemoryEstimator(job('full', **quick))
     full, parameters = estimator.minimum(), estimator.sizes.parameters
     assert estimator.sizes.trained == parameters
     assert lora.frozen == pytest.approx(2 * parameters, rel=0.01)
-    embedding = 2 * 2000 * 256
-    assert embedding < qlora.frozen < embedding + 0.6 * (parameters - 2000 * 256)
+    embedding = 2 * 2000 * 512
+    assert embedding < qlora.frozen < embedding + 0.6 * (parameters - 2000 * 512)
     assert full.frozen < 20_000  # buffers
     assert full.resident == pytest.approx((2 + 4 + 8) * parameters, rel=0.01)
     assert full.gradients == pytest.approx(4 * parameters, rel=0.01)
