@@ -10,13 +10,13 @@ from transformers import BitsAndBytesConfig, LlamaConfig, LlamaForCausalLM
 
 from xtune.data.batches import MicroBatch
 from xtune.engine.optimizer import StepOptimizer
-from xtune.optimizations.activation_checkpointing import ActivationCheckpointing
+from xtune.optimizations.activation_checkpointing import ActivationCheckpointing, CheckpointPolicy
 from xtune.optimizations.cuda_graphs.capture import CudaGraphCapture
-from xtune.optimizations.cuda_graphs.host_bound import STEPS
+from xtune.optimizations.cuda_graphs.launch_bound import STEPS
 from xtune.optimizations.cuda_graphs.runner import CudaGraphRunner
-from xtune.optimizations.fused_lora import fuse_adapters
+from xtune.optimizations.fused_lora import fuse_lora
 from xtune.optimizations.master_weights import MasterWeights
-from xtune.optimizations.packed_attention import packed_attention
+from xtune.optimizations.packed_attention import install_packed_attention
 from xtune.tasks.lm_head import find_lm_head
 from xtune.tasks.sft import SupervisedFineTuning
 
@@ -61,14 +61,14 @@ def training(llm, full, graphs):
     for parameter in llm.parameters():
         if parameter.dtype == torch.float32:
             parameter.data = parameter.data.bfloat16()
-    fuse_adapters(llm, torch.bfloat16)
-    attention = packed_attention(llm, torch.bfloat16, device, 128, nullcontext(), packed=False)
+    fuse_lora(llm, torch.bfloat16)
+    attention = install_packed_attention(llm, torch.bfloat16, device, 128, nullcontext(), packed=False)
     assert attention is not None
     layers = ActivationCheckpointing(llm)
-    layers.set(0)
+    layers.apply(CheckpointPolicy(0))
     layers.compile()
-    recorded = CudaGraphRunner(layers.layers, device, CudaGraphCapture(device)) if graphs else None
-    own = dict(masters=masters, head=find_lm_head(llm), attention=attention, layers=layers, graphs=recorded)
+    runner = CudaGraphRunner(layers, device, CudaGraphCapture(device)) if graphs else None
+    own = dict(masters=masters, head=find_lm_head(llm), attention=attention, layers=layers, graphs=runner)
     task = SupervisedFineTuning(llm, torch.bfloat16, device, **own)
     parameters = list(task.trained_parameters().values())
     return task, Once(torch.optim.AdamW(parameters, lr=1e-3, fused=True), 1.0)

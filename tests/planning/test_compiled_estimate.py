@@ -7,9 +7,10 @@ import pytest
 import torch
 from torch._functorch.partitioners import min_cut_rematerialization_partition
 
-from xtune.ops.compilation import replaced
-from xtune.optimizations.activation_checkpointing import keep, recompute, recompute_activations
-from xtune.optimizations.fused_lora import fuse_adapters
+from xtune.ops.compilation import compile_replaced
+from xtune.optimizations.activation_checkpointing import ActivationCheckpointing
+from xtune.optimizations.fused_lora import fuse_lora
+from xtune.optimizations.layer_call import call_layer, checkpoint_layer
 from xtune.planning.compiled_estimate import CountedGraphs
 from xtune.planning.fusion import Graph
 from xtune.planning.meta_model import adapted, frame, model_config
@@ -40,19 +41,20 @@ def made(job, shape):
 def fuse(model):
     for parameter in model.parameters():
         parameter.data = parameter.data.bfloat16()
-    assert fuse_adapters(model.train(), torch.bfloat16) == 7
+    assert fuse_lora(model.train(), torch.bfloat16) == 7
 
 
-def counted(job, way, fused=False):
+def counted(job, layer_call, fused=False):
     """Return the bytes that one layer keeps, and the graphs it was counted with."""
     graphs, model = CountedGraphs(), None
     model = frame(job, model_config(job), torch.bfloat16, counted=False)
     model = adapted(model, job)
-    with without_values() as graphs.meter, replaced(graphs.stand_in):
+    with without_values() as graphs.meter, compile_replaced(graphs.stand_in):
         fill(model, torch.device('cpu'))
         if fused:
             fuse(model)
-        recompute_activations(model, None, graphs.stand_in(way))
+        for layer in ActivationCheckpointing(model).layers:
+            layer.layer_call = graphs.stand_in(layer_call)
         hidden = torch.zeros(ROWS, WIDTH, 128, dtype=torch.bfloat16, requires_grad=True)
         before = graphs.meter.now
         out = run(model, hidden)
@@ -92,7 +94,7 @@ def test_what_is_kept_is_what_torch_compile_keeps(fused, made):
     layer = torch.compile(run, backend=backend)
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         layer(model, hidden)
-    kept, _, graphs = counted(job, keep, fused)
+    kept, _, graphs = counted(job, call_layer, fused)
     print('KEPT', kept, sum(real.values()), sorted(real.values()))
     assert None not in graphs._made.values()
     assert kept == pytest.approx(sum(real.values()), rel=0.1)
@@ -108,8 +110,8 @@ def test_a_slice_takes_the_same_when_its_graphs_are_there(made):
 def test_nothing_is_kept_of_what_is_recomputed_nor_after_the_backward_pass(made):
     job = made()
     trained = sum(p.numel() for p in frame_of(job).parameters() if p.requires_grad)
-    kept, left, _ = counted(job, keep)
-    less, left_again, graphs = counted(job, recompute)
+    kept, left, _ = counted(job, call_layer)
+    less, left_again, graphs = counted(job, checkpoint_layer)
     border = ROWS * WIDTH * 128 * 2
     assert kept > 6 * border > 0.5 * border > less and None not in graphs._made.values()
     # The gradients, in units of the allocator.
@@ -124,9 +126,9 @@ def frame_of(job):
 @pytest.mark.parametrize('method', ['qlora', 'fp8_lora'])
 def test_quantised_layers_have_a_graph_that_keeps_as_much(method, made):
     preset = made(method) if method == 'qlora' else float8(made)
-    kept, _, graphs = counted(preset, keep)
+    kept, _, graphs = counted(preset, call_layer)
     assert None not in graphs._made.values()
-    assert kept == pytest.approx(counted(made(), keep)[0], rel=0.1)
+    assert kept == pytest.approx(counted(made(), call_layer)[0], rel=0.1)
 
 
 def float8(made):
@@ -160,7 +162,7 @@ def test_a_layer_that_has_no_graph_counts_as_not_compiled():
     graphs = CountedGraphs()
     with without_values() as graphs.meter:
         values = torch.ones(1000, requires_grad=True)
-        out = graphs.stand_in(keep)(Layer().forward, values)
+        out = graphs.stand_in(call_layer)(Layer().forward, values)
     assert out.shape == (1000,) and list(graphs._made.values()) == [None]
 
 

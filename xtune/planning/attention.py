@@ -17,8 +17,8 @@ from ..config.wire import Job
 from ..engine.packing_check import is_packed
 from ..models.legacy.alibi_config import BaichuanAlibiConfig
 from ..models.loading.config_checks import takes_sdpa
-from ..ops.varlen_attention import KERNEL
-from ..optimizations.packed_attention import chosen
+from ..ops.varlen_attention import VARLEN
+from ..optimizations.packed_attention import choose_attention
 
 _ALONE, _PACKED, _VARLEN = 'xtune_counted', 'xtune_counted_packed', 'xtune_counted_varlen'
 
@@ -44,6 +44,6 @@ def counted_attention(job: Job, config: PreTrainedConfig, dtype: torch.dtype) ->
         return None
     packed = is_packed(job)
     if given in (None, 'sdpa') and job.speed.varlen:
-        if chosen(config, 'sdpa', dtype, 'cuda', job.values.max_length, packed) == KERNEL:
+        if choose_attention(config, 'sdpa', dtype, 'cuda', job.values.max_length, packed) == VARLEN:
             return _VARLEN
     return _PACKED if packed and given in (None, 'sdpa') else _ALONE

@@ -12,7 +12,7 @@ import torch
 from torch.autograd.graph import saved_tensors_hooks
 from torch.fx import Node
 
-from ..optimizations.activation_checkpointing import keep, recompute
+from ..optimizations.layer_call import call_layer, checkpoint_layer
 from .fusion import Graph, root, value
 from .internals import halved, takes_a_list, tree_flatten, tree_unflatten
 from .layer_tensors import put, tensors_of
@@ -23,7 +23,7 @@ _NO_GRAPH = (RuntimeError, AssertionError, TypeError, ValueError, AttributeError
 
 
 class CountedGraphs:
-    """Stands for what is compiled, in the place of `compiling.compiled`; one for layers of the same kind.
+    """Stands for what is compiled, in the place of `compilation.compiled`; one for layers of the same kind.
 
     `meter` is what counts; set it before anything is called.
     """
@@ -35,7 +35,7 @@ class CountedGraphs:
 
     def stand_in(self, function: Callable) -> Callable:
         """Return what stands for the compiled `function`: a way of layers, or one of tensors without gradients."""
-        if function in (keep, recompute):
+        if function in (call_layer, checkpoint_layer):
             return partial(self._layer, function)
         return partial(self._fused, function)
 
@@ -63,7 +63,7 @@ class CountedGraphs:
                 args, kwargs = tree_unflatten(leaves, spec)
                 return layer(*args, **kwargs)
 
-            self._made[key] = self._traced(call, weights, given, way is recompute)
+            self._made[key] = self._traced(call, weights, given, way is checkpoint_layer)
             put(own, weights)
             leaves.clear(), own.clear()  # `call` stays, and would hold them
         made = self._made[key]

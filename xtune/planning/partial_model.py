@@ -21,12 +21,12 @@ from ..data.batches import MicroBatch
 from ..engine.optimizations import fast_task
 from ..engine.optimizer import StepOptimizer, build_optimizer
 from ..engine.packing_check import is_packed
-from ..ops.compilation import replaced
-from ..optimizations.cuda_graphs.host_bound import STEPS
+from ..ops.compilation import compile_replaced
+from ..optimizations.cuda_graphs.launch_bound import STEPS
 from ..parallel.env import ALONE
-from ..parallel.ulysses import base_of
 from ..tasks.lm_head import before_output_layer
 from ..tasks.sft import SupervisedFineTuning
+from ..utils.language_model import base_of
 from ..utils.quiet import quiet
 from .compiled_estimate import CountedGraphs
 from .meta_model import adapted
@@ -82,7 +82,7 @@ def measure(
     if device is not None:
         with quiet(), CudaMeter(device) if device.type == 'cuda' else Counter() as meter:
             return trained_slice(model, job, dtype, device, meter, timed=True)
-    with quiet(), without_values() as graphs.meter, replaced(graphs.stand_in):
+    with quiet(), without_values() as graphs.meter, compile_replaced(graphs.stand_in):
         return trained_slice(model, job, dtype, torch.device('cpu'), graphs.meter)
 
 
@@ -144,7 +144,7 @@ def _timed(task: SupervisedFineTuning, optimizer: StepOptimizer, batch: MicroBat
         return time.perf_counter() - begin
 
     if task.graphs is not None:
-        task.graphs.said = True  # no run resumes from here
+        task.graphs.announced = True  # no run resumes from here
     for _ in range(SETTLE):  # compiles, tunes, records
         once(FEW)
     few, many = (median(once(count) for _ in range(TIMES)) for count in (FEW, MANY))

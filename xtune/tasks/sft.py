@@ -19,7 +19,7 @@ from ..optimizations.activation_checkpointing import ActivationCheckpointing
 from ..optimizations.cuda_graphs.runner import CudaGraphRunner
 from ..optimizations.master_weights import MasterWeights
 from ..optimizations.packed_attention import PackedAttention
-from ..optimizations.recurrent_layers import boundary_arguments, in_one_row
+from ..optimizations.recurrent_layers import flatten_packed, sample_boundary_kwargs
 from ..parallel.collectives import all_reduce_counts, all_reduce_sum
 from ..parallel.fsdp import reshard
 from ..parallel.ulysses import SequenceParallelGroup
@@ -62,7 +62,7 @@ class SupervisedFineTuning(BaseModel):
         self._device = device or next(llm.parameters()).device
         self._retry = Retry(self, layers) if layers is not None else None
         self.graphs = graphs
-        # Packed rows need the arguments of `boundary_arguments`.
+        # Packed rows need the arguments of `sample_boundary_kwargs`.
         self.boundaries = False
 
     @property
@@ -83,10 +83,10 @@ class SupervisedFineTuning(BaseModel):
         batch = batch.to(self.device)
         more = self.team.arguments(batch.row_positions) if self.team else {}
         if self.attention is not None:
-            more |= self.attention.arguments(batch)
+            more |= self.attention.model_kwargs(batch)
         if self.boundaries:
-            batch = in_one_row(batch)
-            more |= boundary_arguments(batch)
+            batch = flatten_packed(batch)
+            more |= sample_boundary_kwargs(batch)
         with self.autocast():
             return summed_loss(self.llm, batch, self._head[0], **more)
 
@@ -94,14 +94,14 @@ class SupervisedFineTuning(BaseModel):
     def whole_rows(self) -> Iterator[None]:
         """Let the model take whole rows in each process, as generation gives them."""
         if self.graphs is not None:
-            self.graphs.forget()  # caches of keys and values are to have their memory
+            self.graphs.release()  # caches of keys and values are to have their memory
         with self.plain_sequences():
             yield
 
     @contextmanager
     def plain_sequences(self) -> Iterator[None]:
         """Let the model take unpacked sequences without varlen arguments; captured CUDA graphs stay."""
-        around = self.attention.as_before() if self.attention else nullcontext()
+        around = self.attention.original_attention() if self.attention else nullcontext()
         # Layers would be compiled for lengths that training never sees again.
         with self.team.whole_rows() if self.team else around, torch.compiler.set_stance('force_eager'):
             yield
@@ -127,7 +127,7 @@ class SupervisedFineTuning(BaseModel):
         began = time.perf_counter()
         trained, tokens = all_reduce_counts(sum(batch.trained for batch in data), sum(batch.tokens for batch in data))
         trained = max(trained, 1)
-        with self.graphs.on() if self.graphs is not None else nullcontext():
+        with self.graphs.training_step() if self.graphs is not None else nullcontext():
             loss_sum = (self._retry or self).add_gradients(data, optim_wrapper, trained)
         grad_norm = optim_wrapper.clip()
         loss_sum, stops = all_reduce_sum(torch.stack([loss_sum, loss_sum.new_full((), float(stop()))])).unbind()
@@ -145,7 +145,7 @@ class SupervisedFineTuning(BaseModel):
             self._write_back()
         optim_wrapper.zero_grad()
         if self.graphs is not None:
-            self.graphs.note((now - asked) / (now - began) * len(data))
+            self.graphs.end_step((now - asked) / (now - began) * len(data))
         return dict(loss=loss, grad_norm=grad_norm, tokens=tokens, trained_tokens=trained, stop=stops > 0)
 
     def _write_back(self) -> bool:
@@ -176,7 +176,7 @@ class SupervisedFineTuning(BaseModel):
                 loss_sum = sum(self(batch).item() for batch in data)
             except torch.OutOfMemoryError:
                 # Again in the memory of the graphs, but not here: the error holds what did not fit.
-                if self.graphs is None or not self.graphs.stop():
+                if self.graphs is None or not self.graphs.disable():
                     raise
         return loss_sum, sum(batch.trained for batch in data)
 
