@@ -208,7 +208,7 @@ def test_boundaries_give_loss_and_gradients_of_samples_alone(with_kernel, rows, 
     if recomputed:
         ActivationCheckpointing(with_kernel).apply(CheckpointPolicy())
     task = SupervisedFineTuning(with_kernel, torch.float32).train()
-    task.needs_boundaries = True
+    task.boundaries = True
     found = []
     for batch in batches(rows=rows):
         with_kernel.zero_grad()

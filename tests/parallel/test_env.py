@@ -89,7 +89,7 @@ def test_a_missing_or_broken_variable_is_named(launcher, env, name, starter):
 
 @pytest.mark.parametrize(('launcher', 'env', 'rank'), [('slurm', SLURM, 'SLURM_PROCID'), ('pytorch', TORCHRUN, 'RANK')])
 def test_a_rank_beyond_the_number_of_processes(launcher, env, rank):
-    with pytest.raises(ConfigError, match='rank 8 is none of 8 processes'):
+    with pytest.raises(ConfigError, match='rank 8 .* 8 processes'):
         from_environment(launcher, {**env, rank: '8'})
 
 

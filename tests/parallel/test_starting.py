@@ -83,7 +83,7 @@ def test_two_hosts(made, start, ports, figures):
 def test_a_process_that_never_comes_is_named(made, start, ports):
     folder, config = made('absent')
     (port,) = ports(1)
-    for rank, said in ((0, 'rank 1 of 2 did not arrive within 3 s'), (1, 'cannot reach rank 0 at 127.0.0.1')):
+    for rank, said in ((0, 'rank 1 of 2 did not join within 3 s'), (1, 'cannot reach rank 0 at 127.0.0.1')):
         command = [*XTUNE, config, '--launcher', 'slurm']
         process = start(command, folder, f'absent_{rank}', PORT=str(port), XTUNE_ARRIVAL='3', **slurm(rank))
         assert process.exit() == 2

@@ -44,10 +44,10 @@ import json, sys
 from dataclasses import replace
 from pathlib import Path
 from xtune.engine.train import train
-from xtune.parallel.env import from_environment, mute_others
+from xtune.parallel.env import from_environment, mute_other_ranks
 
 world = from_environment()
-mute_others(world)
+mute_other_ranks(world)
 for number, (path, options) in enumerate(json.load(open(sys.argv[1]))):
     assert train(Path(path), options, world=replace(world, attempt=number)) == 0
     # One that lets go of a tensor while the interpreter ends would abort the process.

@@ -96,7 +96,7 @@ def activations(
         return f'activations recomputed in {layers.num_checkpointed} of {len(layers)} layers'
     if not on_gpu:
         return f'{everywhere} (auto keeps some on GPUs only)'
-    if not has_whole_model(job, size) or task.team is not None:
+    if not has_whole_model(job, size) or task.sp_group is not None:
         return f'{everywhere} (auto keeps some where each process has the whole model and whole rows)'
     state = state_bytes(job.optimizer.func, task.trained_parameters().values())
     return fit(task, layers, batch(), GpuMemory(task.device), state)

@@ -45,7 +45,7 @@ def fast_task(
     llm: torch.nn.Module,
     dtype: torch.dtype,
     device: torch.device,
-    team: SequenceParallelGroup | None,
+    sp_group: SequenceParallelGroup | None,
     world: World,
 ) -> SupervisedFineTuning:
     """Return the task of a run, with what the section `speed` asks for and the run allows."""
@@ -54,7 +54,7 @@ def fast_task(
     one_type = whole and (masters is not None or dtype == torch.float32)
     head = find_lm_head(llm) if one_type and job.speed.fused_loss else None
     adapters = fuse_lora(llm, dtype) if one_type and job.speed.fused_lora else 0
-    attention = _attention(job, llm, dtype, device, masters) if whole and team is None else None
+    attention = _attention(job, llm, dtype, device, masters) if whole and sp_group is None else None
     layers = layers_to_choose(llm)
     compiled = layers is not None and compiles(job, device, world)
     if compiled:
@@ -72,12 +72,12 @@ def fast_task(
     }
     on = [name for name, thing in found.items() if thing is not None]
     lines = [('speed', ', '.join(on) or 'nothing of the section applies')]
-    if attention is None and whole and team is None and _may_attend(job, llm, dtype, device):
+    if attention is None and whole and sp_group is None and _may_attend(job, llm, dtype, device):
         lines.append(('', 'not varlen: in a trial the model failed, or computed something else than under a mask'))
     summary.show(iter(lines))
     # A process that lacks memory would leave those waiting that split its rows or its weights.
-    may_retry = layers if whole and team is None else None
-    return SupervisedFineTuning(llm, dtype, device, team, masters, head, attention, may_retry, graphs)
+    may_retry = layers if whole and sp_group is None else None
+    return SupervisedFineTuning(llm, dtype, device, sp_group, masters, head, attention, may_retry, graphs)
 
 
 def layers_to_choose(llm: torch.nn.Module) -> ActivationCheckpointing | None:

@@ -52,7 +52,7 @@ def keep_apart(job: Job, task: SupervisedFineTuning, world: World) -> None:
     if not is_packed(job):
         return
     strategy = job.strategy.name if world.size > 1 else 'one_device'
-    whole_rows = task.team.whole_rows() if task.team is not None else nullcontext()
+    whole_rows = task.sp_group.full_sequences() if task.sp_group is not None else nullcontext()
     with whole_rows, torch.compiler.set_stance('force_eager'):
         verdict = _verdict(task, strategy)
     if verdict is None:

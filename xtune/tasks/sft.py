@@ -36,7 +36,7 @@ class SupervisedFineTuning(BaseModel):
         llm: The model, with or without an adapter, already on its device.
         dtype: The compute type; below float32 the forward pass runs under autocast.
         device: Where it computes; default where its weights are, which offload keeps elsewhere.
-        team: The processes that split rows with this one, if any do.
+        sp_group: The ranks that shard sequences with this one, if any.
         masters: The float32 masters of what is trained; the model then computes in `dtype` without autocast.
         head: Lets the loss do without logits.
         attention: How the model attends over packed rows, if by where samples begin.
@@ -49,7 +49,7 @@ class SupervisedFineTuning(BaseModel):
         llm: torch.nn.Module,
         dtype: torch.dtype,
         device: torch.device | None = None,
-        team: SequenceParallelGroup | None = None,
+        sp_group: SequenceParallelGroup | None = None,
         masters: MasterWeights | None = None,
         head: LmHead | None = None,
         attention: PackedAttention | None = None,
@@ -57,7 +57,7 @@ class SupervisedFineTuning(BaseModel):
         graphs: CudaGraphRunner | None = None,
     ) -> None:
         super().__init__()
-        self.llm, self.dtype, self.team, self.attention = llm, dtype, team, attention
+        self.llm, self.dtype, self.sp_group, self.attention = llm, dtype, sp_group, attention
         self.masters, self._head = masters, (head,)  # in a tuple: no submodule of this one
         self._device = device or next(llm.parameters()).device
         self._retry = Retry(self, layers) if layers is not None else None
@@ -81,7 +81,7 @@ class SupervisedFineTuning(BaseModel):
     def forward(self, batch: MicroBatch) -> torch.Tensor:
         """Return the loss summed over the trained tokens of `batch`."""
         batch = batch.to(self.device)
-        more = self.team.arguments(batch.row_positions) if self.team else {}
+        more = self.sp_group.model_kwargs(batch.row_positions) if self.sp_group else {}
         if self.attention is not None:
             more |= self.attention.model_kwargs(batch)
         if self.boundaries:
@@ -103,7 +103,7 @@ class SupervisedFineTuning(BaseModel):
         """Let the model take unpacked sequences without varlen arguments; captured CUDA graphs stay."""
         around = self.attention.original_attention() if self.attention else nullcontext()
         # Layers would be compiled for lengths that training never sees again.
-        with self.team.whole_rows() if self.team else around, torch.compiler.set_stance('force_eager'):
+        with self.sp_group.full_sequences() if self.sp_group else around, torch.compiler.set_stance('force_eager'):
             yield
 
     def train_step(
