@@ -19,7 +19,7 @@ from xtune.export.processor_files import NAMES, copy_processor_files
 from xtune.models.loading.model_class import auto_class, model_class
 from xtune.optimizations.mrope_positions import expand_positions_to_axes
 from xtune.optimizations.packed_attention import install_packed_attention
-from xtune.planning.planner import Planner
+from xtune.planning.estimator import MemoryEstimator
 from xtune.tasks.lm_head import find_lm_head
 from xtune.tasks.loss import summed_loss
 from xtune.utils.language_model import describe_other_parts, freeze_other_parts, other_parts, spare_other_parts
@@ -332,7 +332,7 @@ def test_a_plan_counts_the_vision_tower_as_frozen(checkpoint, make_config):
     llm = tiny('qwen2_5_vl', vocab_size=49152)
     freeze_other_parts(llm)
     config = make_config('full', base_model=str(checkpoint('qwen2_5_vl')))
-    size = Planner(wire(load(config), 'run')).size()
+    size = MemoryEstimator(wire(load(config), 'run')).sizes
     assert size.parameters == sum(p.numel() for p in llm.parameters())
     assert size.trained == sum(p.numel() for p in llm.parameters() if p.requires_grad) < size.parameters
 

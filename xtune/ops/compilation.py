@@ -4,9 +4,7 @@ A decoder layer is compiled together with its activation checkpointing, so that 
 that only the layer's output needs: the last matmul of each layer, a quarter of its work.
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
@@ -53,33 +51,15 @@ class Compiled:
         return self.eager(*args, **kwargs)
 
 
-# Makes the replacement of a compiled function; None: compile it.
-_replacement: ContextVar[Callable[[Callable], Callable] | None] = ContextVar('replacement', default=None)
-
-
-@contextmanager
-def compile_replaced(replacement: Callable[[Callable], Callable]) -> Iterator[None]:
-    """Return a context in which `compiled(function)` is `replacement(function)`, and compilation works on any device.
-
-    Memory plans count the graphs of compiled functions without compiling them.
-    """
-    token = _replacement.set(replacement)
-    try:
-        yield
-    finally:
-        _replacement.reset(token)
-
-
 def compiled(function: Callable, backend: str = 'inductor', dynamic: bool | None = None) -> Callable:
     """Return `function` under torch.compile, the same object for the same arguments; see `Compiled`."""
-    replacement = _replacement.get()
-    return _compiled(function, backend, dynamic) if replacement is None else replacement(function)
+    return _compiled(function, backend, dynamic)
 
 
 def can_compile(device: torch.device) -> bool:
     """Return whether torch.compile works on `device`, a GPU with Triton and a C compiler. The first call takes a few
     seconds."""
-    return _replacement.get() is not None or _can_compile(device.type)
+    return _can_compile(device.type)
 
 
 @lru_cache
