@@ -76,14 +76,14 @@ def logits(llm):
     return llm(input_ids=torch.arange(7)[None], use_cache=False, **kwargs).logits
 
 
-def test_it_is_used_and_named(register, here):
+def test_it_is_used_and_shown(register, here):
     register(Handle)
     _, found = switched()
     assert found.kernel == 'FlashAttention 3' and attention.current_flash_attention_impl() == 'FA3'
 
 
 @pytest.mark.parametrize('on', [True, False])
-def test_a_run_says_so_unless_it_is_switched_off(on, register, here, make_config, xtune):
+def test_a_run_shows_it_unless_it_is_disabled(on, register, here, make_config, xtune):
     register(Handle)
     options = {'schedule.max_steps': 1, 'speed.flash_attention_3': on}
     code, out, err = xtune('train', make_config('lora', **options))
@@ -92,7 +92,7 @@ def test_a_run_says_so_unless_it_is_switched_off(on, register, here, make_config
     assert attention.current_flash_attention_impl() == ('FA3' if on else None)
 
 
-def test_one_that_computes_something_else_is_put_back(register, here):
+def test_one_with_other_results_is_deactivated(register, here):
     llm, _ = switched(allow_flash_attention_3=False)
     expected = logits(llm)
     register(Wrong)
@@ -104,7 +104,7 @@ def test_one_that_computes_something_else_is_put_back(register, here):
     torch.testing.assert_close(logits(llm), expected)
 
 
-def test_a_package_for_another_torch_is_no_error(register, here):
+def test_a_package_built_for_another_torch_is_not_used(register, here):
     def fail():
         raise ImportError('undefined symbol')
 
@@ -113,7 +113,7 @@ def test_a_package_for_another_torch_is_no_error(register, here):
     assert found is not None and found.kernel is None
 
 
-def test_what_the_user_activated_stays(register, here, monkeypatch):
+def test_an_implementation_that_the_user_activated_stays(register, here, monkeypatch):
     register(lambda: pytest.fail('it must not be activated'))
     with monkeypatch.context() as patch:
         patch.setattr(attention, 'current_flash_attention_impl', lambda: 'FA4')
@@ -122,7 +122,7 @@ def test_what_the_user_activated_stays(register, here, monkeypatch):
     assert found is not None and found.kernel is None
 
 
-def test_each_run_of_a_process_decides_for_itself(register, here):
+def test_each_run_in_a_process_decides_for_itself(register, here):
     register(Handle)
     assert switched()[1].kernel is not None
     assert switched(allow_flash_attention_3=False)[1].kernel is None
@@ -133,7 +133,7 @@ def test_each_run_of_a_process_decides_for_itself(register, here):
     assert found is not None and found.kernel is None and attention.current_flash_attention_impl() is None
 
 
-def test_where_it_is_looked_for(register, tmp_path, monkeypatch):
+def test_when_it_counts_as_installed(register, tmp_path, monkeypatch):
     capability = [9, 0]
     monkeypatch.setattr(torch.cuda, 'get_device_capability', lambda device: tuple(capability))
     assert not flash_attention_3.is_installed(CUDA, torch.bfloat16)
@@ -146,7 +146,7 @@ def test_where_it_is_looked_for(register, tmp_path, monkeypatch):
     assert not flash_attention_3.is_installed(CUDA, torch.bfloat16)
 
 
-def test_a_package_without_the_kernels_is_no_error(register, tmp_path, monkeypatch):
+def test_a_package_without_kernels_is_not_used(register, tmp_path, monkeypatch):
     """With torch's own registration of it."""
     (tmp_path / f'{flash_attention_3.MODULE}.py').touch()
     monkeypatch.syspath_prepend(tmp_path)

@@ -24,7 +24,7 @@ def error(found, right):
 
 @pytest.mark.parametrize('fast', [True, False])
 @pytest.mark.parametrize('shape', [(0, 48, 64), (1, 48, 64), (5, 16, 16), (4000, 576, 1536), (512, 1024, 14336)])
-def test_the_product_is_that_of_the_rounded_numbers(shape, fast):
+def test_the_matmul_is_that_of_the_rounded_numbers(shape, fast):
     rows, outputs, inputs = shape
     torch.manual_seed(0)
     left, right = (to_float8(torch.randn(count, inputs, device=CUDA)) for count in (rows, outputs))

@@ -100,7 +100,7 @@ def same(found, expected):
 
 
 @pytest.mark.parametrize('kind', KINDS)
-def test_packed_rows_are_those_under_a_mask_and_samples_alone(kind):
+def test_packed_logits_are_those_of_masked_attention_and_of_single_samples(kind):
     llm = tiny(kind)
     store, packed = rows(LENGTHS)
     batch = collate(store, packed, pad_id=0)
@@ -119,7 +119,7 @@ def test_packed_rows_are_those_under_a_mask_and_samples_alone(kind):
 
 
 @pytest.mark.parametrize('kind', [kind for kind in KINDS if kind != 'mixtral'])  # which sorts tokens by values
-def test_rows_of_one_sample_are_the_same_without_a_search_for_samples(kind):
+def test_unpacked_logits_are_the_same_without_a_search_for_samples(kind):
     llm = tiny(kind, **({'sliding_window': 16} if 'sliding_window' in KINDS[kind] else {}))
     store, one_each = rows([[9], [13]])
     batch = collate(store, one_each, pad_id=0)
@@ -134,7 +134,7 @@ def test_rows_of_one_sample_are_the_same_without_a_search_for_samples(kind):
         meta(input_ids=ids, position_ids=ids, use_cache=False)
 
 
-def test_rows_wider_than_the_window_are_refused():
+def test_sequences_beyond_the_sliding_window_are_refused():
     llm = tiny('mistral')
     PackedAttention(llm, CAUSAL)
     with pytest.raises(ModelError, match='speed.varlen_attention=False'):
@@ -157,13 +157,13 @@ def test_rows_wider_than_the_window_are_refused():
         ('llama', 'mps', torch.bfloat16, 64, False, None),
     ],
 )
-def test_the_attention_that_a_run_gets(kind, device, dtype, max_length, packed, expected):
+def test_choice_of_the_attention_function(kind, device, dtype, max_length, packed, expected):
     config = CONFIG_MAPPING[kind](**({'sliding_window': 100} if kind == 'mistral' else {}))
     assert choose_attention(config, 'sdpa', dtype, device, max_length, packed) == expected
     assert choose_attention(config, 'eager', dtype, device, max_length, packed) is None
 
 
-def test_generation_is_refused_while_a_model_attends_as_training_needs_it():
+def test_generation_needs_the_original_attention():
     llm = tiny('llama')
     attention, ids = PackedAttention(llm, CAUSAL), torch.ones(1, 5, dtype=torch.long)
     with pytest.raises(ModelError, match='whole_rows'):
@@ -174,7 +174,7 @@ def test_generation_is_refused_while_a_model_attends_as_training_needs_it():
         assert llm.generate(ids, max_new_tokens=3).shape == (1, 8)
 
 
-def test_a_mask_that_would_be_left_out_is_refused():
+def test_a_mask_that_would_be_ignored_is_refused():
     llm = tiny('llama')
     ids, mask = torch.ones(1, 5, dtype=torch.long), torch.tensor([[0, 0, 1, 1, 1]])
     expected = llm(ids, attention_mask=mask, use_cache=False).logits
@@ -189,7 +189,7 @@ def test_a_mask_that_would_be_left_out_is_refused():
 
 
 @pytest.mark.parametrize('positions', [8, 63, 64])
-def test_models_with_few_positions_are_tried_with_fewer(positions):
+def test_the_parity_check_respects_the_context_length(positions):
     options = dict(n_positions=positions, attn_pdrop=0.0, resid_pdrop=0.0, embd_pdrop=0.0)
     assert switched(tiny('gpt2', **options)) is not None
 
@@ -231,7 +231,7 @@ def scales_gradients(llm):
 
 @pytest.mark.parametrize('lora', [False, True])
 @pytest.mark.parametrize('spoil', [None, sees_other_samples, scales_gradients])
-def test_a_trained_model_in_bf16(spoil, lora, model_dir):
+def test_the_parity_check_on_a_trained_model_in_bf16(spoil, lora, model_dir):
     """Of some tokens its logits in bf16 are noise, which two attentions that are right do not share."""
     llm = AutoModelForCausalLM.from_pretrained(model_dir, dtype=torch.bfloat16, attn_implementation='sdpa')
     if spoil:
@@ -254,7 +254,7 @@ def test_a_trained_model_in_bf16(spoil, lora, model_dir):
     ],
     ids=['dropout', 'eager', 'gemma2', 'drops arguments', 'sees other samples', 'scales gradients'],
 )
-def test_what_it_cannot_do_stays_as_it_was(make):
+def test_unsupported_models_keep_their_attention(make):
     llm = make()
     before = llm.config._attn_implementation
     assert switched(llm) is None
@@ -262,7 +262,7 @@ def test_what_it_cannot_do_stays_as_it_was(make):
 
 
 @pytest.mark.parametrize('name', [CAUSAL, VARLEN])
-def test_nothing_waits_for_values_before_the_update(name):
+def test_nothing_synchronizes_with_the_device_before_the_update(name):
     """On tensors without values: what looks into one, for which the process would wait for a GPU, fails."""
     meta = torch.device('meta')
     with meta:
@@ -283,7 +283,7 @@ def test_nothing_waits_for_values_before_the_update(name):
 
 
 @pytest.mark.parametrize('kind', ['llama', 'qwen3'])
-def test_layers_compile_once_whatever_a_row_holds(kind):
+def test_layers_compile_once_for_any_samples(kind):
     torch._dynamo.reset()
     counters.clear()
     with torch.device('meta'):
@@ -320,7 +320,7 @@ def test_borders(lengths, joined, width, expected, longest):
     assert batch.position_ids is not None and batch.input_ids.numel() == total
 
 
-def test_borders_beyond_16_come_in_powers_of_two():
+def test_cu_seqlens_beyond_16_have_a_power_of_two_of_entries():
     store, packed = rows([[2] * 17])
     batch = collate(store, packed, 0)
     assert batch.borders.shape == (33,) and batch.longest == 2

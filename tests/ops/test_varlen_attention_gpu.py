@@ -51,7 +51,7 @@ def kernels(request):
 @pytest.mark.parametrize('window', WINDOWS)
 @pytest.mark.parametrize(('heads', 'key_heads'), [(4, 4), (8, 2)])
 @pytest.mark.parametrize('size', [64, 96, 128, 256])
-def test_kernel_is_attention_under_a_mask(size, heads, key_heads, window, empty):
+def test_the_kernel_computes_masked_attention(size, heads, key_heads, window, empty):
     torch.manual_seed(0)
     shapes = [(ROWS, n, WIDTH, size) for n in (heads, key_heads, key_heads)]
     given = [torch.randn(s, device='cuda', dtype=torch.bfloat16, requires_grad=True) for s in shapes]
@@ -84,7 +84,7 @@ def llama():
 
 
 @pytest.mark.parametrize('recomputed', [False, True])
-def test_compiled_layers_give_the_same_and_compile_once(recomputed):
+def test_compiled_layers_have_the_same_outputs_and_compile_once(recomputed):
     torch._dynamo.reset()
     counters.clear()
     llm = llama()

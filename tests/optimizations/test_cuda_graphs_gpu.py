@@ -104,7 +104,7 @@ def test_nothing_waits_for_the_gpu_before_the_update_is_queued(graphs, tmp_path)
         torch.cuda.set_sync_debug_mode('default')
 
 
-def test_memory_of_a_recording_that_failed_is_free_again():
+def test_memory_of_a_failed_capture_is_free_again():
     recorder = CudaGraphCapture(torch.device('cuda', 0))
     recorder(lambda: [torch.ones(4, device='cuda') * 2])
     gc.collect()
@@ -123,7 +123,7 @@ def test_memory_of_a_recording_that_failed_is_free_again():
 
 
 @pytest.mark.parametrize('tried', [True, False])
-def test_what_cannot_be_recorded_leaves_nothing_broken(tried):
+def test_a_failed_capture_leaves_nothing_broken(tried):
     recorder, values = CudaGraphCapture(torch.device('cuda', 0)), torch.ones(64, device='cuda')
     before = torch.cuda.current_stream()
 

@@ -93,7 +93,7 @@ def check_class(name):
 
 
 @pytest.mark.parametrize('name', SOME)
-def test_the_check_says_what_the_loss_says(name):
+def test_the_check_agrees_with_the_loss(name):
     assert check_class(name) == SOME[name]
 
 
@@ -115,7 +115,7 @@ def test_kernels_on_a_gpu_change_a_verdict_only_by_boundaries(name):
 
 @pytest.mark.slow
 @pytest.mark.parametrize('name', small_classes())
-def test_the_check_says_what_the_loss_says_of_every_class(name):
+def test_the_check_agrees_with_the_loss_for_every_class(name):
     check_class(name)
 
 
@@ -133,14 +133,14 @@ class Leaks(torch.nn.Module):
 @pytest.mark.parametrize('number', [0, 1])
 @pytest.mark.parametrize('share', [1.0, 0.01])
 @pytest.mark.parametrize('dtype', [torch.float32, torch.bfloat16])
-def test_one_layer_that_leaks_a_little_is_found(dtype, share, number):
+def test_a_small_leak_in_one_layer_is_found(dtype, share, number):
     model = small_model('LlamaForCausalLM')
     model.model.layers[number] = Leaks(model.model.layers[number], share)
     found = verdict(model.to(dtype), dtype)
     assert not found.independent and found.reason
 
 
-def test_positions_that_run_on_are_found():
+def test_positions_that_do_not_restart_are_found():
     model = small_model('GPT2LMHeadModel')
     forward = model.forward
     model.forward = lambda position_ids=None, **more: forward(
@@ -149,7 +149,7 @@ def test_positions_that_run_on_are_found():
     assert not verdict(model).independent
 
 
-def test_a_model_that_fails_on_packed_rows_is_refused():
+def test_a_model_that_fails_on_packed_samples_is_refused():
     model = small_model('LlamaForCausalLM')
     forward = model.forward
     model.forward = lambda input_ids, use_cache: forward(input_ids=input_ids, use_cache=use_cache)
@@ -157,13 +157,13 @@ def test_a_model_that_fails_on_packed_rows_is_refused():
     assert not (found.independent or found.fails) and 'position_ids' in found.reason
 
 
-def test_nothing_is_said_of_broken_weights():
+def test_broken_weights_have_no_verdict():
     model = small_model('LlamaForCausalLM')
     model.lm_head.weight.data[0] = torch.nan
     assert verdict(model) is None
 
 
-def test_the_model_is_as_it_was():
+def test_the_state_of_the_model_is_restored():
     model = small_model('LlamaForCausalLM').train()
     model.model.layers[1].eval()
     torch.manual_seed(1)
@@ -198,7 +198,7 @@ def with_kernel(monkeypatch):
     return small_model('Lfm2ForCausalLM')
 
 
-def test_samples_stay_apart_by_boundaries_where_kernels_take_them(with_kernel):
+def test_samples_are_independent_where_kernels_take_boundaries(with_kernel):
     assert verdict(with_kernel) == Verdict(True, True, reason=verdict(with_kernel).reason)
 
 

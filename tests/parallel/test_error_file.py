@@ -6,7 +6,7 @@ import os
 from xtune.parallel.error_file import VARIABLE, AtomicErrorHandler
 
 
-def test_the_file_is_there_when_it_is_whole(tmp_path, monkeypatch):
+def test_the_file_appears_only_when_complete(tmp_path, monkeypatch):
     path, seen = tmp_path / 'error.json', []
 
     class Text(Exception):

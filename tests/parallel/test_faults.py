@@ -78,7 +78,7 @@ def goes_on(faults, figures):
     return check
 
 
-def test_one_process_is_killed_in_a_step(faults, train, goes_on):
+def test_one_rank_is_killed_in_a_step(faults, train, goes_on):
     folder, make, _ = faults
     run = train(make('killed', what='die', step=6, ranks=[1]))
     run.until(lambda: (folder / 'killed' / 'iter_4.pth').exists())
@@ -90,7 +90,7 @@ def test_one_process_is_killed_in_a_step(faults, train, goes_on):
 
 
 @pytest.mark.slow
-def test_all_processes_are_killed_while_they_save(faults, train, goes_on):
+def test_all_ranks_are_killed_while_they_save(faults, train, goes_on):
     """What is left of the file is torn."""
     folder, make, _ = faults
     work_dir = folder / 'torn'
@@ -108,7 +108,7 @@ def test_all_processes_are_killed_while_they_save(faults, train, goes_on):
 
 
 @pytest.mark.slow
-def test_a_torn_part_of_a_full_model_is_passed_over(faults, train, goes_on):
+def test_an_incomplete_part_of_a_full_model_is_skipped(faults, train, goes_on):
     """One process dies; the newest checkpoint loses a part, as on a disk that broke. The one before it is taken."""
     folder, make, _ = faults
     run = train(make('full', 'full', what='die', step=7, ranks=[0, 1]))
@@ -148,7 +148,7 @@ def test_ctrl_c_leaves_a_checkpoint(faults, train, goes_on):
 
 
 @pytest.mark.slow
-def test_a_second_run_in_the_same_folder_is_refused_in_every_process(faults, train, start):
+def test_a_second_run_in_the_same_folder_is_refused_on_every_rank(faults, train, start):
     folder, make, _ = faults
     config = make('twice', pause=8.0)
     run = train(config)
@@ -163,7 +163,7 @@ def test_a_second_run_in_the_same_folder_is_refused_in_every_process(faults, tra
 
 
 @pytest.mark.slow
-def test_a_restart_by_the_launcher_goes_on(faults, start, figures):
+def test_a_restart_by_the_launcher_resumes(faults, start, figures):
     folder, make, whole = faults
     config = make('restarted', what='die_once', step=6, ranks=[1])
     torchrun = [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc-per-node=2', '--max-restarts=1']
@@ -175,7 +175,7 @@ def test_a_restart_by_the_launcher_goes_on(faults, start, figures):
 
 
 @pytest.mark.slow
-def test_a_hang_leaves_stacks_and_ends(faults, train):
+def test_a_hung_rank_dumps_stacks_and_ends(faults, train):
     folder, make, _ = faults
     run = train(make('hung', timeout=6.0, what='hang', step=4, ranks=[1]))
     assert run.exit() == 2
