@@ -15,8 +15,8 @@ from transformers.masking_utils import sdpa_mask
 
 from ..models.legacy.alibi_config import BaichuanAlibiConfig
 from ..models.loading.config_checks import takes_sdpa
-from ..ops.varlen_attention import KERNEL
-from ..optimizations.packed_attention import chosen
+from ..ops.varlen_attention import VARLEN
+from ..optimizations.packed_attention import choose_attention
 
 _CAUSAL, _PACKED, _VARLEN = 'xtune_fake_causal', 'xtune_fake_packed', 'xtune_fake_varlen'
 
@@ -53,6 +53,6 @@ def attention_for_fake_tensors(
     if requested is None and not takes_sdpa(config):
         return None
     by_sdpa = requested in (None, 'sdpa')
-    if by_sdpa and varlen and chosen(config, 'sdpa', dtype, 'cuda', max_length, packed) == KERNEL:
+    if by_sdpa and varlen and choose_attention(config, 'sdpa', dtype, 'cuda', max_length, packed) == VARLEN:
         return _VARLEN
     return _PACKED if packed and by_sdpa else _CAUSAL

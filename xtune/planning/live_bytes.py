@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from .internals import TorchDispatchMode, name_of, storage_key, tree_leaves
+from ..compat.torch_tracing_private import LOCAL_SCALAR, TorchDispatchMode, name_of, storage_key, tree_leaves
 
 # The CUDA allocator rounds each allocation up to a multiple of this.
 ALLOCATION_UNIT = 512
@@ -59,7 +59,7 @@ class LiveBytes(TorchDispatchMode):
 
     def _assumed_value(self, func: Any, args: tuple) -> Any:
         """Return the result of an operation that depends on values; None: it depends on shapes only."""
-        if func is _aten._local_scalar_dense.default:
+        if func is LOCAL_SCALAR:
             return {torch.bool: True}.get(args[0].dtype, 1.0 if args[0].is_floating_point() else 1)
         if func in (_aten.equal.default, _aten.is_nonzero.default):
             writers = [self._written_by.get(storage_key(t)) for t in args]

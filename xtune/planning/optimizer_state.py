@@ -6,8 +6,8 @@ from typing import Any
 
 import torch
 
+from ..compat.torch_tracing_private import tree_leaves
 from ..engine.optimizer import StepOptimizer
-from .internals import tree_leaves
 
 # bitsandbytes keeps the state of tensors smaller than SMALL in 32 bits, and 8-bit state in blocks with one scale each.
 # Its paged optimizers keep the state of tensors of at least PAGED values in memory that moves between GPU and host,

@@ -15,10 +15,10 @@ from transformers import PreTrainedModel
 
 from ..data.batches import MicroBatch
 from ..engine.optimizer import StepOptimizer
-from ..optimizations.cuda_graphs.host_bound import STEPS
-from ..parallel.ulysses import base_of
+from ..optimizations.cuda_graphs.launch_bound import STEPS
 from ..tasks.lm_head import before_output_layer
 from ..tasks.sft import SupervisedFineTuning
+from ..utils.language_model import base_of
 from ..utils.quiet import quiet
 from .optimizer_state import initialize_state
 from .phase_meters import CudaMeter, Meter, Phase, PhaseOptimizer, TensorMeter, fake_tensors
@@ -122,7 +122,7 @@ def _time_steps(task: SupervisedFineTuning, optimizer: StepOptimizer, batch: Mic
         return time.perf_counter() - start
 
     if task.graphs is not None:
-        task.graphs.said = True  # do not print when layers become CUDA graphs
+        task.graphs.announced = True  # do not print when layers become CUDA graphs
     for _ in range(WARM_UP):  # compile, tune, capture
         timed_step(FEW)
     few, many = (median(timed_step(count) for _ in range(REPETITIONS)) for count in (FEW, MANY))

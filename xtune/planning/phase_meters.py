@@ -8,8 +8,8 @@ from typing import Any, Protocol
 
 import torch
 
+from ..compat.torch_tracing_private import FakeTensorMode
 from ..engine.optimizer import StepOptimizer
-from .internals import FakeTensorMode
 from .live_bytes import LiveBytes
 
 

@@ -14,14 +14,12 @@ def materialize(model: torch.nn.Module, device: torch.device) -> None:
     """
     created: dict[int, torch.nn.Parameter] = {}
     for module in model.modules():
-        for name, parameter in list(module._parameters.items()):
-            if parameter is not None:
-                if id(parameter) not in created:  # tied parameters stay tied
-                    created[id(parameter)] = _materialized(parameter, device)
-                module._parameters[name] = created[id(parameter)]
-        for name, buffer in list(module._buffers.items()):
-            if buffer is not None:
-                module._buffers[name] = torch.ones(buffer.shape, device=device).to(buffer.dtype)
+        for name, parameter in list(module.named_parameters(recurse=False, remove_duplicate=False)):
+            if id(parameter) not in created:  # tied parameters stay tied
+                created[id(parameter)] = _materialized(parameter, device)
+            setattr(module, name, created[id(parameter)])
+        for name, buffer in list(module.named_buffers(recurse=False, remove_duplicate=False)):
+            setattr(module, name, torch.ones(buffer.shape, device=device).to(buffer.dtype))
         if isinstance(module, Float8Linear):
             module.columns_KN = module.rows_NK.data.t().contiguous()
 
