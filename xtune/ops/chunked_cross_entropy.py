@@ -6,6 +6,9 @@ a GPU the code between the matmuls is compiled: it reads the logits of a chunk t
 Legend: T tokens, C tokens of a chunk, H hidden size, V vocabulary size.
 """
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import torch
@@ -15,6 +18,24 @@ from .compilation import can_compile, compiled
 
 # Bytes of a chunk's logits in float32. The compiled code never writes them in float32, and takes half.
 CHUNK_BYTES = 2**28
+
+# (logits [C, V], targets [C]) -> summed loss, gradient [C, V]
+ChunkLoss = Callable[[torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
+_chunk_loss: ContextVar[ChunkLoss | None] = ContextVar('chunk_loss', default=None)
+
+
+@contextmanager
+def chunk_loss_as(function: ChunkLoss) -> Iterator[None]:
+    """Return a context in which `function` computes the loss of a chunk: memory planning counts the compiled one."""
+    token = _chunk_loss.set(function)
+    try:
+        yield
+    finally:
+        _chunk_loss.reset(token)
+
+
+def _chunk_loss_on(device: torch.device) -> ChunkLoss:
+    return compiled(loss_and_logit_grad_to_compile, dynamic=True) if can_compile(device) else loss_and_logit_grad
 
 
 def chunked_cross_entropy(
@@ -45,8 +66,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
             for tensor, needed in zip((hidden_TH, weight_VH, bias_V), ctx.needs_input_grad, strict=False)
         ]
         chunk_tokens = max(1, CHUNK_BYTES // (4 * weight_VH.shape[0]))
-        can = can_compile(hidden_TH.device)
-        loss_and_grad = compiled(loss_and_logit_grad_to_compile, dynamic=True) if can else loss_and_logit_grad
+        loss_and_grad = _chunk_loss.get() or _chunk_loss_on(hidden_TH.device)
         for start in range(0, len(hidden_TH), chunk_tokens):
             hidden_CH = hidden_TH[start : start + chunk_tokens]
             logits_CV = linear(hidden_CH, weight_VH, bias_V)

@@ -15,6 +15,7 @@ from transformers import PreTrainedModel
 
 from ..data.batches import MicroBatch
 from ..engine.optimizer import StepOptimizer
+from ..ops.chunked_cross_entropy import chunk_loss_as
 from ..optimizations.cuda_graphs.launch_bound import STEPS
 from ..tasks.lm_head import before_output_layer
 from ..tasks.sft import SupervisedFineTuning
@@ -56,10 +57,15 @@ def run_partial_model(model: PreTrainedModel, builder: StepBuilder) -> PartialRu
     model = builder.with_adapter(model)
     device = builder.device
     if device is None:
-        with quiet(), fake_tensors() as meter:
+        with quiet(), fake_tensors() as meter, chunk_loss_as(_compiled_chunk_loss):
             return profile_steps(model, builder, meter)
     with quiet(), CudaMeter(device) if device.type == 'cuda' else TensorMeter() as meter:
         return profile_steps(model, builder, meter, timed=True)
+
+
+def _compiled_chunk_loss(logits: torch.Tensor, _targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Allocate what the compiled loss of a chunk allocates on a GPU: the loss, and the gradient of the logits."""
+    return logits.new_zeros((), dtype=torch.float32), torch.empty_like(logits)
 
 
 def profile_steps(model: torch.nn.Module, builder: StepBuilder, meter: Meter, timed: bool = False) -> PartialRun:
