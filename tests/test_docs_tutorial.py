@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from xtune.data.readers import read_file
+
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / 'docs' / 'en' / 'tutorial.md').read_text('utf-8')
 TASKS = dict(zip('AB', re.split(r'^## Task ', PAGE, flags=re.MULTILINE)[1:], strict=True))
@@ -36,6 +38,13 @@ def commands(text):
             line, *output = command.splitlines()
             found.append((shlex.split(line), [text for text in output if text not in ('', '...')], edited))
     return found
+
+
+def test_the_table_shows_the_first_rows_of_the_workbook():
+    rows = [row for _, row in read_file(ROOT / 'docs' / 'examples' / 'medications.xlsx')]
+    assert f'has {len(rows)} rows and {len(rows[0])} columns' in PAGE.replace('four', '4')
+    for cells in (rows[0], rows[0].values(), rows[1].values()):
+        assert f'| {" | ".join(cells)} |\n' in PAGE
 
 
 @pytest.mark.parametrize('task', TASKS)
