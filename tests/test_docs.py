@@ -9,13 +9,12 @@ import shlex
 from pathlib import Path
 
 import pytest
+from test_layers_of_imports import LAYERS
 
 from xtune.cli import build_parser
 from xtune.commands import COMMANDS
 from xtune.config.compose import parse
 from xtune.config.presets import BASE, presets
-
-from test_layers_of_imports import LAYERS
 
 ROOT = Path(__file__).parents[1]
 TOP = [ROOT / name for name in ('README.md', 'README_zh.md', 'CONTRIBUTING.md')]
