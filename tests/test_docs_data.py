@@ -37,7 +37,7 @@ FORMATS = {
 # Options of a file in addition to its path.
 OPTIONS = {
     'faults.jsonl': ['data.max_bad_rows=0.5'],
-    'pretrain.txt': ['template=plain'],
+    'pretrain.txt': ['chat_template=plain'],
     'tickets.jsonl': ['train_dataset.map_fn=help_desk', 'custom_imports=[my_data]'],
 }
 
