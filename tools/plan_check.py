@@ -83,7 +83,7 @@ def compare(case: Case, folder: Path, timeout: float, tiny: bool) -> dict:
     return dict(
         name=case.name,
         judged=on_gpu and not tiny,
-        upper_bound=case.compile and plan['recomputed_layers'] < plan['layers'],
+        upper_bound=case.compile and plan['checkpointed_layers'] < plan['layers'],
         planned=memory['peak'] / 2**30 if plan['measured'] else None,
         counted=memory['counted_peak'] / 2**30,
         peak=max(row['memory_gib'] for row in rows) if on_gpu else None,

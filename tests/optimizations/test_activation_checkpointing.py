@@ -40,8 +40,8 @@ def test_more_layers_than_there_are_is_refused(tiny_model):
 
 @pytest.mark.parametrize(('value', 'text'), [('some', "'some'"), (-1, 'got -1')])
 def test_other_values_are_refused(make_config, xtune, value, text):
-    code, _, err = xtune('train', make_config(), '--cfg-options', f'checkpointing={value}')
-    assert code == 2 and 'checkpointing' in err and text in err
+    code, _, err = xtune('train', make_config(), '--cfg-options', f'activation_checkpointing={value}')
+    assert code == 2 and 'activation_checkpointing' in err and text in err
 
 
 SLOW = [pytest.param(family, marks=pytest.mark.slow) for family in ('qwen3', 'mixtral', 'starcoder2')]

@@ -22,7 +22,7 @@ from xtune.planning.variants import nearest_variants
 
 WIDE = dict(hidden_size=512, intermediate_size=2048, num_attention_heads=8)
 # One short sequence, every layer checkpointed, and few adapters.
-QUICK = {'checkpointing': 'all', 'schedule.batch_size': 1, 'max_length': 32}
+QUICK = {'activation_checkpointing': 'all', 'schedule.batch_size': 1, 'max_length': 32}
 LORA = QUICK | {'lora.target_modules': ['q_proj']}
 
 
@@ -69,7 +69,12 @@ def test_under_sequence_parallelism_the_figures_are_those_of_a_device(make_confi
 
 
 def test_json_has_all_figures_and_suggests_changes_for_smaller_gpus(make_config, xtune, model_folder):
-    options = {'schedule.batch_size': 8, 'schedule.accumulate': 1, 'checkpointing': 'none', 'max_length': 512}
+    options = {
+        'schedule.batch_size': 8,
+        'schedule.gradient_accumulation_steps': 1,
+        'activation_checkpointing': 'none',
+        'max_length': 512,
+    }
     layers = dict(hidden_size=256, intermediate_size=1024, num_hidden_layers=24)
     config = make_config('full', base_model=model_folder(**layers), pack=False, **options)
     code, out, err = xtune('plan', config, '--memory', '100', '--json')
@@ -78,28 +83,30 @@ def test_json_has_all_figures_and_suggests_changes_for_smaller_gpus(make_config,
     memory, (large,) = plan['memory'], plan['cards']
     assert set(memory) >= {'frozen', 'trained', 'gradients', 'activations', 'peak', 'at', 'counted_peak'}
     assert plan['measured'] is False and plan['fits_here'] is None and plan['tokens_per_second'] is None
-    assert large == dict(gb=100, fits=True, options=[], peak=memory['peak'], recomputed=0)
+    assert large == dict(gb=100, fits=True, options=[], peak=memory['peak'], checkpointed=0)
     gb = 0.97 * (memory['peak'] + CONTEXT) / usable_bytes(1)
     (small,) = json.loads(xtune('plan', config, '--memory', f'{gb:.3f}', '--json')[1])['cards']
-    assert small['peak'] + CONTEXT < usable_bytes(gb) and small['fits'] is False and small['recomputed'] > 0
-    assert small['options'] == ['checkpointing=auto']
+    assert small['peak'] + CONTEXT < usable_bytes(gb) and small['fits'] is False and small['checkpointed'] > 0
+    assert small['options'] == ['activation_checkpointing=auto']
     assert plan['parameters'] == plan['trained_parameters']
     assert plan['disk']['checkpoint'] == pytest.approx(12 * plan['parameters'], rel=0.01)
     assert plan['disk']['total'] == 3 * plan['disk']['checkpoint'] and plan['disk']['adapter'] == 0
 
 
 def test_suggested_changes_come_in_order_and_keep_the_optimizer_step(job, model_folder):
-    run = job('full', base_model=model_folder(), checkpointing='none', max_length=512, **{'schedule.batch_size': 6})
+    run = job(
+        'full', base_model=model_folder(), activation_checkpointing='none', max_length=512, **{'schedule.batch_size': 6}
+    )
     variants = list(nearest_variants(run))
-    smallest = ('schedule.batch_size=1', 'schedule.accumulate=12')
+    smallest = ('schedule.batch_size=1', 'schedule.gradient_accumulation_steps=12')
     assert [variant.options for variant in variants[:5]] == [
         (),
-        ('checkpointing=auto',),
-        ('checkpointing=auto', 'schedule.batch_size=3', 'schedule.accumulate=4'),
-        ('checkpointing=auto', *smallest),
-        (*smallest, 'checkpointing=offload'),
+        ('activation_checkpointing=auto',),
+        ('activation_checkpointing=auto', 'schedule.batch_size=3', 'schedule.gradient_accumulation_steps=4'),
+        ('activation_checkpointing=auto', *smallest),
+        (*smallest, 'activation_checkpointing=offload'),
     ]
-    assert variants[5].options == ('checkpointing=auto', *smallest, 'a lora preset')
+    assert variants[5].options == ('activation_checkpointing=auto', *smallest, 'a lora preset')
     assert variants[6].options[-1] == 'a qlora preset'
     assert variants[7].options[-1] == 'max_length=256' and len(variants) == 8
     assert variants[6].job.quantization is not None and variants[5].job.lora is not None
@@ -176,8 +183,8 @@ def test_a_memory_size_that_cannot_be_is_refused(make_config, xtune, wrong):
 
 
 def test_a_misspelled_option_is_refused(make_config, xtune):
-    code, _, err = xtune('plan', make_config(), '--cfg-options', 'checkpoints=all')
-    assert code == 2 and 'checkpointing' in err
+    code, _, err = xtune('plan', make_config(), '--cfg-options', 'activation_checkpoint=all')
+    assert code == 2 and 'activation_checkpointing' in err
 
 
 @pytest.mark.parametrize('method', ['lora', 'qlora', 'full'])

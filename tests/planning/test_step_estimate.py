@@ -22,7 +22,7 @@ from xtune.planning.variants import in_bf16, with_values
 EAGER = {'speed.compile': False}
 # The gradients of all layers take more than the loss and the activations.
 WITH_LARGE_LAYERS = dict(num_hidden_layers=4, hidden_size=128, intermediate_size=512, vocab_size=2000)
-ONE_MICRO_BATCH = {'schedule.accumulate': 1, 'checkpointing': 'all', 'max_length': 64}
+ONE_MICRO_BATCH = {'schedule.gradient_accumulation_steps': 1, 'activation_checkpointing': 'all', 'max_length': 64}
 
 
 def estimate(job):
@@ -37,7 +37,7 @@ def full_model_peak(job):
     """Return the peak of a run of all layers."""
     builder = builder_of(job)
     run = run_partial_model(builder.base_model(), builder)
-    other_micro_batch = '1' if job.schedule.accumulate == 1 else '0'
+    other_micro_batch = '1' if job.schedule.gradient_accumulation_steps == 1 else '0'
     return CUBLAS + max(phase.peak for name, phase in run.phases.items() if not name.endswith(other_micro_batch))
 
 
@@ -51,11 +51,15 @@ def full_model_peak(job):
         ),
         pytest.param(
             'lora',
-            {'checkpointing': 3, 'schedule.batch_size': 32, 'lora.target_modules': ['q_proj']},
+            {'activation_checkpointing': 3, 'schedule.batch_size': 32, 'lora.target_modules': ['q_proj']},
             marks=pytest.mark.slow,
         ),
-        pytest.param('full', {'checkpointing': 'none', 'schedule.accumulate': 1}, marks=pytest.mark.slow),
-        ('full', {'checkpointing': 1, 'schedule.batch_size': 64, 'speed.fused_loss': False}),
+        pytest.param(
+            'full',
+            {'activation_checkpointing': 'none', 'schedule.gradient_accumulation_steps': 1},
+            marks=pytest.mark.slow,
+        ),
+        ('full', {'activation_checkpointing': 1, 'schedule.batch_size': 64, 'speed.chunked_cross_entropy': False}),
     ],
 )
 def test_partial_models_give_the_peak_of_four_layers(method, options, job, model_folder):
@@ -63,7 +67,9 @@ def test_partial_models_give_the_peak_of_four_layers(method, options, job, model
     found = estimate(run)
     assert found.peak == pytest.approx(full_model_peak(run), rel=0.02)
     assert found.speed is None and found.peak > found.resident > found.frozen
-    assert found.checkpointed == {'none': 0, 'auto': 4}.get(run.values.checkpointing, run.values.checkpointing)
+    assert found.checkpointed == {'none': 0, 'auto': 4}.get(
+        run.values.activation_checkpointing, run.values.activation_checkpointing
+    )
 
 
 @pytest.mark.parametrize('options', [{}, {'pack': False}, {'llm.attn_implementation': 'sdpa'}])
@@ -82,7 +88,9 @@ def test_the_memory_of_the_loss_is_free_when_all_gradients_exist(job, model_fold
 def test_offloading_saves_nothing_where_gradients_decide_the_peak(job, model_folder):
     run = job('full', base_model=model_folder(**WITH_LARGE_LAYERS, tie_word_embeddings=False), **ONE_MICRO_BATCH)
     estimator = MemoryEstimator(run)
-    checkpointed, offloaded = (estimator.estimate(with_values(run, checkpointing=way)) for way in ('all', 'offload'))
+    checkpointed, offloaded = (
+        estimator.estimate(with_values(run, activation_checkpointing=way)) for way in ('all', 'offload')
+    )
     assert (checkpointed.peak, checkpointed.phase) == (offloaded.peak, offloaded.phase)
     assert checkpointed.phase not in ('forward', 'loss')
 
@@ -91,7 +99,7 @@ def test_offloading_saves_nothing_where_gradients_decide_the_peak(job, model_fol
 def test_several_types_of_layers_have_costs_of_their_own(job, model_folder):
     pattern = ['sliding_attention', 'sliding_attention', 'full_attention']
     values = dict(model_type='qwen2', use_sliding_window=True, sliding_window=16, layer_types=pattern)
-    options = {'schedule.batch_size': 32, 'checkpointing': 2, **EAGER}
+    options = {'schedule.batch_size': 32, 'activation_checkpointing': 2, **EAGER}
     run = job('full', base_model=model_folder(num_hidden_layers=3, **values), **options)
     assert len(set(types_of_layers(builder_of(run).base_model()))) == 2
     assert estimate(run).peak == pytest.approx(full_model_peak(run), rel=0.02)
@@ -103,7 +111,7 @@ def test_auto_checkpoints_the_fewest_layers_that_fit_and_offload_saves_the_layer
     estimator = MemoryEstimator(run)
 
     def peak(checkpointing, limit=0):
-        found = estimator.estimate(with_values(run, checkpointing=checkpointing), limit + CONTEXT)
+        found = estimator.estimate(with_values(run, activation_checkpointing=checkpointing), limit + CONTEXT)
         return found.peak, found.checkpointed
 
     by_count = [peak(count) for count in range(13)]
@@ -115,7 +123,7 @@ def test_auto_checkpoints_the_fewest_layers_that_fit_and_offload_saves_the_layer
         assert peak('auto', limit) == by_count[count]
     layer_input = 16 * 128 * 64 * 2
     assert peaks[12] - peak('offload')[0] == pytest.approx(9 * layer_input, rel=0.05)
-    with pytest.raises(ModelError, match='checkpointing=13.* 12 '):
+    with pytest.raises(ModelError, match='activation_checkpointing=13.* 12 '):
         peak(13)
 
 
@@ -130,7 +138,7 @@ def test_auto_checkpoints_the_fewest_layers_that_fit_and_offload_saves_the_layer
 def test_fake_tensors_take_as_many_bytes_as_real_ones(method, pack, job):
     options = {'lora.lora_dropout': 0.0} if method != 'full' else {}
     # The varlen kernel runs on GPUs only.
-    run = job(method, pack=pack, **{'speed.varlen': False}, **options)
+    run = job(method, pack=pack, **{'speed.varlen_attention': False}, **options)
 
     def phases(context, device):
         builder = builder_of(run)
@@ -152,7 +160,12 @@ def test_fake_tensors_take_as_many_bytes_as_real_ones(method, pack, job):
 
 def test_weights_have_the_bytes_of_their_dtype(job, model_folder):
     sizes = dict(hidden_size=512, intermediate_size=2048, num_attention_heads=8)
-    quick = {'checkpointing': 'all', 'schedule.batch_size': 1, 'max_length': 32, 'base_model': model_folder(**sizes)}
+    quick = {
+        'activation_checkpointing': 'all',
+        'schedule.batch_size': 1,
+        'max_length': 32,
+        'base_model': model_folder(**sizes),
+    }
     lora, qlora = (
         estimate(job(method, **quick, **{'lora.target_modules': ['q_proj']})) for method in ('lora', 'qlora')
     )
@@ -170,7 +183,9 @@ def test_weights_have_the_bytes_of_their_dtype(job, model_folder):
 
 @pytest.mark.slow
 def test_float8_weights_take_two_bytes_each_and_scales(job, model_folder):
-    run = job(base_model=model_folder(hidden_size=128, intermediate_size=512, vocab_size=500), checkpointing='none')
+    run = job(
+        base_model=model_folder(hidden_size=128, intermediate_size=512, vocab_size=500), activation_checkpointing='none'
+    )
     bf16, float8 = estimate(run), estimate(replace(run, quantization=Float8Config))
     assert bf16.frozen < float8.frozen < 1.1 * bf16.frozen
 
@@ -180,7 +195,7 @@ def test_bitsandbytes_optimizers_are_counted(job, model_folder):
     folder, sizes = model_folder(vocab_size=50_000), {}
     for name in ('AdamW8bit', 'AdamW32bit', 'PagedAdamW32bit', 'Lion32bit'):
         options = {'optimizer.type': f'bitsandbytes.optim.{name}', 'max_length': 16}
-        run = job('full', base_model=folder, checkpointing='none', **options)
+        run = job('full', base_model=folder, activation_checkpointing='none', **options)
         sizes[name] = estimate(run).optimizer
     parameters = MemoryEstimator(run).sizes.parameters
     assert sizes['AdamW32bit'] == pytest.approx(8 * parameters, rel=0.01)
@@ -197,7 +212,7 @@ def test_auto_precision_means_bf16_and_other_types_stay(job):
 @pytest.mark.slow
 @pytest.mark.parametrize('pack', [False, True])
 def test_partial_models_with_values_run_and_are_timed(pack, job, model_folder):
-    few = {'schedule.batch_size': 1, 'max_length': 32, 'lora.target_modules': ['q_proj'], 'checkpointing': 1}
+    few = {'schedule.batch_size': 1, 'max_length': 32, 'lora.target_modules': ['q_proj'], 'activation_checkpointing': 1}
     run = job(base_model=model_folder(num_hidden_layers=4, vocab_size=100), pack=pack, **few)
     found = MemoryEstimator(run).profile(run, torch.device('cpu'), 2**40)
     assert found.speed > 0 and found.seconds > 0 and found.checkpointed == 1
@@ -205,9 +220,14 @@ def test_partial_models_with_values_run_and_are_timed(pack, job, model_folder):
 
 
 def test_packed_sequences_need_no_mask_where_the_varlen_kernel_runs(job, model_folder):
-    few = {'schedule.batch_size': 4, 'max_length': 512, 'checkpointing': 'none', 'lora.target_modules': ['q_proj']}
+    few = {
+        'schedule.batch_size': 4,
+        'max_length': 512,
+        'activation_checkpointing': 'none',
+        'lora.target_modules': ['q_proj'],
+    }
     folder = model_folder(vocab_size=100)
     varlen, masked = (
-        estimate(job(base_model=folder, pack=True, **few, **{'speed.varlen': on})) for on in (True, False)
+        estimate(job(base_model=folder, pack=True, **few, **{'speed.varlen_attention': on})) for on in (True, False)
     )
     assert masked.peak - varlen.peak >= 4 * 512 * 512

@@ -26,7 +26,7 @@ from xtune.planning.units import GIB
 
 MEASURED = Path(__file__).parents[2] / 'tools' / 'devices' / 'layers_70b.json'
 PAGED = 'bitsandbytes.optim.PagedAdamW8bit'
-QUICK = {'checkpointing': 'all', 'schedule.batch_size': 1, 'max_length': 32}
+QUICK = {'activation_checkpointing': 'all', 'schedule.batch_size': 1, 'max_length': 32}
 GROWING = ('frozen', 'in_layers', 'trained')
 
 

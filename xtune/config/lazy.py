@@ -11,6 +11,7 @@ from mmengine.config.lazy import LazyAttr, LazyObject
 
 from ..compat import mmengine_private
 from ..errors import ConfigError, did_you_mean
+from .deprecated import current_module
 
 Lazy = LazyObject | LazyAttr
 
@@ -34,7 +35,7 @@ def part_names(cfg: Config) -> tuple[dict, set[str]]:
 
 
 def from_namespace(names: dict, imported: set[str], path: Path) -> Config:
-    """Return the config of the file `path`, which defines `names`; those in `imported` are no sections of it."""
+    """Return the config of the file `path`, which defines `names`; those in `imported` are not sections."""
     values = {name: value for name, value in names.items() if not name.startswith('__')}
     cfg = Config(ConfigDict(values), filename=str(path))
     mmengine_private.set_imported_names(cfg, imported)
@@ -42,7 +43,7 @@ def from_namespace(names: dict, imported: set[str], path: Path) -> Config:
 
 
 def is_lazy(value: Any) -> bool:
-    """Tell whether `value` stands for an imported name."""
+    """Return whether `value` stands for an imported name."""
     return isinstance(value, (LazyObject, LazyAttr))
 
 
@@ -65,7 +66,7 @@ def import_of(lazy: Lazy) -> tuple[str, str]:
     module, name = mmengine_private.import_behind(source)
     if name is None:
         raise ConfigError(f'write `from {source.module} import ...` in a config, not `import {source.module}`')
-    return module, name
+    return current_module(module), name
 
 
 def walk(value: Any) -> Iterator[Lazy]:
@@ -94,6 +95,9 @@ def comparable(value: Any) -> Any:
 def resolve(value: Any) -> Any:
     """Return `value` with every imported name, at any depth, replaced by the object itself."""
     if is_lazy(value):
+        source, _ = root(value)
+        if isinstance(source._module, str):
+            source._module = current_module(source._module)
         try:
             return value.build()
         except (ImportError, AttributeError) as error:
@@ -114,10 +118,11 @@ def named(thing: Any) -> Any:
     """
     if not isinstance(thing, str):
         return thing
+    thing = current_module(thing)
     parts = thing.split('.')
     for cut in range(len(parts) - 1, 0, -1):
         try:
-            found = import_module('.'.join(parts[:cut]))
+            target = import_module('.'.join(parts[:cut]))
         except ValueError:  # an empty part
             continue
         except ModuleNotFoundError as error:
@@ -127,8 +132,8 @@ def named(thing: Any) -> Any:
         except (ImportError, OSError, RuntimeError) as error:  # of a library that does not fit this machine
             raise ConfigError(f'`{thing}` cannot be imported: {error}') from error
         for name in parts[cut:]:
-            if not hasattr(found, name):
-                raise ConfigError(f'`{thing}`: {found.__name__} has no `{name}`{did_you_mean(name, dir(found))}')
-            found = getattr(found, name)
-        return found
-    raise ConfigError(f'`{thing}` is no importable name; write it as module.name, such as torch.optim.AdamW')
+            if not hasattr(target, name):
+                raise ConfigError(f'`{thing}`: {target.__name__} has no `{name}`{did_you_mean(name, dir(target))}')
+            target = getattr(target, name)
+        return target
+    raise ConfigError(f'`{thing}` cannot be imported; write it as module.name, such as torch.optim.AdamW')

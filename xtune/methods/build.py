@@ -130,7 +130,7 @@ def finish(
         freeze_other_parts(model)
     disable_cpu_inference_format(model)  # before any trial calls it
     # 'auto' begins with all layers: how many fit without is measured once the model is placed.
-    policy = CheckpointPolicy.from_option(job.values.checkpointing)
+    policy = CheckpointPolicy.from_option(job.values.activation_checkpointing)
     if policy.num_layers != 0:
         ActivationCheckpointing(model).apply(policy)
     return model

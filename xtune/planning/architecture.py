@@ -11,7 +11,6 @@ from pathlib import Path
 from transformers import PreTrainedConfig
 
 from ..config.compose import model_part
-from ..config.presets import BASE
 from ..errors import ModelError
 from ..models.loading.hf_config import load_hf_config, with_llm_values
 from ..models.loading.model_class import FINDING
@@ -45,7 +44,7 @@ def find_architecture(base_model: str, load_llm: partial) -> Architecture:
     try:
         return Architecture(load_hf_config(base_model, load_llm), 'from the hub')
     except ModelError:
-        part = model_part(base_model, BASE)
+        part = model_part(base_model)
         # Another revision or folder of the repository may hold another model.
         if part is None or any(key in load_llm.keywords for key in FINDING):
             raise

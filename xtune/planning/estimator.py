@@ -106,7 +106,7 @@ class MemoryEstimator:
         return StepBuilder(job, self.config, dtype)
 
     def _meta_model(self, job: Job, dtype: torch.dtype) -> torch.nn.Module:
-        builder = self._builder(with_values(job, checkpointing='none'), dtype)
+        builder = self._builder(with_values(job, activation_checkpointing='none'), dtype)
         return builder.with_adapter(builder.base_model())
 
     def _with_checkpointing(self, job: Job, limit: float, costs_of: Callable[[Job], LayerCosts]) -> StepEstimate:
@@ -115,26 +115,28 @@ class MemoryEstimator:
         Raises:
             ModelError: The option exceeds the number of layers.
         """
-        wanted, schedule = job.values.checkpointing, job.schedule
+        wanted, schedule = job.values.activation_checkpointing, job.schedule
         on_one_sequence_shard = job.strategy.sequence_parallel_size == 1  # else its attention is over full sequences
         tokens = schedule.batch_size * job.values.max_length if on_one_sequence_shard else None
 
         def estimated(costs: LayerCosts | PartialCheckpointing, count: int) -> StepEstimate:
-            return estimate_step(costs, count, schedule.accumulate, tokens)
+            return estimate_step(costs, count, schedule.gradient_accumulation_steps, tokens)
 
         if isinstance(wanted, int) and wanted > self.sizes.layers:
             most = self.sizes.layers
-            raise ModelError(f"checkpointing={wanted}, but the model has {most} layers: give at most {most}, or 'all'")
+            raise ModelError(
+                f"activation_checkpointing={wanted}, but the model has {most} layers: give at most {most}, or 'all'"
+            )
         if wanted in ('none', 0):
-            return estimated(costs_of(with_values(job, checkpointing='none')), 0)
-        checkpointed = costs_of(job if wanted == 'offload' else with_values(job, checkpointing='all'))
+            return estimated(costs_of(with_values(job, activation_checkpointing='none')), 0)
+        checkpointed = costs_of(job if wanted == 'offload' else with_values(job, activation_checkpointing='all'))
         every_layer = estimated(checkpointed, len(checkpointed.types))
         if wanted in ('all', 'offload'):
             return every_layer
         if wanted == 'auto':
             if every_layer.peak + CONTEXT > limit or not has_whole_model(job, 2) or not on_one_sequence_shard:
                 return every_layer
-        costs = PartialCheckpointing(checkpointed, costs_of(with_values(job, checkpointing='none')))
+        costs = PartialCheckpointing(checkpointed, costs_of(with_values(job, activation_checkpointing='none')))
         if wanted != 'auto':
             return estimated(costs, wanted)
         estimates = (estimated(costs, count) for count in range(len(checkpointed.types)))
@@ -143,14 +145,15 @@ class MemoryEstimator:
     def _counted_costs(self, builder: StepBuilder) -> LayerCosts:
         """Return the layer costs of a run on fake tensors; they are computed once."""
         job, values, schedule = builder.job, builder.job.values, builder.job.schedule
-        key = (job.lora is None, str(job.quantization), values.checkpointing, values.max_length)
-        key += (schedule.batch_size, schedule.accumulate > 1)
+        key = (job.lora is None, str(job.quantization), values.activation_checkpointing, values.max_length)
+        key += (schedule.batch_size, schedule.gradient_accumulation_steps > 1)
         if key not in self._layer_costs:
-            if values.checkpointing == 'offload':
-                checkpointed = replace(builder, job=with_values(job, checkpointing='all'))
+            if values.activation_checkpointing == 'offload':
+                checkpointed = replace(builder, job=with_values(job, activation_checkpointing='all'))
                 self._layer_costs[key] = self._counted_costs(checkpointed).with_offloaded_inputs()
             else:
-                self._log(f'counting steps of {_micro_batch(job)}, checkpointing={values.checkpointing}')
+                option = f'activation_checkpointing={values.activation_checkpointing}'
+                self._log(f'counting steps of {_micro_batch(job)}, {option}')
                 self._layer_costs[key] = layer_costs(builder)
         return self._layer_costs[key]
 

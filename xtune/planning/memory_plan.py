@@ -35,7 +35,7 @@ class GpuFit:
     def to_dict(self) -> dict[str, Any]:
         """Return it as plain values."""
         options = None if self.options is None else list(self.options)
-        return dict(gb=self.gb, fits=self.fits, options=options, peak=self.peak, recomputed=self.checkpointed)
+        return dict(gb=self.gb, fits=self.fits, options=options, peak=self.peak, checkpointed=self.checkpointed)
 
 
 @dataclass(frozen=True)
@@ -115,7 +115,7 @@ class MemoryPlan:
     def host(self) -> int:
         """Return a rough figure of the bytes of host memory: libraries, weights while loading, offloaded tensors."""
         offloaded = self.disk()['checkpoint'] if self.job.checkpoint.background else 0
-        if self.job.values.checkpointing == 'offload':
+        if self.job.values.activation_checkpointing == 'offload':
             tokens = self.job.schedule.batch_size * sequence_shard(self.job).values.max_length
             offloaded += self.sizes.layers * self.sizes.hidden_size * tokens * BF16
         return LIBRARIES + FP32 * self.sizes.largest + offloaded
@@ -124,7 +124,7 @@ class MemoryPlan:
         """Return all of it as plain values; memory in bytes, times in seconds."""
         best, sizes = self.best, self.cluster_gpu_sizes
         return self._run() | dict(
-            recomputed_layers=best.checkpointed,
+            checkpointed_layers=best.checkpointed,
             layers=self.sizes.layers,
             measured=self.measured is not None,
             gpu=self.gpu,
@@ -149,9 +149,9 @@ class MemoryPlan:
             strategy=self.job.strategy.name,
             sequence_parallel_size=self.job.strategy.sequence_parallel_size,
             batch_size=schedule.batch_size,
-            accumulate=schedule.accumulate,
+            gradient_accumulation_steps=schedule.gradient_accumulation_steps,
             max_length=values.max_length,
-            checkpointing=values.checkpointing,
+            activation_checkpointing=values.activation_checkpointing,
         )
 
     def _memory(self) -> dict[str, Any]:

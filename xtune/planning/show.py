@@ -54,8 +54,8 @@ def _run_rows(plan: MemoryPlan) -> list[tuple[str, str]]:
     checkpointed = f'activation checkpointing in {best.checkpointed} of {plan.sizes.layers} layers'
     return [
         ('run', escape(f'{job.values.base_model}: {trained}')),
-        ('', f'micro-batches of {batch}, {schedule.accumulate} per optimizer step'),
-        ('', f'{checkpointed} (checkpointing={job.values.checkpointing})'),
+        ('', f'micro-batches of {batch}, {schedule.gradient_accumulation_steps} per optimizer step'),
+        ('', f'{checkpointed} (activation_checkpointing={job.values.activation_checkpointing})'),
         ('architecture', escape(plan.source)),
     ]
 
@@ -77,8 +77,8 @@ def _memory_rows(plan: MemoryPlan) -> list[tuple[str, str]]:
     where = f'on one device, in {_PHASES[best.phase]}'
     rows.append(('[bold]peak', f'[bold]{gib(best.peak)}[/] {where}; {method}{compiled}'))
     auto = ''
-    if job.values.checkpointing == 'auto':
-        auto = "; checkpointing='auto' uses the rest of a GPU to checkpoint fewer layers"
+    if job.values.activation_checkpointing == 'auto':
+        auto = "; activation_checkpointing='auto' uses the rest of a GPU to checkpoint fewer layers"
     rows.append(('[bold]needed', f'at least [bold]{gib(plan.needed)}[/] on one device, {gib(CONTEXT)} for CUDA{auto}'))
     return rows
 

@@ -51,7 +51,7 @@ class StepBuilder:
         attention = None
         if self.device is None:
             requested, length = self.job.load_llm.keywords.get('attn_implementation'), self.job.values.max_length
-            varlen = self.job.speed.varlen
+            varlen = self.job.speed.varlen_attention
             attention = attention_for_fake_tensors(
                 self.config, self.dtype, requested, length, is_packed(self.job), varlen
             )

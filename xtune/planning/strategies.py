@@ -53,13 +53,13 @@ def memory_of_strategies(estimator: MemoryEstimator, cluster: Cluster) -> tuple[
     """
     job = estimator.job
     sizes, minimum = estimator.sharded_sizes(), estimator.minimum()
-    checkpointed = estimator.estimate(with_values(job, checkpointing='all'))
+    checkpointed = estimator.estimate(with_values(job, activation_checkpointing='all'))
     kept_activations = minimum.peak - checkpointed.peak
     method = compatibility.method_of_run(job)
     table = []
     for name in compatibility.STRATEGIES:
         devices = 1 if name == 'one_device' else cluster.gpus
-        device = _device(name, sizes, minimum, kept_activations, devices, job.schedule.accumulate > 1)
+        device = _device(name, sizes, minimum, kept_activations, devices, job.schedule.gradient_accumulation_steps > 1)
         context = CONTEXT if devices == 1 else NCCL_CONTEXT
         refused = compatibility.REFUSED.get((method, name))
         if refused is None and devices == 1 and name.endswith('_offload'):

@@ -32,13 +32,13 @@ def nearest_variants(job: Job) -> Iterator[Variant]:
     """
     variant = Variant(job)
     yield variant
-    if variant.job.values.checkpointing not in ('auto', 'all', 'offload'):
-        variant = variant.changed(with_values(variant.job, checkpointing='auto'), 'checkpointing=auto')
+    if variant.job.values.activation_checkpointing not in ('auto', 'all', 'offload'):
+        variant = _with_checkpointing(variant, 'auto')
         yield variant
     for variant in _smaller_batches(variant):  # noqa: B020
         yield variant
-    if variant.job.values.checkpointing != 'offload':
-        yield variant.changed(with_values(variant.job, checkpointing='offload'), 'checkpointing=offload')
+    if variant.job.values.activation_checkpointing != 'offload':
+        yield _with_checkpointing(variant, 'offload')
     for method in _smaller_methods(variant.job):
         variant = variant.changed(*method)
         yield variant
@@ -64,13 +64,18 @@ def with_values(job: Job, **values: Any) -> Job:
     return replace(job, values=replace(job.values, **values))
 
 
+def _with_checkpointing(variant: Variant, value: str) -> Variant:
+    job = with_values(variant.job, activation_checkpointing=value)
+    return variant.changed(job, f'activation_checkpointing={value}')
+
+
 def _smaller_batches(variant: Variant) -> Iterator[Variant]:
     schedule = variant.job.schedule
-    batch, sequences = schedule.batch_size, schedule.batch_size * schedule.accumulate
+    batch, sequences = schedule.batch_size, schedule.batch_size * schedule.gradient_accumulation_steps
     while batch > 1:
         batch = max(n for n in range(1, batch // 2 + 1) if sequences % n == 0)
-        changed = replace(schedule, batch_size=batch, accumulate=sequences // batch)
-        options = (f'schedule.batch_size={batch}', f'schedule.accumulate={sequences // batch}')
+        changed = replace(schedule, batch_size=batch, gradient_accumulation_steps=sequences // batch)
+        options = (f'schedule.batch_size={batch}', f'schedule.gradient_accumulation_steps={sequences // batch}')
         variant = variant.changed(replace(variant.job, schedule=changed), *options)
         yield variant
 
