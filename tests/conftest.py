@@ -26,8 +26,8 @@ ROWS = [
 # Files with tests that take long. They begin first, in either half of what two workers share, so that none is left over
 # for one of them at the end.
 LONG = (
-    ('test_end_to_end.py', 'test_resharding.py', 'test_sequence.py', 'test_train.py'),
-    ('test_faults.py', 'test_strategies.py', 'test_loading.py', 'test_convert.py'),
+    ('test_end_to_end.py', 'test_resharding.py', 'test_ulysses.py', 'test_train.py'),
+    ('test_faults.py', 'test_strategies.py', 'test_rank0_loading.py', 'test_convert.py'),
 )
 
 

@@ -171,7 +171,7 @@ def test_a_home_that_cannot_be_written_names_the_variable(config, make_config, x
 
 
 def test_a_folder_of_the_cache_that_is_a_file(tmp_path, monkeypatch):
-    from xtune.data.cache import cache_folder, cache_root
+    from xtune.utils.cache import cache_folder, cache_root
 
     folder = cache_folder('data')
     assert folder == cache_root() / 'data' and folder.is_dir() and not list(folder.iterdir())
@@ -215,7 +215,7 @@ def test_checkpoint_that_would_run_code(train, tmp_path):
 
 def test_full_disk_while_saving(make_config, xtune, tmp_path, monkeypatch):
     """/dev/full is a device whose every write fails as on a full disk."""
-    from xtune.engine import files
+    from xtune.engine import checkpoint_io
 
     real = torch.save
 
@@ -223,7 +223,7 @@ def test_full_disk_while_saving(make_config, xtune, tmp_path, monkeypatch):
         with open('/dev/full', 'wb') as full:
             real(content, full)
 
-    monkeypatch.setattr(files.torch, 'save', to_full_disk)
+    monkeypatch.setattr(checkpoint_io.torch, 'save', to_full_disk)
     code, _, err = xtune('train', make_config())
     assert code == 2 and 'could not be written' in err and 'MiB free' in err and '--resume' in err
     assert not list((tmp_path / 'run').glob('*.pth')) and not list((tmp_path / 'run').glob('.*tmp'))
@@ -241,7 +241,7 @@ def test_full_disk_beside_checkpoints(xtune, monkeypatch, tmp_path):
     """Whatever else cannot be written ends in one line too, and leaves no half of a file."""
     import errno
 
-    from xtune import atomic
+    from xtune.utils import atomic
 
     def full(source, target):
         raise OSError(errno.ENOSPC, 'No space left on device')

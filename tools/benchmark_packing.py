@@ -22,11 +22,11 @@ from torch._dynamo.utils import counters
 from transformers import AutoModelForCausalLM, LlamaConfig
 
 from xtune.data.batches import MicroBatch, Padding, collate
-from xtune.models.head import plain_head
-from xtune.models.layers import layers_of
-from xtune.models.loss import summed_loss
-from xtune.models.masters import Masters
-from xtune.models.packed import PackedAttention, packed_attention
+from xtune.optimizations.master_weights import MasterWeights
+from xtune.optimizations.packed_attention import PackedAttention, packed_attention
+from xtune.tasks.lm_head import find_lm_head
+from xtune.tasks.loss import summed_loss
+from xtune.utils.model_structure import layers_of
 
 # Width, inner width, layers, heads, key heads, vocabulary.
 SHAPES = {
@@ -97,8 +97,8 @@ def measure(
     dtype = torch.bfloat16 if device.type == 'cuda' else torch.float32
     llm = model(args.shape, device, dtype)
     if dtype != torch.float32:
-        Masters(llm, dtype)
-    head = plain_head(llm)
+        MasterWeights(llm, dtype)
+    head = find_lm_head(llm)
     attention: PackedAttention | None = None
     if varlen:
         attention = packed_attention(llm, dtype, device, args.width, nullcontext())

@@ -37,8 +37,8 @@ from peers import cases, material, runs
 from peers.report import compared, table
 from peers.shapes import SHAPES
 
-from xtune.atomic import write_text
 from xtune.config.validate import SCALARS
+from xtune.utils.atomic import write_text
 
 # Small enough for a first look: methods and ways of checkpointing of each model.
 DEFAULT = {

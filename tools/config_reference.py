@@ -10,7 +10,7 @@ from pathlib import Path
 
 from xtune.config.sections import SECTIONS, TYPED, Scalars
 from xtune.config.validate import spell
-from xtune.models.float8 import Float8Config
+from xtune.ops.float8_linear import Float8Config
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / 'docs' / 'en' / 'config.md'
@@ -43,7 +43,9 @@ In the order of a flat config. A linked name has keys of its own.
 
 """
 # Types of xtune's own, whose arguments stand in no library's documentation, and what is said of them.
-OWN = {'quantization': (Float8Config, 'With `type=xtune.models.float8.Float8Config`, as the method `fp8_lora` has it:')}
+OWN = {
+    'quantization': (Float8Config, 'With `type=xtune.ops.float8_linear.Float8Config`, as the method `fp8_lora` has it:')
+}
 # What a section holds besides a dict.
 KINDS = {
     'custom_imports': 'a list',

@@ -11,9 +11,9 @@ from pathlib import Path
 from xtune.config.load import load
 from xtune.config.presets import find
 from xtune.config.wire import wire
-from xtune.models.architectures import shipped_config
 from xtune.parallel.compatibility import METHODS, REFUSED, STRATEGIES
 from xtune.planning.planner import GIB
+from xtune.planning.published_configs import shipped_config
 from xtune.planning.sharding import Parts, parts_of
 from xtune.planning.spread import Cluster, sharded_need
 

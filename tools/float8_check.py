@@ -26,12 +26,12 @@ from xtune.config.presets import find
 from xtune.config.wire import Job, wire
 from xtune.data.build import build_data
 from xtune.data.steps import Share
-from xtune.engine.fast import fast_task
+from xtune.engine.optimizations import fast_task
 from xtune.errors import XtuneError
-from xtune.models.build import build_llm
-from xtune.models.float8_checks import device_problem
-from xtune.models.scaled_product import scaled_product, to_float8
-from xtune.parallel.world import ALONE
+from xtune.methods.build import build_llm
+from xtune.methods.float8_checks import device_problem
+from xtune.ops.float8_matmul import scaled_product, to_float8
+from xtune.parallel.env import ALONE
 
 METHODS = {'bf16': 'lora', 'float8': 'fp8_lora'}
 WINDOW = 10  # steps whose mean is a point of a curve

@@ -2,7 +2,7 @@
 # Run the tests that need a CUDA GPU, list the reason of each skip, and write what was found to docs/en/verified.md.
 # Arguments go to pytest; with arguments the page stays as it is:
 #   bash tools/gpu_tests.sh
-#   bash tools/gpu_tests.sh tests/models/test_float8_gpu.py -x
+#   bash tools/gpu_tests.sh tests/ops/test_float8_linear_gpu.py -x
 # The Python is XTUNE_PYTHON, else that of .venv, else python3. It needs the packages of requirements/runtime.txt and
 # pytest; with pytest-xdist several tests run at a time. Nothing is installed or downloaded. The log and the JUnit file go
 # to GPU_TESTS_OUT (default: work_dirs/gpu_tests). XTUNE_COMMIT names the commit of a copy without its history.

@@ -23,7 +23,7 @@ from common.process import INTERRUPTED, environment, fail, in_time, json_lines, 
 from common.tables import markdown
 from plans.cases import CASES, TINY, WIDE, Case, chosen, config, model_of
 
-from xtune.atomic import write_text
+from xtune.utils.atomic import write_text
 
 WARM_UP = 3
 PAIRS = [('planned', 'peak', 0.05), ('counted', 'peak', 0.1), ('planned_speed', 'speed', 0.15)]

@@ -12,7 +12,7 @@ import json
 import tempfile
 from pathlib import Path
 
-from xtune.atomic import write_text
+from xtune.utils.atomic import write_text
 
 TOOLS = Path(__file__).resolve().parent
 PAGES = [TOOLS.parent / 'docs' / language / 'plan.md' for language in ('en', 'zh')]

@@ -26,7 +26,20 @@ a machine lacks is skipped there, with the reason.
 """
 NEVER = '\nNot run yet.\n'
 PACKAGES = ('torch', 'triton', 'transformers', 'peft', 'bitsandbytes', 'accelerate', 'deepspeed', 'mmengine-lite')
-GPU_CODE = ('engine', 'models', 'parallel', 'planning', 'chat', 'convert')
+GPU_CODE = (
+    'compat',
+    'engine',
+    'export',
+    'inference',
+    'methods',
+    'models',
+    'ops',
+    'optimizations',
+    'parallel',
+    'planning',
+    'tasks',
+    'chat',
+)
 PATHS = [*(f'xtune/{name}' for name in GPU_CODE), 'requirements/runtime.txt', ':(glob)tests/**/test_*gpu*.py']
 
 
@@ -104,7 +117,7 @@ def this_machine() -> tuple[str, dict[str, str]]:
     """Return how many of which GPU there are, and the date, commit, driver and versions."""
     import torch
 
-    from xtune.environment import installed
+    from xtune.inspection.environment import installed
 
     cuda = torch.cuda
     names = Counter(cuda.get_device_name(index) for index in range(cuda.device_count()))

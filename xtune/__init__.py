@@ -3,8 +3,8 @@
 import logging
 
 from .models.legacy.register import register_when_needed
+from .utils.yapf_cache import import_yapf
 from .version import __version__
-from .yapf_cache import import_yapf
 
 __all__ = ['__version__']
 

@@ -13,8 +13,8 @@ from pathlib import Path
 from .commands import COMMANDS
 from .errors import ConfigError, XtuneError
 from .parallel.launch import speaks
+from .utils.visible import visible
 from .version import __version__
-from .visible import visible
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -19,7 +19,7 @@ HOOKS = Registry('hook', parent=MMENGINE_HOOKS, scope='xtune', locations=['xtune
 LOOPS = Registry('loop', parent=MMENGINE_LOOPS, scope='xtune', locations=['xtune.engine.loop'])
 STRATEGIES = Registry('strategy', parent=MMENGINE_STRATEGIES, scope='xtune', locations=['xtune.engine.strategy'])
 # A task is what is trained with which loss: a mmengine model.
-TASKS = Registry('task', parent=MMENGINE_MODELS, scope='xtune', locations=['xtune.models.finetune'])
+TASKS = Registry('task', parent=MMENGINE_MODELS, scope='xtune', locations=['xtune.tasks.sft'])
 
 
 def lookup(registry: Registry, name: str) -> Any:

@@ -96,7 +96,7 @@ def test_wrong_models_and_options(tiny_model, tmp_path, xtune):
 
 
 def test_greedy_takes_the_likeliest_token_whatever_the_model_prefers(shared):
-    from xtune.models.generate import generate_ids
+    from xtune.inference.generate import generate_ids
 
     ids = shared.tokeniser.tokenizer('one two one two one two', return_tensors='pt')['input_ids']
     plain = generate_ids(shared.llm, ids, [2], max_new_tokens=6)

@@ -4,9 +4,9 @@ import pytest
 
 from xtune.config.load import load
 from xtune.config.presets import presets
-from xtune.data.conversation import checked
 from xtune.data.tokenise import Tokeniser
-from xtune.formats import formats
+from xtune.inspection.dataset_formats import formats
+from xtune.messages import checked
 from xtune.templates.resolve import resolve
 
 PRESETS = {name: path for name, path in presets().items() if 'msagent_react' in name}

@@ -3,10 +3,10 @@
 import pytest
 
 import xtune.data.map_fns  # noqa: F401  registers the functions
-from xtune.data.conversation import checked
 from xtune.data.detect import SHAPES, fitting, require
 from xtune.errors import DataError
-from xtune.formats import formats
+from xtune.inspection.dataset_formats import formats
+from xtune.messages import checked
 from xtune.registry import MAP_FNS
 
 # Formats whose rows look like those of another one.

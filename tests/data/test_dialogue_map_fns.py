@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 import xtune.data.map_fns  # noqa: F401  registers the functions
-from xtune.data.conversation import Conversation, RowError, checked
 from xtune.errors import ConfigError
+from xtune.messages import Conversation, RowError, checked
 from xtune.registry import MAP_FNS, lookup
-from xtune.templates.system import SYSTEM_PROMPTS
+from xtune.templates.system_prompts import SYSTEM_PROMPTS
 
 FILES = Path(__file__).parent / 'files'
 HI = [('user', 'Hi'), ('assistant', 'Hello!')]

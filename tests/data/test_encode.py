@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from tokenizers.processors import ByteLevel
 
-from xtune.data.conversation import Conversation, RowError, checked, exchange
 from xtune.data.encode import Encoder
-from xtune.data.stops import stop_ids
+from xtune.data.stop_tokens import stop_ids
 from xtune.data.tokenise import Tokeniser
 from xtune.errors import DataError, TemplateError
+from xtune.messages import Conversation, RowError, checked, exchange
 from xtune.templates.resolve import resolve
 from xtune.templates.template import ChatTemplate
 

@@ -10,16 +10,16 @@ import pytest
 
 from xtune.config.sections import Source
 from xtune.data import map_fns
-from xtune.data.conversation import Conversation, RowError, checked
 from xtune.data.local import BUNDLED
 from xtune.data.map_fns import self_cognition_map_fn
 from xtune.data.mapping import row_mapper
 from xtune.data.readers import read_file
 from xtune.data.sources import Row
 from xtune.errors import ConfigError, DataError, TemplateError
-from xtune.formats import described, formats
+from xtune.inspection.dataset_formats import described, formats
+from xtune.messages import Conversation, RowError, checked
 from xtune.registry import MAP_FNS, lookup
-from xtune.templates.system import SYSTEM_PROMPTS, system_text
+from xtune.templates.system_prompts import SYSTEM_PROMPTS, system_text
 
 HI = [('user', 'Hi'), ('assistant', 'Hello!')]
 OURS = sorted(name for name, function in MAP_FNS.module_dict.items() if function.__module__.startswith('xtune.'))
@@ -264,6 +264,6 @@ def test_list_dataset_format_without_a_match_says_what_to_do(xtune, name, hint):
 
 
 def test_list_dataset_format_needs_no_torch():
-    code = "import sys\nfrom xtune.formats import formats\nformats()\nprint('torch' in sys.modules)"
+    code = "import sys\nfrom xtune.inspection.dataset_formats import formats\nformats()\nprint('torch' in sys.modules)"
     done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True)
     assert done.stdout == 'False\n'

@@ -5,12 +5,12 @@ import json
 import pytest
 
 from xtune.config.sections import Source
-from xtune.data.conversation import RowError
 from xtune.data.mapping import row_mapper
 from xtune.data.observed import Observed
 from xtune.data.sources import Row
 from xtune.data.unused import Unused
 from xtune.data.usage import Usage
+from xtune.messages import RowError
 
 CALL = {'name': 'depth', 'arguments': {'well': 'A0'}}
 SCHEMA = {'type': 'object', 'properties': {'well': {'type': 'string'}}}

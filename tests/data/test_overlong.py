@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from xtune.config.sections import Source
-from xtune.data.conversation import Conversation, RowError, Tokens, checked, exchange
 from xtune.data.encode import Encoder
 from xtune.data.prepare import prepare
 from xtune.data.tokenise import Tokeniser
 from xtune.errors import DataError
+from xtune.messages import Conversation, RowError, Tokens, checked, exchange
 from xtune.templates.resolve import resolve
 
 TOOLS = [{'type': 'function', 'function': {'name': 'weather', 'description': 'Tells it.', 'parameters': {}}}]

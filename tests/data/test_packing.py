@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from xtune.config.sections import Source
+from xtune.data.batch_schedule import BatchSchedule
 from xtune.data.batches import IGNORE, collate
 from xtune.data.encode import Encoder
 from xtune.data.packing import pack, pack_fit
-from xtune.data.plan import Plan
 from xtune.data.prepare import prepare
 from xtune.data.steps import PlannedSteps, step_loader
 from xtune.data.tokenise import Tokeniser
@@ -53,7 +53,7 @@ def test_each_sample_once_an_epoch_and_no_sequence_too_long(seed):
     assert sequences.lengths.tolist() == [sum(lengths[i] for i, *_ in pieces) for pieces in sequences]
     assert sorted(sequences.pieces[:, 0]) == list(range(len(lengths)))
     assert len(sequences) <= 2 * lengths.sum() / max_length + 1  # no two of them would fit into one
-    plan = Plan(sequences, int(rng.integers(1, 5)), int(rng.integers(1, 4)), seed)
+    plan = BatchSchedule(sequences, int(rng.integers(1, 5)), int(rng.integers(1, 4)), seed)
     for number in (0, 1):
         assert sorted(chain.from_iterable(map(samples_of, epoch(plan, number)))) == list(range(len(lengths)))
 
@@ -71,7 +71,7 @@ def test_sequences_are_filled_well(chat_lengths, max_length):
 
 def test_plan_follows_from_seed_and_epoch_alone(chat_lengths):
     def plan(seed, accumulate=2):
-        return Plan(packed(chat_lengths, 2048, seed), 2, accumulate, seed)
+        return BatchSchedule(packed(chat_lengths, 2048, seed), 2, accumulate, seed)
 
     first = plain(epoch(plan(1), 0))
     assert plain(epoch(plan(1), 0)) == first
@@ -83,7 +83,7 @@ def test_plan_follows_from_seed_and_epoch_alone(chat_lengths):
 
 
 def test_steps_may_be_asked_in_any_order(chat_lengths):
-    plan = Plan(packed(chat_lengths, 2048), 4, 2, 0)
+    plan = BatchSchedule(packed(chat_lengths, 2048), 4, 2, 0)
     steps = {i: plain([plan.step(i)]) for i in range(2 * plan.steps_per_epoch)}
     assert all(plain([plan.step(i)]) == steps[i] for i in reversed(steps))
 
@@ -93,7 +93,7 @@ def test_steps_may_be_asked_in_any_order(chat_lengths):
     [(24, 2, 3, 4, [2, 2, 2]), (25, 2, 3, 5, [1]), (27, 2, 3, 5, [2, 1]), (3, 4, 2, 1, [3]), (1, 1, 1, 1, [1])],
 )
 def test_steps_per_epoch_and_the_partial_last_step(count, batch, accumulate, steps, last):
-    plan = Plan(packed(np.ones(count, np.int64), mode='none'), batch, accumulate, seed=0)
+    plan = BatchSchedule(packed(np.ones(count, np.int64), mode='none'), batch, accumulate, seed=0)
     assert plan.steps_per_epoch == steps
     sizes = [[len(micro) for micro in step] for step in epoch(plan, 0)]
     assert sizes[:-1] == [[batch] * accumulate] * (steps - 1) and sizes[-1] == last
@@ -113,7 +113,7 @@ def store(tmp_path, tokenizer):
 
 @pytest.mark.parametrize('mode', ['none', 'fit', 'exact', 'stream'])
 def test_all_tokens_of_the_store_are_in_the_batches_exactly_once(store, mode):
-    plan = Plan(packed(store.lengths, 256, mode=mode), 3, 2, seed=5)
+    plan = BatchSchedule(packed(store.lengths, 256, mode=mode), 3, 2, seed=5)
     assert (max(map(len, plan.sequences)) > 1) == (mode != 'none')
     batches = list(
         chain.from_iterable(step_loader(PlannedSteps(store, store.content, plan, plan.steps_per_epoch, 0), 0))
@@ -189,7 +189,7 @@ def test_a_cut_loses_no_target_and_a_stream_sees_earlier_samples(store, mode):
 
 def test_longest_first_puts_the_longest_sequences_into_the_first_step_only(chat_lengths):
     sequences = packed(chat_lengths, 2048, mode='none')
-    plan = Plan(sequences, 4, 2, 0, longest_first=True)
+    plan = BatchSchedule(sequences, 4, 2, 0, longest_first=True)
     assert samples_of(plan.step(0)) == np.argsort(-chat_lengths, kind='stable')[:8].tolist()
     for number in (0, 1):
         assert sorted(chain.from_iterable(map(samples_of, epoch(plan, number)))) == list(range(len(chat_lengths)))

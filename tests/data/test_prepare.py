@@ -7,12 +7,12 @@ import sys
 import pytest
 
 from xtune.config.sections import Source
-from xtune.data.conversation import RowError, exchange
 from xtune.data.encode import Encoder
 from xtune.data.pool import POOL_FROM
 from xtune.data.prepare import CHUNK, prepare
 from xtune.data.tokenise import Tokeniser
 from xtune.errors import DataError
+from xtune.messages import RowError, exchange
 from xtune.templates.resolve import resolve
 
 GOOD = {'instruction': 'Hi', 'input': '', 'output': 'Hello!'}
@@ -137,7 +137,7 @@ def test_whatever_changes_the_samples_makes_another_cache(run, caches, change):
 
 def test_an_edit_in_a_module_that_the_map_function_imports_makes_another_cache(run, caches, tmp_path, monkeypatch):
     (tmp_path / 'my_map.py').write_text(
-        'from xtune.data.conversation import exchange\n\ndef my_map(row):\n    import my_words\n\n'
+        'from xtune.messages import exchange\n\ndef my_map(row):\n    import my_words\n\n'
         "    return exchange(row['instruction'], my_words.REPLY)\n"
     )
     (tmp_path / 'my_words.py').write_text("REPLY = 'one'\n")

@@ -5,13 +5,13 @@ import json
 import pytest
 
 from xtune.config.sections import Source
-from xtune.data.conversation import Conversation, RowError
 from xtune.data.detect import fitting
 from xtune.data.mapping import row_mapper
 from xtune.data.observed import Observed
 from xtune.data.sources import Row
 from xtune.errors import DataError
-from xtune.templates.system import SYSTEM_PROMPTS
+from xtune.messages import Conversation, RowError
+from xtune.templates.system_prompts import SYSTEM_PROMPTS
 
 HI = [{'role': 'user', 'content': 'Hi'}, {'role': 'assistant', 'content': 'Hello!'}]
 SHAREGPT = [{'from': 'human', 'value': 'Hi'}, {'from': 'gpt', 'value': 'Hello!'}]

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
+from xtune.data.batch_schedule import BatchSchedule
 from xtune.data.batches import IGNORE, collate
 from xtune.data.packing import Sequences
-from xtune.data.plan import Plan
 from xtune.data.steps import Share
 
 
@@ -13,7 +13,7 @@ def plan(count, batch_size, accumulate, devices, longest_first=False):
     lengths = np.arange(1, count + 1) * 7 % 13 + 2
     pieces = np.stack([np.arange(count), np.zeros(count, int), lengths], axis=1)
     sequences = Sequences(pieces, np.arange(count + 1))
-    return Plan(sequences, batch_size, accumulate, seed=3, longest_first=longest_first, devices=devices)
+    return BatchSchedule(sequences, batch_size, accumulate, seed=3, longest_first=longest_first, devices=devices)
 
 
 def order(made, steps):

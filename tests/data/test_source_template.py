@@ -11,7 +11,6 @@ from xtune.config.presets import find
 from xtune.config.sections import Source
 from xtune.config.wire import wire
 from xtune.data.build import build_data
-from xtune.data.conversation import exchange
 from xtune.data.encode import AS_TEXT, QUOTED
 from xtune.data.encoders import Encoders
 from xtune.data.prepare import prepare
@@ -19,6 +18,7 @@ from xtune.data.readers import read_file
 from xtune.data.tokenise import Tokeniser
 from xtune.engine.summary import data_lines
 from xtune.errors import DataError, TemplateError
+from xtune.messages import exchange
 from xtune.templates.resolve import resolve
 
 CHAT = [{'messages': exchange(f'Say {i}.', f'{i}!')} for i in range(6)]

@@ -6,7 +6,7 @@ import re
 import pytest
 
 import xtune.data.map_fns  # noqa: F401  registers the functions
-from xtune.data.conversation import Conversation, RowError, Tokens, checked
+from xtune.messages import Conversation, RowError, Tokens, checked
 from xtune.registry import MAP_FNS, lookup
 
 HI = [('user', 'Hi'), ('assistant', 'Hello!')]

@@ -4,9 +4,9 @@ import copy
 
 import pytest
 
-from xtune.data.conversation import Conversation, exchange
-from xtune.data.stops import stop_ids
+from xtune.data.stop_tokens import stop_ids
 from xtune.data.tokenise import Tokeniser
+from xtune.messages import Conversation, exchange
 from xtune.templates.resolve import resolve
 from xtune.templates.template import ChatTemplate
 

@@ -5,7 +5,6 @@ import json
 import pytest
 
 from xtune.config.sections import Source
-from xtune.data.conversation import exchange
 from xtune.data.encode import Encoder
 from xtune.data.observed import Observed, parsed
 from xtune.data.pool import POOL_FROM
@@ -14,6 +13,7 @@ from xtune.data.report import Report
 from xtune.data.tokenise import Tokeniser
 from xtune.data.usage import has_content
 from xtune.errors import DataError
+from xtune.messages import exchange
 from xtune.templates.resolve import resolve
 
 

@@ -4,7 +4,7 @@ import pytest
 
 from xtune.config.load import load
 from xtune.config.wire import wire
-from xtune.engine import effects
+from xtune.engine import ineffective_options
 from xtune.errors import ConfigError
 
 
@@ -82,13 +82,13 @@ def job(make_config):
 )
 def test_what_a_run_would_never_do_is_refused(options, said, job):
     with pytest.raises(ConfigError, match=said):
-        effects.check(job(**options))
+        ineffective_options.check(job(**options))
 
 
 def test_a_single_data_set_of_weight_one_is_what_it_says(job):
     one = job(**{'train_dataset.weight': 1})
-    effects.check(one)
-    assert not [note for note in effects.notes(one, 1) if 'weight' in note]
+    ineffective_options.check(one)
+    assert not [note for note in ineffective_options.notes(one, 1) if 'weight' in note]
 
 
 @pytest.mark.parametrize(
@@ -105,13 +105,13 @@ def test_a_single_data_set_of_weight_one_is_what_it_says(job):
 )
 def test_other_options_without_effect_are_noted(method, options, said, job):
     one = job(method, **options)
-    effects.check(one)
-    assert any(said in note for note in effects.notes(one, 1))
+    ineffective_options.check(one)
+    assert any(said in note for note in ineffective_options.notes(one, 1))
 
 
 def test_steps_that_are_never_reached_are_noted(job):
     many = {'schedule.max_steps': 50, 'checkpoint.every_steps': 60, 'validation.every_steps': 70, 'val_dataset': 4}
-    notes = list(effects.notes_on_steps(job(**many, **{'schedule.warmup_ratio': 0.01}), 20, 10))
+    notes = list(ineffective_options.notes_on_steps(job(**many, **{'schedule.warmup_ratio': 0.01}), 20, 10))
     assert [note.partition(' ')[0] for note in notes] == [
         'schedule.max_steps=50',
         'schedule.warmup_ratio=0.01',
@@ -122,13 +122,13 @@ def test_steps_that_are_never_reached_are_noted(job):
 
 def test_defaults_and_what_has_an_effect_are_not_mentioned(job):
     plain = job(**{'checkpoint.every_steps': 500})
-    effects.check(plain)
-    assert not [*effects.notes(plain, 1), *effects.notes_on_steps(plain, 3, 3)]
+    ineffective_options.check(plain)
+    assert not [*ineffective_options.notes(plain, 1), *ineffective_options.notes_on_steps(plain, 3, 3)]
     used = {'val_dataset': 4, 'validation.every_steps': 2, 'schedule.max_steps': 20, 'schedule.min_lr_ratio': 0.1}
     used |= {'chat_samples.every_steps': 2, 'strategy.timeout': 60.0, 'schedule.warmup_ratio': 0.1}
     busy = job('full', **used, **{'checkpoint.background': True})
-    effects.check(busy)
-    assert not [*effects.notes(busy, 2), *effects.notes_on_steps(busy, 20, 12)]
+    ineffective_options.check(busy)
+    assert not [*ineffective_options.notes(busy, 2), *ineffective_options.notes_on_steps(busy, 20, 12)]
 
 
 def test_notes_are_printed(make_config, xtune):

@@ -16,7 +16,7 @@ from xtune.config.wire import wire
 from xtune.engine import optimizer_checks
 from xtune.engine.optimizer_checks import check_optimizer
 from xtune.errors import ConfigError
-from xtune.parallel.world import ALONE
+from xtune.parallel.env import ALONE
 
 PAGE = Path(__file__).parents[2] / 'docs' / 'en' / 'optimizers.md'
 CPU = torch.device('cpu')

@@ -12,8 +12,8 @@ from xtune.config.load import load
 from xtune.config.wire import wire
 from xtune.engine import packing_check
 from xtune.errors import ModelError
-from xtune.models.finetune import SupervisedFineTuning
-from xtune.parallel.world import ALONE, World
+from xtune.parallel.env import ALONE, World
+from xtune.tasks.sft import SupervisedFineTuning
 
 CPU, CUDA = torch.device('cpu'), torch.device('cuda')
 

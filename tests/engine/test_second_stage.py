@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from xtune.engine import files
+from xtune.engine import checkpoint_io
 
 # One step that changes nothing: what a run begins with is what its checkpoint holds.
 QUICK = {'checkpoint.every_epochs': None, 'log.plot': False, 'log.tensorboard': False}
@@ -37,7 +37,7 @@ def first(kept, make_config, xtune, tmp_path):
             assert code == 0, err
             (tmp_path / 'first').rename(kept / method)
         shutil.copytree(kept / method, tmp_path / 'first')
-        return files.load(tmp_path / 'first' / 'iter_2.pth')
+        return checkpoint_io.load(tmp_path / 'first' / 'iter_2.pth')
 
     return first
 
@@ -57,7 +57,7 @@ def test_an_adapter_is_trained_on_and_exported(first, make_config, xtune, tiny_m
         assert f'loaded from {origin}' in out and 'start anew' in out and 'warning' not in out
         assert (name == 'pth') == ('(step 2 of run first)' in out)
         assert (name == 'peft') == (f'is {moved} now, with the same weights' in out)
-        after = files.load(tmp_path / name / 'iter_1.pth')
+        after = checkpoint_io.load(tmp_path / name / 'iter_1.pth')
         assert after['meta']['iter'] == 1 and not differing(before['state_dict'], after['state_dict'])
         assert {state['step'].item() for state in after['optimizer'].values()} == {1.0}
         rows = [json.loads(line) for line in (tmp_path / name / 'metrics.jsonl').read_text().splitlines()]
@@ -72,12 +72,12 @@ def test_all_weights_are_trained_on_and_a_resumed_second_stage_does_not_load_aga
     before = first('full')
     make = partial(make_config, 'full', 'second', load_from=str(tmp_path / 'first' / 'iter_2.pth'))
     assert xtune('train', make(**STILL))[0] == 0
-    after = files.load(tmp_path / 'second' / 'iter_1.pth')
+    after = checkpoint_io.load(tmp_path / 'second' / 'iter_1.pth')
     assert not differing(before['state_dict'], after['state_dict'])
     shutil.rmtree(tmp_path / 'first')  # a resumed run needs it no more
     code, out, err = xtune('train', make(**{**STILL, 'schedule.max_steps': 2}), '--resume')
     assert code == 0 and 'loaded from' not in out, err
-    assert files.load(tmp_path / 'second' / 'iter_2.pth')['optimizer'][0]['step'] == 2
+    assert checkpoint_io.load(tmp_path / 'second' / 'iter_2.pth')['optimizer'][0]['step'] == 2
 
 
 def test_what_does_not_fit_is_refused_before_data_are_prepared(first, make_config, xtune, tiny_model, tmp_path):

@@ -7,7 +7,7 @@ from transformers import AutoModelForCausalLM, BitsAndBytesConfig, MixtralConfig
 from xtune.config.load import load
 from xtune.config.wire import wire
 from xtune.engine.summary import held_by_each, model_lines
-from xtune.models.build import build_llm
+from xtune.methods.build import build_llm
 from xtune.parallel.compatibility import SPREAD, STRATEGIES
 
 

@@ -9,8 +9,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from xtune.errors import ModelError
-from xtune.models.config_file import check_config
-from xtune.models.inference import load_for_inference, load_tokenizer_of
+from xtune.inference.load import load_for_inference, load_tokenizer_of
+from xtune.models.loading.config_json import check_config
 
 CPU = torch.device('cpu')
 UP = 'model.layers.1.mlp.up_proj.weight'

@@ -13,8 +13,8 @@ from transformers import (
 )
 
 from xtune.errors import ModelError
-from xtune.models.config_checks import check_attention, length_warning, made_for, stored_form
 from xtune.models.legacy.alibi_config import BaichuanAlibiConfig
+from xtune.models.loading.config_checks import check_attention, length_warning, made_for, stored_form
 
 YARN = dict(rope_type='yarn', factor=4.0, rope_theta=10000.0)
 LLAMA3 = dict(rope_type='llama3', factor=8.0, original_max_position_embeddings=1024, rope_theta=10000.0)

@@ -7,9 +7,9 @@ import torch
 from small_models import small_classes, small_config
 from transformers import CONFIG_MAPPING, AutoConfig, LlamaConfig, PreTrainedConfig
 
-from xtune.models.architectures import entries
-from xtune.models.separation import ParityCheck
 from xtune.models.small_copy import small_copy
+from xtune.optimizations.packing_parity import ParityCheck
+from xtune.planning.published_configs import entries
 
 CPU = torch.device('cpu')
 MODELS = entries()

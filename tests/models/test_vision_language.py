@@ -12,18 +12,18 @@ from transformers import CONFIG_MAPPING, AutoModelForMultimodalLM
 
 from xtune.config.load import load
 from xtune.config.wire import wire
-from xtune.convert.processor_files import NAMES, copy_processor_files
 from xtune.data.batches import collate
-from xtune.engine import files
+from xtune.engine import checkpoint_io
 from xtune.errors import ModelError
-from xtune.models.head import plain_head
-from xtune.models.language import describe_other_parts, freeze_other_parts, other_parts, spare_other_parts
-from xtune.models.layers import layers_of
-from xtune.models.loss import summed_loss
-from xtune.models.model_class import auto_class, model_class
-from xtune.models.packed import packed_attention
-from xtune.models.positions import give_each_axis_positions
+from xtune.export.processor_files import NAMES, copy_processor_files
+from xtune.models.loading.model_class import auto_class, model_class
+from xtune.optimizations.mrope_positions import give_each_axis_positions
+from xtune.optimizations.packed_attention import packed_attention
 from xtune.planning.planner import Planner
+from xtune.tasks.lm_head import find_lm_head
+from xtune.tasks.loss import summed_loss
+from xtune.utils.language_model import describe_other_parts, freeze_other_parts, other_parts, spare_other_parts
+from xtune.utils.model_structure import layers_of
 
 TEXT = dict(
     **dict(vocab_size=512, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4),
@@ -169,7 +169,7 @@ def test_packed_samples_are_those_alone(kind):
     batch = collate(store, packed, pad_id=0)
     alone = sum(summed_loss(llm, collate(store, [piece[None]], pad_id=0)).item() for piece in packed[0])
     assert summed_loss(llm, batch).item() == pytest.approx(alone, rel=1e-5)
-    head = plain_head(llm)
+    head = find_lm_head(llm)
     assert summed_loss(llm, batch, head).item() == pytest.approx(alone, rel=1e-5)
     attention = packed_attention(llm, torch.float32, torch.device('cpu'), 64, nullcontext())
     assert (attention is None) == (kind == 'llama4')  # whose layers attend in chunks
@@ -210,7 +210,7 @@ def test_what_comes_out_is_whole(kind, method, checkpoint, make_config, xtune, t
     assert code == 0, err
     trained = AutoModelForMultimodalLM.from_pretrained(base)
     if method == 'full':
-        trained.load_state_dict(files.load(path)['state_dict'], strict=False)
+        trained.load_state_dict(checkpoint_io.load(path)['state_dict'], strict=False)
     else:
         code, _, err = xtune('convert', 'merge', base, adapter, out)
         assert code == 0, err

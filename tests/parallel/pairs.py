@@ -80,7 +80,7 @@ def _work(folder: Path) -> None:
 
     from xtune.engine.train import train
     from xtune.errors import XtuneError
-    from xtune.parallel.world import World
+    from xtune.parallel.env import World
 
     if importlib.util.find_spec('deepspeed') is not None:
         deepspeed_without_compiler()
@@ -105,10 +105,10 @@ def _load(config: Path, options: dict, world) -> None:
 
     from xtune.config.load import load
     from xtune.config.wire import wire
-    from xtune.engine.placing import build_spread
-    from xtune.parallel.meet import Meeting
+    from xtune.engine.model_placement import build_spread
+    from xtune.parallel.rendezvous import Rendezvous
 
-    cpu, meeting = torch.device('cpu'), Meeting(world)
+    cpu, meeting = torch.device('cpu'), Rendezvous(world)
     with meeting.group(cpu, timeout=120):
         build_spread(wire(load(config, options), config.stem), cpu, meeting, lambda llm, dtype: None)
 

@@ -7,9 +7,9 @@ import pytest
 
 from xtune.engine.train import train
 from xtune.errors import ConfigError
-from xtune.models.float8 import Float8Config
+from xtune.ops.float8_linear import Float8Config
 from xtune.parallel.compatibility import METHODS, REFUSED, STRATEGIES, check, method_of
-from xtune.parallel.world import World
+from xtune.parallel.env import World
 
 
 @pytest.mark.parametrize('method', METHODS)

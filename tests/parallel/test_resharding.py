@@ -12,10 +12,10 @@ from pairs import case, run_pair
 
 from xtune.config.flatten import flatten
 from xtune.config.presets import find
-from xtune.convert.pth_to_hf import pth_to_hf
-from xtune.engine import files
+from xtune.engine import checkpoint_io
 from xtune.engine.train import train
 from xtune.errors import CheckpointError
+from xtune.export.pth_to_hf import pth_to_hf
 
 # The runs take two minutes.
 pytestmark = pytest.mark.slow
@@ -124,7 +124,7 @@ def test_strategies_train_whole_models_alike(runs):
 @pytest.mark.parametrize('name', ['one', 'zero3', 'ddp', 'fsdp2', 'fsdp2_zero2'])
 def test_checkpoint_of_an_adapter_holds_no_base(runs, name):
     path = runs / name / 'iter_8.pth'
-    state = files.load(path)['state_dict']
+    state = checkpoint_io.load(path)['state_dict']
     assert all('lora_' in key for key in state)
     adapter = sum(tensor.numel() * 4 for tensor in state.values())
     assert path.stat().st_size < 2 * 3 * adapter
@@ -137,7 +137,7 @@ def test_folder_of_parts_becomes_a_model(runs, tmp_path):
     assert sorted(p.name for p in checkpoint.iterdir()) == ['part_00000_of_00002.pth', 'part_00001_of_00002.pth']
     pth_to_hf(runs / 'fsdp2_full' / 'full.py', checkpoint, tmp_path / 'hf')
     model = AutoModelForCausalLM.from_pretrained(tmp_path / 'hf')
-    state = files.load(checkpoint)['state_dict']
+    state = checkpoint_io.load(checkpoint)['state_dict']
     for name, parameter in model.named_parameters():
         assert torch.equal(parameter, state[name].to(parameter.dtype)), name
 
@@ -146,8 +146,8 @@ def test_missing_part_is_named_and_the_one_before_taken(runs, capsys):
     shutil.copytree(runs / 'fsdp2_full', runs / 'torn')
     (runs / 'torn' / 'iter_8.pth' / 'part_00001_of_00002.pth').unlink()
     with pytest.raises(CheckpointError, match=r'iter_8.pth lacks part_00001_of_00002.pth'):
-        files.load(runs / 'torn' / 'iter_8.pth')
+        checkpoint_io.load(runs / 'torn' / 'iter_8.pth')
     alone(runs, 'torn', 'full', True)  # 2 processes under fsdp2 -> 1
     assert 'lacks part_00001_of_00002.pth' in ''.join(capsys.readouterr())
     assert losses(runs / 'torn') == pytest.approx(losses(runs / 'fsdp2_full'), rel=1e-5)
-    assert files.load(runs / 'torn' / 'iter_8.pth')['meta']['iter'] == 8
+    assert checkpoint_io.load(runs / 'torn' / 'iter_8.pth')['meta']['iter'] == 8

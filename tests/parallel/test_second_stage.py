@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from xtune.config.strategies import deepspeed_strategy
-from xtune.engine import files
+from xtune.engine import checkpoint_io
 
 
 @pytest.mark.slow
@@ -27,8 +27,8 @@ def test_two_processes_begin_with_the_weights_of_an_earlier_run(
     names = ('ddp', 'fsdp2', 'zero2', 'zero3')
     chosen = {n: deepspeed_strategy(n) if n.startswith('zero') else {'name': n, 'deepspeed': None} for n in names}
     in_processes([case(name, 2, strategy=chosen[name], **still) for name in names], tmp_path)
-    expected = files.load(origin)['state_dict']
+    expected = checkpoint_io.load(origin)['state_dict']
     for name in names:
-        found = files.load(tmp_path / name / 'iter_1.pth')['state_dict']
+        found = checkpoint_io.load(tmp_path / name / 'iter_1.pth')['state_dict']
         assert set(found) == set(expected) and all(torch.equal(found[n], expected[n]) for n in expected), name
         assert f'loaded from {origin} (step 2 of run first)' in (tmp_path / f'{name}_rank_0.log').read_text()

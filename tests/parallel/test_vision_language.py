@@ -9,8 +9,8 @@ from safetensors.torch import load_file
 from transformers import CONFIG_MAPPING
 
 from xtune.config.strategies import deepspeed_strategy
-from xtune.engine import files
-from xtune.models.model_class import auto_class
+from xtune.engine import checkpoint_io
+from xtune.models.loading.model_class import auto_class
 
 CASES = [('full', 'ddp'), ('full', 'zero2'), ('full', 'zero3'), ('full', 'fsdp2'), ('lora', 'fsdp2'), ('lora', 'zero3')]
 
@@ -58,7 +58,7 @@ def test_two_processes_train_text_as_one_does(base, make_config, tmp_path):
     for method, name in CASES:
         folder = tmp_path / f'{method}_{name}'
         assert losses(folder) == pytest.approx(losses(tmp_path / f'{method}_one_device'), rel=1e-4)
-        state = files.load(folder / 'epoch_2.pth')['state_dict']
+        state = checkpoint_io.load(folder / 'epoch_2.pth')['state_dict']
         if method == 'full':
             assert all(torch.equal(state[f'model.{name}'], tensor) for name, tensor in vision.items())
         else:

@@ -13,7 +13,7 @@ import time
 import traceback
 from pathlib import Path
 
-from xtune.parallel.world import World, mute_others
+from xtune.parallel.env import World, mute_others
 
 
 def deepspeed_without_compiler() -> None:

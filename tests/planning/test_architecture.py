@@ -12,11 +12,11 @@ from xtune.config.load import load
 from xtune.config.presets import BASE, find, presets
 from xtune.config.wire import wire
 from xtune.errors import ModelError
-from xtune.models.architectures import entries, shipped_config, with_likes
-from xtune.models.model_class import auto_class
-from xtune.models.quiet import quiet
+from xtune.models.loading.model_class import auto_class
 from xtune.planning.architecture import SHIPPED, architecture
+from xtune.planning.published_configs import entries, shipped_config, with_likes
 from xtune.planning.report import make_plan
+from xtune.utils.quiet import quiet
 
 PARTS = pieces(BASE, 'models')
 

@@ -9,12 +9,12 @@ import torch
 from xtune.errors import ModelError
 from xtune.models.legacy.alibi import ATTENTION
 from xtune.models.legacy.alibi_config import BaichuanAlibiConfig
-from xtune.planning.compiled import CountedGraphs
-from xtune.planning.frame import adapted, frame, keep_layers, kinds, model_config
-from xtune.planning.meters import Counter, without_values
+from xtune.planning.compiled_estimate import CountedGraphs
+from xtune.planning.meta_model import adapted, frame, keep_layers, kinds, model_config
+from xtune.planning.partial_model import measure, trained_slice
+from xtune.planning.phase_meters import Counter, without_values
 from xtune.planning.planner import CONTEXT, Planner
 from xtune.planning.predict import CUBLAS
-from xtune.planning.slices import measure, trained_slice
 from xtune.planning.variants import in_bf16
 
 

@@ -10,11 +10,11 @@ import torch
 from rich.console import Console
 
 from xtune.errors import ModelError
-from xtune.planning import refusal
-from xtune.planning.filling import fill
-from xtune.planning.frame import frame, model_config
-from xtune.planning.meters import without_values
+from xtune.planning import fit_check
+from xtune.planning.meta_model import frame, model_config
+from xtune.planning.phase_meters import without_values
 from xtune.planning.planner import CONTEXT, GIB, USABLE, Planner, room
+from xtune.planning.random_init import fill
 from xtune.planning.report import make_plan
 from xtune.planning.show import show
 from xtune.planning.variants import nearest
@@ -194,10 +194,10 @@ def test_wrong_arguments_are_refused(make_config, xtune, capsys):
 @pytest.mark.parametrize('method', ['lora', 'qlora', 'full'])
 def test_a_run_is_refused_only_if_its_weights_alone_are_too_much(method, job, shape):
     made = job(method, base_model=shape(**WIDE), **{'speed.compile': False})
-    least = refusal.floor(made, torch.bfloat16)
-    refusal.check(made, least, least.total, 'a GPU')
+    least = fit_check.floor(made, torch.bfloat16)
+    fit_check.check(made, least, least.total, 'a GPU')
     with pytest.raises(ModelError) as refused:
-        refusal.check(made, least, least.total - 1, 'a GPU of ours')
+        fit_check.check(made, least, least.total - 1, 'a GPU of ours')
     said = str(refused.value)
     assert 'a GPU of ours' in said and 'fsdp2' in said and 'xtune plan' in said
     assert ('qlora preset' in said) == (method != 'qlora')
@@ -210,7 +210,7 @@ def test_a_run_is_refused_only_if_its_weights_alone_are_too_much(method, job, sh
 def test_quantised_weights_take_what_bitsandbytes_makes_of_them(job, shape):
     made = job('qlora', base_model=shape(**WIDE))
     model = frame(made, model_config(made), torch.bfloat16)
-    least = refusal.floor(replace(made), torch.bfloat16).frozen
+    least = fit_check.floor(replace(made), torch.bfloat16).frozen
     with without_values() as live:
         fill(model, torch.device('cpu'))
         assert least == pytest.approx(live.now, rel=0.05) and least <= live.now

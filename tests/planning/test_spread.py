@@ -14,15 +14,15 @@ from xtune.config.load import load
 from xtune.config.presets import find
 from xtune.config.wire import wire
 from xtune.errors import ModelError
-from xtune.models.architectures import shipped_config
 from xtune.parallel.compatibility import STRATEGIES
-from xtune.planning import refusal
+from xtune.planning import fit_check
+from xtune.planning.optimizer_state import paged_bytes, state_bytes_each
 from xtune.planning.planner import GIB, Planner
+from xtune.planning.published_configs import shipped_config
 from xtune.planning.report import Card, make_plan
 from xtune.planning.sharding import parts_of, sharded_peak
 from xtune.planning.show import show
 from xtune.planning.spread import Cluster, Need, best_of, needs
-from xtune.planning.states import paged_bytes, state_bytes_each
 
 MEASURED = Path(__file__).parents[2] / 'tools' / 'devices' / 'layers_70b.json'
 PAGED = 'bitsandbytes.optim.PagedAdamW8bit'
@@ -164,9 +164,9 @@ def test_the_strategy_that_was_given_is_not_advised(job, shape, strategy):
 def test_a_run_that_is_refused_is_not_told_to_take_its_own_strategy(job, shape):
     for strategy, advised in (('fsdp2', False), ('ddp', True)):
         made = job('full', base_model=shape(), **{'strategy.name': strategy})
-        least = refusal.floor(made, torch.bfloat16)
+        least = fit_check.floor(made, torch.bfloat16)
         with pytest.raises(ModelError, match='over several GPUs .NPROC_PER_NODE=2') as refused:
-            refusal.check(made, least, 1, 'a GPU')
+            fit_check.check(made, least, 1, 'a GPU')
         assert ('--strategy fsdp2' in str(refused.value)) == advised
 
 

@@ -6,14 +6,14 @@ from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import WhitespaceSplit
 from transformers import PreTrainedTokenizerFast
 
-from xtune.data.conversation import exchange
-from xtune.data.stops import stop_ids
+from xtune.data.stop_tokens import stop_ids
 from xtune.data.tokenise import Tokeniser
 from xtune.errors import TemplateError
+from xtune.messages import exchange
 from xtune.templates import FOLDER, NAMES, THINKING
 from xtune.templates.resolve import resolve
 from xtune.templates.template import ChatTemplate
-from xtune.templates.tokens import SEVERAL_CALLS, THOUGHTS, TOKENS, TOOLS, fitting
+from xtune.templates.template_tokens import SEVERAL_CALLS, THOUGHTS, TOKENS, TOOLS, fitting
 
 TOOL = {'type': 'function', 'function': {'name': 'look', 'description': 'Look.', 'parameters': {}}}
 CALL = {'type': 'function', 'function': {'name': 'look', 'arguments': {}}}

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from transformers import AddedToken
 
-from xtune.data.conversation import Conversation, RowError, exchange
-from xtune.data.stops import stop_ids
+from xtune.data.stop_tokens import stop_ids
 from xtune.data.tokenise import Tokeniser
 from xtune.errors import TemplateError
+from xtune.messages import Conversation, RowError, exchange
 from xtune.templates.resolve import resolve
 
 HUB = Path(__file__).parent / 'files' / 'hub'

@@ -5,7 +5,7 @@ from copy import copy
 
 import pytest
 
-from xtune.models.processor_template import with_processor_template
+from xtune.models.loading.processor_template import with_processor_template
 from xtune.templates.resolve import resolve
 
 TALK = [

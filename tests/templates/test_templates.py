@@ -7,8 +7,8 @@ import pytest
 from tokenizers.processors import TemplateProcessing
 from transformers.utils.chat_template_utils import render_jinja_template
 
-from xtune.data.conversation import exchange
 from xtune.errors import TemplateError
+from xtune.messages import exchange
 from xtune.templates import NAMES
 from xtune.templates.resolve import resolve
 

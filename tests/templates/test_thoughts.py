@@ -6,10 +6,10 @@ import pytest
 from transformers import AddedToken
 from transformers.utils.chat_template_utils import render_jinja_template
 
-from xtune.data.conversation import Conversation, exchange
-from xtune.data.stops import stop_ids
+from xtune.data.stop_tokens import stop_ids
 from xtune.data.tokenise import Tokeniser
 from xtune.errors import TemplateError
+from xtune.messages import Conversation, exchange
 from xtune.templates import THINKING
 from xtune.templates.resolve import resolve
 

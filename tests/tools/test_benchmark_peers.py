@@ -11,8 +11,8 @@ import torch
 from peft import LoraConfig
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from xtune.models.experts import has_experts
-from xtune.models.targets import choose_targets
+from xtune.methods.lora_targets import choose_targets
+from xtune.utils.experts import has_experts
 
 TOOLS = Path(__file__).parents[2] / 'tools'
 

@@ -13,12 +13,12 @@ import torch
 from xtune.config.load import load
 from xtune.config.wire import wire
 from xtune.data.batches import IGNORE, MicroBatch
-from xtune.engine.fast import fast_task, layers_to_choose
-from xtune.engine.fitting import activations
+from xtune.engine.auto_checkpointing import activations
+from xtune.engine.optimizations import fast_task, layers_to_choose
 from xtune.engine.optimizer import build_optimizer
-from xtune.models.build import build_llm
-from xtune.models.device import best_device
-from xtune.parallel.world import ALONE
+from xtune.methods.build import build_llm
+from xtune.parallel.env import ALONE
+from xtune.utils.device import best_device
 
 from .ticks import Ticks
 

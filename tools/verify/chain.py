@@ -12,8 +12,8 @@ from pathlib import Path
 from xtune.cli import main
 from xtune.config.load import load
 from xtune.config.wire import wire
-from xtune.engine.files import POINTER
-from xtune.engine.files import load as load_checkpoint
+from xtune.engine.checkpoint_io import POINTER
+from xtune.engine.checkpoint_io import load as load_checkpoint
 
 from .preset import Preset
 from .results import GPU_ONLY, LOADED, SHORT, Result

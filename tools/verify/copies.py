@@ -12,7 +12,7 @@ from transformers import CONFIG_MAPPING, AutoModelForCausalLM, PreTrainedConfig,
 from xtune.config.presets import ROOT
 from xtune.models.legacy.families import open_legacy
 from xtune.models.legacy.tensors import joined_names
-from xtune.models.quiet import quiet
+from xtune.utils.quiet import quiet
 
 from .table import entries, shrunken
 from .toy_tokenizers import toy_tokenizer

@@ -5,7 +5,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from xtune.formats import formats
+from xtune.inspection.dataset_formats import formats
 
 # Characters of rows in a file: enough for three optimizer steps of two sequences each.
 CHARACTERS = 6_000

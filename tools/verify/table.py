@@ -1,8 +1,8 @@
 """The table of models: what each one's published config.json says, and how it is shrunk.
 
-The values themselves are shipped with xtune (`xtune/models/architectures.json`). `copies.json` has what copies need
-beside them: `tokenizer` names an entry of `tokenizers.json`; `layers` is the depth of the copy where two layers do not
-show every kind. `like` takes the values of another entry first.
+The values themselves are shipped with xtune (`xtune/planning/published_configs.json`). `copies.json` has what copies
+need beside them: `tokenizer` names an entry of `tokenizers.json`; `layers` is the depth of the copy where two layers do
+not show every kind. `like` takes the values of another entry first.
 """
 
 import json
@@ -11,10 +11,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from xtune.models import architectures
+from xtune.planning import published_configs
 
 HERE = Path(__file__).parent
-OURS = (*architectures.OURS, 'tokenizer', 'layers')
+OURS = (*published_configs.OURS, 'tokenizer', 'layers')
 # Keys that a class has no default for, and its layers read where config.json has them.
 UNDECLARED = {'qwen3_moe': ('head_dim',)}
 WIDTH, INNER, EXPERT, WINDOW = 64, 128, 32, 32
@@ -38,8 +38,8 @@ _DEPTHS = ('num_hidden_layers', 'num_layers', 'n_layer')
 def entries(file: str = '') -> dict[str, dict[str, Any]]:
     """Return each entry of a table of this folder; without a name, of the models with what their copies need."""
     if file:
-        return architectures.with_likes(json.loads((HERE / file).read_text(encoding='utf-8')))
-    return {name: {**values, **entries('copies.json')[name]} for name, values in architectures.entries().items()}
+        return published_configs.with_likes(json.loads((HERE / file).read_text(encoding='utf-8')))
+    return {name: {**values, **entries('copies.json')[name]} for name, values in published_configs.entries().items()}
 
 
 def published(part: str) -> dict[str, Any]:
@@ -65,7 +65,7 @@ def shrunken(part: str) -> dict[str, Any]:
     if real.get('sliding_window') and real['sliding_window'] < real['max_position_embeddings']:
         small['sliding_window'] = WINDOW  # shorter than a training sequence, so that it matters
     if 'rope_parameters' in real:
-        small['rope_parameters'] = architectures.with_factors(real['rope_parameters'], small)
+        small['rope_parameters'] = published_configs.with_factors(real['rope_parameters'], small)
     return small
 
 

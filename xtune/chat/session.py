@@ -6,12 +6,12 @@ from typing import Any
 import torch
 from transformers import TextStreamer
 
-from ..data.conversation import Message
 from ..data.tokenise import Tokeniser
 from ..errors import DataError
-from ..models.folder import refuse_ids_beyond
-from ..models.generate import generate_ids
-from ..templates.system import system_text
+from ..inference.generate import generate_ids
+from ..messages import Message
+from ..models.loading.folder_checks import refuse_ids_beyond
+from ..templates.system_prompts import system_text
 
 
 @dataclass

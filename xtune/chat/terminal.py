@@ -6,15 +6,15 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from ..data.stops import stop_ids as template_stops
+from ..data.stop_tokens import stop_ids as template_stops
 from ..data.tokenise import Tokeniser
 from ..errors import TemplateError, XtuneError
-from ..models.device import best_device, compute_dtype
-from ..models.folder import check_adapter_folder, check_model_folder, refuse_ids_beyond
-from ..models.inference import load_for_inference, load_tokenizer_of
+from ..inference.load import load_for_inference, load_tokenizer_of
 from ..models.legacy.recognise import read_json
-from ..models.threads import use_free_cores
+from ..models.loading.folder_checks import check_adapter_folder, check_model_folder, refuse_ids_beyond
 from ..templates.resolve import resolve
+from ..utils.cpu_threads import use_free_cores
+from ..utils.device import best_device, compute_dtype
 from .session import ChatSession, ChatSettings
 
 HELP = """/reset        forget the conversation

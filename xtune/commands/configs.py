@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ..atomic import write_text
+from ..utils.atomic import write_text
 from .options import add_cfg_options, add_strategy, options_of
 
 STRATEGIES = 'strategies (for --strategy)'

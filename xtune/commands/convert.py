@@ -80,7 +80,7 @@ def _add(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(args: argparse.Namespace) -> int:
-    from ..models.threads import use_free_cores
+    from ..utils.cpu_threads import use_free_cores
 
     use_free_cores()  # comparisons compute on the CPU
     return {'pth_to_hf': _pth_to_hf, 'merge': _merge, 'split': _split, 'legacy': _legacy}[args.action](args)
@@ -88,9 +88,9 @@ def _run(args: argparse.Namespace) -> int:
 
 def _pth_to_hf(args: argparse.Namespace) -> int:
     from ..config.presets import find
-    from ..convert.pth_to_hf import pth_to_hf
-    from ..convert.split import parse_size
-    from ..convert.verify import line
+    from ..export.pth_to_hf import pth_to_hf
+    from ..export.split import parse_size
+    from ..export.verify import line
 
     parse_size(args.max_shard_size)
     where = Path(args.checkpoint), Path(args.target)
@@ -103,9 +103,9 @@ def _pth_to_hf(args: argparse.Namespace) -> int:
 
 
 def _merge(args: argparse.Namespace) -> int:
-    from ..convert.merge import merge
-    from ..convert.split import parse_size
-    from ..convert.verify import line
+    from ..export.merge import merge
+    from ..export.split import parse_size
+    from ..export.verify import line
 
     parse_size(args.max_shard_size)
     where = args.base, args.adapter, Path(args.target)
@@ -125,7 +125,7 @@ def _merge(args: argparse.Namespace) -> int:
 
 
 def _legacy(args: argparse.Namespace) -> int:
-    from ..convert.legacy import convert_legacy
+    from ..export.legacy_layout import convert_legacy
 
     made = convert_legacy(args.source, Path(args.target), args.max_shard_size, args.variant)
     files = f'{made.files} weight file{"s" * (made.files != 1)}'
@@ -136,8 +136,8 @@ def _legacy(args: argparse.Namespace) -> int:
 
 
 def _split(args: argparse.Namespace) -> int:
-    from ..convert.split import split
-    from ..convert.verify import line
+    from ..export.split import split
+    from ..export.verify import line
 
     count, report = split(Path(args.source), Path(args.target), args.max_shard_size, args.verify)
     print(f'wrote {count} weight file{"s" * (count != 1)} to {args.target}')

@@ -46,7 +46,7 @@ def _add_formats(parser: argparse.ArgumentParser) -> None:
 
 
 def _formats(args: argparse.Namespace) -> int:
-    from ..formats import formats
+    from ..inspection.dataset_formats import formats
 
     print('\n\n'.join('\n'.join(shown.lines()) for shown in formats(args.name)))
     return 0

@@ -4,7 +4,7 @@ import argparse
 
 
 def _run(_: argparse.Namespace) -> int:
-    from ..environment import report
+    from ..inspection.environment import report
 
     lines, missing = report()
     print('\n'.join(lines))

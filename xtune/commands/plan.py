@@ -91,9 +91,9 @@ def _run(args: argparse.Namespace) -> int:
     job = wire(load(config, options, check_types=True), config.stem)
     from rich.console import Console
 
-    from ..models.device import best_device
     from ..planning.report import CARDS, CLUSTER_CARDS, make_plan
     from ..planning.show import show
+    from ..utils.device import best_device
 
     cluster = _cluster(args.gpus, args.hosts)
     device = best_device()

@@ -7,8 +7,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from ..atomic import write_text
-from ..data.cache import cache_root
+from ..utils.atomic import write_text
+from ..utils.cache import cache_root
 from ..version import __version__
 
 _LIBRARIES = ('torch', 'transformers', 'peft', 'bitsandbytes')

@@ -3,7 +3,7 @@
 import argparse
 from typing import Any
 
-from ..interruption import NOTHING_TO_SAVE, interrupted_as, sigterm_as_interrupt
+from ..utils.interruption import NOTHING_TO_SAVE, interrupted_as, sigterm_as_interrupt
 from .options import add_config, add_strategy, options_of
 
 
@@ -34,7 +34,7 @@ def _train(args: argparse.Namespace) -> int:
     from ..config.load import load
     from ..config.presets import find
     from ..parallel import launch
-    from ..parallel.world import from_environment, mute_others
+    from ..parallel.env import from_environment, mute_others
 
     options: dict[str, Any] = options_of(args)
     if args.work_dir is not None:
@@ -58,7 +58,7 @@ def _train(args: argparse.Namespace) -> int:
             return train(config, options, args.resume)
     from torch.distributed.elastic.multiprocessing.errors import record
 
-    from ..parallel.last_words import LastWords
+    from ..parallel.error_file import LastWords
 
     return record(train, LastWords())(config, options, args.resume, world)
 

@@ -12,9 +12,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..atomic import write_text
-from ..data.cache import cache_folder
 from ..errors import ConfigError, did_you_mean
+from ..utils.atomic import write_text
+from ..utils.cache import cache_folder
 
 # Suffix of a name -> what it changes in `schedule` and the lines it adds.
 VARIANTS: dict[str, tuple[str, tuple[str, ...]]] = {

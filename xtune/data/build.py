@@ -8,29 +8,29 @@ from dataclasses import dataclass
 import numpy as np
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
+from ..config.loader_keys import check_tokenizer_keys
 from ..config.sections import Source
 from ..config.wire import Job
 from ..errors import ConfigError, DataError, ModelError
-from ..models.config_file import tokenizer_error
-from ..models.folder import check_model_folder, check_vocabulary
 from ..models.legacy.hub import legacy_folder
-from ..models.loader_keys import check_tokenizer_keys
-from ..models.processor_template import with_processor_template
-from ..models.quiet import quiet
+from ..models.loading.config_json import tokenizer_error
+from ..models.loading.folder_checks import check_model_folder, check_vocabulary
+from ..models.loading.processor_template import with_processor_template
 from ..templates.resolve import resolve
-from ..templates.system import system_text
+from ..templates.system_prompts import system_text
 from ..templates.template import ChatTemplate
+from ..utils.quiet import quiet
+from .batch_schedule import BatchSchedule
 from .encoders import Encoders
 from .mapping import check_map_fns
 from .mixing import mixed
 from .packing import Sequences, pack
-from .plan import Plan
 from .prepare import prepare
 from .report import Report
 from .sources import files_of
 from .split import Split
 from .steps import WHOLE, PlannedSteps, Share, StreamedSteps
-from .stops import stop_ids
+from .stop_tokens import stop_ids
 from .store import JoinedStore
 from .streaming import streamed
 from .tokenise import Tokeniser
@@ -119,7 +119,7 @@ def build_data(job: Job, share: Share = WHOLE) -> TrainingData:
         return TrainingData(tokeniser, stops, train, val, steps, values.max_length)
     train, val = _splits(job, encoders)
     settings = (schedule.batch_size, schedule.accumulate, values.seed, job.data.longest_first, share.of)
-    plan = Plan(train.sequences, *settings)
+    plan = BatchSchedule(train.sequences, *settings)
     count = plan.steps_per_epoch * schedule.max_epochs
     steps = PlannedSteps(train.store, train.store.content, plan, min(count, schedule.max_steps or count), pad_id, share)
     return TrainingData(tokeniser, stops, train, val, steps, values.max_length)

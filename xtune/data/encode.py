@@ -9,12 +9,12 @@ from itertools import groupby
 import numpy as np
 
 from ..errors import DataError
+from ..messages import REPLIES, Conversation, Message, RowError, Tokens, is_trained
 from ..templates.template import Span
-from . import thoughts
-from .control import is_marked, without_ends
-from .conversation import REPLIES, Conversation, Message, RowError, Tokens, is_trained
+from ..utils.visible import shortened
+from . import reasoning
+from .special_tokens import is_marked, without_ends
 from .tokenise import Rendered, Tokenised, Tokeniser
-from .unused import shortened
 
 AS_TEXT = 'of plain text, in the template `plain`'
 QUOTED = 'with the text of special tokens, which stays text (control_tokens)'
@@ -130,13 +130,13 @@ class Encoder:
         if not (template.takes_thoughts or template.reads_tags):
             for number, message in enumerate(given.messages, 1):
                 if message['role'] == 'assistant':
-                    thoughts.check_closed(message, f'message {number}')
+                    reasoning.check_closed(message, f'message {number}')
             return [given]
-        made = thoughts.samples(given, template, self.tokeniser.keeps_tags, self.train_on == 'last_reply')
+        made = reasoning.samples(given, template, self.tokeniser.keeps_tags, self.train_on == 'last_reply')
         if made.remarks:
             self.remarks[index] = made.remarks
         if made.left_out:
-            self.left_out[index] = [(thoughts.LEFT_OUT, shortened(made.left_out))]
+            self.left_out[index] = [(reasoning.LEFT_OUT, shortened(made.left_out))]
         return made.parts
 
     def _remarks(self, conversation: Conversation, rendered: Rendered) -> list[str]:

@@ -5,11 +5,12 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
+from .. import messages
 from ..errors import XtuneError
-from ..templates import system as system_prompts
-from . import beside, conversation, map_fns
-from .conversation import Conversation, RowError, Tokens, checked
-from .own_code import code_hash
+from ..messages import Conversation, RowError, Tokens, checked
+from ..templates import system_prompts as system_prompts
+from . import map_fns, side_columns
+from .user_code import code_hash
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ class RowMapper:
         if self.built_in:
             made = self._with_columns(row, made)
         if not self.takes_thoughts:
-            made = beside.without_thoughts(made)
+            made = side_columns.without_thoughts(made)
         if self.system is None or made.messages[0]['role'] == 'system':
             return made
         return replace(made, messages=[{'role': 'system', 'content': self.system}, *made.messages])
@@ -56,18 +57,18 @@ class RowMapper:
 
     def _with_columns(self, row: dict, made: Conversation) -> Conversation:
         """Return `made` with the columns beside the format."""
-        beside.check_media(row, made, self.ignored)
-        if beside.ANY.isdisjoint(row):
+        side_columns.check_media(row, made, self.ignored)
+        if side_columns.ANY.isdisjoint(row):
             return made
         arguments = getattr(self.function, 'keywords', {}).values()
         used = {*self.ignored, *(value for value in arguments if isinstance(value, str))}
-        if (name := beside.text_column(row, beside.SYSTEM, used)) is not None:
+        if (name := side_columns.text_column(row, side_columns.SYSTEM, used)) is not None:
             if self.takes_system and made.messages[0]['role'] == 'system':
                 # The system text of the row takes the place of the function's own.
                 made = self._mapped(partial(self.function, system=None), row)
-            made = beside.with_system(row, made, name)
-        if (name := beside.text_column(row, beside.THOUGHT, used)) is not None:
-            made = beside.with_thought(row, made, name, self.takes_thoughts)
+            made = side_columns.with_system(row, made, name)
+        if (name := side_columns.text_column(row, side_columns.THOUGHT, used)) is not None:
+            made = side_columns.with_thought(row, made, name, self.takes_thoughts)
         return made
 
     @property
@@ -87,7 +88,7 @@ def _code(function: Callable) -> str:
     if not uses_package:
         return digest
     folder = Path(map_fns.__file__).parent
-    paths = [*sorted(folder.glob('*.py')), Path(conversation.__file__), Path(beside.__file__)]
+    paths = [*sorted(folder.glob('*.py')), Path(messages.__file__), Path(side_columns.__file__)]
     paths.append(Path(system_prompts.__file__))
     return digest + ''.join(path.read_text(encoding='utf-8') for path in paths)
 

@@ -8,10 +8,10 @@ from typing import Any
 from ..config.lazy import named
 from ..config.sections import Source
 from ..errors import ConfigError, DataError
+from ..messages import RowError
 from ..registry import MAP_FNS, lookup
-from ..templates.system import system_text
+from ..templates.system_prompts import system_text
 from . import map_fns
-from .conversation import RowError
 from .detect import fitting, require
 from .local import BUNDLED
 from .mapper import RowMapper, label

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..errors import DataError
-from .conversation import Conversation, RowError, Tokens
+from ..messages import Conversation, RowError, Tokens
 
 if TYPE_CHECKING:
     from .encode import Encoder, Sample

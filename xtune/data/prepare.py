@@ -19,8 +19,8 @@ from filelock import FileLock
 
 from ..config.sections import Source
 from ..errors import DataError
-from .cache import cache_folder, cache_root
-from .conversation import RowError
+from ..messages import RowError
+from ..utils.cache import cache_folder, cache_root
 from .encode import Encoder, Sample
 from .left_out import Elsewhere
 from .mapping import RowMapper, row_mapper

@@ -9,10 +9,10 @@ import re
 from collections.abc import Sequence
 
 from ..errors import DataError, XtuneError
-from .control import all_texts
-from .conversation import RowError, Tokens
+from ..messages import RowError, Tokens
 from .mapping import RowMapper
 from .sources import Row
+from .special_tokens import all_texts
 from .tokenise import Tokeniser
 
 LOOK = 100  # rows

@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from ..config.sections import Source
 from ..errors import DataError
-from ..models.quiet import quiet
+from ..utils.quiet import quiet
 
 T = TypeVar('T')
 # Seconds to wait before each further attempt.

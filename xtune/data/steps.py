@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from .batch_schedule import BatchSchedule
 from .batches import CLOSE, EVERY_COLUMN, Columns, MicroBatch, Padding, Store, collate
-from .plan import Plan
 from .stream import Cursor, RowStream
 
 Group = TypeVar('Group')
@@ -68,7 +68,9 @@ class PlannedSteps(Dataset):
         share: Which micro-batches this device takes.
     """
 
-    def __init__(self, store: Store, content: str, plan: Plan, steps: int, pad_id: int, share: Share = WHOLE) -> None:
+    def __init__(
+        self, store: Store, content: str, plan: BatchSchedule, steps: int, pad_id: int, share: Share = WHOLE
+    ) -> None:
         self.store, self.content, self.plan, self.steps, self.pad_id = store, content, plan, steps, pad_id
         self.share = share
 

@@ -16,10 +16,10 @@ from tokenizers import Encoding
 from transformers import PreTrainedTokenizerBase
 
 from ..errors import TemplateError
+from ..messages import Conversation, Message, RowError
 from ..templates.template import ChatTemplate, Span
-from .control import ControlTokens, is_marked, pieces
-from .conversation import Conversation, Message, RowError
-from .thoughts import OPEN, remembered, require_all
+from .reasoning import OPEN, remembered, require_all
+from .special_tokens import ControlTokens, is_marked, pieces
 
 
 @dataclass(frozen=True)

@@ -4,14 +4,6 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-SHOWN = 60  # characters of an example
-
-
-def shortened(value: object) -> str:
-    """Return the start of `value` as Python writes it."""
-    text = repr(value[:SHOWN] if isinstance(value, (str, list)) else value)
-    return text if len(text) <= SHOWN else f'{text[: SHOWN - 3]}...'
-
 
 @dataclass
 class Unused:

@@ -11,9 +11,10 @@ chunk of rows the first is observed, and up to `OBSERVED` more while something i
 from collections.abc import Callable, Hashable
 from typing import Any
 
+from ..utils.visible import shortened
 from .observed import Observed
 from .sources import Row
-from .unused import Unused, shortened
+from .unused import Unused
 
 OBSERVED = 20  # rows of one form in one chunk
 _DEPTH = 3  # dicts inside dicts that make up the form of a row: message, call, function

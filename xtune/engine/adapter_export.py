@@ -5,12 +5,12 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from ..models.export import ExportInfo, write_adapter, write_weights
-from ..models.residual_init import initial_of, ordinary_lora
-from ..parallel.together import rank
-from . import saving
-from .probing import Prober
-from .state import TrainedState
+from ..hf_format.writer import ExportInfo, write_adapter, write_weights
+from ..methods.residual_init import initial_of, ordinary_lora
+from ..parallel.collectives import rank
+from . import checkpoint_writer
+from .probe_recorder import Prober
+from .trained_state import TrainedState
 
 
 class AdapterExport:
@@ -36,7 +36,7 @@ class AdapterExport:
         """
         trained = self.state.get()
         if rank() == 0:
-            with saving.folder_aside(checkpoint.with_name(f'{checkpoint.stem}_hf')) as folder:
+            with checkpoint_writer.folder_aside(checkpoint.with_name(f'{checkpoint.stem}_hf')) as folder:
                 self.write(folder, trained)
 
     def write(self, folder: Path, trained: dict[str, torch.Tensor]) -> None:

@@ -11,22 +11,22 @@ from ..config.adapter_start import changes_base
 from ..config.wire import Job
 from ..data.mapping import check_map_fns
 from ..errors import ConfigError, ModelError, TemplateError
-from ..models import float8_checks, tied
-from ..models.build import run_dtype
-from ..models.config_checks import check_attention, length_warning, stored_settings
+from ..methods import float8_checks, tied_embeddings
+from ..methods.build import run_dtype
+from ..methods.lora_effects import check_skipped
+from ..methods.quantized_checkpoints import check_stored, is_unpacked, row_of_stored
 from ..models.legacy.hub import legacy_folder
-from ..models.lora_effects import check_skipped
-from ..models.model_class import auto_class, refuse_text_settings
-from ..models.position_limit import check_length
-from ..models.recompute import check_count
-from ..models.stored_checks import check_stored, is_unpacked, row_of_stored
-from ..parallel import compatibility, sequence_check
-from ..parallel.world import World
+from ..models.loading.config_checks import check_attention, length_warning, stored_settings
+from ..models.loading.context_limit import check_length
+from ..models.loading.model_class import auto_class, refuse_text_settings
+from ..optimizations.activation_checkpointing import check_count
+from ..parallel import compatibility, ulysses_check
+from ..parallel.env import World
 from ..parallel.zero import require_deepspeed
-from ..planning import refusal
-from ..planning.frame import adapted, frame, model_config
+from ..planning import fit_check
+from ..planning.meta_model import adapted, frame, model_config
 from ..templates.resolve import check_name
-from . import effects, hooks, packing_check
+from . import hooks, ineffective_options, packing_check
 from .runner_keys import check_runner
 from .zero_config import zero_config
 
@@ -44,7 +44,7 @@ def options(job: Job, world: World) -> None:
     for check in (
         lambda: check_runner(job.runner, handled=('load_from',)),
         lambda: hooks.given_hooks(job.runner.get('custom_hooks')),
-        lambda: effects.check(job),
+        lambda: ineffective_options.check(job),
         lambda: check_map_fns(job.sources),
         *(partial(check_name, name) for name in names),
     ):
@@ -54,7 +54,7 @@ def options(job: Job, world: World) -> None:
             found.append(str(error))
     if found:
         raise ConfigError('\n'.join(found))
-    for note in effects.notes(job, world.size):
+    for note in ineffective_options.notes(job, world.size):
         print(f'note: {note}')
 
 
@@ -67,7 +67,7 @@ def strategy(job: Job, world: World, device: torch.device) -> None:
     name = job.strategy.name
     compatibility.check(compatibility.method_of_run(job), name, world.size)
     float8_checks.check(job, device)
-    sequence_check.check_devices(job.strategy.sequence_parallel_size, world.size)
+    ulysses_check.check_devices(job.strategy.sequence_parallel_size, world.size)
     if world.size > 1 and name.startswith('zero'):
         require_deepspeed()
         zero_config(job, world.size, run_dtype(job, device))  # for what it refuses
@@ -150,7 +150,7 @@ def base(job: Job, world: World, device: torch.device) -> None:
         model = frame(job, config, torch.bfloat16)
     except ModelError:
         return
-    said = tied.warning(adapted(model, job))
+    said = tied_embeddings.warning(adapted(model, job))
     if said:
         print(f'warning: {said}')
 
@@ -175,8 +175,8 @@ def memory(job: Job, world: World, device: torch.device) -> None:
     if device.type != 'cuda' or (world.size > 1 and job.strategy.name not in ('one_device', 'ddp')):
         return
     try:
-        least = refusal.floor(job, run_dtype(job, device))
+        least = fit_check.floor(job, run_dtype(job, device))
     except ModelError:  # of a model that cannot be counted; whether it can be loaded is found out then
         return
     properties = torch.cuda.get_device_properties(device)
-    refusal.check(job, least, properties.total_memory, properties.name)
+    fit_check.check(job, least, properties.total_memory, properties.name)

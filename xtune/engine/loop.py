@@ -9,14 +9,14 @@ from typing import Any
 import torch
 from mmengine.runner import BaseLoop
 
-from ..data.ahead import ahead
+from ..data.prefetch import prefetch
 from ..data.steps import Step
 from ..data.stream import Cursor
 from ..errors import DataError, NonFiniteError
-from ..interruption import NOTHING_TO_SAVE, Output, handling, say
-from ..models.nonfinite import NonFiniteStep
-from ..parallel.together import rank, several
+from ..parallel.collectives import is_distributed, rank
 from ..registry import LOOPS
+from ..utils.interruption import NOTHING_TO_SAVE, Output, handling, say
+from .nan_report import NonFiniteStep
 
 
 @LOOPS.register_module()
@@ -81,7 +81,7 @@ class StepLoop(BaseLoop):
                 with closing(self._batches()) as steps:
                     for batches in steps:
                         self._step(batches)
-                        self.interrupted |= self._signal is not None and not several()
+                        self.interrupted |= self._signal is not None and not is_distributed()
                         if self.interrupted or self.stop_training:
                             break
             except DataError as error:  # torch puts the traceback of a loader process before the message
@@ -93,7 +93,7 @@ class StepLoop(BaseLoop):
     def _batches(self) -> Iterator[Step]:
         """Yield the batches of each step, made in advance: by a thread if the loader has no processes for it."""
         steps = self._pinned() if self.runner.model.device.type == 'cuda' else (step for step in self.dataloader)
-        return steps if self.dataloader.num_workers else ahead(steps)
+        return steps if self.dataloader.num_workers else prefetch(steps)
 
     def _pinned(self) -> Iterator[Step]:
         # In the thread that pins: a new one is on the first GPU of the host, which other processes need.
@@ -141,9 +141,9 @@ class StepLoop(BaseLoop):
 
     def _stop(self, number: int, _frame: Any) -> None:
         """Answer a signal. A launcher passes a Ctrl-C on as SIGTERM, which is then no second one."""
-        if self._signal and not (several() and number == signal.SIGTERM):
+        if self._signal and not (is_distributed() and number == signal.SIGTERM):
             raise KeyboardInterrupt('interrupted again: quit without saving')
-        if self.steps_done == self.began_at and not several():
+        if self.steps_done == self.began_at and not is_distributed():
             old = f'; the checkpoint of step {self.began_at} stays' if self.began_at else ''
             raise KeyboardInterrupt(NOTHING_TO_SAVE + old)
         if self._signal is None and rank() == 0:

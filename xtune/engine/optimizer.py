@@ -11,8 +11,8 @@ from torch.distributed.tensor import DTensor
 from ..config.sections import Schedule
 from ..config.wire import Job
 from ..errors import ConfigError
-from ..parallel.fsdp import whole
-from ..parallel.together import sum_gradients, sum_values
+from ..parallel.collectives import all_reduce_gradients, all_reduce_sum
+from ..parallel.fsdp import full_tensor
 from ..parallel.zero import ZeroEngine
 
 
@@ -39,9 +39,9 @@ class StepOptimizer(OptimWrapper):
         before that, a scalar."""
         every = [p for group in self.param_groups for p in group['params']]
         if not any(isinstance(p, DTensor) for p in every):  # what is spread was summed in the backward pass
-            sum_gradients(every)
+            all_reduce_gradients(every)
         parameters = [p for p in every if p.grad is not None]
-        norm = whole(torch.nn.utils.get_total_norm([p.grad for p in parameters]))
+        norm = full_tensor(torch.nn.utils.get_total_norm([p.grad for p in parameters]))
         if self.max_grad_norm:
             # A norm that is not finite would make every gradient so, and hide which parameter's was.
             finite = norm.nan_to_num(0.0, 0.0, 0.0)
@@ -83,7 +83,7 @@ class ZeroOptimizer(StepOptimizer):
     def clip(self) -> torch.Tensor:
         """Clip and update, unless a loss is not finite; return the norm before clipping, a scalar."""
         losses, self._losses = torch.stack(self._losses), []
-        if sum_values((~losses.isfinite()).sum().float()).item():
+        if all_reduce_sum((~losses.isfinite()).sum().float()).item():
             return losses.new_tensor(float('nan'))
         return self.engine.step().to(losses.device)
 

@@ -7,7 +7,7 @@ import torch
 
 from ..config.wire import Job
 from ..errors import ConfigError
-from ..parallel.world import World
+from ..parallel.env import World
 
 # Enough elements that bitsandbytes keeps 8-bit state (4,096), and state that is paged (100,000).
 _SIZE = 320

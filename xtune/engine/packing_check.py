@@ -8,12 +8,12 @@ from transformers import PreTrainedConfig
 
 from ..config.wire import Job
 from ..errors import ModelError
-from ..models.finetune import SupervisedFineTuning
-from ..models.packed import KINDS
-from ..models.separation import ParityCheck, Verdict
 from ..models.small_copy import small_copy
-from ..parallel.sequence import base_of
-from ..parallel.world import World
+from ..optimizations.packed_attention import KINDS
+from ..optimizations.packing_parity import ParityCheck, Verdict
+from ..parallel.env import World
+from ..parallel.ulysses import base_of
+from ..tasks.sft import SupervisedFineTuning
 from . import summary
 
 # Packages whose kernels keep samples apart on GPUs, in layers that carry a state over the row.

@@ -9,10 +9,10 @@ from pathlib import Path
 from ..config.stored import stored_sections
 from ..config.wire import Job
 from ..errors import CheckpointError
-from ..models.base_mark import base_mark
-from . import files
-from .differences import differences
-from .function import SECTIONS, Function, plain
+from . import checkpoint_io
+from .base_fingerprint import base_mark
+from .function_settings import SECTIONS, Function, plain
+from .setting_differences import differences
 
 
 def function_of(job: Job, text: str) -> Function:
@@ -32,7 +32,7 @@ def check_resume(origin: Path, now: Function) -> None:
     Raises:
         CheckpointError: It was trained as something else; every setting is listed with both values.
     """
-    then = Function.of_meta(files.load(origin, verified=True)['meta'])
+    then = Function.of_meta(checkpoint_io.load(origin, verified=True)['meta'])
     refuse_changes(origin, then, now, where=False)
     note = moved_note(then, now)
     if note:

@@ -8,11 +8,11 @@ from mmengine.runner import FlexibleRunner
 
 from ..data.stream import Cursor
 from ..errors import CheckpointError
-from ..models.threads import use_as_before
-from . import files
-from .probing import Prober
+from ..utils.cpu_threads import use_as_before
+from . import checkpoint_io
+from .checkpoint_writer import Saving
+from .probe_recorder import Prober
 from .resume_checks import check_built
-from .saving import Saving
 
 
 class TuneRunner(FlexibleRunner):
@@ -59,7 +59,7 @@ class TuneRunner(FlexibleRunner):
             CheckpointError: It is damaged or unsafe, or its data, batches or model are not those of this run.
         """
         path, state = Path(filename), self.strategy.state
-        checkpoint = files.load(path, verified=True)
+        checkpoint = checkpoint_io.load(path, verified=True)
         check_built(path, checkpoint['meta'], set(checkpoint['state_dict']), self.run_meta, state.names())
         checkpoint = self.strategy.resume(filename)
         meta = checkpoint['meta']

@@ -9,16 +9,16 @@ from peft.utils import load_peft_weights
 
 from ..config.wire import Job
 from ..errors import CheckpointError, ModelError
-from ..models.base_mark import base_mark
-from ..models.folder import check_adapter_folder
 from ..models.legacy.recognise import read_json
-from ..models.quiet import quiet
-from ..models.weights import refuse_non_finite
-from . import files
-from .differences import adapter_differences, changes_base, model_differences
-from .function import Function
+from ..models.loading.folder_checks import check_adapter_folder
+from ..models.loading.weight_files import refuse_non_finite
+from ..utils.quiet import quiet
+from . import checkpoint_io
+from .base_fingerprint import base_mark
+from .function_settings import Function
 from .resume_checks import check_resume, function_of, moved_note, other_base, refuse_other_kind
-from .state import TrainedState
+from .setting_differences import adapter_differences, changes_base, model_differences
+from .trained_state import TrainedState
 
 
 @dataclass(frozen=True)
@@ -124,7 +124,7 @@ def _checkpoint(origin: Path, verified: bool) -> FirstStage:
             f'load_from={origin} does not exist; it takes a .pth or a local folder with an adapter (fetch one from the '
             f'hub with `hf download {origin} --local-dir FOLDER`)'
         )
-    content = files.load(origin, verified)
+    content = checkpoint_io.load(origin, verified)
     meta = content['meta']
     label = f' (step {meta["iter"]} of run {origin.absolute().parent.name})'
     return FirstStage(origin, content['state_dict'], Function.of_meta(meta), meta['export']['chat_template'], label)

@@ -7,19 +7,19 @@ from typing import Any
 import torch
 from mmengine._strategy import SingleDeviceStrategy
 
-from ..models.residual_init import initial_of
-from ..parallel.together import everyones, failing_together, rank, size
+from ..methods.residual_init import initial_of
+from ..parallel.collectives import all_gather_objects, raise_on_all_ranks, rank, world_size
 from ..registry import STRATEGIES
-from . import files
-from .saving import Saving
+from . import checkpoint_io
+from .checkpoint_writer import Saving
 
 
 @STRATEGIES.register_module()
 class Replicated(SingleDeviceStrategy):
     """Trains on the device the model is on, alone or with equal processes beside it, and saves only what is trained.
 
-    Gradients are summed after the last micro-batch of a step (see `together.sum_gradients`), so accumulation and
-    layers that some batch does not reach need no care.
+    Gradients are all-reduced once, after the last micro-batch of a step (see `collectives.all_reduce_gradients`). This
+    holds with gradient accumulation, and with layers that some micro-batch does not reach.
 
     `state` reads and writes what is trained (see `TrainedState`).
     """
@@ -50,16 +50,16 @@ class Replicated(SingleDeviceStrategy):
         Raises:
             CheckpointError: Something could not be gathered or written.
         """
-        split, copy = size() > 1 and not self.state.is_adapter, background and not self.state.is_adapter
+        split, copy = world_size() > 1 and not self.state.is_adapter, background and not self.state.is_adapter
 
         def mine(number: int) -> bool:
-            return (number % size() if split else 0) == rank()
+            return (number % world_size() if split else 0) == rank()
 
-        with failing_together():
+        with raise_on_all_ranks():
             content = dict(
                 state_dict=self.state.get(mine, copy),
                 optimizer=self.state.optimizer_states(mine, copy),
-                rng=everyones(files.rng_state()),
+                rng=all_gather_objects(checkpoint_io.rng_state()),
                 **initial_of(self.state.llm),
                 **(extra_ckpt or {}),
             )
@@ -74,7 +74,7 @@ class Replicated(SingleDeviceStrategy):
         Raises:
             CheckpointError: It is damaged, unsafe, or of another model.
         """
-        checkpoint = files.load(Path(filename), verified=True)  # `train` did, before anything slow
+        checkpoint = checkpoint_io.load(Path(filename), verified=True)  # `train` did, before anything slow
         self.state.set(checkpoint['state_dict'], Path(filename))
         configured = [{k: v for k, v in g.items() if k != 'params'} for g in self.optim_wrapper.param_groups]
         states = checkpoint['optimizer']
@@ -92,6 +92,6 @@ class Replicated(SingleDeviceStrategy):
     def _resume_rng(self, checkpoint: dict, origin: Path) -> None:
         states = checkpoint['rng'] if isinstance(checkpoint['rng'], list) else [checkpoint['rng']]
         if rank() < len(states):
-            files.set_rng_state(states[rank()])
+            checkpoint_io.set_rng_state(states[rank()])
         else:  # more processes than wrote it: a new stream of numbers, the same each time
             torch.manual_seed(hash((checkpoint['meta']['iter'], rank())) % 2**63)

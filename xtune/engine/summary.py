@@ -8,15 +8,15 @@ from ..config.sections import Source
 from ..config.wire import Job
 from ..data.build import TrainingData
 from ..data.encode import AS_TEXT
-from ..data.new_tokens import new_token_warning
 from ..data.report import Report, counted
-from ..models.config_checks import stored_form
-from ..models.experts import expert_tensors
-from ..models.float8 import Float8Linear
-from ..models.language import describe_other_parts
-from ..models.threads import described
-from ..parallel.world import World
-from ..visible import visible
+from ..models.loading.config_checks import stored_form
+from ..ops.float8_linear import Float8Linear
+from ..parallel.env import World
+from ..utils.cpu_threads import described
+from ..utils.experts import expert_tensors
+from ..utils.language_model import describe_other_parts
+from ..utils.visible import visible
+from .new_token_report import new_token_warning
 
 SHORT = {torch.bfloat16: 'bf16', torch.float32: 'fp32'}
 

@@ -10,45 +10,45 @@ from typing import Any
 import torch
 from mmengine.runner import set_random_seed
 
-from ..atomic import write_text
 from ..config.flatten import flatten
 from ..config.load import load
 from ..config.part_prompts import written_for
 from ..config.wire import Job, wire
 from ..data.build import TrainingData, build_data
+from ..data.largest_batch import largest_batch
 from ..data.steps import Share, step_loader
-from ..data.widest import widest
-from ..interruption import NOTHING_TO_SAVE, interrupted_as, print_last
-from ..models.config_overrides import changed_config, note_overrides
-from ..models.device import best_device, memory_freed_after
-from ..models.export import export_info, stored_dtype
-from ..models.finetune import SupervisedFineTuning
-from ..models.shortage import naming_shortage
-from ..models.threads import local_processes, use_free_cores
-from ..parallel import sequence_check
-from ..parallel.lost import naming_lost_contact
-from ..parallel.meet import Meeting
-from ..parallel.together import rank
-from ..parallel.watch import Watch
-from ..parallel.world import ALONE, World
+from ..hf_format.config_overrides import changed_config, note_overrides
+from ..hf_format.writer import export_info, stored_dtype
+from ..parallel import ulysses_check
+from ..parallel.collectives import rank
+from ..parallel.env import ALONE, World
+from ..parallel.rendezvous import Rendezvous
+from ..parallel.timeout_errors import report_timeouts
+from ..parallel.watchdog import Watchdog
 from ..parallel.zero import ZeroEngine
-from . import checks, effects, files, hooks, packing_check, summary, trial_save
-from .access import Access
+from ..tasks.sft import SupervisedFineTuning
+from ..utils.atomic import write_text
+from ..utils.cpu_threads import local_processes, use_free_cores
+from ..utils.device import best_device, memory_freed_after
+from ..utils.interruption import NOTHING_TO_SAVE, interrupted_as, print_last
+from . import checkpoint_io, checks, export_check, hooks, ineffective_options, packing_check, summary
 from .adapter_export import AdapterExport
-from .fast import compiles, fast_task, layers_to_choose, padding
-from .fitting import activations
-from .lock import claimed
+from .auto_checkpointing import activations
+from .full_tensors import Access
 from .log_folders import without_empty_folders, without_empty_logs
-from .metrics import MetricsFile
+from .metrics_file import MetricsFile
+from .model_placement import build_spread, resumed_initial
+from .oom_report import naming_shortage
+from .optimizations import compiles, fast_task, layers_to_choose, padding
 from .optimizer import StepOptimizer, ZeroOptimizer, build_optimizer, schedulers
 from .optimizer_checks import check_optimizer
-from .placing import build_spread, resumed_initial
-from .probing import Prober, ids_of
+from .probe_recorder import Prober, ids_of
 from .resume_checks import mark_of
+from .run_lock import claimed
 from .runner import TuneRunner
 from .second_stage import FirstStage, weights_to_begin_with
-from .state import TrainedState
 from .trackers import hyper_parameters, visualizer
+from .trained_state import TrainedState
 from .work_dir import checkpoint_to_resume, put_aside, writable
 from .zero_config import zero_config
 
@@ -72,7 +72,7 @@ def train(config: Path, options: dict[str, Any], resume: str | bool = False, wor
     checks.options(job, world)
     checks.strategy(job, world, device)
     check_optimizer(job, world, device)
-    meeting = Meeting(world) if world.size > 1 else None
+    meeting = Rendezvous(world) if world.size > 1 else None
     with (
         writable(job.work_dir, world.is_main) as work_dir,
         claimed(work_dir, config, meeting),
@@ -118,7 +118,7 @@ def _fine_tune(
     job: Job,
     data: TrainingData,
     device: torch.device,
-    meeting: Meeting | None,
+    meeting: Rendezvous | None,
     work_dir: Path,
     text: str,
     start: Path | None,
@@ -135,13 +135,15 @@ def _fine_tune(
             lambda whole, dtype: summary.show(summary.model_lines(job, whole, dtype, device)),
             resumed_initial(job, start),
         )
-    team = sequence_check.team_of(llm, dtype, device, job.strategy, job.values.max_length)
+    team = ulysses_check.sequence_parallel_group(llm, dtype, device, job.strategy, job.values.max_length)
     summary.show(summary.schedule_lines(job, data, world))
-    for note in effects.notes_on_steps(job, len(data.steps), 0 if job.data.streaming else data.steps.steps_per_epoch):
+    for note in ineffective_options.notes_on_steps(
+        job, len(data.steps), 0 if job.data.streaming else data.steps.steps_per_epoch
+    ):
         print(f'note: {note}')
 
     if world.is_main:
-        files.sweep(work_dir)
+        checkpoint_io.sweep(work_dir)
         if start is None:
             put_aside(work_dir)
         write_text(work_dir / f'{job.name}.py', text)
@@ -152,7 +154,7 @@ def _fine_tune(
         if stage is not None:
             summary.show(iter([('weights', stage.load_into(runner.strategy.state, runner.run_meta))]))
         layers = layers_to_choose(llm)
-        summary.show(iter([('memory', activations(job, task, layers, world.size, lambda: widest(data)))]))
+        summary.show(iter([('memory', activations(job, task, layers, world.size, lambda: largest_batch(data)))]))
         with interrupted_as(lambda: _interrupted(runner, start)), without_empty_logs(runner):
             _train(runner, job, world)
     return _farewell(runner, job, world)
@@ -168,9 +170,9 @@ def _train(runner: TuneRunner, job: Job, world: World) -> None:
         runner.train()
         return
     torch.manual_seed(job.values.seed + world.rank)  # dropout differs between devices
-    with Watch(job.work_dir, world.rank, hang=job.strategy.timeout / 2) as watch:
+    with Watchdog(job.work_dir, world.rank, hang=job.strategy.timeout / 2) as watch:
         runner.register_hook(hooks.AliveHook(watch.alive))
-        with naming_lost_contact(job.strategy.timeout, job.work_dir):
+        with report_timeouts(job.strategy.timeout, job.work_dir):
             runner.train()
     runner.optim_wrapper.close()
 
@@ -190,7 +192,7 @@ def build_runner(
     metrics = MetricsFile(job.work_dir / 'metrics.jsonl')
     export = AdapterExport(state, info, data.tokenizer, prober)
     if state.is_adapter:
-        trial_save.check_adapter(state, export.write_weights, job.work_dir)
+        export_check.check_adapter(state, export.write_weights, job.work_dir)
     extra = dict(job.runner)
     arguments = dict(
         model=task,
@@ -259,7 +261,7 @@ def _farewell(runner: TuneRunner, job: Job, world: World) -> int:
     loop = runner.train_loop
     interrupted = loop.interrupted and loop.steps_done < loop.max_iters
     if world.is_main:
-        last = job.work_dir / (job.work_dir / files.POINTER).read_text(encoding='utf-8').strip()
+        last = job.work_dir / (job.work_dir / checkpoint_io.POINTER).read_text(encoding='utf-8').strip()
         if interrupted:
             print_last(f'interrupted after step {loop.steps_done}; go on with --resume (from {last})')
         else:

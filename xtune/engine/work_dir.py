@@ -11,8 +11,8 @@ from tempfile import TemporaryFile
 from tqdm import tqdm
 
 from ..errors import CheckpointError, ConfigError
-from ..parallel.meet import Meeting
-from . import files
+from ..parallel.rendezvous import Rendezvous
+from . import checkpoint_io
 
 
 @contextmanager
@@ -48,7 +48,7 @@ def _make(work_dir: Path) -> None:
         ) from error
 
 
-def checkpoint_to_resume(work_dir: Path, resume: str | bool, meeting: Meeting | None, restarts: bool) -> Path | None:
+def checkpoint_to_resume(work_dir: Path, resume: str | bool, meeting: Rendezvous | None, restarts: bool) -> Path | None:
     """Return the checkpoint to go on from, or None to start anew; the main process looks for it.
 
     With `restarts`, the launcher runs one command for the first start and all later ones, so that without any
@@ -63,8 +63,8 @@ def checkpoint_to_resume(work_dir: Path, resume: str | bool, meeting: Meeting | 
     if meeting is None or meeting.world.is_main:
         if isinstance(resume, str):
             path = Path(resume)
-            files.load(path)
-        elif restarts and not files.candidates(work_dir):
+            checkpoint_io.load(path)
+        elif restarts and not checkpoint_io.candidates(work_dir):
             print(f'note: {work_dir} holds no checkpoint yet; the run starts anew')
         else:
             path = _newest(work_dir)
@@ -82,9 +82,9 @@ def _newest(work_dir: Path) -> Path:
 
 def put_aside(work_dir: Path) -> None:
     """Move the checkpoints of an earlier run in the same folder out of the way, so that none is lost or mixed up."""
-    own = files.candidates(work_dir)
+    own = checkpoint_io.candidates(work_dir)
     old = [*own, *(p.with_name(f'{p.stem}_hf') for p in own)]
-    old += [work_dir / name for name in ('metrics.jsonl', 'chat_samples.jsonl', files.POINTER)]
+    old += [work_dir / name for name in ('metrics.jsonl', 'chat_samples.jsonl', checkpoint_io.POINTER)]
     if own:
         name = time.strftime('earlier_%Y%m%d_%H%M%S')
         names = (name if n == 1 else f'{name}_{n}' for n in count(1))  # several runs may end in one second
@@ -102,9 +102,9 @@ def _newest_whole(work_dir: Path) -> tuple[Path, list[str]]:
         CheckpointError: There is none.
     """
     refused = []
-    for path in files.candidates(work_dir):
+    for path in checkpoint_io.candidates(work_dir):
         try:
-            files.load(path)
+            checkpoint_io.load(path)
             return path, refused
         except CheckpointError as error:
             refused.append(str(error))

@@ -6,9 +6,9 @@ import numpy as np
 
 from ..config.wire import Job
 from ..data.build import TrainingData, build_data
-from ..data.new_tokens import new_token_warning
 from ..data.overlong import PROMPT
 from ..data.report import Report, counted
+from ..engine.new_token_report import new_token_warning
 from ..engine.summary import data_lines
 from .statistics import length_text, sample_lengths, trained_share
 from .survey import Uncut, likeness, shortened_rows, surveyed

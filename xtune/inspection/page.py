@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from ..atomic import write_text
 from ..config.wire import Job
 from ..data.build import TrainingData
 from ..data.split import Split
-from ..visible import parts, visible
+from ..utils.atomic import write_text
+from ..utils.visible import parts, visible
 from .statistics import efficiency, histogram, length_text, sample_lengths, trained_share
 from .survey import Uncut
 from .view import Piece, Viewer

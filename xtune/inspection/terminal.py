@@ -6,7 +6,7 @@ from itertools import groupby
 from rich.console import Console
 from rich.text import Text
 
-from ..visible import visible
+from ..utils.visible import visible
 from .statistics import Bin
 from .view import Piece, Sequence, Token
 

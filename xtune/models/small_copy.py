@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, PreTrainedConfig, PreTrainedModel
 
-from .quiet import quiet
+from ..utils.quiet import quiet
 
 # Small value -> names of the config fields that get it.
 _NAMES = {

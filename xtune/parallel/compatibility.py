@@ -2,7 +2,7 @@
 
 from ..config.wire import Job
 from ..errors import ConfigError, did_you_mean
-from ..models.float8 import Float8Config
+from ..ops.float8_linear import Float8Config
 
 SPREAD = ('zero3', 'zero3_offload', 'fsdp2', 'fsdp2_offload')  # weights are sliced too
 STRATEGIES = ('one_device', 'ddp', 'zero1', 'zero2', 'zero2_offload', *SPREAD)

@@ -11,8 +11,8 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import CPUOffloadPolicy, FSDPModule, MixedPrecisionPolicy, OffloadPolicy, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
-from ..models.layers import layers_of
-from .weights import Weights, replace_parameters
+from ..utils.model_structure import layers_of
+from .broadcast_weights import Weights, replace_parameters
 
 
 def shard(
@@ -65,12 +65,12 @@ def reshard(llm: torch.nn.Module) -> None:
             module.reshard()
 
 
-def whole(tensor: torch.Tensor) -> torch.Tensor:
+def full_tensor(tensor: torch.Tensor) -> torch.Tensor:
     """Return `tensor` with the slices of all processes; every process must ask for it."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
-def like(tensor: torch.Tensor, model: torch.Tensor) -> torch.Tensor:
+def shard_like(tensor: torch.Tensor, model: torch.Tensor) -> torch.Tensor:
     """Return `tensor`, which is whole in every process, spread as `model` is."""
     if not isinstance(model, DTensor):
         return tensor
@@ -79,6 +79,6 @@ def like(tensor: torch.Tensor, model: torch.Tensor) -> torch.Tensor:
     return spread.to(model.device)
 
 
-def whole_states(states: dict) -> dict:
+def full_states(states: dict) -> dict:
     """Return one parameter's optimizer state with whole tensors; every process must ask for it."""
-    return {name: whole(value) if torch.is_tensor(value) else value for name, value in states.items()}
+    return {name: full_tensor(value) if torch.is_tensor(value) else value for name, value in states.items()}

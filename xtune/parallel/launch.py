@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from ..errors import ConfigError
-from ..visible import visible
-from .world import DEFAULT_PORT, LAST_PORT
+from ..utils.visible import visible
+from .env import DEFAULT_PORT, LAST_PORT
 
 # Set in processes whose errors the launcher prints.
 LAUNCHED = 'XTUNE_LAUNCHED'
@@ -71,7 +71,7 @@ def run(launch: Launch, arguments: list[str]) -> int:
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
-    from ..models.threads import allowed_cores
+    from ..utils.cpu_threads import allowed_cores
 
     if torch.cuda.is_available() and launch.processes > torch.cuda.device_count():
         raise ConfigError(f'NPROC_PER_NODE={launch.processes}, but this host has {torch.cuda.device_count()} GPUs')

@@ -15,7 +15,7 @@ import torch
 import torch.distributed as dist
 
 from ..errors import ConfigError
-from .weights import Weights, replace_parameters
+from .broadcast_weights import Weights, replace_parameters
 
 
 class ZeroEngine:

@@ -13,10 +13,10 @@ from ..config.compose import model_part
 from ..config.presets import BASE
 from ..config.wire import Job
 from ..errors import ModelError
-from ..models.architectures import shipped_config
-from ..models.model_class import FINDING
-from ..models.quiet import quiet
-from .frame import model_config, with_llm_values
+from ..models.loading.model_class import FINDING
+from ..utils.quiet import quiet
+from .meta_model import model_config, with_llm_values
+from .published_configs import shipped_config
 
 SHIPPED = 'shipped with xtune'
 

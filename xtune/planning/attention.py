@@ -15,10 +15,10 @@ from transformers.masking_utils import sdpa_mask
 
 from ..config.wire import Job
 from ..engine.packing_check import is_packed
-from ..models.attention import KERNEL
-from ..models.config_checks import takes_sdpa
 from ..models.legacy.alibi_config import BaichuanAlibiConfig
-from ..models.packed import chosen
+from ..models.loading.config_checks import takes_sdpa
+from ..ops.varlen_attention import KERNEL
+from ..optimizations.packed_attention import chosen
 
 _ALONE, _PACKED, _VARLEN = 'xtune_counted', 'xtune_counted_packed', 'xtune_counted_varlen'
 

@@ -14,7 +14,7 @@ import torch
 from torch.fx import GraphModule, Node
 
 from .internals import is_operation, name_of, tree_leaves
-from .tracker import GRAIN, inside
+from .live_bytes import GRAIN, inside
 
 _aten = torch.ops.aten
 # Made where they are read, though they are no operations on single numbers.

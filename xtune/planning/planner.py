@@ -7,16 +7,16 @@ from functools import partial
 import torch
 
 from ..config.wire import Job
-from ..engine.fitting import has_whole_model
+from ..engine.auto_checkpointing import has_whole_model
 from ..errors import ModelError
-from ..models.build import run_dtype
-from ..models.config_checks import check_attention
-from ..models.experts import expert_tensors
-from ..models.layers import layers_of
-from ..models.position_limit import check_length
+from ..methods.build import run_dtype
+from ..models.loading.config_checks import check_attention
+from ..models.loading.context_limit import check_length
+from ..utils.experts import expert_tensors
+from ..utils.model_structure import layers_of
 from .architecture import architecture
-from .compiled import CountedGraphs
-from .frame import adapted, frame
+from .compiled_estimate import CountedGraphs
+from .meta_model import adapted, frame
 from .predict import Choice, Layers, Prediction, layers, predict
 from .variants import Variant, in_bf16, nearest, shared, with_values
 

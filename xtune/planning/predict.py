@@ -8,11 +8,11 @@ from transformers import PreTrainedConfig
 
 from ..config.wire import Job
 from ..errors import ModelError
-from ..models.config_file import reason
-from .compiled import CountedGraphs
-from .frame import frame, keep_layers, kinds
-from .levels import Choice, Layers, Levels
-from .slices import Slice, measure
+from ..models.loading.config_json import reason
+from .compiled_estimate import CountedGraphs
+from .extrapolate import Choice, Layers, Levels
+from .meta_model import frame, keep_layers, kinds
+from .partial_model import Slice, measure
 
 # Layers that a clock needs to tell their time from the noise of the rest.
 TIMED = 4

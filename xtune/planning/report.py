@@ -8,8 +8,8 @@ import torch
 
 from ..config.wire import Job
 from ..engine.packing_check import early_refusal
-from ..models.config_checks import length_warning
-from ..models.float8_checks import device_problem, float8_of
+from ..methods.float8_checks import device_problem, float8_of
+from ..models.loading.config_checks import length_warning
 from ..parallel import compatibility
 from .planner import CONTEXT, GIB, Planner, Size, room
 from .predict import Prediction

@@ -21,10 +21,10 @@ import torch
 from transformers import PreTrainedConfig
 
 from ..config.wire import Job
-from ..models.layers import layers_of
-from .filling import packed_bytes
-from .frame import adapted, frame
-from .states import state_bytes_each
+from ..utils.model_structure import layers_of
+from .meta_model import adapted, frame
+from .optimizer_state import state_bytes_each
+from .random_init import packed_bytes
 from .variants import shared, with_values
 
 BF16 = 2

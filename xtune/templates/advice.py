@@ -4,10 +4,10 @@ from difflib import SequenceMatcher
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from ..data.conversation import exchange
 from ..errors import TemplateError
+from ..messages import exchange
 from . import FOLDER
-from .tokens import SEVERAL_CALLS, THOUGHTS, TOOLS, fitting, suggested
+from .template_tokens import SEVERAL_CALLS, THOUGHTS, TOOLS, fitting, suggested
 
 if TYPE_CHECKING:
     from .template import ChatTemplate

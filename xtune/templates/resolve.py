@@ -6,9 +6,9 @@ from transformers import PreTrainedTokenizerBase
 
 from ..errors import TemplateError, did_you_mean
 from . import ALIASES, FOLDER, NAMES, THINKING
-from .marks import PROBE, check_marks
+from .generation_marks import PROBE, check_marks
 from .template import ChatTemplate, special_variables
-from .tokens import TOKENS, suggested
+from .template_tokens import TOKENS, suggested
 
 _BOS = '{{- bos_token -}}\n'
 # `thinks_always`: replies without a thought are trained behind the prompt for one too, so all have one, if empty.

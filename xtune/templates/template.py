@@ -14,12 +14,12 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 from transformers.utils.chat_template_utils import render_jinja_template
 
-from ..data.conversation import REPLIES, Message
 from ..errors import TemplateError
-from . import fast
+from ..messages import REPLIES, Message
+from . import fast_render
 from .advice import closest, for_thoughts, for_tools
-from .marks import THOUGHTS, TOOLS, fault_with
-from .proof import proven
+from .generation_marks import THOUGHTS, TOOLS, fault_with
+from .span_proof import proven
 
 _MARK = re.compile(r'\{%-?\s*generation\s*-?%\}')
 Span = tuple[int, int]
@@ -153,8 +153,10 @@ class ChatTemplate:
             TemplateError: The template refuses the conversation.
         """
         try:
-            if self.own and not variables and fast.fits(messages, tools):
-                text, spans = fast.without_marks(fast.render(self.source, messages, prompt, self.variables))
+            if self.own and not variables and fast_render.fits(messages, tools):
+                text, spans = fast_render.without_marks(
+                    fast_render.render(self.source, messages, prompt, self.variables)
+                )
                 return (text, spans) if marks else text
             plain = [{k: v for k, v in m.items() if k != 'train'} for m in messages]
             texts, spans = render_jinja_template(

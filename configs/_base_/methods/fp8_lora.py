@@ -5,7 +5,7 @@ As much memory as LoRA, faster on GPUs with float8: NVIDIA Ada (compute capabili
 from peft import LoraConfig
 from torch.optim import AdamW
 
-from xtune.models.float8 import Float8Config
+from xtune.ops.float8_linear import Float8Config
 
 quantization = dict(
     type=Float8Config,

@@ -12,7 +12,7 @@ from xtune.errors import ModelError
 from xtune.models.legacy.alibi import slopes
 from xtune.models.legacy.load import load_legacy
 from xtune.models.legacy.save import open_for_original, write_native
-from xtune.models.recompute import recompute_activations
+from xtune.optimizations.activation_checkpointing import recompute_activations
 
 FOLDER = Path(__file__).parent / 'files' / 'baichuan_13b'
 

@@ -6,7 +6,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 
 from xtune.chat.terminal import open_session
-from xtune.models.inference import load_for_inference
+from xtune.inference.load import load_for_inference
 
 
 def test_stop_tokens_are_the_loaded_models_unless_an_adapter_names_its_own(with_tokenizer, tmp_path):

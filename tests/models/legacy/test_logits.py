@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file
 
 from xtune.models.legacy.load import load_legacy
-from xtune.models.unpacking import stay_trainable
+from xtune.ops.nf4_dequant import stay_trainable
 
 FILES = Path(__file__).parent / 'files'
 NAMES = ('internlm_7b', 'baichuan_7b', 'baichuan2_7b', 'baichuan_13b', 'qwen_7b', 'chatglm3_6b')

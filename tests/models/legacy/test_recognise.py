@@ -8,10 +8,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from xtune.errors import ModelError
-from xtune.models.folder import check_model_folder
 from xtune.models.legacy.families import open_legacy
 from xtune.models.legacy.load import load_legacy
 from xtune.models.legacy.recognise import variant_of
+from xtune.models.loading.folder_checks import check_model_folder
 
 FILES = Path(__file__).parent / 'files'
 ALIBI = dict(model_type='baichuan', architectures=['BaichuanForCausalLM'], model_max_length=4096)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from xtune.models.inference import load_for_inference
+from xtune.inference.load import load_for_inference
 from xtune.models.legacy.load import file_dtype
 from xtune.models.legacy.save import open_for_original, write_original
 

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 from transformers import AutoTokenizer
 
-from xtune.data.conversation import Conversation, exchange
 from xtune.data.tokenise import Tokeniser
 from xtune.errors import ModelError
+from xtune.messages import Conversation, exchange
 from xtune.models.legacy.chat import is_chat
 from xtune.models.legacy.sentencepiece_file import read_sentencepiece
 from xtune.models.legacy.tokenizers import legacy_tokenizer, stop_ids

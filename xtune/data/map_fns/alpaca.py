@@ -1,7 +1,7 @@
 """Alpaca and data sets of its shape: an instruction, an optional input, an output."""
 
+from ...messages import Message, RowError, column
 from ...registry import map_fn
-from ..conversation import Message, RowError, column
 from .columns import before_last_exchange, pairs, question_and_reply
 
 

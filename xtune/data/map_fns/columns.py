@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from ...templates.system import system_text
-from ..conversation import Message, RowError, column, exchange
+from ...messages import Message, RowError, column, exchange
+from ...templates.system_prompts import system_text
 from ..observed import parsed
 
 

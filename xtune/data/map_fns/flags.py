@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from ..conversation import RowError
+from ...messages import RowError
 from .columns import is_empty
 
 _TRAINED = ('train', 'loss', 'weight', 'loss_weight', 'loss_scale')

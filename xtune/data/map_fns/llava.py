@@ -1,7 +1,7 @@
 """LLaVA and other sets with images: xtune trains on text, so only their rows without an image are mapped."""
 
+from ...messages import Conversation, RowError
 from ...registry import map_fn
-from ..conversation import Conversation, RowError
 from .columns import is_empty
 from .sharegpt import wizardlm_map_fn
 

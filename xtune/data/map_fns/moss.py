@@ -2,8 +2,8 @@
 
 from typing import Any
 
+from ...messages import Message, RowError, column
 from ...registry import map_fn
-from ..conversation import Message, RowError, column
 
 # key of a part -> its opening tag and its end
 _TAGS = {

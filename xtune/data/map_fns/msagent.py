@@ -5,8 +5,8 @@ import json
 import re
 from typing import Any
 
+from ...messages import Message, RowError
 from ...registry import map_fn
-from ..conversation import Message, RowError
 
 _BLOCK = re.compile(r'<\|startof(think|exec)\|>(.*?)<\|endof\1\|>', re.S)
 _TAG = re.compile(r'<\|(?:start|end)of(?:think|exec)\|>')

@@ -2,8 +2,8 @@
 
 import re
 
+from ...messages import Message, RowError, column
 from ...registry import map_fn
-from ..conversation import Message, RowError, column
 
 _TURN = re.compile(r'### (Human|Assistant):')
 

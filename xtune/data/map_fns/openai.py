@@ -2,8 +2,8 @@
 
 from typing import Any
 
+from ...messages import Conversation, Message, RowError
 from ...registry import map_fn
-from ..conversation import Conversation, Message, RowError
 from .columns import is_empty, listed
 from .parts import Parts, read_parts, text_of
 from .tools import calls, offered

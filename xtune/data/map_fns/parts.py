@@ -13,7 +13,7 @@ import json
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..conversation import Message, RowError
+from ...messages import Message, RowError
 from .tools import calls
 
 _TEXTS = ('text', 'input_text', 'output_text')

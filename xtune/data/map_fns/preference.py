@@ -3,9 +3,9 @@
 from typing import Any
 
 from ...errors import ConfigError
+from ...messages import Conversation, RowError, column
 from ...registry import map_fn
-from ...templates.system import system_text
-from ..conversation import Conversation, RowError, column
+from ...templates.system_prompts import system_text
 from .columns import is_empty, is_messages, listed, structured
 from .openai import openai_map_fn
 from .sharegpt import sharegpt_map_fn

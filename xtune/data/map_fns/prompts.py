@@ -2,9 +2,9 @@
 
 from typing import Any
 
+from ...messages import Conversation, Message, RowError, column, exchange
 from ...registry import map_fn
-from ...templates.system import system_text
-from ..conversation import Conversation, Message, RowError, column, exchange
+from ...templates.system_prompts import system_text
 from .columns import before_last_exchange, is_empty, is_messages, pairs, question_and_reply, structured
 from .openai import openai_map_fn
 

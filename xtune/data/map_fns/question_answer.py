@@ -1,8 +1,8 @@
 """Data sets of one question column and one reply column that need no system text of their own."""
 
+from ...messages import Message, column, exchange
 from ...registry import map_fn
-from ...templates.system import system_text
-from ..conversation import Message, column, exchange
+from ...templates.system_prompts import system_text
 from .columns import question_and_reply
 
 

@@ -1,7 +1,7 @@
 """Self-cognition: OpenAI messages with placeholders for the model's name and its maker."""
 
+from ...messages import Conversation
 from ...registry import map_fn
-from ..conversation import Conversation
 from .openai import openai_map_fn
 
 

@@ -2,8 +2,8 @@
 
 from typing import Any
 
+from ...messages import Conversation, Message, RowError, column
 from ...registry import map_fn
-from ..conversation import Conversation, Message, RowError, column
 from .columns import is_empty, listed
 from .openai import THOUGHTS
 from .parts import text_of

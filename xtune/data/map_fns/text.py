@@ -1,8 +1,8 @@
 """Plain text for pretraining."""
 
+from ...messages import Message
+from ...messages import column as text_of
 from ...registry import map_fn
-from ..conversation import Message
-from ..conversation import column as text_of
 
 
 @map_fn('pretrain')

@@ -1,7 +1,7 @@
 """Rows that are token ids already: no template, no tokenizer."""
 
+from ...messages import RowError, Tokens
 from ...registry import map_fn
-from ..conversation import RowError, Tokens
 from .columns import is_empty, listed
 
 

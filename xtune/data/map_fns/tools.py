@@ -10,7 +10,7 @@ such as `strict`, are kept. The forms of Anthropic, Bedrock and Gemini are read 
 import json
 from typing import Any
 
-from ..conversation import RowError
+from ...messages import RowError
 from .columns import is_empty
 
 _COLUMNS = ('tools', 'functions', 'toolConfig')

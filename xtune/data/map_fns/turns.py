@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from ..conversation import Conversation, Message, RowError
-from ..unused import shortened
+from ...messages import Conversation, Message, RowError
+from ...utils.visible import shortened
 from .flags import trained
 
 CALL = 'call'

@@ -2,8 +2,8 @@
 
 from typing import Any
 
+from ...messages import Conversation, Message
 from ...registry import map_fn
-from ..conversation import Conversation, Message
 from .columns import is_empty, listed
 from .openai import messages_of
 from .parts import text_of

@@ -3,9 +3,9 @@
 The argument `system` of each function is the name of a system text of xtune, or a text; None leaves it out.
 """
 
+from ...messages import Message, column, exchange
 from ...registry import map_fn
-from ...templates.system import system_text
-from ..conversation import Message, column, exchange
+from ...templates.system_prompts import system_text
 from .columns import question_and_reply
 
 

@@ -1,8 +1,8 @@
 """Queries answered by function calls."""
 
+from ...messages import Conversation, RowError, column
 from ...registry import map_fn
-from ...templates.system import system_text
-from ..conversation import Conversation, RowError, column
+from ...templates.system_prompts import system_text
 from .columns import is_empty
 from .tools import calls, offered
 

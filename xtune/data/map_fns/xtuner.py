@@ -2,9 +2,9 @@
 
 from typing import Any
 
+from ...messages import Message, RowError, exchange
 from ...registry import map_fn
-from ...templates.system import system_text
-from ..conversation import Message, RowError, exchange
+from ...templates.system_prompts import system_text
 from .columns import is_empty, listed
 from .turns import trained
 

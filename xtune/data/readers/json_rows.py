@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from ...errors import DataError
-from ..unused import shortened
+from ...utils.visible import shortened
 from .json_stream import DECODER, JsonStream, broken
 from .opening import BLOCK, MAX_LINE, Note, Rows, fault, lines, open_text
 

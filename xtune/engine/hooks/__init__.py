@@ -1,11 +1,11 @@
 """Hooks: what happens around optimizer steps. All intervals count optimizer steps."""
 
-from .alive import AliveHook
 from .chat_samples import ChatSamplesHook
 from .checkpoint import CheckpointHook
-from .given import given_hooks
+from .heartbeat import AliveHook
 from .plot import LossCurveHook
 from .progress import ProgressHook
+from .user_hooks import given_hooks
 from .validation import ValidationHook
 
 __all__ = [

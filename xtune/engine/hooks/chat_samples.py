@@ -11,10 +11,10 @@ from tqdm import tqdm
 
 from ...config.sections import ChatSamples
 from ...data.tokenise import Tokeniser
-from ...models.generate import generate_ids
-from ...parallel.together import rank
+from ...inference.generate import generate_ids
+from ...parallel.collectives import rank
 from ...registry import HOOKS
-from ...templates.system import system_text
+from ...templates.system_prompts import system_text
 
 
 @HOOKS.register_module()

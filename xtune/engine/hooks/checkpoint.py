@@ -8,10 +8,10 @@ from mmengine.hooks import Hook
 from tqdm import tqdm
 
 from ...config.sections import Checkpoint
-from ...parallel.together import failing_together, rank
+from ...parallel.collectives import raise_on_all_ranks, rank
 from ...registry import HOOKS
-from .. import files
-from ..saving import Saving
+from .. import checkpoint_io
+from ..checkpoint_writer import Saving
 
 
 @HOOKS.register_module()
@@ -71,20 +71,20 @@ class CheckpointHook(Hook):
             return
         pending, self._pending = self._pending, None
         path = pending.finish()
-        with failing_together():
+        with raise_on_all_ranks():
             if rank() == 0:
-                files.point_to(path)
+                checkpoint_io.point_to(path)
         if self.export is not None:
-            with failing_together():
+            with raise_on_all_ranks():
                 self.export(path)
         tqdm.write(f'saved {_short(path)}')
         if self.settings.keep and rank() == 0:
             self._remove_old(path)
 
     def _remove_old(self, newest: Path) -> None:
-        older = [path for path in files.candidates(newest.parent) if path != newest]
+        older = [path for path in checkpoint_io.candidates(newest.parent) if path != newest]
         for path in older[self.settings.keep - 1 :]:
-            files.remove(path)
+            checkpoint_io.remove(path)
 
 
 def _short(path: Path) -> Path:

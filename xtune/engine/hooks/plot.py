@@ -5,9 +5,9 @@ from typing import Any
 
 from mmengine.hooks import Hook
 
-from ...parallel.together import rank
+from ...parallel.collectives import rank
 from ...registry import HOOKS
-from ..metrics import MetricsFile
+from ..metrics_file import MetricsFile
 
 
 @HOOKS.register_module()

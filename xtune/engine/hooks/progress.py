@@ -8,9 +8,9 @@ import torch
 from mmengine.hooks import Hook
 from tqdm import tqdm
 
-from ...models.device import peak_memory
 from ...registry import HOOKS
-from ..metrics import MetricsFile
+from ...utils.device import peak_memory
+from ..metrics_file import MetricsFile
 
 
 @HOOKS.register_module()

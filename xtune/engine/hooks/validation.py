@@ -8,9 +8,9 @@ from tqdm import tqdm
 
 from ...data.build import Split
 from ...data.steps import WHOLE, Share
-from ...parallel.together import sum_counts, sum_values
+from ...parallel.collectives import all_reduce_counts, all_reduce_sum
 from ...registry import HOOKS
-from ..metrics import MetricsFile
+from ..metrics_file import MetricsFile
 
 
 @HOOKS.register_module()
@@ -66,8 +66,8 @@ class ValidationHook(Hook):
             loss_sum, count = runner.model.val_step([batch])
             total, trained = total + loss_sum, trained + count
         runner.model.train()
-        (trained,) = sum_counts(trained)
-        loss = sum_values(torch.tensor(total, dtype=torch.float64)).item() / max(trained, 1)
+        (trained,) = all_reduce_counts(trained)
+        loss = all_reduce_sum(torch.tensor(total, dtype=torch.float64)).item() / max(trained, 1)
         self.metrics.add(step, val_loss=loss)
         runner.visualizer.add_scalars({'val/loss': loss}, step=step)
         tqdm.write(f'step {step}: validation loss {loss:.4f} over {trained:,} trained tokens')

@@ -12,7 +12,7 @@ from huggingface_hub.errors import StrictDataclassError
 from transformers import GlmConfig, LlamaConfig, PreTrainedConfig, Qwen2Config
 
 from ...errors import ModelError
-from ..config_file import reason
+from ..loading.config_json import reason
 from .alibi_config import BaichuanAlibiConfig
 from .reader import Reader
 from .recognise import read_config, variant_of

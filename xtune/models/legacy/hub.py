@@ -5,7 +5,7 @@ from pathlib import Path
 from ssl import SSLError
 
 from ...errors import ModelError, did_you_mean
-from ..quiet import quiet
+from ...utils.quiet import quiet
 from .recognise import VARIANTS, is_legacy, read_config
 
 _SMALL = ('config.json', 'generation_config.json', 'tokenizer*', 'special_tokens_map.json', 'qwen.tiktoken')

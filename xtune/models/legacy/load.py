@@ -9,7 +9,7 @@ import torch
 from transformers import AutoModelForCausalLM, GenerationConfig, PreTrainedConfig, PreTrainedModel
 
 from ...errors import ModelError
-from ..weights import WeightFiles, listed, refuse_non_finite, refuse_packed
+from ..loading.weight_files import WeightFiles, listed, refuse_non_finite, refuse_packed
 from .families import Legacy, open_legacy
 from .recognise import read_json
 from .tensors import EMBEDDING, HEAD, is_buffer, joined_names, native_names, normalised, split

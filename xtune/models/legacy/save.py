@@ -9,11 +9,11 @@ import torch
 from safetensors.torch import save_file
 
 from ...errors import ModelError
-from ..compat_config import readable_by_v4
-from ..compat_tokenizer import write_tokenizer
-from ..export import unshared
-from ..folder import refuse_ids_beyond
-from ..weights import WeightFiles, refuse_non_finite
+from ...hf_format.transformers4_config import readable_by_v4
+from ...hf_format.transformers4_tokenizer import write_tokenizer
+from ...hf_format.writer import unshared
+from ..loading.folder_checks import refuse_ids_beyond
+from ..loading.weight_files import WeightFiles, refuse_non_finite
 from .families import Legacy, open_legacy
 from .load import check_tensors, generation_config, native_tensors
 from .tensors import EMBEDDING, HEAD, joined_names

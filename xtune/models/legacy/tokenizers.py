@@ -12,10 +12,10 @@ from typing import Any
 
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from ...data.cache import cache_folder, cache_root
 from ...errors import ModelError
 from ...templates import FOLDER
-from ..quiet import quiet
+from ...utils.cache import cache_folder, cache_root
+from ...utils.quiet import quiet
 from .chat import CHAT, chat_template, is_chat
 from .recognise import read_config, variant_of
 from .vocabulary import build_tokenizer

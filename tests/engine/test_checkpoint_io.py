@@ -1,0 +1,131 @@
+"""Checkpoint files: whole or not there, and never executed."""
+
+import os
+import pickle
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from xtune.engine import checkpoint_io, checkpoint_writer
+from xtune.engine.checkpoint_writer import Saving
+from xtune.engine.trained_state import TrainedState
+from xtune.errors import CheckpointError
+
+CONTENT = dict(state_dict={'w': torch.arange(1000.0)}, meta=dict(export={}, iter=3))
+
+
+class Evil:
+    def __reduce__(self):
+        return os.system, ('touch PWNED',)
+
+
+def test_saved_content_comes_back(tmp_path):
+    Saving(CONTENT, tmp_path / 'iter_3.pth').finish()
+    assert torch.equal(checkpoint_io.load(tmp_path / 'iter_3.pth')['state_dict']['w'], CONTENT['state_dict']['w'])
+    assert [p.name for p in tmp_path.iterdir()] == ['iter_3.pth']
+
+
+def test_file_takes_the_place_of_parts_and_the_other_way_round(tmp_path):
+    path = tmp_path / 'iter_3.pth'
+    for aside in (path, tmp_path / '.iter_3.pth.tmp'):  # of a run that was killed
+        aside.mkdir()
+        (aside / checkpoint_io.part_name(0, 2)).touch()
+    Saving(CONTENT, path).finish()
+    assert path.is_file()
+    Saving(CONTENT, path, split=True).finish()
+    assert [p.name for p in path.iterdir()] == [checkpoint_io.part_name(0, 1)]
+    assert checkpoint_io.load(path)['meta']['iter'] == 3 and [p.name for p in tmp_path.iterdir()] == ['iter_3.pth']
+
+
+@pytest.mark.parametrize('split', [False, True])
+def test_what_was_opened_stays_readable_when_the_run_removes_it(split, tmp_path):
+    """A checkpoint of a live run that is being converted, and that `checkpoint.keep` removes meanwhile."""
+    path = tmp_path / 'iter_3.pth'
+    Saving(CONTENT | dict(optimizer={}), path, split=split).finish()
+    content = checkpoint_io.load(path)
+    checkpoint_io.remove(path)
+    assert not path.exists() and torch.equal(content['state_dict']['w'], CONTENT['state_dict']['w'])
+
+
+def test_code_in_a_pth_is_refused_and_not_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    torch.save(dict(CONTENT, extra=Evil()), tmp_path / 'evil.pth')
+    with pytest.raises(CheckpointError, match='would execute code'):
+        checkpoint_io.load(tmp_path / 'evil.pth')
+    (tmp_path / 'old.pth').write_bytes(pickle.dumps(Evil()))
+    with pytest.raises(CheckpointError, match='damaged|refused'):
+        checkpoint_io.load(tmp_path / 'old.pth')
+    assert not (tmp_path / 'PWNED').exists()
+
+
+def test_damage_is_found(tmp_path):
+    path = tmp_path / 'iter_3.pth'
+    Saving(CONTENT, path).finish()
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(CheckpointError, match='iter_3.pth is damaged or cut off'):
+        checkpoint_io.load(path)
+    middle = whole.index(torch.arange(1000.0).numpy().tobytes()) + 40
+    path.write_bytes(whole[:middle] + b'\xff' + whole[middle + 1 :])
+    with pytest.raises(CheckpointError, match='checksum'):
+        checkpoint_io.load(path)
+
+
+def test_something_else_is_no_checkpoint(tmp_path):
+    torch.save({'a': 1}, tmp_path / 'a.pth')
+    with pytest.raises(CheckpointError, match='no checkpoint of xtune'):
+        checkpoint_io.load(tmp_path / 'a.pth')
+    with pytest.raises(CheckpointError, match='does not exist; there are a.pth'):
+        checkpoint_io.load(tmp_path / 'b.pth')
+
+
+@pytest.mark.parametrize('background', [False, True])
+def test_full_disk_leaves_nothing_half_written(tmp_path, background):
+    """A limit on the size of files makes the real write fail, as a full disk would."""
+    program = (
+        'import resource, signal, sys, torch\n'
+        'from pathlib import Path\n'
+        'from xtune.engine.checkpoint_writer import Saving\n'
+        'signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n'
+        'resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, resource.RLIM_INFINITY))\n'
+        'background = sys.argv[2] == "True"\n'
+        'content = dict(state_dict={"w": torch.zeros(1_000_000)}, meta={})\n'
+        'Saving(content, Path(sys.argv[1]), background=background).finish()\n'
+    )
+    Saving(CONTENT, tmp_path / 'iter_1.pth').finish()
+    command = [sys.executable, '-c', program, tmp_path / 'iter_2.pth', str(background)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode != 0 and 'CheckpointError' in done.stderr and 'could not be written' in done.stderr
+    assert 'MiB free' in done.stderr
+    assert [p.name for p in tmp_path.iterdir()] == ['iter_1.pth']
+
+
+def test_what_was_written_is_read_again(tmp_path, monkeypatch):
+    """A disk that keeps something else than it was given."""
+    real = torch.save
+    monkeypatch.setattr(
+        checkpoint_writer.torch, 'save', lambda content, file: real({**content, 'state_dict': {}}, file)
+    )
+    with pytest.raises(CheckpointError, match='read again after it was written'):
+        Saving(CONTENT, tmp_path / 'iter_3.pth').finish()
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_tensor_gathered_in_another_shape_is_not_saved():
+    """What ZeRO-3 leaves in place of a weight is an empty tensor."""
+
+    class Access:
+        def weight(self, parameter):
+            return parameter.new_empty(0) if parameter.dim() == 1 else parameter
+
+    with pytest.raises(CheckpointError, match=r'bias is \(3,\), but was gathered as \(0,\)'):
+        TrainedState(torch.nn.Linear(2, 3), Access()).get()
+
+
+def test_random_numbers_go_on_after_restoring():
+    state = checkpoint_io.rng_state()
+    first = torch.rand(3)
+    checkpoint_io.set_rng_state(state)
+    assert torch.equal(torch.rand(3), first)

@@ -1,0 +1,149 @@
+"""What makes the same weights compute something else, and what does not."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from peft import LoraConfig
+from safetensors.torch import load_file, save_file
+from transformers import LlamaConfig
+
+from xtune.config.stored import stored_sections
+from xtune.engine.base_fingerprint import base_mark
+from xtune.engine.function_settings import Function, plain
+from xtune.engine.resume_checks import check_built
+from xtune.engine.setting_differences import differences
+from xtune.errors import CheckpointError
+
+
+def function(lora=None, model=None, text='', base='base'):
+    adapter = plain(LoraConfig(**{'r': 8, 'lora_alpha': 16, 'target_modules': ['q_proj'], **(lora or {})}))
+    config = plain(LlamaConfig(num_hidden_layers=2, **(model or {})))
+    return Function(base, adapter, config, stored_sections(text, ('llm', 'quantization')))
+
+
+def found(then, now, where=True):
+    return [line.partition(':')[0] for line in differences(then, now, where)]
+
+
+@pytest.mark.parametrize(
+    ('lora', 'names'),
+    [
+        ({'lora_alpha': 32}, ['lora.lora_alpha']),
+        ({'r': 4, 'use_rslora': True}, ['lora.r', 'lora.use_rslora']),
+        ({'use_dora': True}, ['lora.use_dora']),
+        ({'alpha_pattern': {'0.q_proj': 4}}, ['lora.alpha_pattern.0.q_proj']),
+        ({'rank_pattern': {'q_proj': 4}}, ['lora.rank_pattern.q_proj']),
+        ({'target_modules': ['k_proj', 'q_proj']}, ['lora.target_modules']),
+        ({'init_lora_weights': 'pissa'}, ['lora.init_lora_weights']),
+        # what changes how training goes, or nothing
+        ({'lora_dropout': 0.5, 'task_type': 'CAUSAL_LM', 'base_model_name_or_path': 'elsewhere'}, []),
+        ({'init_lora_weights': 'gaussian'}, []),
+        ({'target_modules': {'q_proj'}, 'modules_to_save': []}, []),
+    ],
+)
+def test_settings_of_an_adapter(lora, names):
+    assert found(function(), function(lora)) == names
+    assert found(function(lora), function()) == names
+
+
+def test_modules_named_in_another_way_count_only_if_asked_for():
+    assert not found(function(), function({'target_modules': 'all-linear'}), where=False)
+
+
+def test_an_adapter_of_an_older_peft_lacks_keys_and_fits():
+    then = function()
+    for key in ('use_dora', 'qalora_group_size', 'alpha_pattern', 'lora_bias'):
+        del then.adapter[key]
+    assert not found(then, function())
+    assert found(then, function({'use_dora': True})) == ['lora.use_dora']
+
+
+def test_settings_of_the_architecture():
+    linear = {'rope_parameters': {'rope_type': 'linear', 'factor': 8.0, 'rope_theta': 10000.0}}
+    names = [f'rope_parameters in config.json of base_model.{key}' for key in ('factor', 'rope_type')]
+    assert found(function(), function(model=linear)) == names
+    text = "llm = dict(rope_parameters=dict(rope_type='linear', factor=8.0))"
+    assert found(function(text='llm = dict()'), function(model=linear, text=text))[0] == 'llm.rope_parameters.factor'
+    assert found(function(), function(model={'hidden_act': 'gelu'})) == ['hidden_act in config.json of base_model']
+    assert not found(function(), function(model={'attention_dropout': 0.1, 'eos_token_id': 7, 'use_cache': False}))
+
+
+def test_options_of_a_model_that_is_not_built_yet():
+    then, text = function(), "llm = dict(rope_parameters=dict(rope_type='linear', factor=8.0), head_dim=128)"
+    now = Function('base', then.adapter, {}, stored_sections(text, ('llm', 'quantization')))
+    assert found(then, now) == ['llm.rope_parameters.factor', 'llm.rope_parameters.rope_type']
+    same = "llm = dict(rope_parameters=dict(rope_type='default', rope_theta=10000.0), attn_implementation='eager')"
+    assert not found(then, Function('base', then.adapter, {}, stored_sections(same, ('llm', 'quantization'))))
+
+
+FOUR_BITS = """
+from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+
+llm = dict(type=AutoModelForCausalLM.from_pretrained, attn_implementation='sdpa')
+
+quantization = dict(type=BitsAndBytesConfig, load_in_4bit=True, bnb_4bit_quant_type='nf4')
+"""
+
+
+@pytest.mark.parametrize(
+    ('before', 'after', 'names'),
+    [
+        ("'nf4'", "'fp4'", ['quantization.bnb_4bit_quant_type']),
+        (", bnb_4bit_quant_type='nf4'", '', ['quantization.bnb_4bit_quant_type']),
+        ('dict(type=BitsAndBytesConfig', "None  # dict('", ['quantization']),
+        ("'sdpa'", "'sdpa', revision='v2'", ['llm.revision']),
+        ("'sdpa'", "'eager'", []),
+        ("'nf4'", "'nf4', bnb_4bit_use_double_quant=False", []),
+        ("'nf4'", "'nf4', bnb_4bit_compute_dtype='float16'", []),
+        ('type=BitsAndBytesConfig', "type='transformers.BitsAndBytesConfig'", []),
+    ],
+)
+def test_quantisation_and_what_is_loaded(before, after, names):
+    changed = FOUR_BITS.replace(before, after)
+    assert changed != FOUR_BITS
+    assert found(function(text=FOUR_BITS), function(text=changed)) == names
+
+
+def meta(then):
+    export = dict(base_model=then.base, adapter_config=json.dumps(then.adapter), model_config=json.dumps(then.model))
+    return dict(export=export, config=FOUR_BITS)
+
+
+def test_a_model_that_is_built_is_compared_with_all_settings():
+    """Of positions that are no longer scaled, and modules that are no longer adapted, the config itself is silent."""
+    scaled = {'rope_parameters': {'rope_type': 'linear', 'factor': 8.0, 'rope_theta': 10000.0}}
+    then, now = meta(function(model=scaled)), meta(function({'target_modules': ['k_proj']}))
+    with pytest.raises(CheckpointError) as refused:
+        check_built(Path('run/iter_1.pth'), then, {'a'}, now, {'b'})
+    for what in ('rope_parameters', "lora.target_modules: ['q_proj'] then, ['k_proj'] now"):
+        assert what in str(refused.value)
+    same = meta(function({'target_modules': '.*q_proj'}, model=scaled))
+    check_built(Path('run/iter_1.pth'), then, {'a'}, same, {'a'})  # the same modules in other words
+
+
+def test_a_stored_config_is_read_without_running_it(tmp_path):
+    text = f"open({str(tmp_path / 'ran')!r}, 'w')\nlora = dict(r=-4, x=open({str(tmp_path / 'ran')!r}, 'w'))"
+    assert stored_sections(text, ('lora',))['lora']['r'] == -4 and not (tmp_path / 'ran').exists()
+    assert stored_sections('this is no config', ('lora',)) == {}
+
+
+def test_the_mark_of_a_base_moves_with_its_weights(tiny_model, tmp_path):
+    from transformers import AutoModelForCausalLM
+
+    mark = base_mark(str(tiny_model))
+    llm = AutoModelForCausalLM.from_pretrained(tiny_model)
+    llm.save_pretrained(tmp_path / 'split', max_shard_size='100KB')
+    assert len(list((tmp_path / 'split').glob('*.safetensors'))) > 1
+    assert mark and base_mark(str(tmp_path / 'split')) == mark
+    state = load_file(tiny_model / 'model.safetensors')
+    state['model.norm.weight'] = state['model.norm.weight'] + 1
+    (tmp_path / 'other').mkdir()
+    save_file(state, tmp_path / 'other' / 'model.safetensors')
+    assert base_mark(str(tmp_path / 'other')) not in (mark, '')
+    torch.save(load_file(tiny_model / 'model.safetensors'), tmp_path / 'split' / 'pytorch_model.bin')
+    for path in tmp_path.glob('split/model*'):
+        path.unlink()
+    assert base_mark(str(tmp_path / 'split')) == mark
+    assert base_mark(str(tmp_path / 'nothing')) == base_mark('nobody/nothing') == ''

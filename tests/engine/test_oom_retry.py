@@ -1,0 +1,103 @@
+"""Memory that runs out in a step: it is done again with more recomputation, or the error says what to change."""
+
+import pytest
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from xtune.data.batches import MicroBatch
+from xtune.engine.oom_report import naming_shortage
+from xtune.engine.optimizer import StepOptimizer
+from xtune.errors import ModelError, OutOfMemory
+from xtune.optimizations.activation_checkpointing import ActivationCheckpointing
+from xtune.optimizations.master_weights import MasterWeights
+from xtune.tasks.sft import SupervisedFineTuning
+
+
+def micro_batches(count=3):
+    torch.manual_seed(1)
+    ids = [torch.randint(50, (2, 16)) for _ in range(count)]
+    return [MicroBatch.of_rows(own, own) for own in ids]
+
+
+def steps(kept, fail=lambda call, layers: False, masters=True):
+    """Return the losses and norms of two steps, the weights after them, and the layers."""
+    torch.manual_seed(0)
+    sizes = dict(hidden_size=32, intermediate_size=64, num_attention_heads=4, num_key_value_heads=2, vocab_size=50)
+    llm = LlamaForCausalLM(LlamaConfig(**sizes, num_hidden_layers=4, attention_dropout=0.2)).train()
+    layers = ActivationCheckpointing(llm)
+    layers.set(len(layers) - kept)
+    own = MasterWeights(llm, torch.bfloat16) if masters else None
+    task = SupervisedFineTuning(llm, torch.bfloat16 if masters else torch.float32, masters=own, layers=layers)
+    optimizer = StepOptimizer(torch.optim.AdamW(task.trained_parameters().values(), lr=1e-2), 1.0)
+    calls = [0]
+
+    def count(*_):
+        calls[0] += 1
+        if fail(calls[0], layers):
+            raise torch.OutOfMemoryError('CUDA out of memory. Tried to allocate 2.00 GiB.')
+
+    llm.model.norm.register_forward_hook(count)
+    torch.manual_seed(3)
+    found = [task.train_step(micro_batches(), optimizer) for _ in range(2)]
+    return [(out['loss'], out['grad_norm']) for out in found], list(task.trained_parameters().values()), layers
+
+
+@pytest.mark.parametrize('masters', [True, False])
+@pytest.mark.parametrize(('fails', 'kept', 'said'), [((2,), 2, ['2 of 4']), ((5, 7), 1, ['2 of 4', '3 of 4'])])
+def test_a_step_without_memory_is_done_again_with_the_same_figures(fails, kept, said, masters, capsys):
+    plain = steps(4, masters=masters)
+    again = steps(4, lambda call, _: call in fails, masters)
+    assert plain[0] == again[0] and all(torch.equal(a, b) for a, b in zip(plain[1], again[1], strict=True))
+    assert again[2].kept == kept and plain[2].kept == 4
+    notes = [line for line in capsys.readouterr().out.splitlines() if 'memory ran out' in line]
+    assert len(notes) == len(said) and all(text in line for text, line in zip(said, notes, strict=True))
+
+
+def test_a_step_that_never_fits_says_what_to_change(capsys):
+    kept = []
+
+    def fail(_, layers):
+        kept.append(layers.kept)
+        return True
+
+    with pytest.raises(
+        OutOfMemory, match='2 x 16 tokens, though every layer.*weights 0.00.*optimizer.*logits'
+    ) as error:
+        steps(4, fail)
+    assert kept == [4, 2, 1, 0]
+    for change in ('schedule.batch_size', 'max_length', 'qlora', 'offload'):
+        assert change in str(error.value)
+
+
+def test_memory_that_runs_out_elsewhere_is_named():
+    with (
+        pytest.raises(OutOfMemory, match=r'while loading the model: CUDA out of memory. Tried.*batch_size') as error,
+        naming_shortage('loading the model'),
+    ):
+        raise torch.OutOfMemoryError('CUDA out of memory. Tried 2 GiB. If reserved but unallocated memory is large try')
+    assert 'reserved' not in str(error.value)
+
+
+def test_a_run_that_does_not_fit_ends_with_a_message(make_config, xtune, tmp_path, monkeypatch):
+    (tmp_path / 'greedy.py').write_text(
+        'import torch\n'
+        'from mmengine.hooks import Hook\n'
+        'from xtune.registry import HOOKS\n\n\n'
+        '@HOOKS.register_module()\n'
+        'class Greedy(Hook):\n'
+        '    def before_train(self, runner):\n'
+        '        def refuse(*_):\n'
+        "            raise torch.OutOfMemoryError('CUDA out of memory.')\n\n"
+        '        runner.model.llm.register_forward_pre_hook(refuse)\n'
+        '        runner.model.llm.get_input_embeddings().register_forward_pre_hook(refuse)\n'
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    options = {'custom_imports': ['greedy'], 'runner': {'custom_hooks': [{'type': 'xtune.Greedy'}]}}
+    code, out, err = xtune('train', make_config(checkpointing='none', **options))
+    assert code == 2 and 'memory ran out in a step of 2 x' in err and 'Traceback' not in err
+    assert '1 of 2 layers recompute' in out and '2 of 2 layers recompute' in out
+
+
+def test_a_model_without_layers_is_named():
+    with pytest.raises(ModelError, match="Linear has no list of layers.*checkpointing='none'"):
+        ActivationCheckpointing(torch.nn.Linear(2, 2))

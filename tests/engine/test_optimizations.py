@@ -1,0 +1,78 @@
+"""What makes a step fast changes no figure of a run."""
+
+import json
+
+import pytest
+import torch
+
+from xtune.config.load import load
+from xtune.config.wire import wire
+from xtune.data.batches import CLOSE, Padding
+from xtune.engine.optimizations import compiles, padding
+from xtune.parallel.env import ALONE
+
+FEW = {
+    'schedule.max_steps': 3,
+    'val_dataset': 6,
+    'chat_samples.every_steps': 2,
+    'chat_samples.max_new_tokens': 4,
+    'lora.lora_dropout': 0.0,
+    'checkpoint.every_steps': None,
+    'checkpoint.every_epochs': None,
+    'log.plot': False,
+    'log.tensorboard': False,
+}
+
+
+def figures(work_dir):
+    rows = [json.loads(line) for line in (work_dir / 'metrics.jsonl').read_text().splitlines()]
+    return [row[name] for row in rows for name in ('loss', 'grad_norm', 'val_loss') if name in row]
+
+
+def test_packed_runs_have_the_losses_of_runs_with_masks(make_config, xtune, tmp_path):
+    for name, options in (
+        ('on', {}),
+        ('off', {'speed.varlen': False}),
+        ('eager', {'llm.attn_implementation': 'eager'}),
+    ):
+        code, out, err = xtune('train', make_config('lora', name, **FEW, **options))
+        assert code == 0, err
+        assert ('varlen attention' in out) == (name == 'on')
+    on, off, eager = (figures(tmp_path / name) for name in ('on', 'off', 'eager'))
+    assert len(on) == 8 and on == pytest.approx(off, rel=1e-4) and on == pytest.approx(eager, rel=1e-4)
+    answers = [(tmp_path / name / 'chat_samples.jsonl').read_text() for name in ('on', 'off')]
+    assert answers[0] == answers[1] != ''
+
+
+def test_a_trial_that_leaves_varlen_off_is_named(make_config, xtune, monkeypatch):
+    from xtune.optimizations.attention_parity import Trial
+
+    said = 'not varlen: in a trial the model failed, or computed something else'
+    monkeypatch.setattr(Trial, 'agree', lambda *_: False)
+    for options, expected in (
+        ({}, True),
+        ({'speed.varlen': False}, False),
+        ({'llm.attn_implementation': 'eager'}, False),
+        ({'pack': False}, False),
+    ):
+        code, out, err = xtune('train', make_config('lora', **{**FEW, 'schedule.max_steps': 1, **options}))
+        assert code == 0, err
+        assert (said in out) == expected and 'varlen attention' not in out, options
+
+
+@pytest.mark.parametrize(
+    ('pack', 'compiled', 'expected'),
+    [
+        (True, True, Padding(width=128, fixed=True)),
+        ('stream', True, Padding(width=128)),
+        (False, True, Padding(multiple=64)),
+        (True, False, CLOSE),
+    ],
+)
+def test_only_compiled_layers_get_rows_of_few_widths(pack, compiled, expected, make_config):
+    job = wire(load(make_config(pack=pack), {}), 'run')
+    assert padding(job, compiled) == expected
+
+
+def test_layers_are_not_compiled_on_a_cpu(make_config):
+    assert not compiles(wire(load(make_config(), {}), 'run'), torch.device('cpu'), ALONE)

@@ -1,0 +1,149 @@
+"""FlashAttention 3 takes the place of torch's kernels where it can, and only if the model computes the same with it.
+
+Its package runs on GPUs only (test_attention_gpu.py). Here another implementation stands for it in torch's own
+registry: one that changes nothing, or one under torch's attention on CPUs that is wrong.
+"""
+
+import sys
+from contextlib import nullcontext
+
+import pytest
+import torch
+from torch.nn import attention
+from transformers import AutoModelForCausalLM, LlamaConfig
+
+from xtune.ops import flash_attention_3
+from xtune.optimizations.packed_attention import packed_attention
+
+CPU, CUDA = torch.device('cpu'), torch.device('cuda')
+WHOLE = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.default
+
+
+class Handle:
+    def remove(self):
+        pass
+
+
+class Wrong:
+    """Attention on CPUs that returns zeros, until it is removed."""
+
+    def __init__(self):
+        self.library = torch.library.Library('aten', 'IMPL')
+        self.library.impl(WHOLE._schema.name, self.zeros, 'CPU')
+
+    @staticmethod
+    def zeros(query, key, value, *args, **kwargs):
+        return torch.zeros_like(query), query.new_zeros(query.shape[:-1], dtype=torch.float32)
+
+    def remove(self):
+        self.library._destroy()
+
+
+@pytest.fixture
+def register():
+    """Registers what stands for it; afterwards torch is as before."""
+    if torch.__version__ < '2.11':
+        pytest.skip('torch before 2.11 cannot change its kernels')
+    assert all(hasattr(attention, name) for name in flash_attention_3.NEEDED), 'torch has renamed what flash3 calls'
+    from torch.nn.attention._fa3 import register_flash_attention_fa3
+
+    yield lambda function: attention.register_flash_attention_impl(flash_attention_3.KEY, register_fn=function)
+    if attention.current_flash_attention_impl():
+        attention.restore_flash_attention_impl()
+    attention.register_flash_attention_impl(flash_attention_3.KEY, register_fn=register_flash_attention_fa3)
+    sys.modules.pop(flash_attention_3.MODULE, None)
+
+
+@pytest.fixture
+def here(monkeypatch):
+    """Let this machine pass for one with it."""
+    monkeypatch.setattr(flash_attention_3, 'installed', lambda device, dtype: True)
+
+
+def switched(**options):
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=64, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4
+    )
+    llm = AutoModelForCausalLM.from_config(config)
+    return llm, packed_attention(llm, torch.float32, CPU, 64, nullcontext(), **options)
+
+
+def logits(llm):
+    borders = torch.tensor([0, 7], dtype=torch.int32)
+    return llm(input_ids=torch.arange(7)[None], segment_borders=borders, longest_segment=7, use_cache=False).logits
+
+
+def test_it_is_used_and_named(register, here):
+    register(Handle)
+    _, found = switched()
+    assert found.kernel == 'FlashAttention 3' and attention.current_flash_attention_impl() == 'FA3'
+
+
+@pytest.mark.parametrize('on', [True, False])
+def test_a_run_says_so_unless_it_is_switched_off(on, register, here, make_config, xtune):
+    register(Handle)
+    options = {'schedule.max_steps': 1, 'speed.flash_attention_3': on}
+    code, out, err = xtune('train', make_config('lora', **options))
+    assert code == 0, err
+    assert ('varlen attention (FlashAttention 3)' in out) == on and 'varlen attention' in out
+    assert attention.current_flash_attention_impl() == ('FA3' if on else None)
+
+
+def test_one_that_computes_something_else_is_put_back(register, here):
+    llm, _ = switched(flash3_too=False)
+    expected = logits(llm)
+    register(Wrong)
+    attention.activate_flash_attention_impl('FA3')
+    assert (logits(llm) - expected).abs().max() > 1e-3, 'the stand-in has to be wrong'
+    attention.restore_flash_attention_impl()
+    llm, found = switched()
+    assert found is not None and found.kernel is None and attention.current_flash_attention_impl() is None
+    torch.testing.assert_close(logits(llm), expected)
+
+
+def test_a_package_for_another_torch_is_no_error(register, here):
+    def fail():
+        raise ImportError('undefined symbol')
+
+    register(fail)
+    _, found = switched()
+    assert found is not None and found.kernel is None
+
+
+def test_what_the_user_activated_stays(register, here, monkeypatch):
+    register(lambda: pytest.fail('it must not be activated'))
+    with monkeypatch.context() as patch:
+        patch.setattr(attention, 'current_flash_attention_impl', lambda: 'FA4')
+        patch.setattr(attention, 'restore_flash_attention_impl', lambda: pytest.fail('it must not be restored'))
+        _, found = switched()
+    assert found is not None and found.kernel is None
+
+
+def test_each_run_of_a_process_decides_for_itself(register, here):
+    register(Handle)
+    assert switched()[1].kernel is not None
+    assert switched(flash3_too=False)[1].kernel is None and attention.current_flash_attention_impl() is None
+    register(Wrong)
+    attention.activate_flash_attention_impl('FA3')
+    _, found = switched()
+    assert found is not None and found.kernel is None and attention.current_flash_attention_impl() is None
+
+
+def test_where_it_is_looked_for(register, tmp_path, monkeypatch):
+    capability = [9, 0]
+    monkeypatch.setattr(torch.cuda, 'get_device_capability', lambda device: tuple(capability))
+    assert not flash_attention_3.installed(CUDA, torch.bfloat16)
+    (tmp_path / f'{flash_attention_3.MODULE}.py').touch()
+    monkeypatch.syspath_prepend(tmp_path)
+    assert flash_attention_3.installed(CUDA, torch.bfloat16)
+    assert not flash_attention_3.installed(CUDA, torch.float32) and not flash_attention_3.installed(CPU, torch.bfloat16)
+    capability[:] = 8, 0
+    assert not flash_attention_3.installed(CUDA, torch.bfloat16)
+
+
+def test_a_package_without_the_kernels_is_no_error(register, tmp_path, monkeypatch):
+    """With torch's own registration of it."""
+    (tmp_path / f'{flash_attention_3.MODULE}.py').touch()
+    monkeypatch.syspath_prepend(tmp_path)
+    assert not flash_attention_3.activate() and attention.current_flash_attention_impl() is None

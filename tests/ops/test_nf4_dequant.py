@@ -1,0 +1,47 @@
+"""Weights in 4 bits on CPUs that bitsandbytes has a form for chat on, which has no gradients."""
+
+import bitsandbytes
+import pytest
+import torch
+
+from xtune.config.load import load
+from xtune.config.wire import wire
+from xtune.methods.build import build_llm
+from xtune.ops.nf4_dequant import keep_what_does_not_fit, packed, stay_trainable
+
+
+def linear(rows, width):
+    torch.manual_seed(0)
+    layer = bitsandbytes.nn.Linear4bit(width, rows, bias=False, compute_dtype=torch.float32, quant_type='nf4')
+    layer.weight = bitsandbytes.nn.Params4bit(torch.randn(rows, width), requires_grad=False, module=layer).to('cpu')
+    assert hasattr(layer, 'support_avx512bf16_for_cpu'), 'bitsandbytes tells in another way which CPUs have the form'
+    layer.support_avx512bf16_for_cpu = True
+    return layer
+
+
+def test_gradients_go_through_after_a_call_without():
+    layer, x = linear(64, 128), torch.randn(3, 128, requires_grad=True)
+    (expected,) = torch.autograd.grad(layer(x).square().sum(), x)
+    stay_trainable(torch.nn.Sequential(layer))
+    with torch.no_grad():
+        layer.eval()(x.detach())
+    assert packed(layer.weight) is not None
+    (found,) = torch.autograd.grad(layer.train()(x).square().sum(), x)
+    torch.testing.assert_close(found, expected)
+
+
+def test_a_base_stays_trainable_from_the_start(make_config, monkeypatch):
+    monkeypatch.setattr('bitsandbytes.nn.modules.has_avx512bf16', lambda: True)  # as on such a CPU
+    llm, _ = build_llm(wire(load(make_config('qlora'))), torch.device('cpu'))
+    layers = [layer for layer in llm.modules() if isinstance(layer, bitsandbytes.nn.Linear4bit)]
+    assert layers and not any(layer.support_avx512bf16_for_cpu for layer in layers)
+
+
+@pytest.mark.parametrize(('rows', 'width', 'fits'), [(64, 128, True), (48, 128, False), (64, 96, False)])
+def test_what_the_form_for_chat_does_not_take_is_left_as_it_is(rows, width, fits):
+    layer = linear(rows, width)
+    keep_what_does_not_fit(torch.nn.Sequential(layer))
+    assert layer.support_avx512bf16_for_cpu is fits
+    if not fits:
+        with torch.no_grad():
+            assert layer.eval()(torch.ones(1, width)).isfinite().all()

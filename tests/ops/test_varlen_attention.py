@@ -1,0 +1,334 @@
+"""Packed rows attend by where samples begin: the same logits and gradients as under a mask and as sample by sample."""
+
+from contextlib import nullcontext
+
+import numpy as np
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+from torch._dynamo.utils import counters
+from transformers import CONFIG_MAPPING, AutoModelForCausalLM
+
+from xtune.data.batches import Padding, collate
+from xtune.engine.optimizer import StepOptimizer
+from xtune.errors import ModelError
+from xtune.ops.varlen_attention import KERNEL, LOOP, ROWS
+from xtune.optimizations.fused_lora import fuse_adapters
+from xtune.optimizations.master_weights import MasterWeights
+from xtune.optimizations.packed_attention import PackedAttention, chosen, packed_attention
+from xtune.tasks.lm_head import LmHead
+from xtune.tasks.loss import summed_loss
+from xtune.tasks.sft import SupervisedFineTuning
+
+CPU = torch.device('cpu')
+SMALL = dict(
+    vocab_size=64,
+    hidden_size=32,
+    intermediate_size=48,
+    num_hidden_layers=2,
+    num_attention_heads=4,
+    num_key_value_heads=2,
+    max_position_embeddings=64,
+    initializer_range=0.3,  # so that a token that attends wrongly shows
+    attn_implementation='sdpa',
+    **dict(bos_token_id=1, eos_token_id=2, pad_token_id=0),
+)
+KINDS = {
+    'llama': {},
+    'qwen2': {},
+    'qwen3': dict(head_dim=8),
+    'mistral': dict(sliding_window=4),
+    'gemma3_text': dict(head_dim=8, sliding_window=4, query_pre_attn_scalar=10),
+    'phi3': dict(sliding_window=4),
+    'mixtral': dict(num_local_experts=2),
+    'starcoder2': dict(sliding_window=4, residual_dropout=0.0, embedding_dropout=0.0),
+}
+LENGTHS = [[7, 9, 3], [13, 1]]  # of the samples in two rows
+
+
+class Samples:
+    """Random samples, of which all tokens are trained."""
+
+    def __init__(self, lengths):
+        random = np.random.default_rng(0)
+        self._ids = [random.integers(3, 64, n) for n in lengths]
+
+    def ids(self, index):
+        return self._ids[index]
+
+    def spans(self, index):
+        return np.array([[0, len(self._ids[index])]])
+
+    def place(self, index):
+        return f'row {index}'
+
+
+def rows(lengths):
+    """The samples, numbered through, as the pieces of rows."""
+    flat, made = 0, []
+    for row in lengths:
+        made.append(np.array([(flat + i, 0, n) for i, n in enumerate(row)]))
+        flat += len(row)
+    return Samples([n for row in lengths for n in row]), made
+
+
+def tiny(kind, **options):
+    torch.manual_seed(0)
+    given = {**SMALL, **KINDS.get(kind, {}), **options}
+    implementation = given.pop('attn_implementation')
+    return AutoModelForCausalLM.from_config(CONFIG_MAPPING[kind](**given), attn_implementation=implementation)
+
+
+def switched(llm, max_length=64):
+    return packed_attention(llm, torch.float32, CPU, max_length, nullcontext())
+
+
+def result(llm, batches, attention=None):
+    """The losses of `batches`, and the gradients of their sum."""
+    llm.zero_grad()
+    more = [attention.arguments(batch) if attention else {} for batch in batches]
+    losses = [summed_loss(llm, batch, **one) for batch, one in zip(batches, more, strict=True)]
+    sum(losses).backward()
+    return sum(losses).detach(), {name: p.grad.clone() for name, p in llm.named_parameters() if p.grad is not None}
+
+
+def same(found, expected):
+    torch.testing.assert_close(found[0], expected[0], rtol=1e-5, atol=1e-5)
+    assert found[1].keys() == expected[1].keys()
+    for name, slope in expected[1].items():
+        torch.testing.assert_close(found[1][name], slope, rtol=1e-4, atol=1e-5 * max(1, slope.abs().max().item()))
+
+
+@pytest.mark.parametrize('kind', KINDS)
+def test_packed_rows_are_those_under_a_mask_and_samples_alone(kind):
+    llm = tiny(kind)
+    store, packed = rows(LENGTHS)
+    batch = collate(store, packed, pad_id=0)
+    alone = [collate(store, [pieces[None]], pad_id=0) for row in packed for pieces in row]
+    alone = [one for one in alone if one.trained]
+    masked, separate = result(llm, [batch]), result(llm, alone)
+    attention = switched(llm)
+    assert attention is not None
+    found = result(llm, [batch], attention)
+    same(found, masked)
+    same(found, separate)
+    padded = collate(store, packed, pad_id=0, padding=Padding(width=40, fixed=True))
+    same(result(llm, [padded], attention), masked)
+    with attention.as_before():
+        same(result(llm, [batch]), masked)
+
+
+@pytest.mark.parametrize('kind', [kind for kind in KINDS if kind != 'mixtral'])  # which sorts tokens by values
+def test_rows_of_one_sample_are_the_same_without_a_search_for_samples(kind):
+    llm = tiny(kind, **({'sliding_window': 16} if 'sliding_window' in KINDS[kind] else {}))
+    store, one_each = rows([[9], [13]])
+    batch = collate(store, one_each, pad_id=0)
+    expected = result(llm, [batch])
+    attention = PackedAttention(llm, ROWS)
+    same(result(llm, [batch], attention), expected)
+    # Without values nobody can look into position_ids.
+    meta = llm.to('meta')
+    ids = torch.zeros(2, 13, dtype=torch.long, device='meta')
+    meta(input_ids=ids, position_ids=ids, use_cache=False)
+    with attention.as_before(), pytest.raises(RuntimeError):
+        meta(input_ids=ids, position_ids=ids, use_cache=False)
+
+
+def test_rows_wider_than_the_window_are_refused():
+    llm = tiny('mistral')
+    PackedAttention(llm, ROWS)
+    with pytest.raises(ModelError, match='rows of 5 tokens are wider than the sliding window of 4'):
+        llm(input_ids=torch.ones(1, 5, dtype=torch.long), use_cache=False)
+
+
+@pytest.mark.parametrize(
+    ('kind', 'device', 'dtype', 'max_length', 'packed', 'expected'),
+    [
+        ('llama', 'cuda', torch.bfloat16, 64, False, ROWS),
+        ('llama', 'cuda', torch.float32, 64, False, ROWS),
+        ('mistral', 'cuda', torch.bfloat16, 64, False, ROWS),
+        ('mistral', 'cuda', torch.bfloat16, 65, False, KERNEL),  # filled up to 128
+        ('mistral', 'cuda', torch.float32, 65, False, None),
+        ('mistral', 'cuda', torch.bfloat16, 100, True, KERNEL),
+        ('llama', 'cuda', torch.bfloat16, 64, True, KERNEL),
+        ('llama', 'cuda', torch.float32, 64, True, None),
+        ('llama', 'cpu', torch.float32, 64, True, LOOP),
+        ('llama', 'cpu', torch.float32, 64, False, None),
+        ('llama', 'mps', torch.bfloat16, 64, False, None),
+    ],
+)
+def test_the_attention_that_a_run_gets(kind, device, dtype, max_length, packed, expected):
+    config = CONFIG_MAPPING[kind](**({'sliding_window': 100} if kind == 'mistral' else {}))
+    assert chosen(config, 'sdpa', dtype, device, max_length, packed) == expected
+    assert chosen(config, 'eager', dtype, device, max_length, packed) is None
+
+
+def test_generation_is_refused_while_a_model_attends_as_training_needs_it():
+    llm = tiny('llama')
+    attention, ids = PackedAttention(llm, ROWS), torch.ones(1, 5, dtype=torch.long)
+    with pytest.raises(ModelError, match='whole_rows'):
+        llm.generate(ids, max_new_tokens=3)
+    with pytest.raises(ModelError, match='whole_rows'):  # without a mask
+        llm(ids, past_key_values=llm(ids, use_cache=True).past_key_values)
+    with attention.as_before():
+        assert llm.generate(ids, max_new_tokens=3).shape == (1, 8)
+
+
+def test_a_mask_that_would_be_left_out_is_refused():
+    llm = tiny('llama')
+    ids, mask = torch.ones(1, 5, dtype=torch.long), torch.tensor([[0, 0, 1, 1, 1]])
+    expected = llm(ids, attention_mask=mask, use_cache=False).logits
+    attention = PackedAttention(llm, ROWS)
+    with pytest.raises(ModelError, match='give masks, inside `with runner.model.whole_rows'):
+        llm(ids, attention_mask=mask, use_cache=False)
+    with pytest.raises(ModelError, match='give masks'):
+        llm.model(ids, mask, use_cache=False)
+    with attention.as_before():
+        same_logits = llm(ids, attention_mask=mask, use_cache=False).logits
+    torch.testing.assert_close(same_logits, expected)
+
+
+@pytest.mark.parametrize('positions', [8, 63, 64])
+def test_models_with_few_positions_are_tried_with_fewer(positions):
+    options = dict(n_positions=positions, attn_pdrop=0.0, resid_pdrop=0.0, embd_pdrop=0.0)
+    assert switched(tiny('gpt2', **options)) is not None
+
+
+def drops_arguments(llm):
+    """Let the layers of `llm` lose what tells samples apart."""
+
+    def lose(module, args, kwargs):
+        return args, {name: value for name, value in kwargs.items() if name != 'segment_borders'}
+
+    for layer in llm.model.layers:
+        layer.register_forward_pre_hook(lose, with_kwargs=True)
+    return llm
+
+
+def sees_other_samples(llm):
+    """Let the layers of `llm` attend over borders that are wrong."""
+
+    def move(module, args, kwargs):
+        if 'segment_borders' in kwargs:
+            kwargs['segment_borders'] = kwargs['segment_borders'][[0, -1]]
+        return args, kwargs
+
+    for layer in llm.model.layers:
+        layer.register_forward_pre_hook(move, with_kwargs=True)
+    return llm
+
+
+def scales_gradients(llm):
+    """Let gradients grow where they pass the layers of `llm` as it attends without masks."""
+
+    def grow(module, args, kwargs, out):
+        return out + (out - out.detach()) if 'segment_borders' in kwargs else out
+
+    for layer in llm.model.layers:
+        layer.register_forward_hook(grow, with_kwargs=True)
+    return llm
+
+
+@pytest.mark.parametrize('lora', [False, True])
+@pytest.mark.parametrize('spoil', [None, sees_other_samples, scales_gradients])
+def test_a_trained_model_in_bf16(spoil, lora, model_dir):
+    """Of some tokens its logits in bf16 are noise, which two attentions that are right do not share."""
+    llm = AutoModelForCausalLM.from_pretrained(model_dir, dtype=torch.bfloat16, attn_implementation='sdpa')
+    if spoil:
+        spoil(llm)
+    if lora:
+        llm = get_peft_model(llm, LoraConfig(r=8, target_modules='all-linear'))
+    found = packed_attention(llm, torch.bfloat16, CPU, 64, nullcontext())
+    assert (found is None) == (spoil is not None)
+
+
+@pytest.mark.parametrize(
+    'make',
+    [
+        lambda: tiny('llama', attention_dropout=0.1),
+        lambda: tiny('llama', attn_implementation='eager'),
+        lambda: tiny('gemma2', attn_implementation='eager', head_dim=8),
+        lambda: drops_arguments(tiny('llama')),
+        lambda: sees_other_samples(tiny('llama')),
+        lambda: scales_gradients(tiny('llama')),
+    ],
+    ids=['dropout', 'eager', 'gemma2', 'drops arguments', 'sees other samples', 'scales gradients'],
+)
+def test_what_it_cannot_do_stays_as_it_was(make):
+    llm = make()
+    before = llm.config._attn_implementation
+    assert switched(llm) is None
+    assert llm.config._attn_implementation == before
+
+
+@pytest.mark.parametrize('name', [ROWS, KERNEL])
+def test_nothing_waits_for_values_before_the_update(name):
+    """On tensors without values: what looks into one, for which the process would wait for a GPU, fails."""
+    meta = torch.device('meta')
+    with meta:
+        llm = get_peft_model(tiny('llama').requires_grad_(False), LoraConfig(target_modules='all-linear'))
+    masters = MasterWeights(llm, torch.bfloat16)
+    llm.bfloat16().train()
+    fuse_adapters(llm, torch.bfloat16)
+    base = llm.get_base_model()
+    own = dict(masters=masters, head=LmHead(base.model, base.lm_head), attention=PackedAttention(llm, name))
+    task = SupervisedFineTuning(llm, torch.bfloat16, meta, **own)
+    optimizer = StepOptimizer(torch.optim.AdamW(task.trained_parameters().values()), 1.0)
+    store, packed = rows(LENGTHS if name == KERNEL else [[9], [13]])
+    batch = collate(store, packed, pad_id=0)
+    assert task.add_gradients([batch, batch], optimizer, 40).is_meta
+    assert optimizer.clip().is_meta
+    with task.attention.as_before(), pytest.raises(RuntimeError):
+        task.add_gradients([batch], optimizer, 40)
+
+
+@pytest.mark.parametrize('kind', ['llama', 'qwen3'])
+def test_layers_compile_once_whatever_a_row_holds(kind):
+    torch._dynamo.reset()
+    counters.clear()
+    with torch.device('meta'):
+        llm = tiny(kind, num_hidden_layers=3).bfloat16()
+    attention = PackedAttention(llm, KERNEL)
+    for layer in llm.model.layers:
+        layer.compile(backend='eager', fullgraph=True)
+    graphs = []
+    for lengths in ([5, 11], [2] * 8, [1] * 20, [20, 3], [4] * 8):
+        store, packed = rows([lengths])
+        batch = collate(store, packed, 0, padding=Padding(width=32, fixed=True)).to(torch.device('meta'))
+        more = attention.arguments(batch)
+        llm.model(input_ids=batch.input_ids, position_ids=batch.position_ids, use_cache=False, **more)
+        graphs.append(counters['stats']['unique_graphs'])
+    assert graphs == [1, 1, 1, 2, 2], 'one more for another longest segment, then none'
+
+
+@pytest.mark.parametrize(
+    ('lengths', 'joined', 'width', 'expected', 'longest'),
+    [
+        ([[5, 3], [4]], False, 1, [0, 5, 8, 12, 16], 8),
+        ([[5, 3], [4]], True, 1, [0, 8, 12, 16], 8),
+        ([[5, 3], [4]], False, 10, [0, 5, 8, 10, 14, 20], 8),
+        ([[9]], False, 12, [0, 9, 12], 12),
+        ([], False, 1, [0, 2], 2),
+    ],
+)
+def test_borders(lengths, joined, width, expected, longest):
+    store, packed = rows(lengths)
+    batch = collate(store, packed, 0, joined, padding=Padding(width=width, fixed=True))
+    total = expected[-1]
+    assert batch.borders.tolist() == expected + [total] * (17 - len(expected))
+    assert batch.borders.dtype == torch.int32 and batch.longest == longest
+    assert batch.position_ids is not None and batch.input_ids.numel() == total
+
+
+def test_borders_beyond_16_come_in_powers_of_two():
+    store, packed = rows([[2] * 17])
+    batch = collate(store, packed, 0)
+    assert batch.borders.shape == (33,) and batch.longest == 2
+
+
+def test_padding_changes_no_count_and_no_target():
+    store, packed = rows(LENGTHS)
+    close, wide = (collate(store, packed, 0, padding=p) for p in (Padding(), Padding(multiple=64)))
+    assert wide.input_ids.shape == (2, 64) and close.input_ids.shape == (2, 19)
+    assert (wide.trained, wide.tokens, wide.places) == (close.trained, close.tokens, close.places)
+    assert torch.equal(wide.targets.flatten()[wide.trained_at], close.targets.flatten()[close.trained_at])

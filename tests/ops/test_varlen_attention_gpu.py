@@ -1,0 +1,123 @@
+"""The kernel for rows of many lengths against attention under a mask: run with `-m gpu`."""
+
+from contextlib import nullcontext
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch._dynamo.utils import counters
+from torch.nn.functional import scaled_dot_product_attention
+from transformers import AutoModelForCausalLM, LlamaConfig
+
+from xtune.ops import flash_attention_3
+from xtune.ops.varlen_attention import TAKES, kernel_attention
+from xtune.optimizations.activation_checkpointing import recompute_activations
+from xtune.optimizations.packed_attention import packed_attention
+
+pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a CUDA device')]
+ROWS, WIDTH = 2, 384
+# A width beyond the row is none; packed_attention leaves models with narrower ones alone where the kernel has none.
+WINDOWS = [None, 5000, *([50, 2] if 'window_size' in TAKES else [])]
+BORDERS = [0, 1, 130, 257, 384, 640, 768]
+
+
+def masked(query, key, value, borders, window):
+    """What float32 attention under a mask gives."""
+    at = torch.arange(ROWS * WIDTH, device='cuda')
+    segment = torch.bucketize(at, torch.tensor(borders[1:-1], device='cuda'), right=True).view(ROWS, WIDTH)
+    place = torch.arange(WIDTH, device='cuda')
+    near = (place[:, None] >= place) & (place[:, None] - place < window)
+    mask = (segment[:, None, :, None] == segment[:, None, None, :]) & near
+    tensors = (t.float() for t in (query, key, value))
+    return scaled_dot_product_attention(*tensors, attn_mask=mask, scale=0.1, enable_gqa=True).transpose(1, 2)
+
+
+@pytest.fixture(params=['torch', flash_attention_3.NAME])
+def kernels(request):
+    """Whose kernels compute it."""
+    if request.param == flash_attention_3.NAME:
+        if not flash_attention_3.installed(torch.device('cuda'), torch.bfloat16):
+            pytest.skip(f'{flash_attention_3.NAME}, which no package index has, is not installed for this GPU')
+        assert flash_attention_3.activate()
+        yield
+        flash_attention_3.restore()
+    else:
+        yield
+
+
+@pytest.mark.usefixtures('kernels')
+@pytest.mark.parametrize('empty', [0, 10])
+@pytest.mark.parametrize('window', WINDOWS)
+@pytest.mark.parametrize(('heads', 'key_heads'), [(4, 4), (8, 2)])
+@pytest.mark.parametrize('size', [64, 96, 128, 256])
+def test_kernel_is_attention_under_a_mask(size, heads, key_heads, window, empty):
+    torch.manual_seed(0)
+    shapes = [(ROWS, n, WIDTH, size) for n in (heads, key_heads, key_heads)]
+    given = [torch.randn(s, device='cuda', dtype=torch.bfloat16, requires_grad=True) for s in shapes]
+    config = SimpleNamespace(sliding_window=window)
+    module = SimpleNamespace(config=config)
+    borders = torch.tensor(BORDERS + [BORDERS[-1]] * empty, dtype=torch.int32, device='cuda')
+    found, _ = kernel_attention(
+        module, *given, None, segment_borders=borders, longest_segment=256, scaling=0.1, sliding_window=window
+    )
+    expected = masked(*given, BORDERS, window or WIDTH)
+    weight = torch.randn_like(expected)
+    slopes = [torch.autograd.grad((out.float() * weight).sum(), given) for out in (found, expected)]
+    for new, old in zip((found, *slopes[0]), (expected, *slopes[1]), strict=True):
+        assert new.isfinite().all()
+        assert (new.float() - old.float()).norm() < 0.02 * old.float().norm()
+
+
+def llama():
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=512,
+        hidden_size=256,
+        intermediate_size=512,
+        num_hidden_layers=10,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        pad_token_id=0,
+    )
+    return AutoModelForCausalLM.from_config(config, attn_implementation='sdpa').to('cuda', torch.bfloat16)
+
+
+@pytest.mark.parametrize('recomputed', [False, True])
+def test_compiled_layers_give_the_same_and_compile_once(recomputed):
+    torch._dynamo.reset()
+    counters.clear()
+    llm = llama()
+    ids = torch.randint(512, (2, 256), device='cuda')
+    batches = [[0, 100, 256, 512], [0, 30, 256, 300, 400, 512], list(range(0, 513, 16)), [0, 200, 256, 500, 512]]
+    expected = []
+    for borders in batches:
+        starts = torch.zeros(512, dtype=torch.long, device='cuda').index_fill(0, torch.tensor(borders[:-1]).cuda(), 1)
+        first = (torch.arange(512, device='cuda') * starts).cummax(0).values
+        positions = (torch.arange(512, device='cuda') - first).view(2, 256)
+        logits = llm(input_ids=ids, position_ids=positions, use_cache=False).logits
+        logits.float().square().mean().backward()
+        slope = llm.model.layers[0].self_attn.q_proj.weight.grad.clone()
+        llm.zero_grad()
+        expected.append((positions, logits.detach(), slope))
+    attention = packed_attention(llm, torch.bfloat16, torch.device('cuda'), 256, nullcontext())
+    assert attention is not None
+    if recomputed:
+        recompute_activations(llm)
+    llm.train()
+    for layer in llm.model.layers:
+        layer.compile()
+    graphs = []
+    for borders, (positions, logits, slope) in zip(batches, expected, strict=True):
+        count = 16 if len(borders) <= 17 else 32
+        filled = torch.tensor(borders + [512] * (count + 1 - len(borders)), dtype=torch.int32, device='cuda')
+        torch._dynamo.maybe_mark_dynamic(filled, 0)
+        more = dict(segment_borders=filled, longest_segment=16 if count == 32 else 256)
+        found = llm(input_ids=ids, position_ids=positions, use_cache=False, **more).logits
+        found.float().square().mean().backward()
+        grad = llm.model.layers[0].self_attn.q_proj.weight.grad.clone()
+        llm.zero_grad()
+        assert (found - logits).float().norm() < 0.05 * logits.float().norm()
+        assert (grad - slope).float().norm() < 0.2 * slope.float().norm()
+        graphs.append(counters['stats']['unique_graphs'])
+    assert graphs[0] == graphs[1] and graphs[2] == graphs[3] <= 2 * graphs[0]
+    assert not counters['graph_break']

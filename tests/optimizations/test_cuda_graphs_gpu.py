@@ -1,0 +1,161 @@
+"""On a GPU: layers as CUDA graphs train as without."""
+
+import gc
+from contextlib import nullcontext
+
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+from transformers import BitsAndBytesConfig, LlamaConfig, LlamaForCausalLM
+
+from xtune.data.batches import MicroBatch
+from xtune.engine.optimizer import StepOptimizer
+from xtune.optimizations.activation_checkpointing import ActivationCheckpointing
+from xtune.optimizations.cuda_graphs.capture import CudaGraphCapture
+from xtune.optimizations.cuda_graphs.host_bound import STEPS
+from xtune.optimizations.cuda_graphs.runner import CudaGraphRunner
+from xtune.optimizations.fused_lora import fuse_adapters
+from xtune.optimizations.master_weights import MasterWeights
+from xtune.optimizations.packed_attention import packed_attention
+from xtune.tasks.lm_head import find_lm_head
+from xtune.tasks.sft import SupervisedFineTuning
+
+pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a CUDA device')]
+SIZES = dict(vocab_size=512, hidden_size=256, intermediate_size=512, num_attention_heads=4, num_key_value_heads=2)
+
+
+def base(kind, folder):
+    torch.manual_seed(0)
+    llm = LlamaForCausalLM(LlamaConfig(**SIZES, num_hidden_layers=4))
+    if kind != 'nf4':
+        return llm.cuda()
+    llm.save_pretrained(folder)
+    settings = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type='nf4', bnb_4bit_compute_dtype='bfloat16')
+    return LlamaForCausalLM.from_pretrained(
+        folder, quantization_config=settings, dtype=torch.bfloat16, device_map={'': 'cuda'}
+    )
+
+
+class Once(StepOptimizer):
+    """Lets the process wait for the GPU from the update on."""
+
+    def step_if_finite(self, values):
+        found = super().step_if_finite(values)
+        torch.cuda.set_sync_debug_mode('default')
+        return found
+
+
+def batch(width):
+    ids = torch.randint(512, (2, width))
+    return MicroBatch.of_rows(ids, ids.roll(-1, 1)).pinned()
+
+
+def training(llm, full, graphs):
+    """Return the task and its optimizer."""
+    device = torch.device('cuda', 0)
+    llm.train()
+    if not full:
+        llm.requires_grad_(False)
+        llm = get_peft_model(llm, LoraConfig(r=8, lora_dropout=0.1, target_modules='all-linear'))
+    masters = MasterWeights(llm, torch.bfloat16)
+    for parameter in llm.parameters():
+        if parameter.dtype == torch.float32:
+            parameter.data = parameter.data.bfloat16()
+    fuse_adapters(llm, torch.bfloat16)
+    attention = packed_attention(llm, torch.bfloat16, device, 128, nullcontext(), packed=False)
+    assert attention is not None
+    layers = ActivationCheckpointing(llm)
+    layers.set(0)
+    layers.compile()
+    recorded = CudaGraphRunner(layers.layers, device, CudaGraphCapture(device)) if graphs else None
+    own = dict(masters=masters, head=find_lm_head(llm), attention=attention, layers=layers, graphs=recorded)
+    task = SupervisedFineTuning(llm, torch.bfloat16, device, **own)
+    parameters = list(task.trained_parameters().values())
+    return task, Once(torch.optim.AdamW(parameters, lr=1e-3, fused=True), 1.0)
+
+
+def trained(llm, full, graphs):
+    """Return losses and norms of steps on rows of two widths, the weights after them, and how many were recorded."""
+    task, optimizer = training(llm, full, graphs)
+    torch.manual_seed(1)
+    outs = [task.train_step([batch(64), batch(128)], optimizer) for _ in range(STEPS + 5)]
+    found = [(out['loss'], out['grad_norm']) for out in outs]
+    return found, list(task.trained_parameters().values()), len(task.graphs) if graphs else 0
+
+
+@pytest.mark.parametrize('kind', ['bf16', 'nf4', 'full'])
+def test_training_is_the_same(kind, tmp_path):
+    plain, graphed = (trained(base(kind, tmp_path), kind == 'full', graphs) for graphs in (False, True))
+    assert graphed[2] == 2
+    assert graphed[0] == plain[0]
+    assert all(torch.equal(a, b) for a, b in zip(plain[1], graphed[1], strict=True))
+
+
+@pytest.mark.parametrize('graphs', [False, True])
+def test_nothing_waits_for_the_gpu_before_the_update_is_queued(graphs, tmp_path):
+    task, optimizer = training(base('bf16', tmp_path), False, graphs)
+    data = [batch(64), batch(64)]
+    for _ in range(STEPS + 3):
+        task.train_step(data, optimizer)
+    torch.cuda.set_sync_debug_mode('error')
+    try:
+        task.train_step(data, optimizer)
+    finally:
+        torch.cuda.set_sync_debug_mode('default')
+
+
+def test_memory_of_a_recording_that_failed_is_free_again():
+    recorder = CudaGraphCapture(torch.device('cuda', 0))
+    recorder(lambda: [torch.ones(4, device='cuda') * 2])
+    gc.collect()
+    torch.cuda.empty_cache()
+    before = torch.cuda.memory_reserved()
+
+    def fails():
+        torch.empty(2**30, dtype=torch.uint8, device='cuda').zero_()
+        raise torch.OutOfMemoryError('CUDA out of memory')
+
+    with pytest.raises(torch.OutOfMemoryError):
+        recorder(fails)
+    gc.collect()
+    torch.cuda.empty_cache()
+    assert torch.cuda.memory_reserved() < before + 2**29
+
+
+@pytest.mark.parametrize('tried', [True, False])
+def test_what_cannot_be_recorded_leaves_nothing_broken(tried):
+    recorder, values = CudaGraphCapture(torch.device('cuda', 0)), torch.ones(64, device='cuda')
+    before = torch.cuda.current_stream()
+
+    def waits():
+        return [values * torch.nn.functional.dropout(values).sum().item()]
+
+    with pytest.raises(RuntimeError):
+        with recorder.trial(True) if tried else nullcontext():
+            waits() if tried else recorder(waits)
+    assert torch.cuda.current_stream() == before and not torch.cuda.is_current_stream_capturing()
+    torch.cuda.manual_seed(0)
+    found = torch.nn.functional.dropout(values).sum()
+    torch.cuda.manual_seed(0)
+    assert found == torch.nn.functional.dropout(values).sum()
+    torch.cuda.empty_cache()
+    assert torch.ones(2**20, device='cuda').sum().item() == 2**20
+    recorder.renew()
+    (made,), again = recorder(lambda: [values * 3])
+    again()
+    assert made.sum().item() == 3 * 64
+
+
+@pytest.mark.parametrize('options', [{}, {'schedule.accumulate': 1, 'pack': False}])
+def test_runs_are_the_same(options, make_config, xtune, tmp_path):
+    import json
+
+    found = []
+    for name, on in (('on', True), ('off', False)):
+        given = {'schedule.max_steps': 10, 'schedule.max_epochs': 9, 'checkpoint.every_steps': None, **options}
+        code, out, err = xtune('train', make_config('qlora', name, **{'speed.cuda_graphs': on, **given}))
+        assert code == 0, err
+        assert ('run as CUDA graphs' in out) == on
+        lines = (tmp_path / name / 'metrics.jsonl').read_text('utf-8').splitlines()
+        found.append([row['loss'] for row in map(json.loads, lines) if 'loss' in row])
+    assert found[0] == found[1]

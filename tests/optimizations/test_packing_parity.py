@@ -1,0 +1,255 @@
+"""Samples packed into one row must give the loss of the same samples alone; the parity check tells when they do not."""
+
+import re
+from contextlib import nullcontext
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from small_models import small_classes, small_model
+from torch.nn.functional import cross_entropy, pad, silu
+
+from xtune.data.batches import IGNORE, collate
+from xtune.optimizations.activation_checkpointing import recompute_activations
+from xtune.optimizations.packing_parity import ParityCheck, Verdict
+from xtune.optimizations.recurrent_layers import boundary_arguments, in_one_row
+from xtune.tasks.sft import SupervisedFineTuning
+
+CPU = torch.device('cpu')
+# Class -> whether it keeps packed samples apart on a CPU.
+SOME = {
+    'LlamaForCausalLM': True,
+    'GemmaForCausalLM': True,
+    'GPT2LMHeadModel': True,
+    'Qwen3MoeForCausalLM': True,
+    'DeepseekV3ForCausalLM': True,
+    'GraniteMoeHybridForCausalLM': False,
+    'NemotronHForCausalLM': False,
+    'BambaForCausalLM': False,
+    'FalconH1ForCausalLM': False,
+    'JambaForCausalLM': False,
+    'Qwen3_5ForCausalLM': False,
+    'Qwen3NextForCausalLM': False,
+    'Lfm2ForCausalLM': False,
+    'MambaForCausalLM': False,
+    'RwkvForCausalLM': False,
+    'OPTForCausalLM': False,
+}
+
+
+class Store:
+    """Samples of random tokens, all of which are trained."""
+
+    def __init__(self, lengths, vocabulary=90):
+        random = np.random.default_rng(0)
+        self._ids = [random.integers(3, vocabulary, length) for length in lengths]
+
+    def ids(self, index):
+        return self._ids[index]
+
+    def spans(self, index):
+        return np.array([[0, len(self._ids[index])]])
+
+    def place(self, index):
+        return str(index)
+
+
+def batches(lengths=(5, 13, 9, 11), rows=1):
+    """Return the samples packed into `rows` rows, and in rows of their own."""
+    store = Store(lengths)
+    pieces = [np.array([[number, 0, length]]) for number, length in enumerate(lengths)]
+    each = -(-len(pieces) // rows)
+    packed = [np.concatenate(pieces[at : at + each]) for at in range(0, len(pieces), each)]
+    return collate(store, packed, 0), collate(store, pieces, 0)
+
+
+@torch.no_grad()
+def mean_losses(model):
+    """Return the loss of the same samples packed and alone; some classes know neither task nor logits_to_keep."""
+    losses = []
+    for batch in batches():
+        more = {} if batch.position_ids is None else {'position_ids': batch.position_ids}
+        logits = model(input_ids=batch.input_ids, use_cache=False, **more).logits
+        losses.append(cross_entropy(logits.flatten(0, 1), batch.targets.flatten(), ignore_index=IGNORE).item())
+    return losses
+
+
+def verdict(model, dtype=torch.float32):
+    return ParityCheck(model, dtype, CPU, nullcontext()).verdict()
+
+
+def check_class(name):
+    """Return whether the class keeps samples apart, on which its loss and the parity check agree."""
+    model = small_model(name)
+    try:
+        packed, alone = mean_losses(model)
+        same = abs(packed - alone) < 1e-4 * alone
+    except TypeError:  # it takes no position_ids
+        same = False
+    found = verdict(model)
+    assert found.apart == same, f'{name}: {found}'
+    return same
+
+
+@pytest.mark.parametrize('name', SOME)
+def test_the_check_says_what_the_loss_says(name):
+    assert check_class(name) == SOME[name]
+
+
+@pytest.mark.parametrize(
+    'name', ['LlamaForCausalLM', 'Qwen3MoeForCausalLM', 'Qwen3_5ForCausalLM', 'FalconH1ForCausalLM']
+)
+def test_rounding_changes_no_verdict(name):
+    assert verdict(small_model(name).bfloat16(), torch.bfloat16).apart == SOME[name]
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize('name', SOME)
+def test_kernels_on_a_gpu_change_a_verdict_only_by_boundaries(name):
+    device = torch.device('cuda')
+    model = small_model(name).to(device, torch.bfloat16)
+    found = ParityCheck(model, torch.bfloat16, device, nullcontext()).verdict()
+    assert found.apart == SOME[name] or (found.apart and found.boundaries)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('name', small_classes())
+def test_the_check_says_what_the_loss_says_of_every_class(name):
+    check_class(name)
+
+
+class Leaks(torch.nn.Module):
+    """A layer that adds `share` of the token before to each token, as a state does."""
+
+    def __init__(self, layer, share):
+        super().__init__()
+        self.layer, self.share = layer, share
+
+    def forward(self, hidden, *args, **kwargs):
+        return self.layer(hidden + self.share * hidden.roll(1, 1), *args, **kwargs)
+
+
+@pytest.mark.parametrize('number', [0, 1])
+@pytest.mark.parametrize('share', [1.0, 0.01])
+@pytest.mark.parametrize('dtype', [torch.float32, torch.bfloat16])
+def test_one_layer_that_leaks_a_little_is_found(dtype, share, number):
+    model = small_model('LlamaForCausalLM')
+    model.model.layers[number] = Leaks(model.model.layers[number], share)
+    found = verdict(model.to(dtype), dtype)
+    assert not found.apart and found.reason
+
+
+def test_positions_that_run_on_are_found():
+    model = small_model('GPT2LMHeadModel')
+    forward = model.forward
+    model.forward = lambda position_ids=None, **more: forward(
+        **more, position_ids=None if position_ids is None else torch.arange(position_ids.shape[1])[None]
+    )
+    assert not verdict(model).apart
+
+
+def test_a_model_that_fails_on_packed_rows_is_refused():
+    model = small_model('LlamaForCausalLM')
+    forward = model.forward
+    model.forward = lambda input_ids, use_cache: forward(input_ids=input_ids, use_cache=use_cache)
+    found = verdict(model)
+    assert not (found.apart or found.fails) and 'position_ids' in found.reason
+
+
+def test_nothing_is_said_of_broken_weights():
+    model = small_model('LlamaForCausalLM')
+    model.lm_head.weight.data[0] = torch.nan
+    assert verdict(model) is None
+
+
+def test_the_model_is_as_it_was():
+    model = small_model('LlamaForCausalLM').train()
+    model.model.layers[1].eval()
+    torch.manual_seed(1)
+    expected = torch.rand(3)
+    torch.manual_seed(1)
+    verdict(model)
+    assert torch.equal(torch.rand(3), expected)
+    assert model.training and not model.model.layers[1].training
+    assert all(p.grad is None for p in model.parameters())
+
+
+def convolve(hidden, weight, bias=None, activation=None, seq_idx=None, **others):
+    """Do what the kernel of causal_conv1d does: each sample [B, D, S] sees itself only, if seq_idx is given."""
+    assert others.keys() <= {'cu_seq_lens_q', 'cu_seq_lens_k', 'max_length_q', 'max_length_k'}
+    width, out = weight.shape[1], torch.zeros_like(hidden)
+    for back in range(width):
+        moved = pad(hidden, (back, 0))[..., : hidden.shape[-1]]
+        if seq_idx is not None:
+            before = pad(seq_idx, (back, 0), value=-1)[..., : hidden.shape[-1]]
+            moved = moved * (before == seq_idx)[:, None]
+        out = out + moved * weight[:, width - 1 - back, None]
+    out = out if bias is None else out + bias[:, None]
+    return out if activation is None else silu(out)
+
+
+@pytest.fixture
+def with_kernel(monkeypatch):
+    """An LFM2 whose convolutions take seq_idx, as with the package causal_conv1d on a GPU."""
+    from transformers.models.lfm2 import modeling_lfm2
+
+    monkeypatch.setattr(modeling_lfm2, 'causal_conv1d_fn', convolve)
+    return small_model('Lfm2ForCausalLM')
+
+
+def test_samples_stay_apart_by_boundaries_where_kernels_take_them(with_kernel):
+    assert verdict(with_kernel) == Verdict(True, True, reason=verdict(with_kernel).reason)
+
+
+@pytest.mark.parametrize('rows', [1, 2])
+@pytest.mark.parametrize('recomputed', [False, True])
+def test_boundaries_give_loss_and_gradients_of_samples_alone(with_kernel, rows, recomputed):
+    if recomputed:
+        recompute_activations(with_kernel)
+    task = SupervisedFineTuning(with_kernel, torch.float32).train()
+    task.boundaries = True
+    found = []
+    for batch in batches(rows=rows):
+        with_kernel.zero_grad()
+        loss = task(batch)
+        loss.backward()
+        found.append((loss.item(), [p.grad.clone() for p in with_kernel.parameters()]))
+    (packed, slopes), (alone, expected) = found
+    assert packed == pytest.approx(alone, rel=1e-5)
+    for slope, wanted in zip(slopes, expected, strict=True):
+        torch.testing.assert_close(slope, wanted, rtol=1e-3, atol=1e-3 * wanted.abs().max().item())
+
+
+def test_boundaries_are_those_of_samples_and_padding():
+    packed, alone = batches((5, 13, 9, 11), rows=2)
+    row = in_one_row(packed)
+    given = boundary_arguments(row)
+    assert row.input_ids.shape == (1, packed.input_ids.numel())
+    assert given['seq_idx'].dtype == torch.int32
+    sizes = [5, 13, 2, 9, 11]  # the third is padding
+    assert given['seq_idx'].flatten().bincount().tolist() == sizes
+    assert given['cu_seq_lens_q'].diff()[: len(sizes)].tolist() == sizes
+    assert given['max_length_q'] >= max(sizes)
+    assert boundary_arguments(alone) == {} and in_one_row(alone) is alone
+
+
+def documented(language):
+    """Return the classes that the page on models lists as refused."""
+    page = (Path(__file__).parents[2] / 'docs' / language / 'models.md').read_text(encoding='utf-8')
+    section = page.split({'en': '## Packing', 'zh': '## 打包'}[language])[1].split('\n## ')[0]
+    return set(re.findall(r'`(\w+(?:ForCausalLM|LMHeadModel|ModelWithLMHead|Decoder))`', section))
+
+
+@pytest.mark.parametrize('language', ['en', 'zh'])
+def test_the_pages_list_what_is_refused(language):
+    refused = documented(language)
+    assert refused <= set(small_classes())
+    assert {name for name in SOME if name in refused} == {name for name, apart in SOME.items() if not apart}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('name', small_classes())
+def test_the_pages_list_every_class_that_is_refused(name):
+    apart = verdict(small_model(name)).apart
+    assert (name in documented('en')) == (name in documented('zh')) == (not apart)

@@ -1,0 +1,106 @@
+"""What a run leaves behind in its process: no threads of its process groups, none that watches."""
+
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed as dist
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from xtune.parallel.broadcast_weights import Weights, layouts
+from xtune.parallel.env import World
+from xtune.parallel.fsdp import full_tensor, shard
+from xtune.parallel.rendezvous import Rendezvous
+from xtune.parallel.ulysses import SequenceParallelGroup
+from xtune.parallel.watchdog import Watchdog
+
+CPU = torch.device('cpu')
+
+
+def gloo_threads():
+    """Return the names of gloo's threads in this process, of which Python knows nothing."""
+    names = [path.read_text().strip() for path in Path('/proc/self/task').glob('*/comm')]
+    return [name for name in names if 'gloo' in name]
+
+
+def more_gloo_threads_than(number):
+    """Return whether there are, within a while: a thread gets its name when it runs for the first time."""
+    end = time.monotonic() + 10
+    while len(gloo_threads()) <= number and time.monotonic() < end:
+        time.sleep(0.01)
+    return len(gloo_threads()) > number
+
+
+@pytest.fixture
+def group(ports):
+    """Give the context of a process group of one process, which has threads."""
+    [port] = ports(1)
+    meeting = Rendezvous(World(0, 1, 0, '127.0.0.1', port))
+
+    def group():
+        return meeting.group(CPU, timeout=60)
+
+    with group():
+        assert more_gloo_threads_than(0), 'gloo names its threads otherwise: these tests see nothing'
+    assert not gloo_threads()
+    return group
+
+
+def llama():
+    config = dict(vocab_size=16, hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=2)
+    return LlamaForCausalLM(LlamaConfig(**config))
+
+
+def test_a_team_that_outlives_its_run_keeps_no_group(group):
+    with group():
+        team = SequenceParallelGroup(llama(), 1, timeout=60)
+        assert dist.get_world_size(team.group) == 1
+        assert more_gloo_threads_than(3)
+    assert not gloo_threads()
+    with pytest.raises(AssertionError, match='destroyed'):
+        team.group  # noqa: B018
+
+
+def train_sharded():
+    llm = llama()
+    llm = shard(llm, Weights(*layouts(llm)), CPU, torch.float32)
+    llm(input_ids=torch.ones(1, 4, dtype=torch.long)).logits.sum().backward()
+    assert all(full_tensor(p.grad).shape == p.shape for p in llm.parameters())
+
+
+def test_slices_leave_no_group_in_the_caches_of_torch(group):
+    for _ in range(2):  # the second mesh counts as equal to the first, whose group is gone
+        with group():
+            train_sharded()
+        assert not gloo_threads()
+
+
+@pytest.fixture
+def started():
+    """Return a function that gives the threads that this test started and that are alive."""
+    before = set(threading.enumerate())
+    return lambda: set(threading.enumerate()) - before
+
+
+def test_the_watch_ends_with_its_context(tmp_path, started):
+    with Watchdog(tmp_path, 0, hang=60) as watch:
+        assert started()
+        ends = watch._read, watch._write
+    assert not started()
+    assert [end.fileno() for end in ends] == [-1, -1]
+
+
+def test_a_process_that_left_its_loop_when_asked_is_let_be(tmp_path, started):
+    before = signal.signal(signal.SIGTERM, lambda *_: None)
+    try:
+        with Watchdog(tmp_path, 0, hang=60, grace=300):
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(0.3)
+            began = time.monotonic()
+        assert not started() and time.monotonic() - began < 10
+    finally:
+        signal.signal(signal.SIGTERM, before)

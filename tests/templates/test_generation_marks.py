@@ -1,0 +1,163 @@
+"""Generation marks: each marked reply must begin where the prompt of inference ends; refused with the difference."""
+
+from pathlib import Path
+
+import pytest
+
+from xtune.data.stop_tokens import stop_ids
+from xtune.data.tokenise import Tokeniser
+from xtune.errors import TemplateError
+from xtune.messages import Conversation, exchange
+from xtune.templates import NAMES, THINKING
+from xtune.templates.generation_marks import check_marks
+from xtune.templates.resolve import resolve
+
+CASES = Path(__file__).parent / 'files' / 'marks'
+HEAD = '<|im_start|>assistant\n'
+# A ChatML template in parts: before the marks, the marked reply, behind it, a system message, the prompt.
+FORM = (
+    "{%- for m in messages -%}{%- if m.role == 'assistant' -%}{{- BEFORE -}}"
+    '{%- generation -%}{{- REPLY -}}{%- endgeneration -%}{{- BEHIND -}}'
+    "{%- elif m.role == 'system' -%}{{- SYSTEM -}}"
+    "{%- else -%}{{- '<|im_start|>' + m.role + '\n' + m.content + '<|im_end|>\n' -}}{%- endif -%}{%- endfor -%}"
+    '{%- if add_generation_prompt -%}{{- PROMPT -}}{%- endif -%}'
+)
+PARTS = {
+    'BEFORE': "'<|im_start|>assistant\n'",
+    'REPLY': "m.content + '<|im_end|>'",
+    'BEHIND': "'\n'",
+    'SYSTEM': "m.content + '<|im_end|>\n'",
+    'PROMPT': "'<|im_start|>assistant\n'",
+}
+CALLS = "(m.content or '') + (m.tool_calls | string if m.tool_calls else '') + '<|im_end|>'"
+# What is changed -> a part of the message.
+WRONG = {
+    'the header is marked, and a blank in front': (
+        {'BEFORE': "''", 'REPLY': "'\n<|im_start|>assistant\n' + m.content + '<|im_end|>'"},
+        'writes another prompt for inference than before a reply',
+    ),
+    'half of the header is marked': (
+        {'BEFORE': "'<|im_start|>'", 'REPLY': "'assistant\n' + m.content + '<|im_end|>'"},
+        r"marks 'assistant\\n' as part of the reply",
+    ),
+    'no prompt': (
+        {'PROMPT': "''"},
+        r"writes '<\|im_start\|>assistant\\n' between the prompt of inference and the marked reply",
+    ),
+    'an empty thought in training only': (
+        {'BEFORE': "'<|im_start|>assistant\n<think></think>'"},
+        "writes '<think></think>' between the prompt",
+    ),
+    'the end of turn is not marked': (
+        {'REPLY': 'm.content', 'BEHIND': "'<|im_end|>\n'"},
+        r"writes '<\|im_end\|>' behind \{% endgeneration %\}.*the marked reply is '4\.'",
+    ),
+    'a system message is only in finished conversations': (
+        {'SYSTEM': "m.content if not add_generation_prompt else ''"},
+        'in a conversation with a system message, writes another prompt',
+    ),
+}
+CALL = {'type': 'function', 'function': {'name': 'add_up', 'arguments': {'a': 2}}}
+# What is wrong only where a conversation has it -> the change, a reply that has it, a part of the message.
+WRONG_WITH = {
+    'a tool call is marked behind its own head': (
+        {'BEFORE': "'<|im_start|>assistant\n' + ('call:' if m.tool_calls else '')", 'REPLY': CALLS},
+        {'content': '', 'tool_calls': [CALL]},
+        "in a conversation with a tool call, writes 'call:' between",
+    ),
+    'a thought is not trained': (
+        {'BEFORE': "'<|im_start|>assistant\n' + ('<think>' + m.thinking + '</think>' if m.thinking else '')"},
+        {'content': '4.', 'thinking': 'A sum.'},
+        r"in a conversation with thoughts, writes '<think>A sum\.</think>' between",
+    ),
+}
+
+
+@pytest.fixture
+def made(tokenizer, tmp_path):
+    """Return a function that writes a template with some parts changed and resolves it."""
+
+    def _made(changes, source=FORM):
+        path = tmp_path / 'mine.jinja'
+        for name, part in (PARTS | changes).items():
+            source = source.replace(name, part)
+        path.write_text(source + '{# tools #}', 'utf-8')
+        return Tokeniser(tokenizer, resolve(str(path), tokenizer))
+
+    return _made
+
+
+@pytest.mark.parametrize(
+    'case, shown',
+    [
+        (
+            'header_inside',
+            [r"marks '<|im_start|>assistant\n' as part of the reply", "Write '<|im_start|>assistant\\n'"],
+        ),
+        (
+            'prompt_differs',
+            [r'prompt of inference  ...m_end|>\n<|im_start|>assistant\n<think>\n', "Write '<think>\\n'"],
+        ),
+    ],
+)
+def test_the_cases_of_users_are_refused_with_the_difference(case, shown, tokenizer):
+    with pytest.raises(TemplateError) as caught:
+        resolve(str(CASES / f'{case}.jinja'), tokenizer)
+    assert all(part in str(caught.value) for part in (*shown, "template='chatml'"))
+    # It can still be used to chat with.
+    assert resolve(str(CASES / f'{case}.jinja'), tokenizer, for_training=False).prompt(exchange('Hi', 'Ho')[:1])
+
+
+@pytest.mark.parametrize('what', WRONG)
+def test_marks_in_the_wrong_place_are_refused(what, made):
+    changes, reason = WRONG[what]
+    with pytest.raises(TemplateError, match=f'(?s)template `.*mine.jinja`.*{reason}'):
+        made(changes)
+
+
+@pytest.mark.parametrize('what', WRONG_WITH)
+def test_marks_that_are_wrong_with_calls_or_thoughts_refuse_only_those(what, made):
+    changes, reply, reason = WRONG_WITH[what]
+    template = made(changes).template
+    assert template.render(exchange('Hi', 'Ho'))[1]
+    for _ in range(2):
+        with pytest.raises(TemplateError, match=f'(?s)template `.*mine.jinja`.*{reason}'):
+            template.render([{'role': 'user', 'content': 'Hi'}, {'role': 'assistant', **reply}])
+
+
+def test_marks_in_the_right_place_are_accepted(made):
+    tokeniser = made({'REPLY': CALLS})
+    text, [(start, end)] = tokeniser.template.render(exchange('Hi', 'Ho', 'Be brief.'))
+    assert text[start:end] == 'Ho<|im_end|>' and text[:start].endswith(HEAD)
+
+
+@pytest.mark.parametrize('blanks', ['\n', ' ', '\n\n\t'])
+def test_blanks_behind_the_end_of_turn_are_not_trained(blanks, made):
+    """As LFM2.5 has it: the model stops at the token, so what follows is of no use."""
+    tokeniser = made({'REPLY': f"m.content + '<|im_end|>{blanks}'", 'BEHIND': "''"})
+    rendered = tokeniser.render(Conversation(exchange('Hi', ' Ho\n') + exchange('And?', 'Hm')))
+    assert [rendered.text[s:e] for s, e in rendered.spans] == [' Ho\n<|im_end|>', 'Hm<|im_end|>']
+    end = tokeniser.tokenizer.convert_tokens_to_ids('<|im_end|>')
+    [(ids, turns)] = tokeniser.tokenise([rendered])
+    assert [ids[stop - 1] for _, stop in turns] == [end, end] and stop_ids(tokeniser) == [end]
+
+
+def test_blanks_without_a_stop_token_stay(made):
+    """They are the reply's own, or all that ends it; the check of stop tokens says so."""
+    tokeniser = made({'REPLY': "m.content + '\n'"})
+    text, [(start, end)] = tokeniser.template.render(exchange('Hi', 'Ho'))
+    assert text[start:end] == 'Ho\n'
+    with pytest.raises(TemplateError, match=r"ends a reply with '\\n', which stands in the text of replies too"):
+        stop_ids(tokeniser)
+
+
+@pytest.mark.parametrize('changes', [{'SYSTEM': "raise_exception('no system')"}, {'SYSTEM': "''"}])
+def test_what_a_template_refuses_or_leaves_out_is_left_to_the_rows(changes, made):
+    tokeniser = made(changes)
+    with pytest.raises(TemplateError, match='no system|leaves out system messages'):
+        tokeniser.template.render(exchange('Hi', 'Ho', 'Be brief.'))
+
+
+@pytest.mark.parametrize('name', sorted({*NAMES, *THINKING}))
+def test_our_own_templates_pass(name, tokenizer):
+    check_marks(resolve(name, tokenizer))

@@ -1,0 +1,166 @@
+"""How many threads a run takes on a CPU: those that are free, unless somebody said how many."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from xtune.utils import cpu_threads
+from xtune.utils.cpu_threads import (
+    allowed_cores,
+    busy_share,
+    cgroup_quota,
+    described,
+    local_processes,
+    use_as_before,
+    use_free_cores,
+)
+
+
+@pytest.fixture
+def host(monkeypatch):
+    """Return a function that makes a host of 16 cores, all in use by torch, with a load and a share of busy time."""
+    taken = []
+    monkeypatch.setattr(os, 'cpu_count', lambda: 16)
+    monkeypatch.setattr(torch, 'set_num_threads', taken.append)
+    monkeypatch.setattr(torch, 'get_num_threads', lambda: taken[-1] if taken else 16)
+    monkeypatch.setattr(cpu_threads, 'cgroup_quota', lambda root: None)
+
+    def make(load=0.0, busy=0.0, affinity=16):
+        monkeypatch.setattr(os, 'getloadavg', lambda: (load, load, load))
+        monkeypatch.setattr(cpu_threads, 'busy_share', lambda: busy)
+        monkeypatch.setattr(os, 'sched_getaffinity', lambda pid: set(range(affinity)), raising=False)
+        return taken
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ('values', 'count'),
+    [
+        (dict(), None),
+        (dict(load=8.0, busy=0.5), 8),
+        (dict(load=40.0, busy=1.0), 1),  # never none
+        (dict(load=16.0, busy=0.0), None),  # what was busy has ended
+        (dict(load=0.3, busy=0.9), None),  # what is busy has just begun
+        (dict(affinity=4), 4),
+        (dict(affinity=4, load=8.0, busy=0.5), 2),
+    ],
+)
+def test_threads_are_as_many_as_cores_are_free(values, count, host):
+    taken = host(**values)
+    use_free_cores(env={})
+    assert taken == ([] if count is None else [count])
+    assert described({}) == (
+        '16 threads' if count is None else f'{count} of 16 threads; set OMP_NUM_THREADS for another number'
+    )
+
+
+@pytest.mark.parametrize('name', ['OMP_NUM_THREADS', 'MKL_NUM_THREADS'])
+def test_a_number_that_was_given_stays(name, host):
+    taken = host(load=16.0, busy=1.0)
+    use_free_cores(env={name: '16'})
+    assert not taken and described({name: '16'}) == '16 threads'
+
+
+def test_a_resumed_run_computes_with_the_threads_it_had(host):
+    taken = host()
+    use_as_before(3, {})
+    assert taken == [3]
+    use_as_before(5, {'OMP_NUM_THREADS': '2'})
+    use_as_before(None, {})  # a checkpoint of an earlier version
+    assert taken == [3]
+
+
+def test_a_smaller_number_of_the_caller_stays(host):
+    taken = host(affinity=8)
+    taken.append(3)
+    use_free_cores(env={})
+    assert taken == [3]
+
+
+@pytest.mark.parametrize(('processes', 'count'), [(2, 8), (5, 3), (40, 1)])
+def test_processes_of_one_run_share_the_cores_whatever_the_load(processes, count, host):
+    taken = host(load=16.0, busy=1.0)
+    use_free_cores(processes, env={})
+    assert taken == [count]
+
+
+@pytest.mark.parametrize(
+    ('env', 'count'),
+    [
+        ({'LOCAL_WORLD_SIZE': '4'}, 4),
+        ({'OMPI_COMM_WORLD_LOCAL_SIZE': '8'}, 8),
+        ({'SLURM_NTASKS_PER_NODE': '2'}, 2),
+        ({'SLURM_NTASKS_PER_NODE': '2', 'SLURM_CPUS_PER_TASK': '6'}, 1),
+        ({}, 1),
+    ],
+)
+def test_how_many_processes_share_a_host(env, count):
+    assert local_processes(env) == count
+
+
+@pytest.mark.parametrize(
+    ('files', 'quota'),
+    [
+        ({'proc/self/cgroup': '0::/', 'sys/fs/cgroup/cpu.max': '150000 100000'}, 1.5),
+        ({'proc/self/cgroup': '0::/a/b', 'sys/fs/cgroup/a/b/cpu.max': 'max 100000'}, None),
+        # The smallest quota on the way up holds
+        (
+            {
+                'proc/self/cgroup': '0::/a/b',
+                'sys/fs/cgroup/a/cpu.max': '200000 100000',
+                'sys/fs/cgroup/a/b/cpu.max': '800000 100000',
+            },
+            2.0,
+        ),
+        # A container of version 1 sees the files of its own group at the top.
+        (
+            {
+                'proc/self/cgroup': '5:cpuset:/x\n4:cpu,cpuacct:/docker/abc',
+                'sys/fs/cgroup/cpu,cpuacct/cpu.cfs_quota_us': '300000',
+                'sys/fs/cgroup/cpu,cpuacct/cpu.cfs_period_us': '100000',
+            },
+            3.0,
+        ),
+        (
+            {
+                'proc/self/cgroup': '1:cpu:/',
+                'sys/fs/cgroup/cpu/cpu.cfs_quota_us': '-1',
+                'sys/fs/cgroup/cpu/cpu.cfs_period_us': '100000',
+            },
+            None,
+        ),
+        ({}, None),
+    ],
+)
+def test_the_quota_of_a_control_group(files, quota, tmp_path):
+    for name, text in files.items():
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text + '\n')
+    assert cgroup_quota(tmp_path) == quota
+    allowed = len(os.sched_getaffinity(0))
+    assert allowed_cores(tmp_path) == (allowed if quota is None else max(1, min(allowed, round(quota))))
+
+
+@pytest.mark.skipif(not os.path.exists('/proc/stat'), reason='the look at the cores is for Linux')
+def test_busy_cores_are_seen():
+    own = os.sched_getaffinity(0)
+    core = min(own)
+    code = f'import os\nos.sched_setaffinity(0, {{{core}}})\nprint(flush=True)\nwhile 1: pass'
+    process = subprocess.Popen([sys.executable, '-c', code], stdout=subprocess.PIPE)
+    try:
+        process.stdout.readline()
+        os.sched_setaffinity(0, {core})
+        assert busy_share() > 0.8
+    finally:
+        os.sched_setaffinity(0, own)
+        process.kill()
+        process.communicate()
+
+
+def test_without_a_look_the_load_alone_tells(tmp_path):
+    assert busy_share(tmp_path / 'none') == 1.0

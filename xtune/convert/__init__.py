@@ -1,1 +1,0 @@
-"""What comes out: Hugging Face folders from checkpoints, merged models, smaller shards."""

@@ -1,0 +1,65 @@
+"""Records the probe logits of a run: what its model answers on some of its own samples; see `models.probe`."""
+
+import numpy as np
+import torch
+
+from ..data.build import TrainingData
+from ..hf_format.probe_logits import About, Probe, logits_of, probe_ids
+from ..tasks.sft import SupervisedFineTuning
+
+_CANDIDATES = 64  # samples to choose from, as some have a single token
+
+
+class Prober:
+    """Computes the probe of a task. Every rank makes the same calls, as a sharded model needs all ranks.
+
+    Args:
+        task: The model under training.
+        ids: Token ids [S] of each sample.
+
+    Attributes:
+        last: The newest probe, None before the first.
+    """
+
+    def __init__(self, task: SupervisedFineTuning, ids: list[torch.Tensor]) -> None:
+        self.task, self.ids = task, ids
+        self.last: Probe | None = None
+
+    def __call__(self, step: int) -> Probe | None:
+        """Return the probe after `step` optimizer steps; None if there is no sample to take it from."""
+        if not self.ids:
+            return None
+        training = self.task.training
+        self.task.eval()
+        try:
+            with self.task.plain_sequences(), self.task.autocast():
+                logits = logits_of(self.task.llm, self.ids, self.task.device)
+        finally:
+            self.task.train(training)
+        about = About(step, str(self.task.dtype).removeprefix('torch.'), base_form(self.task.llm))
+        self.last = Probe.of(self.ids, logits, about)
+        return self.last
+
+
+def ids_of(data: TrainingData) -> list[torch.Tensor]:
+    """Return token ids [S] of some validation samples, or of training samples if there are none to validate on."""
+    split = data.val or data.train
+    indices = np.unique(split.sequences.pieces[:, 0])
+    spread = indices[np.unique(np.linspace(0, len(indices) - 1, min(len(indices), _CANDIDATES)).astype(int))]
+    return probe_ids([np.asarray(split.store.ids(int(index))) for index in spread])
+
+
+def base_form(llm: torch.nn.Module) -> str | None:
+    """Return how the base is quantised: 'nf4', 'fp4', 'int8', 'float8' or another method's name; None: it is not."""
+    if any(type(module).__name__ == 'Float8Linear' for module in llm.modules()):
+        return 'float8'
+    config = getattr(getattr(llm, 'config', None), 'quantization_config', None)
+    if config is None:
+        return None
+    values = config if isinstance(config, dict) else config.to_dict()
+    if values.get('dequantize'):
+        return None
+    if values.get('load_in_8bit'):
+        return 'int8'
+    method = values.get('quant_method')
+    return values.get('bnb_4bit_quant_type') if values.get('load_in_4bit') else str(getattr(method, 'value', method))

@@ -1,0 +1,1 @@
+"""Conversions: checkpoint to Hugging Face folder, merge, split."""

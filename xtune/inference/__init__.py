@@ -1,0 +1,1 @@
+"""Loading a base model with an adapter for generation, and generation itself."""

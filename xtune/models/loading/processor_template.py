@@ -1,0 +1,23 @@
+"""The chat template of a model whose processor has it, and not its tokenizer.
+
+Older vision-language checkpoints, such as those of LLaVA, keep it in chat_template.json, which AutoTokenizer does not
+read.
+"""
+
+from transformers import PreTrainedTokenizerBase
+
+from ..legacy.recognise import read_json
+from .folder_checks import local_folder
+
+
+def with_processor_template(tokenizer: PreTrainedTokenizerBase, name: str) -> PreTrainedTokenizerBase:
+    """Return `tokenizer`, that of the folder or hub model `name`, with the processor's template if it has none.
+
+    Raises:
+        ModelError: chat_template.json is damaged.
+    """
+    folder = None if tokenizer.chat_template else local_folder(name)
+    template = None if folder is None else read_json(folder / 'chat_template.json').get('chat_template')
+    if isinstance(template, str):
+        tokenizer.chat_template = template
+    return tokenizer

@@ -1,0 +1,1 @@
+"""Numerical operations, one a file: kernels and autograd functions without knowledge of a run."""

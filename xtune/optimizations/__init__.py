@@ -1,0 +1,1 @@
+"""Speed and memory features, one a file; `engine/optimizations.py` applies them in order."""

@@ -1,0 +1,1 @@
+"""Capture of decoder layers as CUDA graphs in launch-bound steps."""

@@ -1,0 +1,77 @@
+"""Refuse a run that cannot fit its GPU, before its weights are loaded.
+
+Only what is there for certain counts: weights, what the optimizer keeps, and gradients. Activations come on top, so a
+run that passes may still need more; `xtune plan` tells.
+"""
+
+from dataclasses import dataclass
+
+import torch
+
+from ..config.wire import Job
+from ..errors import ModelError
+from .meta_model import adapted, frame, model_config
+from .optimizer_state import state_bytes_each
+from .random_init import packed_bytes
+
+GIB = 2**30
+
+
+@dataclass(frozen=True)
+class Floor:
+    """Bytes without which a run cannot be: frozen weights, and what is trained with its gradients and optimizer."""
+
+    frozen: int
+    trained: int
+
+    @property
+    def total(self) -> int:
+        """Both."""
+        return self.frozen + self.trained
+
+
+def floor(job: Job, dtype: torch.dtype) -> Floor:
+    """Return the least that a device with the whole model holds in a run that computes in `dtype`.
+
+    Raises:
+        ModelError: The model cannot be built from its config.json.
+    """
+    model = adapted(frame(job, model_config(job), dtype), job)
+    frozen = trained = 0
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            trained += parameter.numel()
+        else:
+            frozen += packed_bytes(parameter)
+    frozen += sum(buffer.numel() * buffer.element_size() for buffer in model.buffers())
+    return Floor(frozen, round(trained * (4 + 4 + _state(job))))
+
+
+def _state(job: Job) -> float:
+    """Return the least bytes of each trained value that the optimizer keeps on a GPU; paged state may leave it."""
+    return 0 if 'Paged' in job.optimizer.func.__name__ else state_bytes_each(job)
+
+
+def check(job: Job, found: Floor, memory: int, gpu: str) -> None:
+    """Refuse `job` if a GPU of `memory` bytes cannot hold it.
+
+    Raises:
+        ModelError: It cannot.
+    """
+    if found.total <= memory:
+        return
+    four = job.quantization is not None and getattr(job.quantization(), 'load_in_4bit', False)
+    # A run on one device is not told to take the strategy that it has.
+    strategy = '' if job.strategy.name.startswith('fsdp2') else ' --strategy fsdp2'
+    ways = [
+        (job.lora is None, 'train an adapter (a lora or qlora preset)'),
+        (job.lora is not None and not four, 'take a base in 4 bits (a qlora preset)'),
+        (True, f'spread it over several GPUs (NPROC_PER_NODE=2 xtune train ...{strategy})'),
+    ]
+    advice = ' or '.join(way for holds, way in ways if holds)
+    raise ModelError(
+        f'{job.values.base_model} cannot be trained so on {gpu}, which has {memory / GIB:,.1f} GiB: frozen weights '
+        f'take {found.frozen / GIB:,.1f} GiB and what is trained {found.trained / GIB:,.1f} GiB (weights, gradients, '
+        f'optimizer), before any activation. {advice[0].upper()}{advice[1:]}; '
+        '`xtune plan` tells what fits'
+    )
