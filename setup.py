@@ -33,7 +33,10 @@ setup(
     python_requires='>=3.10,<3.14',
     packages=find_packages(include=['xtune', 'xtune.*']) + config_packages(),
     package_dir={'xtune.configs': 'configs'},
-    package_data={'xtune': ['templates/*.jinja', 'inspection/*.jinja', 'data/files/*.jsonl', 'planning/*.json']},
+    package_data={
+        'xtune.configs': ['*.tsv'],
+        'xtune': ['templates/*.jinja', 'inspection/*.jinja', 'data/files/*.jsonl', 'planning/*.json'],
+    },
     install_requires=read_requirements('runtime'),
     extras_require={'deepspeed': read_requirements('deepspeed'), 'test': read_requirements('tests')},
     entry_points={'console_scripts': ['xtune = xtune.cli:main']},

@@ -112,7 +112,7 @@ def make_config(tmp_path, tiny_model, alpaca_file):
             'work_dir': str(tmp_path / name),
             'max_length': 128,
             'schedule.batch_size': 2,
-            'schedule.accumulate': 2,
+            'schedule.gradient_accumulation_steps': 2,
             'schedule.max_epochs': 2,
             'log.every_steps': 1,
             'log.plot': False,  # takes as long as a run of these

@@ -136,7 +136,7 @@ def test_a_run_that_is_refused_leaves_no_empty_folder(train, tmp_path):
 
 
 def test_a_model_without_a_name(train, tmp_path):
-    for key in ('base_model', 'template', 'train_dataset.path'):
+    for key in ('base_model', 'chat_template', 'train_dataset.path'):
         assert f'`{key}` is empty: ' in train('--cfg-options', f'{key}=')
 
 
@@ -197,9 +197,9 @@ def test_paged_optimizer_without_a_gpu(train):
 
 
 def test_template_that_does_not_fit_the_tokenizer(train):
-    err = train(template='llama3')
+    err = train(chat_template='llama3')
     assert '<|eot_id|>' in err and 'not one' in err
-    assert '`chatml`?' in train(template='chatlm')
+    assert '`chatml`?' in train(chat_template='chatlm')
 
 
 def test_checkpoint_that_would_run_code(train, tmp_path):

@@ -13,7 +13,7 @@ def test_twenty_steps_teach_a_real_model_its_name(model_dir, xtune, tmp_path, mo
         f'base_model={model_dir}',
         'train_dataset.map_args.name=Zephyrine',
         'schedule.max_steps=20',
-        'checkpointing=0',
+        'activation_checkpointing=0',
     ]
     assert xtune('copy-cfg', 'smollm2_135m_lora_selfcog_e2', '.', '--cfg-options', *options)[0] == 0
     config = 'smollm2_135m_lora_selfcog_e2_copy.py'

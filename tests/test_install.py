@@ -61,7 +61,9 @@ def test_a_wheel_finds_and_loads_the_presets_inside_it(installed, tmp_path):
     assert report['r'] == 4 and report['presets'] == list(presets()) and len(report['strategies']) == 5
 
 
-@pytest.mark.parametrize(('folder', 'suffix'), [('configs', '.py'), ('xtune', '.py'), ('xtune', '.jinja')])
+@pytest.mark.parametrize(
+    ('folder', 'suffix'), [('configs', '.py'), ('configs', '.tsv'), ('xtune', '.py'), ('xtune', '.jinja')]
+)
 def test_a_wheel_holds_every_file_of_the_checkout(installed, folder, suffix):
     wanted = {path.relative_to(CHECKOUT / folder) for path in (CHECKOUT / folder).rglob(f'*{suffix}')}
     place = installed / 'xtune' / 'configs' if folder == 'configs' else installed / 'xtune'

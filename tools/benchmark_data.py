@@ -74,7 +74,9 @@ def job_for(model: str, path: Path):
     from xtune.config.wire import wire
 
     preset = find('smollm2_135m_lora_alpaca_e1')
-    job = wire(load(preset, {'base_model': model, 'train_dataset.path': str(path), 'template': 'chatml'}), 'benchmark')
+    job = wire(
+        load(preset, {'base_model': model, 'train_dataset.path': str(path), 'chat_template': 'chatml'}), 'benchmark'
+    )
     return replace(job, chat_samples=replace(job.chat_samples, every_steps=None))
 
 

@@ -96,7 +96,7 @@ def options(args: argparse.Namespace) -> dict[str, Any]:
         'train_dataset.path': str(data),
         'train_dataset.map_fn': 'text',
         'train_dataset.map_args': None,
-        'template': 'plain',
+        'chat_template': 'plain',
         'overlong': 'split',
         'max_length': 512,
         'precision': 'bf16',

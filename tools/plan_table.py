@@ -33,7 +33,7 @@ def peak(folder: Path, method: str, batch: int, length: int) -> int:
         'base_model': str(folder),
         'max_length': length,
         'pack': False,
-        'checkpointing': 'all',
+        'activation_checkpointing': 'all',
         'speed.compile': False,
         'schedule.batch_size': batch,
         'lora.r': 16,

@@ -21,8 +21,8 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from xtune.config.compose import pieces
-from xtune.config.presets import BASE, presets
+from xtune.config.compose import part_files
+from xtune.config.presets import presets
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -127,7 +127,7 @@ def report(out: Path, page: Path | None = None) -> int:
     before = {one.name: shown[one.name] for one in now if one.name in shown and shown[one.name].parts == one.parts}
     found = {**before, **read(out)}
     results = [found.get(one.name, one) for one in now]
-    without = [part for part in pieces(BASE, 'models') if part not in {one.model for one in results}]
+    without = [part for part in part_files('models') if part not in {one.model for one in results}]
     write(results, without, **({'path': page} if page else {}))
     failed = [one for one in results if not one.passed]
     for one in failed:

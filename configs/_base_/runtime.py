@@ -33,13 +33,13 @@ precision = 'auto'
 
 # Layers that recompute their activations in the backward pass: what memory demands ('auto'), 'all', 'none', a number,
 # or 'offload' (all, with what lies between them in host memory).
-checkpointing = 'auto'
+activation_checkpointing = 'auto'
 
 schedule = dict(
     max_epochs=1,
     max_steps=None,
     batch_size=1,  # sequences per device
-    accumulate=16,  # optimizer step = batch_size * accumulate * devices sequences
+    gradient_accumulation_steps=16,  # optimizer step = batch_size * gradient_accumulation_steps * devices sequences
     lr_schedule='cosine',
     warmup_ratio=0.03,
     min_lr_ratio=0.0,

@@ -1,4 +1,4 @@
-"""Any model, method and data set make a preset by name; what cannot be one says which piece is wrong."""
+"""Any model, method and data set make a preset by name; what cannot be one says which part is wrong."""
 
 import re
 
@@ -8,12 +8,14 @@ from xtune.config import compose
 from xtune.config.flatten import flatten
 from xtune.config.lazy import comparable, root, to_plain
 from xtune.config.load import load
-from xtune.config.presets import BASE, ROOT, find, presets
+from xtune.config.model_table import rules
+from xtune.config.presets import BASE, ROOT, find, presets, recipe_of
+from xtune.config.sections import SECTIONS
 from xtune.config.wire import wire
 from xtune.data import map_fns
 from xtune.errors import ConfigError, ModelError
 
-MODELS, METHODS, DATASETS = (compose.pieces(BASE, kind) for kind in ('models', 'methods', 'datasets'))
+MODELS, METHODS, DATASETS = map(compose.part_files, ('models', 'methods', 'datasets'))
 
 # Beginning of a model part's name -> its model_type on the hub. Those of 2023 with code of their own are not here.
 TYPES = {
@@ -60,7 +62,7 @@ def refusal(name):
 
 def load_text(name, folder):
     path = folder / f'{name}.py'
-    path.write_text(compose.flat_text(compose.parse(name, BASE), BASE), encoding='utf-8')
+    path.write_text(compose.flat_text(compose.parse(name)), encoding='utf-8')
     return load(path)
 
 
@@ -70,8 +72,8 @@ def test_every_method_fits_every_data_set(tmp_path):
             cfg = load_text(f'qwen2_5_7b_chat_{method}_{dataset}_e2', tmp_path)
             train = to_plain(cfg)['train_dataset']
             map_fn = root((train[0] if isinstance(train, list) else train)['map_fn'])[1]
-            demanded = [line for line in compose.DEMANDS.get(map_fn, ()) if line.startswith('template')]
-            assert f'template = {cfg.template!r}' in (demanded or ["template = 'auto'"]), dataset
+            options = compose.DATASET_OPTIONS.get(map_fn, {})
+            assert cfg.chat_template == options.get('chat_template', 'auto'), dataset
             assert (cfg.schedule.max_epochs, cfg.base_model) == (2, 'Qwen/Qwen2.5-7B-Instruct')
 
 
@@ -79,7 +81,7 @@ def test_every_model_takes_a_method_and_a_data_set(tmp_path):
     for model in MODELS:
         cfg = load_text(f'{model}_lora_alpaca_e1', tmp_path)
         assert f'base_model = {cfg.base_model!r}' in MODELS[model].read_text(encoding='utf-8')
-        assert compose.model_part(cfg.base_model, BASE) == MODELS[model]
+        assert compose.model_part(cfg.base_model) == MODELS[model]
         assert re.search(r'[\d.]+ B parameters', compose.docstring(MODELS[model]))
 
 
@@ -93,32 +95,106 @@ def test_transformers_has_the_class_of_every_model():
             assert kind in CONFIG_MAPPING and MODEL_FOR_CAUSAL_LM_MAPPING_NAMES[kind].endswith('CausalLM'), model
 
 
-def test_a_composed_preset_is_what_the_file_of_that_name_is(tmp_path):
-    # Presets whose file changes more than their name says are left out.
-    plain = {
-        name: path
-        for name, path in presets().items()
-        if not any(word in name for word in ('moss', 'llama2_70b', 'wizardlm', 'skypile', 'smollm2_135m', 'example'))
-        and not name.endswith(('_hf', '_mmlu_e3'))
-    }
-    one_of_each = {name.partition('lora_')[2] or name: name for name in plain}
-    assert len(one_of_each) > 20
-    for name in one_of_each.values():
-        composed = comparable(to_plain(load_text(name, tmp_path)))
-        assert composed == comparable(to_plain(load(plain[name]))), name
+def test_a_preset_is_its_parts_and_its_options(tmp_path):
+    """Each listed name: the composed file, and mmengine's reading of the same parts with the options on top."""
+    link = tmp_path / '_base_'
+    link.symlink_to(BASE)
+    merged, seen = tmp_path / 'merged.py', set()
+    for name in presets():
+        recipe = recipe_of(name)
+        kind = (recipe.method, recipe.dataset, tuple(map(str, recipe.options().items())))
+        if kind in seen:  # the same but for the model part
+            continue
+        seen.add(kind)
+        parts = [path.relative_to(BASE).with_suffix('') for path in recipe.files]
+        imports = ''.join(f'    from ._base_.{".".join(part.parts)} import *\n' for part in parts)
+        merged.write_text(f'from mmengine.config import read_base\nwith read_base():\n{imports}', encoding='utf-8')
+        composed = to_plain(load(find(name)))
+        assert comparable(composed) == comparable(to_plain(load(merged, recipe.options()))), name
+    assert len(seen) > 60
+
+
+def options(name):
+    """Return what a preset sets beside its parts, but for the number of epochs."""
+    return {key: value for key, value in recipe_of(name).options().items() if key != 'schedule.max_epochs'}
+
+
+TINY = {'schedule.gradient_accumulation_steps': 1, 'activation_checkpointing': 'none', 'log.every_steps': 5}
+TINY_LORA = {**TINY, 'optimizer.lr': 2e-3, 'lora.r': 16, 'lora.lora_alpha': 32, 'lora.lora_dropout': 0.0}
+LLAMA2_70B = {'optimizer.lr': 3e-4, 'lora.target_modules': ['gate_proj', 'down_proj', 'up_proj']}
+STARCODER = {'lora.r': 16, 'lora.lora_alpha': 32, 'lora.lora_dropout': 0.05, 'optimizer.lr': 1e-4}
+STARCODER |= {'optimizer.weight_decay': 0.05, 'lora.target_modules': ['c_proj', 'c_attn', 'q_attn']}
+MOSS = {'chat_template': 'moss_sft', 'train_dataset.map_args.bot_name': 'Qwen'}
+GPUS = {'schedule.batch_size': 8, 'schedule.gradient_accumulation_steps': 1, 'data.num_workers': 2}
+
+
+@pytest.mark.parametrize(
+    ('name', 'expected'),
+    [
+        ('llama2_70b_qlora_open_platypus_e1', LLAMA2_70B),
+        ('llama2_70b_qlora_alpaca_e3', LLAMA2_70B),
+        ('llama2_70b_full_alpaca_e3', {}),
+        ('smollm2_135m_qlora_selfcog_e2', TINY_LORA),
+        ('smollm2_135m_qlora_selfcog_e3', TINY_LORA),
+        ('smollm2_135m_full_selfcog_e2', {**TINY, 'optimizer.lr': 2e-4}),
+        ('smollm2_135m_lora_alpaca_e2', {'max_length': 1024}),
+        ('smollm2_360m_lora_selfcog_e2', {}),
+        ('starcoder_qlora_stack_exchange_example', STARCODER),
+        ('starcoder_qlora_stack_exchange_e1', STARCODER),
+        ('gpt_oss_120b_lora_alpaca_e1', {'pack': False}),
+        ('qwen_7b_qlora_moss_sft_plugins_e3', MOSS),
+        ('qwen_7b_qlora_moss_sft_plugins_e1_gpu8', {**MOSS, **GPUS}),
+        ('llama2_7b_full_wizardlm_e1_gpu8', GPUS),
+        ('qwen3_8b_qlora_alpaca_e1', {}),
+    ],
+)
+def test_rules_of_a_model_hold_for_every_name_of_it(name, expected):
+    assert options(name) == expected
+    cfg = load(find(name))
+    for option, value in expected.items():
+        node = cfg
+        for key in option.split('.'):
+            node = node[key]
+        assert node == value, option
+
+
+def test_the_name_that_moss_conversations_teach_is_the_models():
+    for name, bot in (('internlm_7b', 'InternLM'), ('llama_7b', 'Llama'), ('yi_6b', 'MOSS')):
+        sources = load(find(f'{name}_qlora_moss_sft_all_e3')).train_dataset
+        assert [source.map_args.bot_name for source in sources] == [bot, bot], name
+
+
+def test_rules_name_what_exists():
+    for rule in rules():
+        assert rule.model in MODELS
+        assert any(rule.fits(method, dataset) for method in METHODS for dataset in DATASETS), rule
+        assert all(key.split('.')[0] in SECTIONS for key in rule.values), rule
+
+
+def test_only_the_listed_models_have_rules():
+    """A table of the settings that differ from the parts; extend it with a new rule."""
+    assert sorted({rule.model for rule in rules()}) == [
+        'gpt_oss_120b',
+        'gpt_oss_20b',
+        'llama2_70b',
+        'llama2_7b',
+        'mistral_7b',
+        'smollm2_135m',
+        'starcoder',
+    ]
 
 
 @pytest.mark.parametrize(
     ('name', 'sections'),
     [
-        ('qwen3_8b_qlora_medqa_e2', dict(template='qwen3', overlong='truncate')),
-        ('gpt_oss_20b_lora_medqa_e2', dict(template='gpt_oss', pack=False)),
-        ('qwen3_8b_full_custom_pretrain_e1', dict(template='plain', overlong='split')),
-        ('llama3_8b_chat_lora_moss_sft_all_e1', dict(template='moss_sft', pack=False)),
-        ('yi_6b_lora_oasst1_512_e3', dict(template='default', max_length=512)),
+        ('qwen3_8b_qlora_medqa_e2', dict(chat_template='qwen3', overlong='truncate')),
+        ('gpt_oss_20b_lora_medqa_e2', dict(chat_template='gpt_oss', pack=False)),
+        ('qwen3_8b_full_custom_pretrain_e1', dict(chat_template='plain', overlong='split')),
+        ('llama3_8b_chat_lora_moss_sft_all_e1', dict(chat_template='moss_sft', pack=False)),
+        ('yi_6b_lora_oasst1_512_e3', dict(chat_template='default', max_length=512)),
     ],
 )
-def test_find_composes_what_has_no_file(name, sections):
+def test_find_composes_what_is_not_listed(name, sections):
     assert name not in presets()
     path = find(name)
     cfg = load(path, check_types=True)
@@ -128,13 +204,13 @@ def test_find_composes_what_has_no_file(name, sections):
 
 def test_eight_devices_are_a_suffix():
     cfg = load(find('qwen3_8b_qlora_oasst1_e2_gpu8'))
-    assert (cfg.schedule.max_epochs, cfg.schedule.batch_size, cfg.schedule.accumulate) == (2, 8, 1)
+    assert (cfg.schedule.max_epochs, cfg.schedule.batch_size, cfg.schedule.gradient_accumulation_steps) == (2, 8, 1)
     assert cfg.data.num_workers == 2
 
 
-def test_map_functions_that_demand_something_exist_and_are_used():
-    assert set(compose.DEMANDS) <= set(map_fns.__all__)
-    for map_fn in compose.DEMANDS:
+def test_map_functions_with_options_exist_and_are_used():
+    assert set(compose.DATASET_OPTIONS) <= set(map_fns.__all__)
+    for map_fn in compose.DATASET_OPTIONS:
         assert any(map_fn in path.read_text(encoding='utf-8') for path in DATASETS.values())
 
 

@@ -18,7 +18,7 @@ from xtune.errors import ConfigError
         ('visualizer', 'runner.visualizer'),
         ('default_hooks', 'checkpoint, log and validation'),
         ('param_scheduler', 'schedule.lr_schedule'),
-        ('accumulative_counts', 'schedule.accumulate'),
+        ('accumulative_counts', 'schedule.gradient_accumulation_steps'),
         ('evaluation_inputs', 'chat_samples.prompts'),
         ('lr', 'optimizer.lr'),
         ('learning_rate', 'optimizer.lr'),

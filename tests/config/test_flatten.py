@@ -21,7 +21,7 @@ tokenizer = dict(type=AutoTokenizer.from_pretrained)
 
 # Two lines
 # about the template.
-template = 'a "b" \'c\' {{ messages }} {% if x %}\n请\\n'
+chat_template = 'a "b" \'c\' {{ messages }} {% if x %}\n请\\n'
 
 quantization = None
 
@@ -92,7 +92,7 @@ def reload(text, folder):
 def test_nested_overrides_and_odd_values_survive(preset, tmp_path):
     cfg = reload(flatten(preset), tmp_path)
     assert comparable(to_plain(cfg)) == comparable(to_plain(load(preset)))
-    assert cfg.template == 'a "b" \'c\' {{ messages }} {% if x %}\n请\\n'
+    assert cfg.chat_template == 'a "b" \'c\' {{ messages }} {% if x %}\n请\\n'
     assert cfg.lora.corda_config == dict(deep=dict(x=7, y=(1,), z=[dict(q=None)]), empty={})
     assert cfg.lora.rank_pattern == {'e.f': 3} and cfg.train_dataset.map_args.keep == [dict(n=1)]
     assert 'rope_scaling' not in cfg.llm and to_plain(cfg)['optimizer'] == dict(type='torch.optim.SGD', lr=1.0)
@@ -106,7 +106,7 @@ def test_tuples_stay_tuples(preset, tmp_path):
 
 def test_comments_stay_beside_what_is_overridden(preset):
     text = flatten(preset, {'schedule.batch_size': 2, 'lora.r': 4})
-    assert '# Two lines\n# about the template.\ntemplate = ' in text
+    assert '# Two lines\n# about the template.\nchat_template = ' in text
     assert "    # which layers get another rank\n    rank_pattern={\n        'e.f': 3,\n    }," in text
     assert 'x=7,  # stays\n' in text and 'batch_size=2,  # sequences\n' in text and '    r=4,\n)' in text
 

@@ -5,11 +5,10 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, GptOssConfig
 
-from xtune.config.compose import MODEL_DEMANDS
 from xtune.config.load import load
-from xtune.config.presets import presets
+from xtune.config.presets import find, presets, recipe_of
 
-PRESETS = {name: path for name, path in presets().items() if name.startswith('gpt_oss')}
+PRESETS = [name for name in presets() if name.startswith('gpt_oss')]
 
 
 @pytest.fixture
@@ -24,18 +23,18 @@ def llm():
 
 
 def test_transformers_still_lets_packed_samples_see_each_other(llm):
-    """If this fails, transformers keeps them apart: take gpt_oss out of MODEL_DEMANDS and write the presets anew."""
+    """If this fails, transformers keeps them apart: take its rules out of configs/model_rules.tsv."""
     first, second = torch.arange(1, 9)[None], torch.arange(20, 28)[None]
     positions = torch.arange(8).repeat(2)[None]
     with torch.no_grad():
         packed = llm(torch.cat([first, second], 1), position_ids=positions, use_cache=False).logits[:, 8:]
         alone = llm(second, use_cache=False).logits
     assert not torch.allclose(packed, alone, atol=1e-4)
-    assert MODEL_DEMANDS['gpt_oss'] == ('pack = False',)
+    assert recipe_of('gpt_oss_20b_lora_alpaca_e1').options()['pack'] is False
 
 
 def test_presets_pack_nothing():
-    assert PRESETS and not any(load(path).pack for path in PRESETS.values())
+    assert PRESETS and not any(load(find(name)).pack for name in PRESETS)
 
 
 def test_lora_reaches_attention_and_learns(llm):

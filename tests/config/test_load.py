@@ -184,10 +184,10 @@ def test_options_reach_everything_that_depends_on_them():
 
 def test_a_word_that_the_key_takes_stays_text():
     given = parse_options(
-        ['checkpointing=none', 'strategy.deepspeed=none', 'lora=none', 'quantization.a=none', 'pack=fit']
+        ['activation_checkpointing=none', 'strategy.deepspeed=none', 'lora=none', 'quantization.a=none', 'pack=fit']
     )
     assert given == {
-        'checkpointing': 'none',
+        'activation_checkpointing': 'none',
         'strategy.deepspeed': None,
         'lora': None,
         'quantization.a': None,

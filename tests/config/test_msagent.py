@@ -3,19 +3,19 @@
 import pytest
 
 from xtune.config.load import load
-from xtune.config.presets import presets
+from xtune.config.presets import find, presets
 from xtune.data.tokenise import Tokeniser
 from xtune.inspection.dataset_formats import formats
 from xtune.messages import checked
 from xtune.templates.resolve import resolve
 
-PRESETS = {name: path for name, path in presets().items() if 'msagent_react' in name}
+PRESETS = [name for name in presets() if 'msagent_react' in name]
 
 
 @pytest.mark.parametrize('name', PRESETS)
 def test_replies_are_trained_and_results_are_not(name, tokenizer):
     [shown] = formats('msagent_react')
-    own = Tokeniser(tokenizer, resolve(load(PRESETS[name]).template, tokenizer))
+    own = Tokeniser(tokenizer, resolve(load(find(name)).chat_template, tokenizer))
     rendered = own.render(checked(shown.result))
     eos = tokenizer.eos_token
     assert [rendered.text[start:end] for start, end in rendered.spans] == [

@@ -156,7 +156,7 @@ def test_truncation_never_leaves_a_sample_without_loss(encoder):
 
 
 def test_overlong_drop_and_error_and_text_outside_plain(encoder):
-    with pytest.raises(RowError, match="plain text needs template='plain', as .*: it is `chatml`"):
+    with pytest.raises(RowError, match="plain text needs chat_template='plain', as .*: it is `chatml`"):
         encoder('chatml')([{'role': 'text', 'content': 'Anarchism'}])
     drop = encoder(max_length=9, overlong='drop')
     assert drop(talk('Hello!')) == [] and dict(drop.notes) == {'row dropped: longer than max_length': 1}

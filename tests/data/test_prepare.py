@@ -53,14 +53,14 @@ def run(tokenizer, write):
         rows,
         num_proc=1,
         bad=0.0,
-        template='chatml',
+        chat_template='chatml',
         max_length=128,
         overlong='truncate',
         train_on='all_replies',
         control_tokens='text',
         **source,
     ):
-        tokeniser = Tokeniser(tokenizer, resolve(template, tokenizer), control_tokens)
+        tokeniser = Tokeniser(tokenizer, resolve(chat_template, tokenizer), control_tokens)
         encoder = Encoder(tokeniser, max_length, overlong, train_on)
         path = rows if isinstance(rows, str) else write(rows)
         return prepare(Source(path=path, **source), encoder, num_proc, bad)
@@ -121,7 +121,7 @@ def test_second_call_reads_the_cache(run, tmp_path, caches):
         {'train_on': 'last_reply'},
         {'control_tokens': 'parse'},
         {'system': 'Be brief.'},
-        {'template': 'auto'},
+        {'chat_template': 'auto'},
         {'limit': 2},
         {'map_fn': picky_map_fn, 'map_args': None},
         {'map_args': {'question': 'output', 'answer': 'output'}},

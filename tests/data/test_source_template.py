@@ -86,7 +86,7 @@ def texts(data, split):
 @pytest.mark.parametrize('streaming', [False, True])
 def test_text_and_chats_in_one_run_each_in_its_form(build, streaming):
     options = {'data__streaming': True, 'data__window': 18, 'schedule__max_steps': 2} if streaming else {}
-    job, data = build(CHAT, TEXT, (CHAT, {'template': 'zephyr'}), val=TEXT[:2], **options)
+    job, data = build(CHAT, TEXT, (CHAT, {'chat_template': 'zephyr'}), val=TEXT[:2], **options)
     trained = texts(data, data.train)
     assert f'{TEXT[3]["text"]}<|im_end|>' in trained and any('<|assistant|>\n3!' in text for text in trained)
     assert any(text.endswith('<|im_start|>assistant\n3!<|im_end|>\n') for text in trained)
@@ -94,20 +94,20 @@ def test_text_and_chats_in_one_run_each_in_its_form(build, streaming):
     assert data.template.name == 'chatml'
     assert [report.remarks[AS_TEXT] for report in data.train.reports] == [0, 6, 0]
     printed = '\n'.join(text for _, text in data_lines(job, data))
-    assert '6 rows of plain text, in the template `plain`' in printed and "template='plain'" not in printed
+    assert '6 rows of plain text, in the template `plain`' in printed and "chat_template='plain'" not in printed
     assert 'as openai in the template `zephyr`: 6 rows' in printed
 
 
 def test_of_text_alone_the_template_that_nothing_uses_is_named(build):
     job, data = build(TEXT)
-    assert dict(data_lines(job, data))['template'].endswith("template='plain' makes a model for text")
+    assert dict(data_lines(job, data))['template'].endswith("chat_template='plain' makes a model for text")
 
 
 def test_a_stream_with_other_templates_is_another_one(build):
     def digest(**given):
         return build((CHAT, given), data__streaming=True, data__window=6, schedule__max_steps=2)[1].steps.identity()
 
-    assert digest() != digest(template='zephyr')
+    assert digest() != digest(chat_template='zephyr')
 
 
 def test_rows_of_text_among_chats_of_one_source(prepared):
@@ -117,13 +117,13 @@ def test_rows_of_text_among_chats_of_one_source(prepared):
 
 
 def test_a_source_has_a_template_of_its_own(prepared, refusal):
-    made, report = prepared(CHAT, template='zephyr')
+    made, report = prepared(CHAT, chat_template='zephyr')
     assert '<|assistant|>\n0!' in made[0] and report.template == 'zephyr'
     again, report = prepared(CHAT)
     assert again[0].startswith('<|im_start|>') and report.template == ''
-    message = refusal(CHAT, template='zephir', error=TemplateError)
+    message = refusal(CHAT, chat_template='zephir', error=TemplateError)
     assert 'rows.jsonl' in message and 'did you mean `zephyr`' in message
-    assert 'it is `chatml`' in refusal(TEXT, template='chatml')
+    assert 'it is `chatml`' in refusal(TEXT, chat_template='chatml')
 
 
 @pytest.mark.parametrize(

@@ -304,7 +304,7 @@ def first_and_steps(wired, tokenizer):
     def make(*names, **options):
         job = wired(*names, **options)
         values = job.values
-        tokeniser = Tokeniser(tokenizer, resolve(values.template, tokenizer), values.control_tokens)
+        tokeniser = Tokeniser(tokenizer, resolve(values.chat_template, tokenizer), values.control_tokens)
         return streamed(job, Encoders(tokeniser, values.max_length, values.overlong, values.train_on), 0, Share())
 
     return make

@@ -1,4 +1,4 @@
-"""checkpointing='auto': what is measured, what is chosen, and that the run is the same."""
+"""activation_checkpointing='auto': what is measured, what is chosen, and that the run is the same."""
 
 import weakref
 
@@ -225,8 +225,8 @@ def test_a_run_says_what_recomputes(make_config, xtune):
 
 def test_a_resumed_run_may_recompute_other_layers(make_config, xtune, tmp_path):
     options = {'lora.lora_dropout': 0.0}
-    assert xtune('train', make_config(name='whole', checkpointing='none', **options))[0] == 0
-    config = make_config(name='again', checkpointing='offload', **options)
+    assert xtune('train', make_config(name='whole', activation_checkpointing='none', **options))[0] == 0
+    config = make_config(name='again', activation_checkpointing='offload', **options)
     code, out, err = xtune('train', config, '--resume', tmp_path / 'whole' / 'epoch_1.pth')
     assert code == 0 and 'recomputed in all 2 layers: nothing to offload' in out, err
     lines = [(tmp_path / name / 'metrics.jsonl').read_text().splitlines() for name in ('whole', 'again')]
@@ -235,6 +235,6 @@ def test_a_resumed_run_may_recompute_other_layers(make_config, xtune, tmp_path):
 
 
 def test_more_layers_than_the_model_has_are_refused_before_data_are_read(make_config, xtune, tmp_path):
-    code, out, err = xtune('train', make_config(checkpointing=99))
-    assert code == 2 and 'checkpointing=99, but the model has' in err and 'data' not in out
+    code, out, err = xtune('train', make_config(activation_checkpointing=99))
+    assert code == 2 and 'activation_checkpointing=99, but the model has' in err and 'data' not in out
     assert not (tmp_path / 'run').exists() or not any((tmp_path / 'run').iterdir())

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a CUDA device')]
-OFF = {'speed.varlen': False}
+OFF = {'speed.varlen_attention': False}
 INT8 = {'type': 'transformers.BitsAndBytesConfig', 'load_in_8bit': True}
 
 
@@ -23,7 +23,7 @@ def losses(work_dir):
         ('qlora', {}),
         ('full', {}),
         ('lora', {'quantization': INT8}),
-        ('lora', {'precision': 'fp32', 'checkpointing': 'none'}),
+        ('lora', {'precision': 'fp32', 'activation_checkpointing': 'none'}),
         ('qlora', {'optimizer.type': 'bitsandbytes.optim.PagedAdamW32bit'}),
         ('lora', {'optimizer.type': 'bitsandbytes.optim.PagedAdamW8bit'}),
     ],
@@ -45,7 +45,7 @@ def test_runs_and_resumes(method, options, make_config, xtune, tmp_path):
 @pytest.mark.parametrize('method', ['lora', 'full'])
 def test_compiled_packed_runs_attend_by_where_samples_begin(method, make_config, xtune, tmp_path):
     plain = {'speed.compile': False}
-    for name, speed in (('on', {}), ('cast', {**plain, 'speed.masters': False}), ('off', {**plain, **OFF})):
+    for name, speed in (('on', {}), ('cast', {**plain, 'speed.master_weights': False}), ('off', {**plain, **OFF})):
         options = {} if method == 'full' else {'lora.lora_dropout': 0.0}
         options |= {'chat_samples.every_steps': 3, 'val_dataset': 4, 'optimizer.lr': 1e-4, **speed}
         code, out, err = xtune('train', make_config(method, name, **options))
@@ -98,7 +98,7 @@ def long_run(make_config, deep_model, tmp_path):
             'train_dataset.path': str(path),
             'max_length': 2048,
             'schedule.batch_size': 4,
-            'schedule.accumulate': 2,
+            'schedule.gradient_accumulation_steps': 2,
             'lora.lora_dropout': 0.0,
             'checkpoint.every_steps': None,
         }
@@ -131,8 +131,8 @@ def test_auto_recomputes_no_more_than_memory_demands(compiled, long_run, xtune, 
     options = {'speed.compile': compiled, 'speed.cuda_graphs': False, 'log.plot': False}
     code, out, err = xtune('train', long_run('roomy', **options))
     assert code == 0 and 'activations recomputed in 0 of 16 layers; kept: ' in out, out + err
-    assert xtune('train', long_run('none', checkpointing='none', **options))[0] == 0
-    assert xtune('train', long_run('all', checkpointing='all', **options))[0] == 0
+    assert xtune('train', long_run('none', activation_checkpointing='none', **options))[0] == 0
+    assert xtune('train', long_run('all', activation_checkpointing='all', **options))[0] == 0
     roomy, none, most = (max(peaks(tmp_path / name)) for name in ('roomy', 'none', 'all'))
     assert roomy == pytest.approx(none, rel=0.02) and most < 0.6 * none
     planned = float(out.split(' GiB planned')[0].split('; ')[-1].split(' of ')[0])
@@ -145,24 +145,24 @@ def test_auto_recomputes_no_more_than_memory_demands(compiled, long_run, xtune, 
     count = int(out.split('activations recomputed in ')[1].split(' of ')[0])
     assert 2 <= count <= 14 and max(peaks(tmp_path / 'tight')) <= limit
     torch.cuda.set_per_process_memory_fraction(1.0)
-    assert xtune('train', long_run('given', checkpointing=count, **options))[0] == 0
+    assert xtune('train', long_run('given', activation_checkpointing=count, **options))[0] == 0
     # Not to the last bit: flash attention adds up the gradients of its queries in no fixed order.
     np.testing.assert_allclose(losses(tmp_path / 'given'), losses(tmp_path / 'tight'), rtol=1e-3)
 
 
 def test_a_step_that_runs_out_of_memory_is_done_again(long_run, xtune, tmp_path, allowed):
     before = torch.cuda.memory_allocated()
-    assert xtune('train', long_run('whole', checkpointing='all'))[0] == 0
-    assert xtune('train', long_run('none', checkpointing='none'))[0] == 0
+    assert xtune('train', long_run('whole', activation_checkpointing='all'))[0] == 0
+    assert xtune('train', long_run('none', activation_checkpointing='none'))[0] == 0
     # A run leaves nothing but the workspaces of libraries: a second one in the process has all the memory.
     assert torch.cuda.memory_allocated() < before + 0.1 * GIB
     most, none = (max(peaks(tmp_path / name)) for name in ('whole', 'none'))
     allowed(most * 1.15 + 0.1)
-    code, out, err = xtune('train', long_run('none', checkpointing='none'))
+    code, out, err = xtune('train', long_run('none', activation_checkpointing='none'))
     assert code == 0 and 'memory ran out; from here on' in out, out + err
     np.testing.assert_allclose(losses(tmp_path / 'none'), losses(tmp_path / 'whole'), rtol=2e-3)
     allowed(most * 0.5)
-    code, out, err = xtune('train', long_run('small', checkpointing='all'))
+    code, out, err = xtune('train', long_run('small', activation_checkpointing='all'))
     assert code == 2 and 'memory ran out' in err and 'schedule.batch_size' in err and 'Traceback' not in err
 
 
@@ -178,7 +178,7 @@ def test_offload_takes_less_than_recomputation_and_gives_the_same(compiled, long
     options = {'speed.compile': compiled, **deterministic}
     for name in ('all', 'offload'):
         torch.use_deterministic_algorithms(False)  # until the run itself wants it: trials before have no such kernels
-        code, out, err = xtune('train', long_run(name, checkpointing=name, **options))
+        code, out, err = xtune('train', long_run(name, activation_checkpointing=name, **options))
         assert code == 0, out + err
         assert torch.are_deterministic_algorithms_enabled() and 'varlen attention' in out
     assert 'waits in host memory' in out

@@ -32,7 +32,7 @@ def figures(work_dir):
 def test_packed_runs_have_the_losses_of_runs_with_masks(make_config, xtune, tmp_path):
     for name, options in (
         ('on', {}),
-        ('off', {'speed.varlen': False}),
+        ('off', {'speed.varlen_attention': False}),
         ('eager', {'llm.attn_implementation': 'eager'}),
     ):
         code, out, err = xtune('train', make_config('lora', name, **FEW, **options))
@@ -51,7 +51,7 @@ def test_a_trial_that_leaves_varlen_off_is_named(make_config, xtune, monkeypatch
     monkeypatch.setattr(Trial, 'agree', lambda *_: False)
     for options, expected in (
         ({}, True),
-        ({'speed.varlen': False}, False),
+        ({'speed.varlen_attention': False}, False),
         ({'llm.attn_implementation': 'eager'}, False),
         ({'pack': False}, False),
     ):

@@ -35,7 +35,7 @@ def test_a_run_that_packs_is_refused_before_data_are_prepared(hybrid, make_confi
 
 
 def test_it_trains_unpacked(hybrid, make_config, xtune):
-    options = {'pack': False, 'schedule.max_epochs': 1, 'schedule.max_steps': 2, 'checkpointing': 'all'}
+    options = {'pack': False, 'schedule.max_epochs': 1, 'schedule.max_steps': 2, 'activation_checkpointing': 'all'}
     code, out, err = xtune('train', make_config('lora', base_model=str(hybrid), **options))
     assert code == 0, err
     assert 'done' in out

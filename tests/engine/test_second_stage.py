@@ -146,7 +146,7 @@ def test_a_base_that_was_moved_and_other_options_are_taken_with_a_note(first, ma
 def test_a_warning_if_template_or_positions_are_others_in_the_second_stage(first, make_config, xtune, tmp_path):
     first()
     rope = {'llm.rope_parameters': {'rope_type': 'linear', 'factor': 8.0, 'rope_theta': 10000.0}}
-    options = {'load_from': str(tmp_path / 'first' / 'iter_2.pth'), 'template': 'plain', **rope, **STILL}
+    options = {'load_from': str(tmp_path / 'first' / 'iter_2.pth'), 'chat_template': 'plain', **rope, **STILL}
     code, out, err = xtune('train', make_config('lora', 'second', **options))
     assert code == 0 and out.count('warning: ') == 3, err
     assert 'another chat template' in out and 'llm.rope_parameters.factor: None then, 8.0 now' in out

@@ -70,7 +70,12 @@ def small_model(tmp_path_factory, tokenizer):
 )
 def test_full_exports_keep_persistent_buffers(model_type, buffer, small_model, make_config, xtune, tmp_path):
     base = small_model(model_type)
-    options = {'base_model': str(base), 'schedule.max_steps': 2, 'schedule.accumulate': 1, 'max_length': 64}
+    options = {
+        'base_model': str(base),
+        'schedule.max_steps': 2,
+        'schedule.gradient_accumulation_steps': 1,
+        'max_length': 64,
+    }
     config = make_config('full', **options)
     code, _, err = xtune('train', config, '--cfg-options', 'pack=False')
     assert code == 0, err
@@ -106,7 +111,12 @@ def test_buffers_are_set_again_and_may_be_missing_from_earlier_checkpoints(tmp_p
     ],
 )
 def test_adapters_with_whole_modules_are_saved_merged_and_resumed(options, make_config, xtune, tiny_model, tmp_path):
-    small = {'schedule.max_steps': 2, 'schedule.accumulate': 1, 'checkpoint.every_steps': 1, 'max_length': 64}
+    small = {
+        'schedule.max_steps': 2,
+        'schedule.gradient_accumulation_steps': 1,
+        'checkpoint.every_steps': 1,
+        'max_length': 64,
+    }
     config = make_config('lora', **small, **options)
     code, _, err = xtune('train', config)
     assert code == 0, err

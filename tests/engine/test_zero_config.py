@@ -11,7 +11,7 @@ from xtune.config.strategies import deepspeed_strategy
 from xtune.engine.zero_config import zero_config
 from xtune.errors import ConfigError
 
-SCHEDULE = Schedule(batch_size=3, accumulate=4, max_grad_norm=0.5)
+SCHEDULE = Schedule(batch_size=3, gradient_accumulation_steps=4, max_grad_norm=0.5)
 
 
 def made(name='zero2', deepspeed=None, schedule=SCHEDULE, devices=2, bf16=False):
@@ -56,7 +56,7 @@ def test_without_a_configuration_the_name_is_enough():
         (dict(fp16={'enabled': True}), 'enables fp16'),
         (dict(bf16={'enabled': True}), "write 'auto'"),
         (dict(train_micro_batch_size_per_gpu=2), 'schedule.batch_size is 3'),
-        (dict(gradient_accumulation_steps=1), 'schedule.accumulate is 4'),
+        (dict(gradient_accumulation_steps=1), 'schedule.gradient_accumulation_steps is 4'),
         (dict(gradient_clipping=1.0), 'schedule.max_grad_norm is 0.5'),
         (dict(train_batch_size=12), 'devices is 24'),
         (dict(zero_optimization={'stage': 3}), 'has stage 3, but the strategy is zero2'),

@@ -52,14 +52,14 @@ def run_config(place, base, method, options):
     (place / 'rows.json').write_text(json.dumps(rows))
     values = {
         'base_model': str(base),
-        'template': 'chatml',
+        'chat_template': 'chatml',
         'train_dataset.path': str(place / 'rows.json'),
         'train_dataset.map_fn': 'alpaca',
         'work_dir': str(place / method),
         'max_length': 56,
         'pack': False,
         'schedule.batch_size': 2,
-        'schedule.accumulate': 1,
+        'schedule.gradient_accumulation_steps': 1,
         'schedule.max_steps': 2,
         'schedule.lr_schedule': 'constant',
         'optimizer.lr': 1e-2,

@@ -130,11 +130,11 @@ def test_pth_to_hf_trusts_the_checkpoint_and_names_what_the_config_has_changed(
     base = tmp_path / 'trained_on'
     AutoModelForCausalLM.from_pretrained(tiny_model).save_pretrained(base)
     AutoTokenizer.from_pretrained(tiny_model).save_pretrained(base)
-    config = make_config('lora', **{'schedule.max_steps': 1, 'template': 'chatml'})
-    assert xtune('train', config, '--cfg-options', f'base_model={base}', 'template=vicuna')[0] == 0
+    config = make_config('lora', **{'schedule.max_steps': 1, 'chat_template': 'chatml'})
+    assert xtune('train', config, '--cfg-options', f'base_model={base}', 'chat_template=vicuna')[0] == 0
     checkpoint = config.with_suffix('') / 'iter_1.pth'
     code, out, err = xtune('convert', 'pth_to_hf', config, checkpoint, tmp_path / 'hf')
-    assert code == 0 and str(base) in out and '`template`' in out, err
+    assert code == 0 and str(base) in out and '`chat_template`' in out, err
     assert json.loads((tmp_path / 'hf' / 'adapter_config.json').read_text())['base_model_name_or_path'] == str(base)
     assert 'USER:' in AutoTokenizer.from_pretrained(tmp_path / 'hf').chat_template
     # Even a config of another method, and one that cannot be read, change nothing.

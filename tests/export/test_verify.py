@@ -40,7 +40,7 @@ def trained(tmp_path_factory, tiny_model):
             'work_dir': str(place / 'run'),
             'max_length': 64,
             'schedule.batch_size': 2,
-            'schedule.accumulate': 1,
+            'schedule.gradient_accumulation_steps': 1,
             'schedule.max_steps': 2,
             'schedule.lr_schedule': 'constant',
             'optimizer.lr': 5e-2 if method != 'full' else 1e-2,

@@ -99,7 +99,9 @@ def test_layers_with_an_adapter_compile_without_a_break(smollm):
     assert plain[-1] < plain[0] and compiled == pytest.approx(plain, rel=2e-2)
 
 
-@pytest.mark.parametrize('options', [{}, {'speed.compile': True}, {'checkpointing': 'none'}, {'speed.masters': False}])
+@pytest.mark.parametrize(
+    'options', [{}, {'speed.compile': True}, {'activation_checkpointing': 'none'}, {'speed.master_weights': False}]
+)
 def test_a_run_resumes_and_learns_as_on_bf16(options, make_config, xtune, tmp_path):
     def losses(name):
         lines = (tmp_path / name / 'metrics.jsonl').read_text().splitlines()

@@ -33,14 +33,14 @@ def test_the_first_layers_are_recomputed(tiny_model, count, calls):
 
 
 def test_more_layers_than_there_are_is_refused(tiny_model):
-    with pytest.raises(ModelError, match='checkpointing=3, but the model has 2 layers'):
+    with pytest.raises(ModelError, match='activation_checkpointing=3, but the model has 2 layers'):
         run(tiny_model, 3)
 
 
 @pytest.mark.parametrize(('value', 'said'), [('some', "'some'"), (-1, 'at least 0, got -1')])
 def test_other_values_are_refused(make_config, xtune, value, said):
-    code, _, err = xtune('train', make_config(), '--cfg-options', f'checkpointing={value}')
-    assert code == 2 and 'checkpointing' in err and said in err
+    code, _, err = xtune('train', make_config(), '--cfg-options', f'activation_checkpointing={value}')
+    assert code == 2 and 'activation_checkpointing' in err and said in err
 
 
 SLOW = [pytest.param(family, marks=pytest.mark.slow) for family in ('qwen3', 'mixtral', 'starcoder2')]

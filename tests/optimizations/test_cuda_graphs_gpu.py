@@ -146,7 +146,7 @@ def test_what_cannot_be_recorded_leaves_nothing_broken(tried):
     assert made.sum().item() == 3 * 64
 
 
-@pytest.mark.parametrize('options', [{}, {'schedule.accumulate': 1, 'pack': False}])
+@pytest.mark.parametrize('options', [{}, {'schedule.gradient_accumulation_steps': 1, 'pack': False}])
 def test_runs_are_the_same(options, make_config, xtune, tmp_path):
     import json
 

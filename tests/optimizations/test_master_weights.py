@@ -68,7 +68,7 @@ def test_a_run_in_bf16_saves_masters_and_goes_on_bit_for_bit(method, make_config
     again = figures(tmp_path / 'more')
     assert again == {step: values for step, values in whole.items() if step > 2}
 
-    slow = {**options, 'speed.masters': False, 'speed.fused_loss': False}
+    slow = {**options, 'speed.master_weights': False, 'speed.chunked_cross_entropy': False}
     code, out, err = xtune('train', make_config(method, 'autocast', **slow))
     assert code == 0 and 'float32 masters' not in out, err
     for step, (loss, norm) in figures(tmp_path / 'autocast').items():

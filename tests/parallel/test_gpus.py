@@ -48,7 +48,7 @@ def written(folder, byte_model, write_config):
             'pack': True,
             'optimizer.lr': 2e-3,
             'schedule.max_steps': STEPS,
-            'schedule.accumulate': 4 * split // size,
+            'schedule.gradient_accumulation_steps': 4 * split // size,
             'validation.every_steps': 3,
             'checkpoint.every_steps': None,
             'checkpoint.every_epochs': None,

@@ -68,7 +68,7 @@ def reports(tmp_path_factory, big_model, tiny_model, request):
         'val_dataset': None,
         'max_length': 32,
         'schedule.batch_size': 1,
-        'schedule.accumulate': 1,
+        'schedule.gradient_accumulation_steps': 1,
         'schedule.max_steps': 2,
         'checkpoint.every_epochs': None,
         'chat_samples.every_steps': None,

@@ -84,13 +84,13 @@ def make_runs(folder, tiny_model, names):
 
 
 def alone(folder, name, method, resume=False):
-    options = {'work_dir': str(folder / name), 'schedule.accumulate': 4}
+    options = {'work_dir': str(folder / name), 'schedule.gradient_accumulation_steps': 4}
     train(folder / f'{method}.py', options, resume)
 
 
 def in_two(folder, name):
     method, strategy, before = IN_TWO[name]
-    options = {'work_dir': str(folder / name), 'schedule.accumulate': 2, 'strategy.name': strategy}
+    options = {'work_dir': str(folder / name), 'schedule.gradient_accumulation_steps': 2, 'strategy.name': strategy}
     return case(folder / f'{method}.py', before and folder / before / 'iter_4.pth', **options)
 
 

@@ -28,7 +28,7 @@ def test_two_processes_start_and_go_on_as_one(tmp_path, byte_model, write_config
     }
 
     def case(label, name, size, resume=False):
-        options = shared | {'strategy': strategy(name), 'schedule.accumulate': 4 // size}
+        options = shared | {'strategy': strategy(name), 'schedule.gradient_accumulation_steps': 4 // size}
         config = str(write_config(tmp_path, label, 'lora', **options))
         return dict(name=label, config=config, size=size, resume=resume and str(tmp_path / resume / 'iter_2.pth'))
 

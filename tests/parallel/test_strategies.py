@@ -38,9 +38,9 @@ def run(tmp_path_factory, byte_model, write_config, in_processes, figures):
     }
 
     def case(method, name, precision, steps, accumulate, size):
-        own = {'strategy': strategy(name), 'precision': precision, 'schedule.accumulate': accumulate}
+        own = {'strategy': strategy(name), 'precision': precision, 'schedule.gradient_accumulation_steps': accumulate}
         own |= {} if method == 'full' else {'lora.lora_dropout': 0.0}  # drawn by each process for itself
-        own |= {'checkpointing': 'all' if method == 'qlora' else 'none'}
+        own |= {'activation_checkpointing': 'all' if method == 'qlora' else 'none'}
         own |= {'schedule.max_steps': steps}
         label = f'{method}_{name}_{precision}'
         path = write_config(folder, label, method, **shared, **own)

@@ -17,9 +17,9 @@ from xtune.errors import ConfigError
 from xtune.parallel.ulysses_check import check_devices
 
 # name -> (model, method, strategy, options, the case whose whole rows it is compared with). Most rows are odd.
-PLAIN, PACKED = {'pack': False, 'checkpointing': 'none'}, {'pack': True, 'checkpointing': 'all'}
+PLAIN, PACKED = {'pack': False, 'activation_checkpointing': 'none'}, {'pack': True, 'activation_checkpointing': 'all'}
 ADAPTER, CHAT = {'lora.lora_dropout': 0.0, 'val_dataset': 5}, {'chat_samples.every_steps': 4}
-EAGER = {'llm.attn_implementation': 'eager', 'checkpointing': 'all'}
+EAGER = {'llm.attn_implementation': 'eager', 'activation_checkpointing': 'all'}
 CASES = {
     'full': ('llama', 'full', 'ddp', PLAIN, None),
     'lora_packed': ('llama', 'lora', 'ddp', {**PACKED, **ADAPTER, **CHAT}, None),

@@ -40,12 +40,12 @@ def losses(folder):
 @pytest.mark.slow
 def test_two_processes_train_text_as_one_does(base, make_config, tmp_path):
     options = {'base_model': str(base), 'schedule.max_epochs': 2, 'precision': 'fp32', 'schedule.batch_size': 1}
-    options |= {'optimizer.weight_decay': 0.1, 'checkpointing': 'none'}
+    options |= {'optimizer.weight_decay': 0.1, 'activation_checkpointing': 'none'}
 
     def config(method, name, accumulate):
         plan = deepspeed_strategy(name) if name.startswith('zero') else {'name': name, 'deepspeed': None}
         own = {} if method == 'full' else {'lora.lora_dropout': 0.0, 'optimizer.weight_decay': 0.0}
-        given = {**options, **own, 'strategy': plan, 'schedule.accumulate': accumulate}
+        given = {**options, **own, 'strategy': plan, 'schedule.gradient_accumulation_steps': accumulate}
         return make_config(method, name=f'{method}_{name}', **given)
 
     from xtune.engine.train import train

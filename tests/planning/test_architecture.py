@@ -6,10 +6,10 @@ import re
 import pytest
 import torch
 
-from xtune.config.compose import docstring, pieces
+from xtune.config.compose import docstring, parse, part_files
 from xtune.config.flatten import flatten
 from xtune.config.load import load
-from xtune.config.presets import BASE, find, presets
+from xtune.config.presets import find, presets
 from xtune.config.wire import wire
 from xtune.errors import ModelError
 from xtune.models.loading.model_class import auto_class
@@ -18,7 +18,7 @@ from xtune.planning.published_configs import entries, shipped_config, with_likes
 from xtune.planning.report import make_plan
 from xtune.utils.quiet import quiet
 
-PARTS = pieces(BASE, 'models')
+PARTS = part_files('models')
 
 
 @pytest.fixture(autouse=True)
@@ -58,7 +58,7 @@ def test_the_architecture_of_every_preset_is_shipped():
 
 
 def test_every_preset_has_a_model_whose_values_are_shipped():
-    models = {re.search(r'_base_\.models\.(\w+)', path.read_text(encoding='utf-8'))[1] for path in presets().values()}
+    models = {parse(preset.composed).model for preset in presets().values()}
     assert len(models) > 80 and models <= set(entries()) == set(PARTS)
 
 

@@ -33,7 +33,7 @@ def run(model, hidden):
 @pytest.fixture
 def made(job, shape):
     folder = shape(num_hidden_layers=1, vocab_size=500, hidden_size=128, intermediate_size=512)
-    options = {'lora.lora_dropout': 0.0, 'checkpointing': 'none'}
+    options = {'lora.lora_dropout': 0.0, 'activation_checkpointing': 'none'}
     return lambda method='lora', **more: job(method, base_model=folder, **options, **more)
 
 

@@ -36,7 +36,11 @@ def model(tmp_path_factory, tokenizer):
 
 @pytest.mark.parametrize(
     ('method', 'options'),
-    [('lora', {'checkpointing': 'none'}), ('qlora', {}), ('full', {'checkpointing': 'none', 'schedule.accumulate': 1})],
+    [
+        ('lora', {'activation_checkpointing': 'none'}),
+        ('qlora', {}),
+        ('full', {'activation_checkpointing': 'none', 'schedule.gradient_accumulation_steps': 1}),
+    ],
 )
 def test_a_run_takes_what_its_plan_says(method, options, model, full_rows, make_config, xtune, tmp_path):
     options = {'max_length': 1024, 'schedule.batch_size': 4, 'pack': False, 'schedule.max_steps': 4, **options}

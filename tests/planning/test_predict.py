@@ -21,7 +21,7 @@ from xtune.planning.variants import in_bf16
 def whole_peak(job):
     config = model_config(job)
     found = measure(frame(job, config, torch.bfloat16), job, torch.bfloat16, None, CountedGraphs())
-    skipped = '1' if job.schedule.accumulate == 1 else '0'
+    skipped = '1' if job.schedule.gradient_accumulation_steps == 1 else '0'
     return CUBLAS + max(phase.peak for name, phase in found.phases.items() if not name.endswith(skipped))
 
 
@@ -35,11 +35,27 @@ def whole_peak(job):
         ),
         pytest.param(
             'lora',
-            {'checkpointing': 3, 'schedule.batch_size': 32, 'lora.target_modules': ['q_proj']},
+            {'activation_checkpointing': 3, 'schedule.batch_size': 32, 'lora.target_modules': ['q_proj']},
             marks=pytest.mark.slow,
         ),
-        ('full', {'checkpointing': 'none', 'schedule.accumulate': 1, 'max_length': 64, 'speed.compile': False}),
-        ('full', {'checkpointing': 1, 'schedule.batch_size': 64, 'speed.fused_loss': False, 'speed.compile': False}),
+        (
+            'full',
+            {
+                'activation_checkpointing': 'none',
+                'schedule.gradient_accumulation_steps': 1,
+                'max_length': 64,
+                'speed.compile': False,
+            },
+        ),
+        (
+            'full',
+            {
+                'activation_checkpointing': 1,
+                'schedule.batch_size': 64,
+                'speed.chunked_cross_entropy': False,
+                'speed.compile': False,
+            },
+        ),
     ],
 )
 def test_slices_tell_the_peak_of_four_layers(method, options, job, shape):
@@ -47,7 +63,7 @@ def test_slices_tell_the_peak_of_four_layers(method, options, job, shape):
     found = Planner(made).counted(made)
     assert found.peak == pytest.approx(whole_peak(made), rel=0.02)
     assert found.speed is None and found.peak > found.held > found.frozen
-    assert found.recomputed == (0 if made.values.checkpointing == 'none' else found.recomputed or 4)
+    assert found.recomputed == (0 if made.values.activation_checkpointing == 'none' else found.recomputed or 4)
 
 
 @pytest.mark.parametrize('options', [{}, {'pack': False}, {'llm.attn_implementation': 'sdpa'}])
@@ -59,18 +75,23 @@ def test_a_model_that_takes_only_its_own_attention_is_built_with_it(job, options
 
 @pytest.mark.parametrize('tied', [pytest.param(True, marks=pytest.mark.slow), False])
 def test_what_the_loss_takes_is_gone_when_the_gradients_of_all_layers_are_there(job, shape, tied):
-    options = {'schedule.accumulate': 1, 'schedule.batch_size': 4, 'speed.compile': False, 'checkpointing': 'all'}
+    options = {
+        'schedule.gradient_accumulation_steps': 1,
+        'schedule.batch_size': 4,
+        'speed.compile': False,
+        'activation_checkpointing': 'all',
+    }
     sizes = dict(num_hidden_layers=12, hidden_size=128, intermediate_size=512, vocab_size=8000)
     made = job('full', base_model=shape(**sizes, tie_word_embeddings=tied), max_length=64, **options)
     assert Planner(made).counted(made).peak == pytest.approx(whole_peak(made), rel=0.02)
 
 
 def test_offload_takes_no_more_than_recomputing_where_gradients_are_most(job, shape):
-    options = {'schedule.accumulate': 1, 'speed.compile': False, 'max_length': 64}
+    options = {'schedule.gradient_accumulation_steps': 1, 'speed.compile': False, 'max_length': 64}
     made = job('full', base_model=shape(num_hidden_layers=12, vocab_size=2000), **options)
     planner, peaks = Planner(made), []
     for way in ('all', 'offload'):
-        found = planner.counted(replace(made, values=replace(made.values, checkpointing=way)))
+        found = planner.counted(replace(made, values=replace(made.values, activation_checkpointing=way)))
         peaks.append((found.peak, found.where))
     assert peaks[0] == peaks[1] and peaks[0][1] not in ('forward', 'loss')
 
@@ -80,7 +101,9 @@ def test_layers_of_several_kinds_are_told_apart(job, shape):
     pattern = ['sliding_attention', 'sliding_attention', 'full_attention']
     kind = dict(model_type='qwen2', use_sliding_window=True, sliding_window=16, layer_types=pattern)
     options = {'speed.compile': False, 'schedule.batch_size': 32}
-    made = job('full', base_model=shape(num_hidden_layers=3, vocab_size=2000, **kind), checkpointing=2, **options)
+    made = job(
+        'full', base_model=shape(num_hidden_layers=3, vocab_size=2000, **kind), activation_checkpointing=2, **options
+    )
     assert len(set(kinds(frame(made, model_config(made), torch.bfloat16)))) == 2
     assert Planner(made).counted(made).peak == pytest.approx(whole_peak(made), rel=0.02)
 
@@ -91,7 +114,7 @@ def test_auto_keeps_what_a_card_has_room_for_and_offload_keeps_nothing_between_l
     planner = Planner(made)
 
     def peak(checkpointing, room=0):
-        changed = replace(made, values=replace(made.values, checkpointing=checkpointing))
+        changed = replace(made, values=replace(made.values, activation_checkpointing=checkpointing))
         found = planner.counted(changed, room + CONTEXT)
         return found.peak, found.recomputed
 
@@ -119,7 +142,7 @@ def test_auto_keeps_what_a_card_has_room_for_and_offload_keeps_nothing_between_l
 def test_tensors_without_values_count_as_real_ones(method, pack, job):
     options = {'lora.lora_dropout': 0.0} if method != 'full' else {}
     # The kernel of packed rows is one of GPUs.
-    made = job(method, pack=pack, **{'speed.varlen': False}, **options)
+    made = job(method, pack=pack, **{'speed.varlen_attention': False}, **options)
 
     fake = without_values()
 
@@ -142,10 +165,15 @@ def test_tensors_without_values_count_as_real_ones(method, pack, job):
 
 def test_weights_are_those_of_the_type(job, shape):
     folder = shape(num_hidden_layers=2, hidden_size=256, intermediate_size=512, vocab_size=2000)
-    few = {'lora.target_modules': ['q_proj'], 'schedule.batch_size': 1, 'max_length': 32, 'checkpointing': 'none'}
+    few = {
+        'lora.target_modules': ['q_proj'],
+        'schedule.batch_size': 1,
+        'max_length': 32,
+        'activation_checkpointing': 'none',
+    }
     less = dict(base_model=folder, **few, **{'speed.compile': False})
     held = {method: Planner(job(method, **less)) for method in ('lora', 'qlora')}
-    held['full'] = Planner(job('full', base_model=folder, checkpointing='none', **{'speed.compile': False}))
+    held['full'] = Planner(job('full', base_model=folder, activation_checkpointing='none', **{'speed.compile': False}))
     found = {method: planner.counted(planner.job) for method, planner in held.items()}
     parameters = held['full'].size().parameters
     assert held['full'].size().trained == parameters
@@ -164,7 +192,7 @@ def test_bitsandbytes_optimizers_are_counted(job, shape):
     sizes = {}
     for name in ('AdamW8bit', 'AdamW32bit', 'PagedAdamW32bit', 'Lion32bit'):
         options = {'optimizer.type': kind + name, 'max_length': 16, 'speed.compile': False}
-        made = job('full', base_model=folder, checkpointing='none', **options)
+        made = job('full', base_model=folder, activation_checkpointing='none', **options)
         sizes[name] = Planner(made).counted(made).optimizer
     parameters = Planner(made).size().parameters
     assert sizes['AdamW32bit'] == pytest.approx(8 * parameters, rel=0.01)
@@ -181,7 +209,7 @@ def test_auto_means_bf16_and_other_types_stay(job):
 @pytest.mark.slow
 @pytest.mark.parametrize('pack', [False, True])
 def test_slices_with_values_run_and_are_timed(pack, job, shape):
-    few = {'schedule.batch_size': 1, 'max_length': 32, 'lora.target_modules': ['q_proj'], 'checkpointing': 1}
+    few = {'schedule.batch_size': 1, 'max_length': 32, 'lora.target_modules': ['q_proj'], 'activation_checkpointing': 1}
     made = job(base_model=shape(num_hidden_layers=4, vocab_size=100), pack=pack, **few)
     found = Planner(made).measured(made, torch.device('cpu'), 2**40)
     assert found.speed > 0 and found.seconds > 0 and found.recomputed == 1
@@ -190,10 +218,10 @@ def test_slices_with_values_run_and_are_timed(pack, job, shape):
 
 
 def test_packed_rows_need_no_mask_where_the_kernel_takes_them(job, shape):
-    few = {'schedule.batch_size': 4, 'max_length': 512, 'speed.compile': False, 'checkpointing': 'none'}
+    few = {'schedule.batch_size': 4, 'max_length': 512, 'speed.compile': False, 'activation_checkpointing': 'none'}
     folder = shape(num_hidden_layers=1, vocab_size=100)
     peaks = []
     for varlen in (True, False):
-        made = job(base_model=folder, pack=True, **few, **{'speed.varlen': varlen})
+        made = job(base_model=folder, pack=True, **few, **{'speed.varlen_attention': varlen})
         peaks.append(Planner(made).counted(made).peak)
     assert peaks[1] - peaks[0] >= 4 * 512 * 512

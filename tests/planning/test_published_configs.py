@@ -8,11 +8,10 @@ import torch
 from transformers import AutoModelForCausalLM, PreTrainedConfig
 from transformers.initialization import no_init_weights
 
-from xtune.config.compose import docstring, pieces
-from xtune.config.presets import BASE
+from xtune.config.compose import docstring, part_files
 from xtune.planning.published_configs import entries, shipped_config
 
-MODELS = pieces(BASE, 'models')
+MODELS = part_files('models')
 
 
 def family(name: str) -> str:

@@ -34,15 +34,15 @@ def test_the_command_prints_a_plan(make_config, xtune, shape):
 def test_on_a_terminal_it_says_what_it_counts(make_config, xtune, shape, monkeypatch, terminal):
     monkeypatch.setattr('sys.stderr.isatty', lambda: terminal)
     monkeypatch.setenv('TERM', 'xterm')
-    changes = {'checkpointing': 'all', 'speed.compile': False}
+    changes = {'activation_checkpointing': 'all', 'speed.compile': False}
     config = make_config('full', base_model=shape(num_hidden_layers=1), **changes)
     code, out, err = xtune('plan', config, '--memory', '8', '--json')
     assert code == 0 and json.loads(out)['cards'][0]['fits']
-    assert ('counting steps of 2 x 128 tokens, checkpointing=all' in err) == terminal
+    assert ('counting steps of 2 x 128 tokens, activation_checkpointing=all' in err) == terminal
 
 
 def test_a_strategy_that_slices_is_named(make_config, xtune, shape):
-    config = make_config('full', base_model=shape(num_hidden_layers=1), **{'schedule.accumulate': 1})
+    config = make_config('full', base_model=shape(num_hidden_layers=1), **{'schedule.gradient_accumulation_steps': 1})
     code, out, _ = xtune('plan', config, '--strategy', 'fsdp2', '--memory', '8')
     assert code == 0 and 'fsdp2 shards this' in ' '.join(out.split())
 
@@ -65,8 +65,8 @@ def test_rows_that_are_split_take_the_share_of_a_device(make_config, xtune, shap
 def test_json_has_all_figures_and_smaller_cards_get_a_way_out(make_config, xtune, shape):
     options = {
         'schedule.batch_size': 8,
-        'schedule.accumulate': 1,
-        'checkpointing': 'none',
+        'schedule.gradient_accumulation_steps': 1,
+        'activation_checkpointing': 'none',
         'max_length': 512,
         'speed.compile': False,
     }
@@ -79,24 +79,26 @@ def test_json_has_all_figures_and_smaller_cards_get_a_way_out(make_config, xtune
     assert plan['measured'] is False and plan['fits_here'] is None and plan['tokens_per_second'] is None
     assert large == dict(gb=100, fits=True, options=[], peak=memory['peak'], recomputed=0)
     assert memory['peak'] + CONTEXT > room(5.2) > small['peak'] + CONTEXT and small['fits'] is False
-    assert small['options'] == ['checkpointing=auto']
+    assert small['options'] == ['activation_checkpointing=auto']
     assert plan['parameters'] == plan['trained_parameters']
     assert plan['disk']['checkpoint'] == pytest.approx(12 * plan['parameters'], rel=0.01)
     assert plan['disk']['total'] == 3 * plan['disk']['checkpoint'] and plan['disk']['adapter'] == 0
 
 
 def test_nearest_changes_come_in_order_and_keep_the_step(job, shape):
-    made = job('full', base_model=shape(), checkpointing='none', max_length=512, **{'schedule.batch_size': 6})
+    made = job(
+        'full', base_model=shape(), activation_checkpointing='none', max_length=512, **{'schedule.batch_size': 6}
+    )
     variants = list(nearest(made))
-    smallest = ('schedule.batch_size=1', 'schedule.accumulate=12')
+    smallest = ('schedule.batch_size=1', 'schedule.gradient_accumulation_steps=12')
     assert [variant.options for variant in variants[:5]] == [
         (),
-        ('checkpointing=auto',),
-        ('checkpointing=auto', 'schedule.batch_size=3', 'schedule.accumulate=4'),
-        ('checkpointing=auto', *smallest),
-        (*smallest, 'checkpointing=offload'),
+        ('activation_checkpointing=auto',),
+        ('activation_checkpointing=auto', 'schedule.batch_size=3', 'schedule.gradient_accumulation_steps=4'),
+        ('activation_checkpointing=auto', *smallest),
+        (*smallest, 'activation_checkpointing=offload'),
     ]
-    assert variants[5].options == ('checkpointing=auto', *smallest, 'a lora preset')
+    assert variants[5].options == ('activation_checkpointing=auto', *smallest, 'a lora preset')
     assert variants[6].options[-1] == 'a qlora preset'
     assert variants[7].options[-1] == 'max_length=256' and len(variants) == 8
     assert variants[6].job.quantization is not None and variants[5].job.lora is not None
@@ -156,7 +158,7 @@ def test_what_a_run_refuses_is_not_planned_or_advised(make_config, xtune, shape)
 )
 def test_attention_that_a_model_does_not_take_is_named(make_config, xtune, shape, wanted, said):
     caps = dict(model_type='gemma2', architectures=['Gemma2ForCausalLM'], attn_logit_softcapping=50.0, head_dim=16)
-    changes = {'llm.attn_implementation': wanted, 'speed.compile': False, 'checkpointing': 'all'}
+    changes = {'llm.attn_implementation': wanted, 'speed.compile': False, 'activation_checkpointing': 'all'}
     config = make_config(base_model=shape(num_hidden_layers=2, **caps), max_length=64, pack=False, **changes)
     code, out, err = xtune('plan', config, '--memory', '8')
     if wanted is None:  # transformers takes what the model can
@@ -168,7 +170,7 @@ def test_attention_that_a_model_does_not_take_is_named(make_config, xtune, shape
 
 def test_experts_that_are_not_quantised_and_rows_that_are_too_long_are_named(make_config, xtune, shape):
     kind = dict(model_type='mixtral', architectures=['MixtralForCausalLM'], num_local_experts=4, head_dim=16)
-    options = {'speed.compile': False, 'checkpointing': 'all', 'schedule.batch_size': 1}
+    options = {'speed.compile': False, 'activation_checkpointing': 'all', 'schedule.batch_size': 1}
     base = shape(num_hidden_layers=2, **kind)
     experts = 2 * 4 * 3 * 64 * 128 * 2  # layers, experts, matrices of 64 x 128, bytes
     for method, there in (('qlora', experts), ('lora', 0)):
@@ -188,7 +190,7 @@ def test_wrong_arguments_are_refused(make_config, xtune, capsys):
             and f'--memory: the memory of a card is a number of GB above 0 and below 10,000, got {wrong}' in err
         )
     code, _, err = xtune('plan', make_config(), '--cfg-options', 'checkpoints=all')
-    assert code == 2 and 'checkpointing' in err
+    assert code == 2 and '`checkpoints`' in err
 
 
 @pytest.mark.parametrize('method', ['lora', 'qlora', 'full'])

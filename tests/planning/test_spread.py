@@ -26,7 +26,13 @@ from xtune.planning.spread import Cluster, Need, best_of, needs
 
 MEASURED = Path(__file__).parents[2] / 'tools' / 'devices' / 'layers_70b.json'
 PAGED = 'bitsandbytes.optim.PagedAdamW8bit'
-QUICK = {'speed.compile': False, 'checkpointing': 'all', 'schedule.batch_size': 1, 'max_length': 64, 'pack': False}
+QUICK = {
+    'speed.compile': False,
+    'activation_checkpointing': 'all',
+    'schedule.batch_size': 1,
+    'max_length': 64,
+    'pack': False,
+}
 
 
 @cache

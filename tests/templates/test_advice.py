@@ -79,7 +79,7 @@ def test_for_thoughts(tokens, advice):
     assert advised(template('vicuna', tokens), THOUGHT).startswith(advice)
 
 
-@pytest.mark.parametrize('tokens, named', [(CHATML, "template='chatml'"), (LLAMA, 'No named template is close')])
+@pytest.mark.parametrize('tokens, named', [(CHATML, "chat_template='chatml'"), (LLAMA, 'No named template is close')])
 def test_the_closest_template_fits_the_tokenizer(tokens, named):
     own = (FOLDER / 'chatml.jinja').read_text('utf-8').replace('{%- generation -%}', '').replace('<|im_end|>', '<|end>')
     made = ChatTemplate('auto', own.replace('{%- endgeneration -%}', ''), {}, tokens)
@@ -88,7 +88,9 @@ def test_the_closest_template_fits_the_tokenizer(tokens, named):
 
 
 def test_where_the_end_of_turn_is_no_token(tokenizer):
-    with pytest.raises(TemplateError, match='Take template=.auto., .* or one that fits this tokenizer: chatml, inter'):
+    with pytest.raises(
+        TemplateError, match='Take chat_template=.auto., .* or one that fits this tokenizer: chatml, inter'
+    ):
         stop_ids(Tokeniser(tokenizer, resolve('llama3_chat', tokenizer)))
 
 

@@ -103,7 +103,7 @@ def made(tokenizer, tmp_path):
 def test_the_cases_of_users_are_refused_with_the_difference(case, shown, tokenizer):
     with pytest.raises(TemplateError) as caught:
         resolve(str(CASES / f'{case}.jinja'), tokenizer)
-    assert all(part in str(caught.value) for part in (*shown, "template='chatml'"))
+    assert all(part in str(caught.value) for part in (*shown, "chat_template='chatml'"))
     # It can still be used to chat with.
     assert resolve(str(CASES / f'{case}.jinja'), tokenizer, for_training=False).prompt(exchange('Hi', 'Ho')[:1])
 

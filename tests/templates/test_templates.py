@@ -100,7 +100,7 @@ def test_auto_needs_a_template_of_the_tokenizer(own):
     own.chat_template = None
     with pytest.raises(
         TemplateError,
-        match="template='auto' .* its tokenizer has none; name one of chatml, .*, default, or a .jinja file",
+        match="chat_template='auto' .* its tokenizer has none; name one of chatml, .*, default, or a .jinja file",
     ):
         resolve('auto', own)
 

@@ -93,8 +93,8 @@ def test_configs_say_what_the_cases_do(tool, tmp_path):
         path = tmp_path / 'run.py'
         path.write_text(cases.config(case, tmp_path), encoding='utf-8')
         job = wire(load(path, {}, check_types=True), 'run')
-        assert (job.schedule.batch_size, job.schedule.accumulate) == (case.batch, case.accumulate)
-        assert (job.values.checkpointing, job.values.max_length) == (case.recomputed, case.length)
+        assert (job.schedule.batch_size, job.schedule.gradient_accumulation_steps) == (case.batch, case.accumulate)
+        assert (job.values.activation_checkpointing, job.values.max_length) == (case.recomputed, case.length)
         assert job.speed.compile == case.compile and (job.values.packing != 'none') == case.pack
         assert job.schedule.max_steps == cases.STEPS and job.checkpoint.every_epochs is None
         rows = cases.rows_of(case, tmp_path)

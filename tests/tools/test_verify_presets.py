@@ -57,7 +57,7 @@ def test_local_rows_stand_in_for_the_rows_of_every_data_set(verify, folder, monk
 
 def test_a_preset_that_fails_says_where_and_why(verify, folder, monkeypatch):
     chain = verify('chain')
-    monkeypatch.setitem(verify('settings').CHANGED, 'template', 'chatlm')
+    monkeypatch.setitem(verify('settings').CHANGED, 'chat_template', 'chatlm')
     result = chain.run(chain.Preset('smollm2_135m_lora_alpaca_e1'), folder)
     assert result.stages == ('load',) and not result.passed
     assert result.reason.startswith('train: no template is called `chatlm`')

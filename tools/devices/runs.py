@@ -58,7 +58,7 @@ def cases(pairs: list[str], devices: list[int], layers: int, one_layers: int) ->
 def config(case: Case, folder: Path, steps: int, batch: int, length: int, most: int) -> str:
     """Return the config of a run; the sequences of an optimizer step are the same on any number of devices."""
     options = shared_options(folder / f'model_{case.layers}', folder / 'rows.jsonl', length, batch, steps)
-    options |= {'checkpointing': 'all', 'schedule.accumulate': most // case.devices}
+    options |= {'activation_checkpointing': 'all', 'schedule.gradient_accumulation_steps': most // case.devices}
     return flat(case.method, options)
 
 

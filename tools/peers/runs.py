@@ -32,7 +32,11 @@ def config(case: Case, folder: Path, result: Path) -> str:
     """Return the config of a run of xtune, which notes its steps in `result`."""
     rows = folder / f'{case.model}_{case.length}.jsonl'
     options = shared_options(folder / case.model, rows, case.length, case.batch, case.steps)
-    options |= {'checkpointing': case.checkpointing, 'schedule.accumulate': 1, 'optimizer.lr': 1e-4}
+    options |= {
+        'activation_checkpointing': case.checkpointing,
+        'schedule.gradient_accumulation_steps': 1,
+        'optimizer.lr': 1e-4,
+    }
     options['schedule.warmup_ratio'] = 0.0
     options['custom_imports'] = [*options['custom_imports'], 'peers.hook']
     ticks = dict(type='xtune.TickHook', path=str(result), steps=case.steps)

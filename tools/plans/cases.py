@@ -74,8 +74,8 @@ def config(case: Case, folder: Path) -> str:
     options = shared_options(model_of(case, folder), rows, case.length, case.batch, STEPS)
     options |= {
         'pack': case.pack,
-        'checkpointing': case.recomputed,
-        'schedule.accumulate': case.accumulate,
+        'activation_checkpointing': case.recomputed,
+        'schedule.gradient_accumulation_steps': case.accumulate,
         'speed.compile': case.compile,
         'precision': 'bf16',
     }

@@ -1,14 +1,13 @@
 """A preset by its name: its config, what it is made of, and how it is changed to run on a small copy."""
 
-import re
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from xtune.config.lazy import comparable, to_plain
+from xtune.config.compose import Recipe, parse
 from xtune.config.load import load
-from xtune.config.presets import presets
+from xtune.config.presets import find, presets
 from xtune.config.sections import Source
 from xtune.config.wire import wire
 
@@ -17,9 +16,7 @@ from .results import NOT_RUN, Result
 from .rows import rows_file
 from .settings import CHANGED, LONGER
 
-_PART = re.compile(r'_base_\.(models|methods|datasets)\.(\w+)')
-# The folder of presets is walked once, not for each of them.
-_files = cache(presets)
+_recipe = cache(parse)
 
 
 @dataclass
@@ -27,29 +24,41 @@ class Preset:
     """A preset by its name: what it is made of, and its config."""
 
     name: str
-    path: Path = field(init=False)
-    parts: dict[str, str] = field(init=False)
+    recipe: Recipe = field(init=False)
 
     def __post_init__(self) -> None:
-        self.path = _files()[self.name]
-        self.parts = dict(_PART.findall(self.path.read_text(encoding='utf-8')))
+        self.recipe = _recipe(presets()[self.name].composed)
+
+    @property
+    def path(self) -> Path:
+        """The file that it is composed into."""
+        return find(self.name)
+
+    @property
+    def parts(self) -> dict[str, str]:
+        """The names of its model, method and data set."""
+        return dict(models=self.recipe.model, methods=self.recipe.method, datasets=self.recipe.dataset)
 
     @property
     def family(self) -> str:
-        """The folder it lies in."""
-        return self.path.parent.name
+        """The heading that list-cfg shows it under."""
+        return presets()[self.name].family
 
     @property
     def alias(self) -> str:
-        """The preset that this is another name of: without its last word, and equal in every value."""
-        known, name = _files(), self.name.removesuffix('_hf')
-        same = name != self.name and name in known and _values(known[name]) == _values(self.path)
-        return name if same else ''
+        """The preset that this is another name of, or an empty string."""
+        composed = presets()[self.name].composed
+        return composed if composed != self.name and composed in presets() else ''
 
     def result(self, **found: Any) -> Result:
         """Return a result with what it is made of and what was found out; without that, it was not run."""
-        parts = (self.parts[kind] for kind in ('models', 'methods', 'datasets'))
-        return Result(self.name, self.family, *parts, load(self.path).template, **(found or dict(reason=NOT_RUN)))
+        return Result(
+            self.name,
+            self.family,
+            *self.parts.values(),
+            load(self.path).chat_template,
+            **(found or dict(reason=NOT_RUN)),
+        )
 
     def options(self, folder: Path) -> dict[str, object]:
         """Return the changes that let it train on a copy of its model and on local rows below `folder`."""
@@ -68,10 +77,6 @@ class Preset:
         return options
 
 
-def _values(path: Path) -> Any:
-    return comparable(to_plain(load(path)))
-
-
 def map_fn_name(source: Source) -> str:
     """Return the registered name of a source's map function."""
     name = getattr(source.map_fn, '__name__', source.map_fn)
@@ -82,7 +87,7 @@ def map_fn_name(source: Source) -> str:
 def leading() -> frozenset[str]:
     """Return the names that run all stages: the first preset of each model and method."""
     first: dict[tuple[str, str], str] = {}
-    for name in _files():
+    for name in presets():
         parts = Preset(name).parts
         first.setdefault((parts['models'], parts['methods']), name)
     return frozenset(first.values())

@@ -4,7 +4,7 @@
 CHANGED = {
     'max_length': 256,
     'schedule.batch_size': 2,
-    'schedule.accumulate': 1,
+    'schedule.gradient_accumulation_steps': 1,
     'schedule.max_steps': 2,
     'data.num_proc': 1,
     'data.num_workers': 0,

@@ -31,8 +31,8 @@ def _list(args: argparse.Namespace) -> int:
             raise ConfigError(f'list-cfg shows either `{args.name}` or what fits --pattern {args.pattern}, not both')
         return _show(args.name)
     families: dict[str, list[str]] = {}
-    for name, path in presets().items():
-        families.setdefault(path.parent.name, []).append(name)
+    for preset in presets().values():
+        families.setdefault(preset.family, []).append(preset.name)
     families['deepspeed (for --deepspeed)'] = list(strategies())
     families[STRATEGIES] = list(strategy_parts())
     pattern = args.pattern or ''
@@ -49,18 +49,17 @@ def _list(args: argparse.Namespace) -> int:
             f'no preset matches `{pattern}`{did_you_mean(pattern, everything) or "; `xtune list-cfg` shows all"}'
         )
     if args.pattern is None:
-        _show_pieces()
+        _show_parts()
     return 0
 
 
-def _show_pieces() -> None:
-    """Print what names can be composed of."""
-    from ..config.compose import FORM, pieces
-    from ..config.presets import BASE
+def _show_parts() -> None:
+    """Print the parts that names are composed of."""
+    from ..config.compose import FORM, part_files
 
     print(f'any other {FORM}, composed of these parts')
     for kind in ('models', 'methods', 'datasets'):
-        text = f'{kind}: {", ".join(pieces(BASE, kind))}'
+        text = f'{kind}: {", ".join(part_files(kind))}'
         print(textwrap.fill(text, 118, initial_indent='- ', subsequent_indent='- '))
 
 
@@ -84,24 +83,37 @@ def _show(name: str) -> int:
 def _summary(path: Path, values: dict[str, Any]) -> Iterator[tuple[str, str]]:
     """Yield (label, text) lines about the config in `path`; `values` are its sections."""
     from ..config.compose import docstring
-    from ..config.presets import presets
+    from ..config.presets import recipe_of
 
+    preset = _is_preset(path)
     schedule = values['schedule']
-    batch, accumulate = schedule.get('batch_size', 1), schedule.get('accumulate', 16)
+    batch, accumulation = schedule.get('batch_size', 1), schedule.get('gradient_accumulation_steps', 16)
     yield path.stem, ''
     yield '', docstring(path).split('\n\n')[0]
-    yield 'file', str(path) if path.stem in presets() else f'{path} (not one of the presets that are files)'
+    if preset:
+        recipe = recipe_of(path.stem)
+        yield 'parts', ' + '.join(f'{file.parent.name}/{file.stem}' for file in recipe.files[:3])
+        yield 'options', ' '.join(f'{name}={value}' for name, value in recipe.options().items())
+    else:
+        yield 'file', str(path)
     yield 'model', values['base_model']
     for source in values['train_dataset'] if isinstance(values['train_dataset'], list) else [values['train_dataset']]:
         limit = f', {source["limit"]:,} rows at most' if source.get('limit') else ''
         yield 'data', f'{source["path"]} as {source.get("map_fn", "auto")}{limit}'
     yield 'method', _method(values)
-    yield 'template', values['template']
+    yield 'template', values['chat_template']
     pack = values.get('pack', True)
     yield 'length', f'{values.get("max_length", 2048):,} tokens, ' + (f'packed: {pack}' if pack else 'not packed')
-    yield 'batch', f'{batch} x {accumulate} sequences a step and device, epochs: {schedule.get("max_epochs", 1)}'
+    yield 'batch', f'{batch} x {accumulation} sequences a step and device, epochs: {schedule.get("max_epochs", 1)}'
     yield 'optimizer', f'{values["optimizer"]["type"]}, lr {values["optimizer"].get("lr")}'
-    yield 'memory', _memory(path, path.stem if path.stem in presets() else str(path))
+    yield 'memory', _memory(path, path.stem if preset else str(path))
+
+
+def _is_preset(path: Path) -> bool:
+    """Return whether a preset was composed into `path`."""
+    from ..utils.cache import cache_root
+
+    return path.parent == cache_root() / 'presets'
 
 
 def _method(values: dict[str, Any]) -> str:
@@ -146,8 +158,8 @@ def _counted(path: Path) -> str:
     with redirect_stdout(sys.stderr):
         planner = Planner(wire(load(path), path.stem))
         least = needed(planner.least())
-    fills = planner.job.values.checkpointing == 'auto'
-    more = "; checkpointing='auto' fills what the GPU has left" if fills else ''
+    fills = planner.job.values.activation_checkpointing == 'auto'
+    more = "; activation_checkpointing='auto' fills what the GPU has left" if fills else ''
     return f'at least {gib(least)} on one device{more} (architecture: {planner.source})'
 
 

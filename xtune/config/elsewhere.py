@@ -1,7 +1,7 @@
 """Names that configs of XTuner v0.1, of mmengine and of the Trainer of transformers have, and the options that do the
 same here."""
 
-_STEPS = 'schedule.batch_size and schedule.accumulate'
+_STEPS = 'schedule.batch_size and schedule.gradient_accumulation_steps'
 _VALIDATION = 'val_dataset and validation.every_steps'
 _HOOKS = 'runner.custom_hooks'
 _CHECKPOINT = 'checkpoint.every_steps and checkpoint.every_epochs'
@@ -15,7 +15,7 @@ SECTIONS_ELSEWHERE: dict[str, str] = {
     'default_hooks': 'checkpoint, log and validation',
     'custom_hooks': _HOOKS,
     'param_scheduler': _SCHEDULE,
-    'optim_wrapper': 'optimizer, schedule.accumulate and schedule.max_grad_norm',
+    'optim_wrapper': 'optimizer, schedule.gradient_accumulation_steps and schedule.max_grad_norm',
     'train_dataloader': f'train_dataset, data.num_workers, {_STEPS}',
     'train_cfg': 'schedule.max_epochs or schedule.max_steps',
     **dict.fromkeys(('val_dataloader', 'val_evaluator', 'val_cfg'), _VALIDATION),
@@ -31,12 +31,12 @@ SECTIONS_ELSEWHERE: dict[str, str] = {
     'resume_from_checkpoint': '--resume of xtune train',
     'default_scope': 'nothing, as classes are imported or named with their module',
     'compile': 'speed.compile',
-    'accumulative_counts': 'schedule.accumulate',
+    'accumulative_counts': 'schedule.gradient_accumulation_steps',
     'batch_size': 'schedule.batch_size',
     'dataloader_num_workers': 'data.num_workers',
     'pack_to_max_length': 'pack',
     'shuffle_before_pack': 'nothing, as samples are shuffled before they are packed',
-    'use_varlen_attn': 'speed.varlen',
+    'use_varlen_attn': 'speed.varlen_attention',
     'sequence_parallel_size': 'strategy.sequence_parallel_size',
     'sampler': 'strategy.sequence_parallel_size',
     'evaluation_inputs': 'chat_samples.prompts',
@@ -44,7 +44,7 @@ SECTIONS_ELSEWHERE: dict[str, str] = {
     'evaluation_images': 'nothing, as there are no images',
     'SYSTEM': 'train_dataset.system and chat_samples.system',
     'system': 'train_dataset.system and chat_samples.system',
-    'prompt_template': 'template',
+    'prompt_template': 'chat_template',
     'max_epochs': 'schedule.max_epochs',
     'max_steps': 'schedule.max_steps',
     'lr': 'optimizer.lr',
@@ -61,7 +61,7 @@ SECTIONS_ELSEWHERE: dict[str, str] = {
     'data_files': 'train_dataset.path',
     'max_dataset_length': 'train_dataset.limit',
     'dataset_map_fn': 'train_dataset.map_fn',
-    'template_map_fn': 'template',
+    'template_map_fn': 'chat_template',
     # transformers, TRL and others
     'model_name_or_path': 'base_model',
     'output_dir': 'work_dir',
@@ -71,9 +71,8 @@ SECTIONS_ELSEWHERE: dict[str, str] = {
     'num_train_epochs': 'schedule.max_epochs',
     'num_epochs': 'schedule.max_epochs',
     'per_device_train_batch_size': 'schedule.batch_size',
-    'gradient_accumulation_steps': 'schedule.accumulate',
-    'gradient_checkpointing': 'checkpointing',
-    'activation_checkpointing': 'checkpointing',
+    'gradient_accumulation_steps': 'schedule.gradient_accumulation_steps',
+    'gradient_checkpointing': 'activation_checkpointing',
     'max_grad_norm': 'schedule.max_grad_norm',
     **dict.fromkeys(('bf16', 'fp16', 'dtype', 'torch_dtype'), 'precision'),
     **dict.fromkeys(('load_in_4bit', 'load_in_8bit', 'quantization_config'), 'quantization'),
@@ -84,7 +83,6 @@ SECTIONS_ELSEWHERE: dict[str, str] = {
     'eval_dataset': 'val_dataset',
     'packing': 'pack',
     **dict.fromkeys(('max_seq_length', 'max_seq_len', 'sequence_len', 'cutoff_len'), 'max_length'),
-    'chat_template': 'template',
     'attn_implementation': 'llm.attn_implementation',
     'deepspeed': 'strategy, or --deepspeed of xtune train',
     'fsdp': 'strategy, or --strategy fsdp2 of xtune train',
@@ -96,12 +94,12 @@ SOURCES_ELSEWHERE: dict[str, str] = {
     'dataset': 'path',
     'data_files': 'path',
     'dataset_map_fn': 'map_fn',
-    'template_map_fn': 'the section template',
+    'template_map_fn': 'the section chat_template',
     'max_dataset_length': 'limit',
     'max_length': 'the section max_length',
     'pack_to_max_length': 'the section pack',
     'tokenizer': 'the section tokenizer',
-    'use_varlen_attn': 'speed.varlen',
+    'use_varlen_attn': 'speed.varlen_attention',
     'shuffle_before_pack': 'nothing, as samples are shuffled before they are packed',
     'remove_unused_columns': 'nothing, as the map function takes the columns it needs',
     'map_num_proc': 'data.num_proc',

@@ -8,7 +8,8 @@ from typing import Any
 from mmengine.config import Config, ConfigDict
 
 from ..errors import ConfigError
-from . import parts
+from . import read_base
+from .deprecated import current_name, rename_options, rename_sections
 from .lazy import is_lazy, resolve, to_plain
 from .type_checks import of_the_preset, type_problems
 from .validate import problems, texts
@@ -31,7 +32,7 @@ def load(path: str | Path, options: dict | None = None, check_types: bool = Fals
     _make_importable(Path(path))
     cfg = _read(Path(path))
     if options:
-        _apply(cfg, options)
+        _apply(cfg, rename_options(options))
     values = to_plain(cfg)
     found = list(problems(values))
     if check_types or found:
@@ -52,7 +53,8 @@ def _make_importable(config: Path) -> None:
 
 def _read(path: Path) -> Config:
     try:
-        return parts.read(path) or Config.fromfile(str(path), lazy_import=True)
+        cfg = read_base.read(path) or Config.fromfile(str(path), lazy_import=True)
+        text = path.read_text(encoding='utf-8')
     except SyntaxError as error:
         line = f', line {error.lineno}' if error.lineno else ''
         raise ConfigError(f'{path}{line}: {error.msg}: {(error.text or "").strip()}') from error
@@ -65,6 +67,8 @@ def _read(path: Path) -> Config:
         if "'dict' object has no attribute" in what:
             what += "; change a value where it stands, or write schedule['max_epochs'] = 9"
         raise ConfigError(f'{path} cannot be read as a config: {type(error).__name__}: {what}') from error
+    rename_sections(cfg._cfg_dict, str(path), text)
+    return cfg
 
 
 def _apply(cfg: Config, options: dict) -> None:
@@ -99,10 +103,10 @@ def _item(items: list, index: str, key: str) -> Any:
 def parse_options(pairs: list[str]) -> dict[str, Any]:
     """Turn `['schedule.max_epochs=1', 'pack=False']` into a dict; values are Python literals, else text.
 
-    A word that the key takes as text stays text: `none` of checkpointing is no None.
+    A word that the key takes as text stays text: `none` of activation_checkpointing is no None.
 
     Raises:
-        ConfigError: An item has no `=`.
+        ConfigError: An item has no `=`, or an option is given by its old and its new name.
     """
     options = {}
     for pair in pairs:
@@ -110,8 +114,8 @@ def parse_options(pairs: list[str]) -> dict[str, Any]:
         if not sign or not key:
             raise ConfigError(f'--cfg-options takes name=value, got `{pair}`')
         key = key.strip()
-        options[key] = text if text in texts(key) else _literal(text)
-    return options
+        options[key] = text if text in texts(current_name(key)) else _literal(text)
+    return rename_options(options)
 
 
 def _literal(text: str) -> Any:

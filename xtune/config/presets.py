@@ -4,19 +4,13 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from ..errors import ConfigError, did_you_mean
-from .compose import compose, parse
+from .compose import Recipe, compose, parse
+from .paths import BASE, ROOT
+from .preset_table import presets
 
-_PACKAGE = Path(__file__).resolve().parents[1]
-# setup.py maps the checkout's configs/ to xtune/configs/ in a wheel.
-ROOT = next((p for p in (_PACKAGE / 'configs', _PACKAGE.parent / 'configs') if p.is_dir()), _PACKAGE / 'configs')
-BASE = ROOT / '_base_'
+__all__ = ['BASE', 'ROOT', 'STRATEGY_PREFIX', 'find', 'presets', 'recipe_of', 'strategies']
+
 STRATEGY_PREFIX = 'deepspeed_'
-
-
-def presets() -> dict[str, Path]:
-    """Map each preset's name to its file, ordered by family and name."""
-    files = sorted(p for p in ROOT.rglob('*.py') if '_base_' not in p.parts and p.stem != '__init__')
-    return {p.stem: p for p in files}
 
 
 def strategies() -> dict[str, Path]:
@@ -24,28 +18,38 @@ def strategies() -> dict[str, Path]:
     return {STRATEGY_PREFIX + p.stem: p for p in sorted((BASE / 'strategies').glob('zero*.py'))}
 
 
-def find(name: str) -> Path:
-    """Return the file of the preset `name`, which is composed of parts if there is none, or `name` itself if a file.
+def recipe_of(name: str) -> Recipe:
+    """Return the parts of a preset, whether `presets` lists it or not.
 
     Raises:
-        ConfigError: There is neither; the message names close presets, and which pieces of the name are wrong.
+        ConfigError: It is not the name of a preset.
+    """
+    return parse(presets()[name].composed if name in presets() else name)
+
+
+def find(name: str) -> Path:
+    """Return `name` itself if it is a file, else the file that the preset `name` is composed into.
+
+    Raises:
+        ConfigError: There is no such file and no such preset; the message names close presets, and which parts of the
+            name are wrong.
     """
     path = Path(name)
     if path.is_file():
         return path
     known = presets()
     if name in known:
-        return known[name]
+        return compose(name, recipe_of(name), known[name].note)
     if path.is_dir():
         raise ConfigError(f'{name} is a folder, not a config file')
     stem = path.stem if path.suffix == '.py' else name
     try:
-        recipe = parse(stem, BASE)
+        recipe = parse(stem)
     except ConfigError as error:
         reasons = str(error)
     else:
         if stem == name:
-            return compose(recipe, BASE)
+            return compose(name, recipe)
         reasons = ''
     folder = path.parent if '/' in name else None
     if reasons.startswith('its form') and stem not in known and (folder or stem != name):
@@ -57,7 +61,7 @@ def find(name: str) -> Path:
     elif name.startswith(STRATEGY_PREFIX):
         hint = did_you_mean(name, strategies()) or '; see `xtune list-cfg`'
     else:
-        # Once the pieces are told apart, a whole name is only worth naming if a letter or two are wrong.
+        # Where the parts of the name are known, another preset is only worth naming if a letter or two are wrong.
         near = known if reasons.startswith('its form') else get_close_matches(stem, known, cutoff=0.9)
         hint = did_you_mean(stem, near) or '; see `xtune list-cfg`'
         hint += ''.join(f'\n  - {reason}' for reason in reasons.splitlines())

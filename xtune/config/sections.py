@@ -20,7 +20,7 @@ class Scalars:
     base_model: str = knob(
         'Hub name or local folder of the model to start from; the tokenizer is read from it too.', filled=True
     )
-    template: str = knob(
+    chat_template: str = knob(
         "Chat template: 'auto' (the model's own), a name (chatml, llama3, ...), or a .jinja file.", filled=True
     )
     max_length: int = knob('Tokens per training sequence.', 2048, low=8)
@@ -49,7 +49,7 @@ class Scalars:
         'in fp32 either way.',
         'auto',
     )
-    checkpointing: int | Literal['auto', 'all', 'none', 'offload'] = knob(
+    activation_checkpointing: int | Literal['auto', 'all', 'none', 'offload'] = knob(
         'Layers whose activations are recomputed in the backward pass: less memory, about a third more time. auto: as '
         'many as the memory of the GPU demands, measured before the first step (on CPUs, with sliced weights and with '
         'split rows: all); a number: that many, the first ones; offload: all, and what lies between layers waits in '
@@ -94,7 +94,7 @@ class Source:
         '(default for .md).',
         None,
     )
-    template: str | None = knob('Template of this set, if it is not that of the run (see `template`).', None)
+    chat_template: str | None = knob('Template of this set, if it is not that of the run (see `chat_template`).', None)
     limit: int | None = knob('Use at most this many rows, from the start.', None, low=1)
     system: str | None = knob(
         'System message for rows that have none: a text, or the name of a built-in one (alpaca, coder, ...).', None
@@ -147,7 +147,7 @@ class Schedule:
     max_epochs: int = knob('Passes over the training data.', 1, low=1)
     max_steps: int | None = knob('Stop after this many optimizer steps, if sooner than max_epochs.', None, low=1)
     batch_size: int = knob('Sequences per device in one forward pass.', 1, low=1)
-    accumulate: int = knob('Forward passes per optimizer step, per device.', 16, low=1)
+    gradient_accumulation_steps: int = knob('Forward passes per optimizer step, per device.', 16, low=1)
     lr_schedule: Literal['cosine', 'linear', 'constant'] = knob('Learning rate after the warm-up.', 'cosine')
     warmup_ratio: float = knob('Share of the optimizer steps with a linear warm-up.', 0.03, low=0, high=1)
     min_lr_ratio: float = knob('Where cosine and linear end, as a share of the peak learning rate.', 0.0, low=0, high=1)
@@ -163,12 +163,12 @@ StrategyName = Literal[
 class Speed:
     """What makes a step fast. Each is left out where it does not apply, and the run's first lines say which are on."""
 
-    masters: bool = knob(
+    master_weights: bool = knob(
         'In bf16: compute without casts, and keep float32 masters of what is trained. False: autocast. Where each '
         'device has the whole model.',
         True,
     )
-    fused_loss: bool = knob(
+    chunked_cross_entropy: bool = knob(
         'Compute the loss a chunk of positions at a time, so that no [tokens, vocabulary] is kept. Where each device '
         'has the whole model, and its logits are those of one linear layer.',
         True,
@@ -178,7 +178,7 @@ class Speed:
         'and unpacks 4-bit weights itself. Where each device has the whole model; not for DoRA and other variants.',
         True,
     )
-    varlen: bool = knob(
+    varlen_attention: bool = knob(
         'Attend over packed rows by where samples begin, instead of a mask: by the kernel of torch >= 2.10 on GPUs in '
         'bf16, a sample at a time on CPUs. On GPUs attend over other rows without looking for samples in them, with '
         'that kernel where tokens see a window. Where each device has the whole model, llm.attn_implementation is '
@@ -187,7 +187,7 @@ class Speed:
     )
     flash_attention_3: bool = knob(
         'Where its package (flash_attn_interface) is installed, on GPUs of the Hopper generation: let the attention of '
-        '`varlen` compute with FlashAttention 3, if a trial shows the same logits and gradients.',
+        '`varlen_attention` compute with FlashAttention 3, if a trial shows the same logits and gradients.',
         True,
     )
     compile: bool = knob(
@@ -303,7 +303,7 @@ SECTIONS: dict[str, Section | None] = {
         'attention_dropout=0.1.'
     ),
     'tokenizer': Section('How the tokenizer is loaded.'),
-    'template': None,
+    'chat_template': None,
     'quantization': Section('Quantised frozen base (QLoRA, float8); None: not quantised.', nullable=True, strict=True),
     'lora': Section('Adapter (peft); None: all weights are trained.', nullable=True, strict=True),
     'load_from': None,
@@ -322,7 +322,7 @@ SECTIONS: dict[str, Section | None] = {
     'control_tokens': None,
     'data': Section('How rows are prepared and loaded.', Data, optional=True),
     'precision': None,
-    'checkpointing': None,
+    'activation_checkpointing': None,
     'optimizer': Section('The optimizer class and its arguments; see optimizers.md.', strict=True),
     'schedule': Section('How long, in which batches, at which learning rate.', Schedule),
     'speed': Section('What makes a step fast.', Speed, optional=True),

@@ -3,6 +3,8 @@
 import ast
 from typing import Any
 
+from .deprecated import rename_sections
+
 
 def stored_sections(text: str, names: tuple[str, ...]) -> dict[str, Any]:
     """Return the sections `names` that the flat config `text` assigns; imported names become `'module.name'`.
@@ -15,11 +17,12 @@ def stored_sections(text: str, names: tuple[str, ...]) -> dict[str, Any]:
         return {}
     imports = [(node.module, alias) for node in tree.body if isinstance(node, ast.ImportFrom) for alias in node.names]
     known = {alias.asname or alias.name: f'{module}.{alias.name}' for module, alias in imports}
-    found = {}
+    found: dict[str, Any] = {}
     for node in tree.body:
-        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name) and node.targets[0].id in names:
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
             found[node.targets[0].id] = _value(node.value, known)
-    return found
+    rename_sections(found, 'the checkpoint', quiet=True)
+    return {name: found[name] for name in found if name in names}
 
 
 def _value(node: ast.expr, known: dict[str, str]) -> Any:

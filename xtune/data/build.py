@@ -108,7 +108,7 @@ def build_data(job: Job, share: Share = WHOLE) -> TrainingData:
     values, schedule = job.values, job.schedule
     check_map_fns(job.sources)
     tokenizer = load_tokenizer(job)
-    tokeniser = Tokeniser(tokenizer, resolve(values.template, tokenizer), values.control_tokens)
+    tokeniser = Tokeniser(tokenizer, resolve(values.chat_template, tokenizer), values.control_tokens)
     stops = stop_ids(tokeniser)
     _try_chat_samples(job, tokeniser)
     encoders = Encoders(tokeniser, values.max_length, values.overlong, values.train_on)
@@ -118,7 +118,13 @@ def build_data(job: Job, share: Share = WHOLE) -> TrainingData:
         train, steps = streamed(job, encoders, pad_id, share)
         return TrainingData(tokeniser, stops, train, val, steps, values.max_length)
     train, val = _splits(job, encoders)
-    settings = (schedule.batch_size, schedule.accumulate, values.seed, job.data.longest_first, share.of)
+    settings = (
+        schedule.batch_size,
+        schedule.gradient_accumulation_steps,
+        values.seed,
+        job.data.longest_first,
+        share.of,
+    )
     plan = BatchSchedule(train.sequences, *settings)
     count = plan.steps_per_epoch * schedule.max_epochs
     steps = PlannedSteps(train.store, train.store.content, plan, min(count, schedule.max_steps or count), pad_id, share)

@@ -116,7 +116,9 @@ class Encoder:
         name = self.tokeniser.template.name
         chosen = self.tokeniser if name == 'plain' else self.plain
         if chosen is None:
-            raise RowError("plain text needs template='plain', as the pretraining presets set it", f'it is `{name}`')
+            raise RowError(
+                "plain text needs chat_template='plain', as the pretraining presets set it", f'it is `{name}`'
+            )
         if chosen.control.mode == 'parse':  # what the text begins and ends with already is not written twice
             text = without_ends(conversation.messages[0]['content'], chosen.template)
             conversation = Conversation([{'role': 'text', 'content': text}], notes=conversation.notes)

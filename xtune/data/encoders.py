@@ -30,8 +30,8 @@ class Encoders:
             TemplateError: Its template does not exist, or does not fit the tokenizer.
         """
         settings = self.max_length, self.overlong, self.train_on
-        if source.template is not None:
-            return Encoder(self._tokeniser(source.template, source.path), *settings)
+        if source.chat_template is not None:
+            return Encoder(self._tokeniser(source.chat_template, source.path), *settings)
         is_plain = self.tokeniser.template.name == 'plain'
         return Encoder(self.tokeniser, *settings, plain=None if is_plain else self._plain(source.path))
 

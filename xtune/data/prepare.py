@@ -85,7 +85,7 @@ def opened(rows: RowSource, encoder: Encoder) -> RowMapper:
 
 def conclude(report: Report, rows: RowSource, encoder: Encoder) -> None:
     """Add to `report` what is known of the source beside its rows."""
-    report.template = encoder.tokeniser.template.name if rows.source.template else ''
+    report.template = encoder.tokeniser.template.name if rows.source.chat_template else ''
     report.hints = rows.hints
     report.unused.not_read = rows.not_read
     report.unused.ignore(rows.source.ignore)

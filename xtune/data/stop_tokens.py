@@ -48,7 +48,7 @@ def stop_ids(tokeniser: Tokeniser) -> list[int]:
 
 def _others(tokeniser: Tokeniser) -> str:
     """Return what to take instead of a template whose end of turn is no token."""
-    own = "template='auto', the model's own, or " if tokeniser.tokenizer.chat_template else ''
+    own = "chat_template='auto', the model's own, or " if tokeniser.tokenizer.chat_template else ''
     return f'{own}one that fits this tokenizer: {suggested(tokeniser.template.end_tokens)}'
 
 

@@ -31,7 +31,7 @@ def streamed(job: Job, encoders: Encoders, pad_id: int, share: Share) -> tuple[S
         each,
         weights=weights if any(weights) else None,
         window=job.data.window,
-        per_step=schedule.batch_size * schedule.accumulate * share.of,
+        per_step=schedule.batch_size * schedule.gradient_accumulation_steps * share.of,
         mode=values.packing,
         seed=values.seed,
         max_bad_rows=job.data.max_bad_rows,

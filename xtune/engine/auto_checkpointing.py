@@ -76,7 +76,7 @@ def activations(
     size: int,
     batch: Callable[[], MicroBatch],
 ) -> str:
-    """Do what the section `checkpointing` says about memory, and return a line about it.
+    """Do what the section `activation_checkpointing` says about memory, and return a line about it.
 
     Args:
         job: The run.
@@ -85,7 +85,7 @@ def activations(
         size: The processes of the run.
         batch: Makes the largest micro-batch.
     """
-    wanted = job.values.checkpointing
+    wanted = job.values.activation_checkpointing
     if layers is None:
         return 'activations kept'
     everywhere = f'activations recomputed in all {len(layers)} layers'

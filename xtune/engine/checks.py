@@ -40,7 +40,10 @@ def options(job: Job, world: World) -> None:
     Raises:
         ConfigError: There are some.
     """
-    found, names = [], dict.fromkeys([job.values.template, *filter(None, (one.template for one in job.sources))])
+    found, names = (
+        [],
+        dict.fromkeys([job.values.chat_template, *filter(None, (one.chat_template for one in job.sources))]),
+    )
     for check in (
         lambda: check_runner(job.runner, handled=('load_from',)),
         lambda: hooks.given_hooks(job.runner.get('custom_hooks')),
@@ -93,7 +96,7 @@ def model(job: Job, device: torch.device) -> None:
     if legacy_folder(job.values.base_model) is None:
         auto_class(config, bool(job.load_llm.keywords.get('trust_remote_code')))
         refuse_text_settings(config, job.load_llm.keywords)
-    count, known = job.values.checkpointing, getattr(config.get_text_config(), 'num_hidden_layers', None)
+    count, known = job.values.activation_checkpointing, getattr(config.get_text_config(), 'num_hidden_layers', None)
     if isinstance(count, int) and known is not None:
         check_count(count, known)
     check_attention(config, job.load_llm.keywords.get('attn_implementation'))

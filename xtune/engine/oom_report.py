@@ -11,9 +11,9 @@ from ..errors import OutOfMemory
 
 GIB = 2**30
 CHANGES = (
-    'Lower schedule.batch_size (and raise schedule.accumulate, for the same steps), then max_length; '
-    "checkpointing='offload' keeps less, a qlora preset has a base of 4 bits, and several GPUs share the model with "
-    '--strategy fsdp2.'
+    'Lower schedule.batch_size (and raise schedule.gradient_accumulation_steps, for the same steps), then max_length; '
+    "activation_checkpointing='offload' keeps less, a qlora preset has a base of 4 bits, and several GPUs share the "
+    'model with --strategy fsdp2.'
 )
 
 

@@ -48,9 +48,9 @@ def fast_task(
 ) -> SupervisedFineTuning:
     """Return the task of a run, with what the section `speed` asks for and the run allows."""
     whole = has_whole_model(job, world.size)
-    masters = MasterWeights(llm, dtype) if whole and job.speed.masters and dtype != torch.float32 else None
+    masters = MasterWeights(llm, dtype) if whole and job.speed.master_weights and dtype != torch.float32 else None
     one_type = whole and (masters is not None or dtype == torch.float32)
-    head = find_lm_head(llm) if one_type and job.speed.fused_loss else None
+    head = find_lm_head(llm) if one_type and job.speed.chunked_cross_entropy else None
     adapters = fuse_adapters(llm, dtype) if one_type and job.speed.fused_lora else 0
     attention = _attention(job, llm, dtype, device, masters) if whole and team is None else None
     layers = layers_to_choose(llm)
@@ -89,7 +89,7 @@ def layers_to_choose(llm: torch.nn.Module) -> ActivationCheckpointing | None:
 def _attention(
     job: Job, llm: torch.nn.Module, dtype: torch.dtype, device: torch.device, masters: MasterWeights | None
 ) -> PackedAttention | None:
-    if not job.speed.varlen:
+    if not job.speed.varlen_attention:
         return None
     casts = masters is None and dtype != torch.float32
     context = torch.autocast(device.type, dtype=dtype) if casts else nullcontext()
@@ -102,7 +102,7 @@ def _may_attend(job: Job, llm: torch.nn.Module, dtype: torch.dtype, device: torc
     """Tell whether by its config the model may attend without masks: if it does not, a trial was against it."""
     config, length = base_of(llm).config, job.values.max_length
     name = chosen(config, config._attn_implementation, dtype, device.type, length, is_packed(job))
-    return job.speed.varlen and name is not None
+    return job.speed.varlen_attention and name is not None
 
 
 def _name(attention: PackedAttention | None) -> str:

@@ -67,8 +67,9 @@ class TuneRunner(FlexibleRunner):
         if then not in (None, now):
             raise CheckpointError(
                 f'{filename} was written with other batches: {then} sequences an optimizer step, this run has {now} '
-                '(schedule.batch_size x schedule.accumulate x devices / strategy.sequence_parallel_size). '
-                f'Set schedule.batch_size and schedule.accumulate so that it is {then} again.'
+                '(schedule.batch_size x schedule.gradient_accumulation_steps x devices / '
+                'strategy.sequence_parallel_size). '
+                f'Set schedule.batch_size and schedule.gradient_accumulation_steps so that it is {then} again.'
             )
         if meta['plan'] != self.run_meta['plan']:
             raise CheckpointError(

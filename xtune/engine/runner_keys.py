@@ -18,7 +18,7 @@ INSTEAD = {
     'model': 'set base_model, llm and lora',
     'work_dir': 'set work_dir, or --work-dir',
     'train_dataloader': 'set train_dataset, schedule.batch_size and data.num_workers',
-    'optim_wrapper': 'set optimizer, schedule.accumulate and schedule.max_grad_norm',
+    'optim_wrapper': 'set optimizer, schedule.gradient_accumulation_steps and schedule.max_grad_norm',
     'param_scheduler': 'set schedule.lr_schedule, schedule.warmup_ratio and schedule.min_lr_ratio',
     'train_cfg': 'set schedule.max_epochs or schedule.max_steps',
     **dict.fromkeys(('val_dataloader', 'val_evaluator', 'val_cfg'), _VALIDATION),

@@ -44,7 +44,7 @@ def data_lines(job: Job, data: TrainingData) -> Iterator[tuple[str, str]]:
                 yield '', line
     stops = ' '.join(data.tokenizer.convert_ids_to_tokens(data.stop_ids))
     is_text = all(report.remarks[AS_TEXT] == report.rows - report.bad_rows for report in train.reports)
-    unused = "; no row uses it, all are plain text: template='plain' makes a model for text" if is_text else ''
+    unused = "; no row uses it, all are plain text: chat_template='plain' makes a model for text" if is_text else ''
     yield 'template', f'{data.template.name}; a reply ends at {stops}{unused}'
     if warning := new_token_warning(job, data):
         yield 'tokens', warning
@@ -112,7 +112,7 @@ def schedule_lines(job: Job, data: TrainingData, world: World) -> Iterator[tuple
     yield (
         'steps',
         f'{counted(len(data.steps), "optimizer step")}{"" if job.data.streaming else per_epoch} of '
-        f'{schedule.batch_size} x {schedule.accumulate}{f" x {teams}" if teams > 1 else ""} sequences',
+        f'{schedule.batch_size} x {schedule.gradient_accumulation_steps}{f" x {teams}" if teams > 1 else ""} sequences',
     )
     if world.size > 1:
         yield 'devices', f'{world.size} processes, {held_by_each(job.strategy.name)}'

@@ -33,11 +33,11 @@ def zero_config(job: Job, devices: int, dtype: torch.dtype) -> dict[str, Any]:
         raise ConfigError("the DeepSpeed configuration enables fp16; remove it: precision is 'bf16' or 'fp32'")
     own = {
         'train_micro_batch_size_per_gpu': ('schedule.batch_size', schedule.batch_size),
-        'gradient_accumulation_steps': ('schedule.accumulate', schedule.accumulate),
+        'gradient_accumulation_steps': ('schedule.gradient_accumulation_steps', schedule.gradient_accumulation_steps),
         'gradient_clipping': ('schedule.max_grad_norm', schedule.max_grad_norm or 0.0),
         'train_batch_size': (
-            'schedule.batch_size x schedule.accumulate x devices',
-            schedule.batch_size * schedule.accumulate * devices,
+            'schedule.batch_size x schedule.gradient_accumulation_steps x devices',
+            schedule.batch_size * schedule.gradient_accumulation_steps * devices,
         ),
     }
     for key, (section, value) in own.items():

@@ -4,13 +4,16 @@ import json
 from pathlib import Path
 from typing import Any
 
+from mmengine.config import Config
+
+from ..config.deprecated import rename_sections
 from ..config.lazy import comparable, read_text, to_plain
 from ..config.load import load
 from ..config.wire import Job, wire
 from ..errors import CheckpointError, XtuneError
 
 # What decides of an export. Everything else may change between training and conversion.
-_SECTIONS = ('base_model', 'llm', 'tokenizer', 'template', 'quantization', 'lora')
+_SECTIONS = ('base_model', 'llm', 'tokenizer', 'chat_template', 'quantization', 'lora')
 # Sections that name code of the user's, which conversion does not need and which may be gone.
 _UNUSED = dict(
     train_dataset=dict(path='unused'),
@@ -30,7 +33,7 @@ def stored_job(meta: dict[str, Any], config: Path) -> Job:
         CheckpointError: The config in it cannot be read.
     """
     try:
-        cfg = read_text(meta['config'])
+        cfg = _stored_config(meta)
         for name, value in _UNUSED.items():
             cfg[name] = value
         if _is_gone(cfg['base_model']):
@@ -49,13 +52,20 @@ def differences(config: Path, meta: dict[str, Any]) -> list[str]:
         now = comparable(to_plain(load(config)))
     except XtuneError as error:
         return [f'{config} cannot be read ({str(error).splitlines()[0]}); the config in the checkpoint is used']
-    then = comparable(to_plain(read_text(meta['config'])))
+    then = comparable(to_plain(_stored_config(meta)))
     changed = [name for name in _SECTIONS if now.get(name) != then.get(name)]
     return [
         f'{config} has another `{name}` than the checkpoint was trained with, which is used: '
         f'{_shown(then.get(name))}, not {_shown(now.get(name))}'
         for name in changed
     ]
+
+
+def _stored_config(meta: dict[str, Any]) -> Config:
+    """Return the config in `meta` with the present names of its options; an earlier version may have written it."""
+    cfg = read_text(meta['config'])
+    rename_sections(cfg._cfg_dict, 'the checkpoint', quiet=True)
+    return cfg
 
 
 def _is_gone(base_model: str) -> bool:

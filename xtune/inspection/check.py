@@ -56,7 +56,7 @@ def _lines(job: Job, data: TrainingData, surveys: list[Uncut | None]) -> Iterato
                 each = (report.remark_lines() + report.unused.lines() for report in data.val.reports)
                 yield from (('', line) for lines in each for line in lines)
     schedule = job.schedule
-    each = f'of {schedule.batch_size} x {schedule.accumulate} sequences'
+    each = f'of {schedule.batch_size} x {schedule.gradient_accumulation_steps} sequences'
     epochs = '' if job.data.streaming else f'{data.steps.steps_per_epoch:,} per epoch, '
     yield 'steps', f'{epochs}{counted(len(data.steps), "step")} in all, {each}'
 

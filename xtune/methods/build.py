@@ -129,7 +129,7 @@ def finish(
     else:
         freeze_other_parts(model)
     stay_trainable(model)  # before any trial calls it
-    recomputed = job.values.checkpointing
+    recomputed = job.values.activation_checkpointing
     if recomputed not in ('none', 0):
         # What 'auto' may keep is measured once the model is in its place.
         count = recomputed if isinstance(recomputed, int) else None

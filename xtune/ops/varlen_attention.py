@@ -139,7 +139,8 @@ def rows_attention(
     width = query_BNSH.shape[2]
     if sliding_window is not None and sliding_window < width:
         raise ModelError(
-            f'rows of {width} tokens are wider than the sliding window of {sliding_window}: set speed.varlen=False'
+            f'rows of {width} tokens are wider than the sliding window of {sliding_window}: '
+            'set speed.varlen_attention=False'
         )
     if key_BMSH.shape[2] != width:
         raise ModelError(NEEDS_WHOLE_ROWS)
@@ -167,7 +168,7 @@ def _check(module: torch.nn.Module, mask: Any, window: int | None, given: dict[s
         reason = 'does not say how wide its sliding window is'
     else:
         return
-    raise ModelError(f'{type(module).__name__} {reason}; set speed.varlen=False')
+    raise ModelError(f'{type(module).__name__} {reason}; set speed.varlen_attention=False')
 
 
 def slides(module: torch.nn.Module) -> bool:

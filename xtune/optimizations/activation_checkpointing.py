@@ -149,4 +149,6 @@ def check_count(count: int | None, layers: int) -> None:
         ModelError: It has fewer.
     """
     if count is not None and count > layers:
-        raise ModelError(f"checkpointing={count}, but the model has {layers} layers: give at most {layers}, or 'all'")
+        raise ModelError(
+            f"activation_checkpointing={count}, but the model has {layers} layers: give at most {layers}, or 'all'"
+        )

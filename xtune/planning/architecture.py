@@ -10,7 +10,6 @@ from pathlib import Path
 from transformers import PreTrainedConfig
 
 from ..config.compose import model_part
-from ..config.presets import BASE
 from ..config.wire import Job
 from ..errors import ModelError
 from ..models.loading.model_class import FINDING
@@ -42,7 +41,7 @@ def architecture(job: Job) -> Architecture:
     try:
         return Architecture(model_config(job), 'from the hub')
     except ModelError:
-        part = model_part(name, BASE)
+        part = model_part(name)
         # Another revision or folder of the repository may hold another model.
         if part is None or any(key in given for key in FINDING):
             raise

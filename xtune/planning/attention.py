@@ -43,7 +43,7 @@ def counted_attention(job: Job, config: PreTrainedConfig, dtype: torch.dtype) ->
     if given is None and not takes_sdpa(config):
         return None
     packed = is_packed(job)
-    if given in (None, 'sdpa') and job.speed.varlen:
+    if given in (None, 'sdpa') and job.speed.varlen_attention:
         if chosen(config, 'sdpa', dtype, 'cuda', job.values.max_length, packed) == KERNEL:
             return _VARLEN
     return _PACKED if packed and given in (None, 'sdpa') else _ALONE

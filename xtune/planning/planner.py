@@ -66,7 +66,7 @@ class Planner:
 
     def _counted_size(self) -> Size:
         # Quantisation changes what a parameter takes, and not how many there are.
-        job = with_values(replace(self.job, quantization=None), checkpointing='none')
+        job = with_values(replace(self.job, quantization=None), activation_checkpointing='none')
         model = adapted(frame(job, self.config, torch.bfloat16), job)
         numbers = [(p.numel(), p.requires_grad) for p in model.parameters()]
         return Size(
@@ -105,21 +105,23 @@ class Planner:
         Raises:
             ModelError: It has fewer layers than shall recompute.
         """
-        wanted = job.values.checkpointing
+        wanted = job.values.activation_checkpointing
         if wanted == 'offload':
             found = slices(job)
             return predict(job, found, len(found.order))
         if isinstance(wanted, int) and wanted > self.size().layers:
             most = self.size().layers
-            raise ModelError(f"checkpointing={wanted}, but the model has {most} layers: give at most {most}, or 'all'")
-        all_of_them = slices(with_values(job, checkpointing='all')) if wanted not in ('none', 0) else None
+            raise ModelError(
+                f"activation_checkpointing={wanted}, but the model has {most} layers: give at most {most}, or 'all'"
+            )
+        all_of_them = slices(with_values(job, activation_checkpointing='all')) if wanted not in ('none', 0) else None
         if wanted == 'all':
             return predict(job, all_of_them, len(all_of_them.order))
         if wanted == 'auto':
             least = predict(job, all_of_them, len(all_of_them.order))
             if least.peak + CONTEXT > room or not has_whole_model(job, 2) or job.strategy.sequence_parallel_size > 1:
                 return least
-        kept = slices(with_values(job, checkpointing='none'))
+        kept = slices(with_values(job, activation_checkpointing='none'))
         count = 0 if wanted == 'none' else wanted
         if not count:
             return predict(job, kept, 0)
@@ -131,12 +133,12 @@ class Planner:
 
     def _counted(self, job: Job, dtype: torch.dtype) -> Layers:
         values, schedule = job.values, job.schedule
-        key = (job.lora is None, str(job.quantization), values.checkpointing, values.max_length)
-        key += (schedule.batch_size, schedule.accumulate > 1)
+        key = (job.lora is None, str(job.quantization), values.activation_checkpointing, values.max_length)
+        key += (schedule.batch_size, schedule.gradient_accumulation_steps > 1)
         if key not in self._known:
-            self._told(f'counting steps of {_size_of(job)}, checkpointing={values.checkpointing}')
-            offloads = values.checkpointing == 'offload'
-            alike = with_values(job, checkpointing='all') if offloads else job
+            self._told(f'counting steps of {_size_of(job)}, activation_checkpointing={values.activation_checkpointing}')
+            offloads = values.activation_checkpointing == 'offload'
+            alike = with_values(job, activation_checkpointing='all') if offloads else job
             found = self._counted(alike, dtype) if offloads else layers(alike, self.config, dtype, None, self._graphs)
             self._known[key] = found.waiting() if offloads else found
         return self._known[key]

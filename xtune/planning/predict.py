@@ -106,7 +106,7 @@ def predict(job: Job, found: Layers | Choice, recomputed: int) -> Prediction:
     mixed = isinstance(found, Choice)
     whole = found.whole(recomputed) if mixed else found.whole()
     ends = (found.recomputing if recomputed else found.keeping) if mixed else found
-    several = job.schedule.accumulate > 1
+    several = job.schedule.gradient_accumulation_steps > 1
     last = '1' if several else '0'
     parts = {name: peak for name, peak in whole.peak.items() if name[-1] not in '01' or name[-1] == last}
     if not several:
@@ -115,8 +115,8 @@ def predict(job: Job, found: Layers | Choice, recomputed: int) -> Prediction:
     seconds = speed = None
     if whole.seconds is not None and job.strategy.sequence_parallel_size == 1:  # its attention is over whole rows
         each, rest = whole.seconds
-        seconds = job.schedule.accumulate * each + rest
-        speed = job.schedule.accumulate * job.schedule.batch_size * job.values.max_length / seconds
+        seconds = job.schedule.gradient_accumulation_steps * each + rest
+        speed = job.schedule.gradient_accumulation_steps * job.schedule.batch_size * job.values.max_length / seconds
     return Prediction(
         held=round(whole.before),
         frozen=round(whole.after['frozen']),

@@ -38,9 +38,9 @@ class Card:
 @dataclass(frozen=True)
 class Plan:
     """What a run needs. `source` says where the sizes of the model come from. `least` is what it takes with every layer
-    recomputed, if `checkpointing` is 'auto'. `here` was measured on this machine's GPU, if it has one; `lacks` is what
-    that lacks for it; `warning` is of a run that goes on nevertheless. `needs` are those of each strategy on `cluster`,
-    whose GPUs may have `sizes` GB."""
+    recomputed, if `activation_checkpointing` is 'auto'. `here` was measured on this machine's GPU, if it has one;
+    `lacks` is what that lacks for it; `warning` is of a run that goes on nevertheless. `needs` are those of each
+    strategy on `cluster`, whose GPUs may have `sizes` GB."""
 
     job: Job
     source: str
@@ -97,7 +97,7 @@ class Plan:
     def host(self) -> int:
         """Return roughly the bytes of host memory: libraries, weights on their way to the GPU, and what waits there."""
         copied = self.disk()['checkpoint'] if self.job.checkpoint.background else 0
-        if self.job.values.checkpointing == 'offload':
+        if self.job.values.activation_checkpointing == 'offload':
             length = shared(self.job).values.max_length
             copied += self.size.layers * self.size.width * self.job.schedule.batch_size * length * 2
         return LIBRARIES + FLOAT * self.size.largest + copied
@@ -113,9 +113,9 @@ class Plan:
             strategy=self.job.strategy.name,
             sequence_parallel_size=self.job.strategy.sequence_parallel_size,
             batch_size=schedule.batch_size,
-            accumulate=schedule.accumulate,
+            gradient_accumulation_steps=schedule.gradient_accumulation_steps,
             max_length=values.max_length,
-            checkpointing=values.checkpointing,
+            activation_checkpointing=values.activation_checkpointing,
             recomputed_layers=best.recomputed,
             layers=self.size.layers,
             measured=self.here is not None,

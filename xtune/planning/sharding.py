@@ -69,7 +69,7 @@ def parts_of(job: Job, config: PreTrainedConfig) -> Parts:
     Raises:
         ModelError: The model cannot be built.
     """
-    job = shared(with_values(job, checkpointing='none'))
+    job = shared(with_values(job, activation_checkpointing='none'))
     model = adapted(frame(job, config, torch.bfloat16), job)
     full, layers = job.lora is None, layers_of(model)
     inside = {id(p) for layer in layers for p in layer.parameters()}

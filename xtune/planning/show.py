@@ -46,9 +46,10 @@ def _run(plan: Plan) -> Table:
     table = Table(box=None, show_header=False, pad_edge=False)
     trained = f'{plan.size.trained / 1e6:,.1f} M of {plan.size.parameters / 1e6:,.0f} M parameters are trained'
     table.add_row('run', escape(f'{job.values.base_model}: {trained}'))
-    tokens = f'{schedule.batch_size} x {job.values.max_length:,} tokens in a forward pass, {schedule.accumulate} a step'
+    batch = f'{schedule.batch_size} x {job.values.max_length:,} tokens in a forward pass'
+    tokens = f'{batch}, {schedule.gradient_accumulation_steps} a step'
     recomputed = f'activations recomputed in {best.recomputed} of {plan.size.layers} layers'
-    table.add_row('', f'{tokens}, {recomputed} (checkpointing={job.values.checkpointing})')
+    table.add_row('', f'{tokens}, {recomputed} (activation_checkpointing={job.values.activation_checkpointing})')
     table.add_row('architecture', escape(plan.source))
     table.add_row('frozen', f'{gib(best.frozen)} of weights')
     if plan.experts:
@@ -64,8 +65,8 @@ def _run(plan: Plan) -> Table:
     how = f'measured on slices on {plan.gpu}' if plan.here else 'counted on slices, operation by operation'
     table.add_row('[bold]peak', f'[bold]{gib(best.peak)}[/] on one device, at {_WHERE[best.where]}; {how}')
     fills = ''
-    if job.values.checkpointing == 'auto':
-        fills = "; checkpointing='auto' fills what a card has left, so that fewer layers recompute"
+    if job.values.activation_checkpointing == 'auto':
+        fills = "; activation_checkpointing='auto' fills what a card has left, so that fewer layers recompute"
     table.add_row('[bold]needed', f'at least [bold]{gib(plan.needed)}[/] on one device, {gib(CONTEXT)} for CUDA{fills}')
     why = 'without a GPU' if plan.here is None else 'where rows are split'
     speed = f'unknown {why}' if best.speed is None else f'{best.speed:,.0f} tokens/s, rows full'

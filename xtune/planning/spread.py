@@ -49,17 +49,17 @@ def needs(planner: Planner, cluster: Cluster) -> tuple[Need, ...]:
     """Return what the planner's run needs on `cluster` under every strategy.
 
     The figures of one device and of `ddp` are counted operation by operation, with every layer recomputed if
-    `checkpointing` is 'auto'; those of the others are computed from them and from the sizes of the model.
+    `activation_checkpointing` is 'auto'; those of the others are computed from them and from the sizes of the model.
     """
     job = planner.job
     parts, least = parts_of(job, planner.config), planner.least()
-    recomputed = planner.counted(with_values(job, checkpointing='all'))
+    recomputed = planner.counted(with_values(job, activation_checkpointing='all'))
     more = least.peak - recomputed.peak  # activations that this run keeps
     method = compatibility.method_of_run(job)
     found = []
     for name in compatibility.STRATEGIES:
         devices = 1 if name == 'one_device' else cluster.gpus
-        device = _device(name, parts, least, more, devices, job.schedule.accumulate > 1)
+        device = _device(name, parts, least, more, devices, job.schedule.gradient_accumulation_steps > 1)
         context = CONTEXT if devices == 1 else CONNECTED
         refused = compatibility.REFUSED.get((method, name))
         if refused is None and devices == 1 and name.endswith('_offload'):

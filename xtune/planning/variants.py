@@ -31,13 +31,13 @@ def nearest(job: Job) -> Iterator[Variant]:
     """
     now = Variant(job)
     yield now
-    if now.job.values.checkpointing not in ('auto', 'all', 'offload'):
-        now = now.but(with_values(now.job, checkpointing='auto'), 'checkpointing=auto')
+    if now.job.values.activation_checkpointing not in ('auto', 'all', 'offload'):
+        now = now.but(with_values(now.job, activation_checkpointing='auto'), 'activation_checkpointing=auto')
         yield now
     for now in _smaller(now):  # noqa: B020
         yield now
-    if now.job.values.checkpointing != 'offload':
-        yield now.but(with_values(now.job, checkpointing='offload'), 'checkpointing=offload')
+    if now.job.values.activation_checkpointing != 'offload':
+        yield now.but(with_values(now.job, activation_checkpointing='offload'), 'activation_checkpointing=offload')
     for method in _methods(now.job):
         now = now.but(*method)
         yield now
@@ -65,11 +65,11 @@ def with_values(job: Job, **values: Any) -> Job:
 
 def _smaller(now: Variant) -> Iterator[Variant]:
     schedule = now.job.schedule
-    batch, sequences = schedule.batch_size, schedule.batch_size * schedule.accumulate
+    batch, sequences = schedule.batch_size, schedule.batch_size * schedule.gradient_accumulation_steps
     while batch > 1:
         batch = max(n for n in range(1, batch // 2 + 1) if sequences % n == 0)
-        made = replace(schedule, batch_size=batch, accumulate=sequences // batch)
-        options = (f'schedule.batch_size={batch}', f'schedule.accumulate={sequences // batch}')
+        made = replace(schedule, batch_size=batch, gradient_accumulation_steps=sequences // batch)
+        options = (f'schedule.batch_size={batch}', f'schedule.gradient_accumulation_steps={sequences // batch}')
         now = now.but(replace(now.job, schedule=made), *options)
         yield now
 

@@ -24,7 +24,7 @@ def closest(template: 'ChatTemplate') -> str:
     if name is None:
         fit = suggested(template.end_tokens)
         return f'No named template is close to it (those that fit this tokenizer are {fit}); {_WRITE}.'
-    return f"Take the named template closest to it: template='{name}'."
+    return f"Take the named template closest to it: chat_template='{name}'."
 
 
 def for_tools(template: 'ChatTemplate', several: bool = False) -> str:

@@ -59,7 +59,7 @@ def _source(name: str, tokenizer: PreTrainedTokenizerBase) -> str:
             own = own.get('default')
         if not own:
             raise TemplateError(
-                f"template='auto' takes the model's own chat template, but its tokenizer has none; "
+                f"chat_template='auto' takes the model's own chat template, but its tokenizer has none; "
                 f'name one of {suggested(_added(tokenizer))}, or a .jinja file'
             )
         return own

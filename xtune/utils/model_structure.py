@@ -17,6 +17,6 @@ def layers_of(llm: torch.nn.Module) -> list[torch.nn.Module]:
     if not any(sizes):
         raise ModelError(
             f'{type(llm).__name__} has no list of layers to spread or to recompute: use strategy ddp or zero2, and '
-            "checkpointing='none'"
+            "activation_checkpointing='none'"
         )
     return list(lists[sizes.index(max(sizes))])

@@ -15,4 +15,4 @@ tokenizer = dict(
     trust_remote_code=False,
 )
 
-template = 'baichuan_chat'
+chat_template = 'baichuan_chat'

@@ -15,4 +15,4 @@ tokenizer = dict(
     trust_remote_code=False,
 )
 
-template = 'chatglm3'
+chat_template = 'chatglm3'

@@ -15,4 +15,4 @@ tokenizer = dict(
     trust_remote_code=False,
 )
 
-template = 'deepseek_coder'
+chat_template = 'deepseek_coder'

@@ -15,4 +15,4 @@ tokenizer = dict(
     trust_remote_code=False,
 )
 
-template = 'deepseek_r1'
+chat_template = 'deepseek_r1'

@@ -15,4 +15,4 @@ tokenizer = dict(
     trust_remote_code=False,
 )
 
-template = 'default'
+chat_template = 'default'

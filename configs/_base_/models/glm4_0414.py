@@ -15,4 +15,4 @@ tokenizer = dict(
     trust_remote_code=False,
 )
 
-template = 'glm4'
+chat_template = 'glm4'

@@ -21,4 +21,4 @@ tokenizer = dict(
     trust_remote_code=False,
 )
 
-template = 'gpt_oss'
+chat_template = 'gpt_oss'

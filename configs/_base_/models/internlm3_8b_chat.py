@@ -15,4 +15,4 @@ tokenizer = dict(
     trust_remote_code=False,
 )
 
-template = 'internlm2_chat'
+chat_template = 'internlm2_chat'

@@ -15,4 +15,4 @@ tokenizer = dict(
     trust_remote_code=False,
 )
 
-template = 'internlm_chat'
+chat_template = 'internlm_chat'

@@ -15,4 +15,4 @@ tokenizer = dict(
     trust_remote_code=False,
 )
 
-template = 'llama2_chat'
+chat_template = 'llama2_chat'

@@ -16,4 +16,4 @@ tokenizer = dict(
 )
 
 # 'auto' is the model's own chat template.
-template = 'auto'
+chat_template = 'auto'

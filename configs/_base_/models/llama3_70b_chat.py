@@ -15,4 +15,4 @@ tokenizer = dict(
     trust_remote_code=False,
 )
 
-template = 'llama3'
+chat_template = 'llama3'

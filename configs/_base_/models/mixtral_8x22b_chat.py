@@ -18,4 +18,4 @@ tokenizer = dict(
     trust_remote_code=False,
 )
 
-template = 'mistral_v3'
+chat_template = 'mistral_v3'

@@ -18,4 +18,4 @@ tokenizer = dict(
     trust_remote_code=False,
 )
 
-template = 'mixtral'
+chat_template = 'mixtral'

@@ -15,4 +15,4 @@ tokenizer = dict(
     trust_remote_code=False,
 )
 
-template = 'phi3_chat'
+chat_template = 'phi3_chat'

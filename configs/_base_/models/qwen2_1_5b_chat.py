@@ -15,4 +15,4 @@ tokenizer = dict(
     trust_remote_code=False,
 )
 
-template = 'qwen_chat'
+chat_template = 'qwen_chat'

@@ -18,4 +18,4 @@ tokenizer = dict(
     trust_remote_code=False,
 )
 
-template = 'qwen3'
+chat_template = 'qwen3'

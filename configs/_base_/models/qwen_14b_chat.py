@@ -16,4 +16,4 @@ tokenizer = dict(
     eos_token='<|im_end|>',
 )
 
-template = 'qwen_chat'
+chat_template = 'qwen_chat'

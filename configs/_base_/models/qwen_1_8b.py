@@ -16,4 +16,4 @@ tokenizer = dict(
     eos_token='<|endoftext|>',
 )
 
-template = 'default'
+chat_template = 'default'

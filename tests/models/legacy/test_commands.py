@@ -45,7 +45,7 @@ def train(make_config, xtune, tmp_path):
 def test_train_merge_in_both_layouts_and_chat(name, with_tokenizer, train, xtune, tmp_path):
     longer = (lambda c: c.update(seq_length=512)) if name == 'qwen_7b' else None
     base = with_tokenizer(name, change_config=longer)
-    _, adapter = train(base, template=TEMPLATES[name])
+    _, adapter = train(base, chat_template=TEMPLATES[name])
     assert json.loads((adapter / 'adapter_config.json').read_text())['base_model_name_or_path'] == str(base)
     assert not any('embed' in key or 'lm_head' in key for key in load_file(adapter / 'adapter_model.safetensors'))
 
@@ -71,7 +71,7 @@ def test_train_merge_in_both_layouts_and_chat(name, with_tokenizer, train, xtune
 
 def test_a_trained_head_does_not_go_back_to_where_it_is_normalised(with_tokenizer, train, xtune, tmp_path):
     base = with_tokenizer('baichuan2_7b')
-    _, adapter = train(base, template='default', **{'lora.modules_to_save': ['lm_head'], 'optimizer.lr': 0.1})
+    _, adapter = train(base, chat_template='default', **{'lora.modules_to_save': ['lm_head'], 'optimizer.lr': 0.1})
     code, _, err = xtune('convert', 'merge', base, adapter, tmp_path / 'merged', '--layout', 'original')
     assert code == 2 and 'the adapter trained the head' in err
     assert xtune('convert', 'merge', base, adapter, tmp_path / 'merged')[0] == 0
@@ -80,7 +80,7 @@ def test_a_trained_head_does_not_go_back_to_where_it_is_normalised(with_tokenize
 @pytest.mark.parametrize('method', ('qlora', 'full'))
 def test_quantised_and_full_training(method, with_tokenizer, train, tmp_path):
     base = with_tokenizer('baichuan2_7b')
-    out, made = train(base, method, template='default')
+    out, made = train(base, method, chat_template='default')
     assert ('rows of the head' in out) == (method == 'full')
     if method == 'full':
         from transformers import AutoModelForCausalLM
@@ -89,7 +89,7 @@ def test_quantised_and_full_training(method, with_tokenizer, train, tmp_path):
 
 
 def test_full_training_of_the_alibi_family_exports_its_own_model_type(with_tokenizer, train):
-    _, made = train(with_tokenizer('baichuan_13b'), 'full', template='default')
+    _, made = train(with_tokenizer('baichuan_13b'), 'full', chat_template='default')
     assert json.loads((made / 'config.json').read_text())['model_type'] == 'xtune_baichuan_alibi'
     assert load_for_inference(str(made), None, CPU, torch.float32).config._attn_implementation == 'xtune_alibi'
 
@@ -99,10 +99,10 @@ def test_variant_is_an_option_of_training_and_conversion(with_tokenizer, make_co
         values.pop('tokenizer_class')
 
     base = with_tokenizer('baichuan2_7b', change_config=hide)
-    config = make_config(base_model=str(base), template='default')
+    config = make_config(base_model=str(base), chat_template='default')
     code, _, err = xtune('train', config)
     assert code == 2 and 'llm.variant=NAME' in err and 'Traceback' not in err
-    _, adapter = train(base, template='default', **{'llm.variant': 'baichuan2_7b'})
+    _, adapter = train(base, chat_template='default', **{'llm.variant': 'baichuan2_7b'})
     for action in (('legacy', base), ('merge', base, adapter)):
         code, _, err = xtune('convert', *action, tmp_path / 'no')
         assert code == 2 and '--variant NAME' in err
@@ -178,7 +178,7 @@ def test_hub_names_are_read_from_the_cache_without_their_code(with_tokenizer, tm
 
 def test_settings_of_the_model_reach_what_comes_of_a_layout_of_2023(with_tokenizer, train, xtune, tmp_path):
     base, rope = with_tokenizer('internlm_7b'), dict(rope_type='linear', factor=8.0, rope_theta=10000.0)
-    _, adapter = train(base, template='internlm_chat', **{'llm.rope_parameters': rope})
+    _, adapter = train(base, chat_template='internlm_chat', **{'llm.rope_parameters': rope})
     assert json.loads((adapter / 'xtune_model_config.json').read_text())['config_overrides'] == {
         'rope_parameters': rope
     }
