@@ -37,7 +37,7 @@ from peers import cases, material, runs
 from peers.report import compared, table
 from peers.shapes import SHAPES
 
-from xtune.config.validate import SCALARS
+from xtune.config.sections import SCALARS
 from xtune.utils.atomic import write_text
 
 # Small enough for a first look: methods and ways of checkpointing of each model.

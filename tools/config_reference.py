@@ -1,4 +1,4 @@
-"""Write docs/en/config.md from the table of sections; with --check only exit with 1 if the page is out of date."""
+"""Write docs/en/config.md from the schema; with --check only exit with 1 if the page is out of date."""
 
 import ast
 import inspect
@@ -8,7 +8,9 @@ import typing
 from dataclasses import MISSING, fields
 from pathlib import Path
 
-from xtune.config.sections import SECTIONS, TYPED, Scalars
+from xtune.config.deprecated import RENAMED
+from xtune.config.migration import DATASET_KEYS, XTUNER_NAMES
+from xtune.config.sections import SCALARS, SECTIONS, TYPED, Scalars
 from xtune.config.validate import spell
 from xtune.ops.float8_linear import Float8Config
 
@@ -20,8 +22,9 @@ HEAD = """# Config reference
 
 <!-- Written by tools/config_reference.py from xtune/config/sections.py. Change those, not this page. -->
 
-A config is one Python file that sets the names below. A preset is made of *parts* (model, method, data set, ...) from
-`configs/_base_/` and changes a few values. Copy it into one flat file to edit, or change values for one run only:
+A config is one Python file that sets the names below. A preset is composed of *parts* (model, method, data set, ...)
+from `configs/_base_/` and sets a few options beside them. Copy it into one flat file to edit, or change options for one
+run:
 
 ```bash
 xtune copy-cfg smollm2_135m_lora_selfcog_e2 .
@@ -29,24 +32,30 @@ xtune train smollm2_135m_lora_selfcog_e2_copy.py --cfg-options schedule.max_epoc
 ```
 
 - An option is a dotted name and a value. A value is a Python literal (`1e-4`, `None`, `"{'name': 'Ada'}"`), else text.
-- Each run writes the config it really ran with, flat and with all options, into its `work_dir`.
+- Each run writes its config, flat and with all options, into its `work_dir`.
 - A config holds imports, literal values and assignments. It is still code: do not run one that you do not trust.
 - A name or key that is not on this page is an error, and so is a value of the wrong type or beyond its limits.
-- A section with a `type` (a class or function) takes the arguments of that type, and others are errors. `llm` also
-  takes attributes of the model's config, and `tokenizer` those of the tokenizer.
-- What can have no effect is said: `llm.dtype` is an error that names `precision`; so is a name in `lora` that no module
-  of the model has, and `validation.every_steps` without validation data. All of this comes before data are read.
+- A section with a `type` (a class or function) takes the arguments of that type; others are errors. `llm` also takes
+  attributes of the model's config, and `tokenizer` those of the tokenizer.
+- An option without effect is an error: `llm.dtype` (set `precision`), a name in `lora` that no module of the model has,
+  `validation.every_steps` without validation data. These errors come before data are read.
+- Option names of the previous version still work, with a note: {renamed}.
 
 ## All names
 
 In the order of a flat config. A linked name has keys of its own.
 
 """
-# Types of xtune's own, whose arguments stand in no library's documentation, and what is said of them.
+MIGRATION = """
+## Names of XTuner v0.1
+
+The error about an unknown name says the same. `xtune list-cfg` has the preset names of XTuner v0.1.
+"""
+# Classes of xtune, whose arguments no other documentation has, and their introduction.
 OWN = {
     'quantization': (Float8Config, 'With `type=xtune.ops.float8_linear.Float8Config`, as the method `fp8_lora` has it:')
 }
-# What a section holds besides a dict.
+# Types of sections that are not dicts.
 KINDS = {
     'custom_imports': 'a list',
     'train_dataset': 'a dict or a list of dicts',
@@ -59,7 +68,7 @@ def page() -> str:
     """Return the whole page as Markdown."""
     rows, details = '', ''
     for name, section in SECTIONS.items():
-        if section is None:
+        if name in SCALARS:
             rows += _rows(Scalars, name)
             continue
         kind = KINDS.get(name, 'a dict')
@@ -69,17 +78,27 @@ def page() -> str:
         label = f'[{name}](#{name})' if detail else f'`{name}`'
         rows += f'| {label} | {kind}{" or None" * section.nullable} | {DUTY[section.optional]} | {section.doc} |\n'
         details += f'\n## {name}\n\n{section.doc}\n\n{detail}' if detail else ''
-    return HEAD + TABLE + rows + details
+    renamed = ', '.join(f'`{old}` (now `{new}`)' for old, new in RENAMED.items())
+    return HEAD.replace('{renamed}', renamed) + TABLE + rows + details + _migration()
+
+
+def _migration() -> str:
+    """Return the tables of XTuner v0.1's names."""
+    text = MIGRATION
+    for heading, table in (('name in XTuner v0.1', XTUNER_NAMES), ('key of a data set', DATASET_KEYS)):
+        text += f'\n| {heading} | xtune |\n|---|---|\n'
+        text += ''.join(f'| `{name}` | {replacement} |\n' for name, replacement in table.items())
+    return text
 
 
 def _rows(table: type, only: str | None = None) -> str:
     hints, text = typing.get_type_hints(table), ''
-    for knob in fields(table):
-        limits = [f'{word} {knob.metadata[key]}' for key, word in LIMITS.items() if key in knob.metadata]
-        default = 'required' if knob.default is MISSING else f'`{knob.default!r}`'
-        meaning = knob.metadata['doc'].replace('<', '&lt;').replace('|', '\\|')
-        if only in (None, knob.name):
-            text += f'| `{knob.name}` | {", ".join([spell(hints[knob.name]), *limits])} | {default} | {meaning} |\n'
+    for option in fields(table):
+        limits = [f'{word} {option.metadata[key]}' for key, word in LIMITS.items() if key in option.metadata]
+        default = 'required' if option.default is MISSING else f'`{option.default!r}`'
+        meaning = option.metadata['doc'].replace('<', '&lt;').replace('|', '\\|')
+        if only in (None, option.name):
+            text += f'| `{option.name}` | {", ".join([spell(hints[option.name]), *limits])} | {default} | {meaning} |\n'
     return text
 
 

@@ -13,7 +13,6 @@ from xtune.config.paths import BASE
 PART = '''"""{title}: {billions} B parameters, trained on up to {context_length} tokens.{note}"""
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-# Hub name or local folder. The tokenizer is read from the same place.
 base_model = {base_model!r}
 
 llm = dict(
@@ -27,7 +26,7 @@ tokenizer = dict(
     trust_remote_code=False,{eos}
 )
 
-{comment}chat_template = {chat_template!r}
+chat_template = {chat_template!r}
 '''
 
 
@@ -36,8 +35,7 @@ def model_part(model: Model) -> str:
     notes = model.note.replace('. ', '.\n')
     note = f'\n\n{notes}\n' if notes else ''
     eos = f'\n    eos_token={model.eos!r},' if model.eos else ''
-    comment = "# 'auto' is the model's own chat template.\n" if model.chat_template == 'auto' else ''
-    return PART.format(**vars(model) | dict(note=note, eos=eos, comment=comment))
+    return PART.format(**vars(model) | dict(note=note, eos=eos))
 
 
 def write(check: bool = False) -> list[Path]:

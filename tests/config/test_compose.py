@@ -309,6 +309,6 @@ def test_list_cfg_shows_a_strategy_a_file_and_how_to_compose(xtune, tmp_path):
     mine = tmp_path / 'mine.py'
     mine.write_text(flatten(find('smollm2_135m_full_selfcog_e2'), {'base_model': 'my/model'}), encoding='utf-8')
     out = xtune('list-cfg', str(mine))[1]
-    assert 'all weights' in out and 'memory     unknown: my/model' in out
+    assert 'method     full fine-tuning' in out and 'memory     unknown: my/model' in out
     assert compose.FORM in xtune('list-cfg')[1] and compose.FORM not in xtune('list-cfg', '-p', 'qwen')[1]
     assert xtune('list-cfg', 'deepspeed_zero2', '-p', 'zero')[0] == 2

@@ -2,15 +2,15 @@
 
 import pytest
 
+from xtune.config.checkpoint_config import stored_sections
 from xtune.config.deprecated import RENAMED, current_name, note
-from xtune.config.flatten import flatten
+from xtune.config.flatten import flatten, with_defaults
 from xtune.config.lazy import comparable, to_plain
 from xtune.config.load import load, parse_options
 from xtune.config.presets import find
-from xtune.config.stored import stored_sections
 from xtune.config.wire import wire
-from xtune.convert.stored_config import differences, stored_job
 from xtune.errors import ConfigError
+from xtune.export.stored_config import differences, stored_job
 
 PRESET = 'smollm2_135m_lora_selfcog_e2'
 OLD = {
@@ -40,7 +40,7 @@ def old_text():
 
 
 def same(one, other):
-    return comparable(to_plain(one)) == comparable(to_plain(other))
+    return comparable(with_defaults(to_plain(one))) == comparable(with_defaults(to_plain(other)))
 
 
 def test_a_file_with_old_names_is_the_same_config(tmp_path, capsys):
@@ -113,3 +113,17 @@ def test_checkpoints_of_the_previous_version(tmp_path, capsys):
     names = ('chat_template', 'schedule')
     assert stored_sections(meta['config'], names) == stored_sections(config.read_text(encoding='utf-8'), names)
     assert not capsys.readouterr().err  # nothing to do about a checkpoint
+
+
+def test_a_config_that_imports_a_class_from_its_old_module(tmp_path):
+    text = flatten(find('smollm2_135m_fp8_lora_selfcog_e2'))
+    for form in ('from xtune.models.float8 import Float8Config', "Float8Config = 'xtune.models.float8.Float8Config'"):
+        config = tmp_path / 'old.py'
+        old = text.replace('from xtune.ops.float8_linear import Float8Config', form)
+        if form.startswith('Float8Config'):
+            old = old.replace(form, '').replace('type=Float8Config', 'type=' + form.partition(' = ')[2])
+        config.write_text(old, encoding='utf-8')
+        assert wire(load(config)).quantization.func.__module__ == 'xtune.ops.float8_linear'
+    from_text = 'from xtune.models.float8 import Float8Config\nquantization = dict(type=Float8Config)\n'
+    stored = stored_sections(from_text, ('quantization',))
+    assert stored['quantization'] == {'type': 'xtune.ops.float8_linear.Float8Config'}

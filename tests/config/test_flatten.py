@@ -1,11 +1,16 @@
-"""Odd values, overrides, options and comments survive the way into one file."""
+"""A flat copy has the values and comments of the config, every option of the schema and its description."""
+
+import ast
+from dataclasses import fields
 
 import pytest
 
-from xtune.config.flatten import flatten
+from xtune.config.flatten import flatten, with_defaults
 from xtune.config.lazy import comparable, to_plain
 from xtune.config.load import load
 from xtune.config.presets import find
+from xtune.config.sections import SCALARS, SECTIONS
+from xtune.config.wire import wire
 from xtune.errors import ConfigError
 
 PART = r'''"""A part with odd values."""
@@ -91,7 +96,7 @@ def reload(text, folder):
 
 def test_nested_overrides_and_odd_values_survive(preset, tmp_path):
     cfg = reload(flatten(preset), tmp_path)
-    assert comparable(to_plain(cfg)) == comparable(to_plain(load(preset)))
+    assert comparable(to_plain(cfg)) == comparable(with_defaults(to_plain(load(preset))))
     assert cfg.chat_template == 'a "b" \'c\' {{ messages }} {% if x %}\n请\\n'
     assert cfg.lora.corda_config == dict(deep=dict(x=7, y=(1,), z=[dict(q=None)]), empty={})
     assert cfg.lora.rank_pattern == {'e.f': 3} and cfg.train_dataset.map_args.keep == [dict(n=1)]
@@ -122,15 +127,14 @@ def test_options_are_written_into_the_copy(tmp_path):
 def test_a_copy_of_a_copy_keeps_comments_and_one_signature(copy):
     once = copy.read_text(encoding='utf-8')
     twice = flatten(copy, {'schedule.batch_size': 3, 'max_length': 64})
-    assert [line for line in once.splitlines() if '#' in line] == [
-        line.replace('batch_size=3', 'batch_size=1') for line in twice.splitlines() if '#' in line
-    ]
+    changed = once.replace('batch_size=1,', 'batch_size=3,').replace('max_length = 256', 'max_length = 64')
+    assert twice.split('"""')[2] == changed.split('"""')[2]
     assert twice.count('Written by') == 1 and 'copy-cfg copy`' in twice and 'batch_size=3' in twice
 
 
 def test_a_comment_at_the_end_of_a_line_is_kept(copy):
-    edited = copy.read_text(encoding='utf-8').replace('max_length = 256\n', 'max_length = 256  # short rows\n')
-    copy.write_text(edited, encoding='utf-8')
+    text = copy.read_text(encoding='utf-8')
+    copy.write_text(text.replace('256  # Tokens per training sequence.', '256  # short rows'), encoding='utf-8')
     assert 'max_length = 256  # short rows\n' in flatten(copy)
     assert 'max_length = 64  # short rows\n' in flatten(copy, {'max_length': 64})
 
@@ -164,3 +168,37 @@ def test_a_whole_module_import_is_refused_with_what_to_write(copy):
     copy.write_text(text.replace('type=AdamW', 'type=torch.optim.AdamW'), encoding='utf-8')
     with pytest.raises(ConfigError, match='write `from torch'):
         flatten(copy)
+
+
+@pytest.mark.parametrize('name', ['smollm2_135m_lora_selfcog_e2', 'qwen_7b_qlora_moss_sft_all_e1'])
+def test_a_copy_has_every_option_with_its_description_under_a_heading(name):
+    text = flatten(find(name))
+    comments = ' '.join(' '.join(line.partition('#')[2].split()) for line in text.splitlines() if '#' in line)
+    tree = {node.targets[0].id: node.value for node in ast.parse(text).body if isinstance(node, ast.Assign)}
+    assert list(tree) == list(SECTIONS)
+    for section, declared in SECTIONS.items():
+        doc = SCALARS[section].metadata['doc'] if section in SCALARS else declared.doc
+        assert ' '.join(doc.split()) in comments, section
+        for option in fields(declared.keys) if declared.keys and section != 'val_dataset' else ():
+            first = tree[section].elts[0] if isinstance(tree[section], ast.List) else tree[section]
+            assert option.name in {keyword.arg for keyword in first.keywords}
+            assert option.metadata['doc'] in comments or option.name == 'map_args', option.name
+    headings = [line for line in text.splitlines() if line.startswith('# ----')]
+    assert headings == [f'# ---- {group} ----' for group in ('model', 'data', 'optimizer', 'schedule', 'runtime')]
+    assert all(len(line) <= 100 for line in text.splitlines() if line.strip().startswith('#'))
+
+
+def test_a_short_config_of_ones_own_gets_every_option(tmp_path):
+    config = tmp_path / 'short.py'
+    start = flatten(find('smollm2_135m_lora_selfcog_e2')).split('# ---- data ----')[0]
+    data = "train_dataset = dict(\n    # my rows\n    path='rows.json',\n)\nval_dataset = 0.1\n"
+    rest = 'from torch.optim import SGD\noptimizer = dict(type=SGD, lr=0.1)\n'
+    rest += "schedule = dict(max_epochs=2)  # two\nstrategy = dict(name='ddp')\n"
+    config.write_text(start + data + rest, encoding='utf-8')
+    text = flatten(config)
+    cfg = reload(text, tmp_path)
+    assert comparable(to_plain(cfg)) == comparable(with_defaults(to_plain(load(config))))
+    assert (cfg.val_dataset, cfg.schedule.batch_size, cfg.speed.compile, cfg.work_dir) == (0.1, 1, True, None)
+    assert "    # my rows\n    path='rows.json',\n" in text and ')  # two\n' in text
+    job, expected = wire(cfg), wire(load(config))
+    assert (job.schedule, job.train_sources, job.speed) == (expected.schedule, expected.train_sources, expected.speed)

@@ -21,18 +21,18 @@ def refusal(*args, **kwargs):
 def test_every_error_is_reported_at_once(tmp_path):
     path = tmp_path / 'wrong.py'
     text = flatten(LORA, {'seed': 1}).replace('batch_size=1', 'batchsize=1').replace('keep=2', "keep='two'")
-    text = text.replace("strategy = dict(\n    name='one_device',", 'strategy = dict(')
+    text = text.replace("    name='one_device',\n", '')
     path.write_text(text.replace('\npack = True', '\npakc = True') + '\nlora = dict(r=8)\n')
     message = refusal(path, {'max_length': 0, 'overlong': 'cut'})
     assert message.startswith(f'{path} has 7 problems:\n')
     for part in (
-        '`pakc` is no section; did you mean `pack`',
+        '`pakc` is not a section; did you mean `pack`',
         "`overlong` must be one of 'truncate', 'split', 'drop', 'error', got 'cut'",
         '`max_length` must be at least 8, got 0',
-        '`schedule.batchsize` is no option; did you mean `batch_size`',
+        '`schedule.batchsize` is not an option; did you mean `batch_size`',
         '`strategy.name` is missing: ',
         "`checkpoint.keep` must be an int or None, got 'two' (str)",
-        '`lora` names no `type`',
+        '`lora` has no `type`',
     ):
         assert part in message
 
@@ -98,7 +98,7 @@ def test_an_option_below_something_that_has_no_such_place_is_refused(option):
 
 
 def test_a_key_of_a_section_that_is_none_is_refused_without_its_type():
-    assert '`lora` names no `type`' in refusal(FULL, {'lora.r': 8})
+    assert '`lora` has no `type`' in refusal(FULL, {'lora.r': 8})
     assert load(FULL, {'lora.r': 8, 'lora.type': 'peft.LoraConfig'}).lora.r == 8
 
 
@@ -115,7 +115,7 @@ def test_an_option_replaces_one_item_of_a_list():
         (b'seed = undefined\n', "name 'undefined'"),
         (b'seed = 1 / 0\n', 'division by zero'),
         (b'from mmengine.config import read_base\nwith read_base():\n    from .gone import x\n', 'gone'),
-        (b'def helper():\n    pass\n', '`helper` is no section'),
+        (b'def helper():\n    pass\n', '`helper` is not a section'),
     ],
 )
 def test_a_file_that_cannot_be_read_is_refused_by_name(tmp_path, content, message):
@@ -150,18 +150,18 @@ def test_an_option_without_name_or_value_is_refused(pair):
 @pytest.mark.parametrize(
     ('options', 'sentences'),
     [
-        ({'lora.rr': 8}, ['`lora.rr` is no argument of LoraConfig; did you mean `r`?']),
-        ({'optimizer.learning_rate': 1}, ['`optimizer.learning_rate` is no argument of AdamW']),
+        ({'lora.rr': 8}, ['`lora.rr` is not an argument of LoraConfig; did you mean `r`?']),
+        ({'optimizer.learning_rate': 1}, ['`optimizer.learning_rate` is not an argument of AdamW']),
         ({'lora.rr': 8, 'optimizer.learning_rate': 1}, ['2 problems', '`lora.rr`', '`optimizer.learning_rate`']),
         ({'optimizer.type': 'torch.optim.AdamX'}, ['torch.optim has no `AdamX`; did you mean `Adam`']),
         ({'optimizer.type': 'nosuch.Thing'}, ['`nosuch.Thing` needs the package `nosuch`, which is not installed']),
-        ({'optimizer.type': 'AdamW'}, ['`AdamW` is no importable name', 'did you mean `torch.optim.AdamW`?']),
+        ({'optimizer.type': 'AdamW'}, ['`AdamW` cannot be imported', 'did you mean `torch.optim.AdamW`?']),
         ({'optimizer.type': 'PagedAdamW8bit'}, ['did you mean `bitsandbytes.optim.PagedAdamW8bit`?']),
         (
             {'optimizer.type': 'torch.optim.SGD'},
             ['one problem', '`optimizer.betas`', "--cfg-options \"optimizer={'type': 'torch.optim.SGD', ...}\""],
         ),
-        ({'optimizer.type': 'AdamX'}, ['torch.optim.AdamW is always there']),
+        ({'optimizer.type': 'AdamX'}, ['torch.optim.AdamW']),
         ({'lora.type': 'LoraConfig'}, ['did you mean `peft.LoraConfig`?']),
         ({'optimizer.type': '.AdamW'}, ['`optimizer.type`']),
         ({'optimizer.type': 3}, ['`optimizer.type`']),

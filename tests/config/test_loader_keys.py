@@ -45,10 +45,10 @@ def test_a_loader_of_the_users_gets_what_it_takes():
     ('given', 'said'),
     [
         (dict(attn_implementaton='eager'), 'did you mean `attn_implementation`'),
-        (dict(attention_dropuot=0.1), 'no attribute of LlamaConfig; did you mean `attention_dropout`'),
-        (dict(temperature=0.7), 'llm.temperature is no argument'),
-        (dict(from_pretrained=1), 'is no argument'),
-        (dict(attn_implementation='spda'), "'spda' is no attention of transformers; did you mean `sdpa`"),
+        (dict(attention_dropuot=0.1), 'llm.attention_dropuot .*did you mean `attention_dropout`'),
+        (dict(temperature=0.7), 'llm.temperature is not an argument'),
+        (dict(from_pretrained=1), 'is not an argument'),
+        (dict(attn_implementation='spda'), "llm.attn_implementation='spda' .*did you mean `sdpa`"),
         (dict(rope_parameters=3), 'llm.rope_parameters is a dict'),
         (dict(rope_parameters=dict(rope_type='liner', rope_theta=5e5)), 'did you mean `linear`'),
         (
@@ -90,7 +90,7 @@ def test_rope_of_each_kind_of_layer_is_checked():
     check_llm_keys(dict(rope_parameters={'full_attention': dict(own['full_attention'], factor=8.0)}), config)
     with pytest.raises(ConfigError, match='this model has parameters for'):
         check_llm_keys(dict(rope_parameters=dict(rope_type='linear', factor=8.0)), config)
-    with pytest.raises(ConfigError, match='full_attention.facto is no parameter'):
+    with pytest.raises(ConfigError, match='full_attention.facto .*did you mean `factor`'):
         check_llm_keys(dict(rope_parameters={'full_attention': dict(own['full_attention'], facto=8.0)}), config)
 
 
@@ -98,7 +98,7 @@ def test_keys_of_a_tokenizer(tokenizer):
     check_tokenizer_keys(
         dict(trust_remote_code=False, use_fast=True, padding_side='left', add_prefix_space=True), tokenizer
     )
-    with pytest.raises(ConfigError, match='tokenizer.padding_sde is no argument.*did you mean `padding_side`'):
+    with pytest.raises(ConfigError, match='tokenizer.padding_sde is not an argument.*did you mean `padding_side`'):
         check_tokenizer_keys(dict(padding_sde='left'), tokenizer)
     with pytest.raises(ConfigError, match='tokenizer.torch_dtype'):
         check_tokenizer_keys(dict(torch_dtype='auto'), tokenizer)

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from xtune.config.flatten import flatten
+from xtune.config.flatten import flatten, with_defaults
 from xtune.config.lazy import comparable, to_plain
 from xtune.config.load import load, parse_options
 from xtune.config.presets import find
@@ -94,13 +94,13 @@ def test_validation_data_may_be_a_list(listed):
 @pytest.mark.parametrize(
     ('pair', 'sentence'),
     [
-        ('train_dataset=[]', '`train_dataset` is an empty list; it needs at least one data set'),
+        ('train_dataset=[]', '`train_dataset` is an empty list'),
         ('val_dataset=[]', '`val_dataset` is an empty list'),
         ('train_dataset=[1]', '`train_dataset.0` must be a dict, got 1 (int)'),
         ('train_dataset=[dict(path=a.json)]', '; on the command line a dict is JSON: {"key": "value"}'),
         ('train_dataset.1=b.jsonl', "`train_dataset.1` must be a dict, got 'b.jsonl' (str)"),
         ('train_dataset=rows.json', "`train_dataset` must be a dict, got 'rows.json' (str)"),
-        ('train_dataset.1.limt=3', '`train_dataset.1.limt` is no option; did you mean `limit`'),  # codespell:ignore
+        ('train_dataset.1.limt=3', '`train_dataset.1.limt` is not an option; did you mean `limit`'),  # codespell:ignore
         ('train_dataset.1.limit=0', '`train_dataset.1.limit` must be at least 1, got 0'),
         ("train_dataset=[{'map_fn':'alpaca'}]", '`train_dataset.0.path` is missing'),
         ('train_dataset.1.weight=None', '`train_dataset`: 1 of 3 data sets have no weight; give one to all or to none'),
@@ -110,9 +110,9 @@ def test_validation_data_may_be_a_list(listed):
         ('train_dataset.2.weight=much', "`train_dataset.2.weight` must be a number or None, got 'much'"),
         ("val_dataset=[{'path':'v','weight':1}]", '`val_dataset`: a weight has no effect'),
         ("val_dataset={'path':'v','weight':1}", '`val_dataset`: a weight has no effect'),
-        ("val_dataset={'path':'v','wieght':1}", '`val_dataset.wieght` is no option'),  # codespell:ignore
-        ('train_dataset.path=x.json', '--cfg-options train_dataset.path: `path` is no position in a list of 3'),
-        ('train_dataset.3.limit=1', '--cfg-options train_dataset.3.limit: `3` is no position in a list of 3'),
+        ("val_dataset={'path':'v','wieght':1}", '`val_dataset.wieght` is not an option'),  # codespell:ignore
+        ('train_dataset.path=x.json', '--cfg-options train_dataset.path: `path` is not a position in a list of 3'),
+        ('train_dataset.3.limit=1', '--cfg-options train_dataset.3.limit: `3` is not a position in a list of 3'),
         ('data.window=0', '`data.window` must be at least 1, got 0'),
         ('data.longest_first=1', '`data.longest_first` must be True or False, got 1 (int)'),
         ('pack=best', "`pack` must be True or False or one of 'fit', 'exact', 'stream', got 'best' (str)"),
@@ -138,7 +138,8 @@ def test_sets_without_weights_are_as_good(listed):
 def test_a_list_with_functions_survives_the_way_into_one_file(listed, tmp_path, pairs):
     again = tmp_path / 'again.py'
     again.write_text(flatten(listed, parse_options(pairs)), encoding='utf-8')
-    assert comparable(to_plain(load(again))) == comparable(to_plain(load(listed, parse_options(pairs))))
+    expected = with_defaults(to_plain(load(listed, parse_options(pairs))))
+    assert comparable(to_plain(load(again))) == comparable(expected)
     assert sources(again) == sources(listed, *pairs)
     assert flatten(again).split('"""')[2] == again.read_text(encoding='utf-8').split('"""')[2]
 

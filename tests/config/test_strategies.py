@@ -6,6 +6,7 @@ from dataclasses import fields
 from typing import get_args
 
 import pytest
+from mmengine.config import Config
 
 from xtune.config.load import load
 from xtune.config.presets import find, strategies
@@ -26,11 +27,11 @@ def test_each_strategy_has_one_name_everywhere():
     assert {'deepspeed_' + name for name in parts if name.startswith('zero')} == set(strategies())
 
 
-def test_every_part_shows_every_knob_once_and_names_itself():
-    knobs = [knob.name for knob in fields(Strategy)]
+def test_every_part_sets_every_option_once_and_names_itself():
+    options = [option.name for option in fields(Strategy)]
     for name, path in strategy_parts().items():
         section = next(node for node in ast.parse(path.read_text('utf-8')).body if isinstance(node, ast.Assign))
-        assert [keyword.arg for keyword in section.value.keywords] == knobs, name
+        assert [keyword.arg for keyword in section.value.keywords] == options, name
         values = load(find(PRESET), strategy_options(name, None, {})).strategy
         assert values.name == name and (values.deepspeed is not None) == name.startswith('zero'), name
 
@@ -65,10 +66,10 @@ def test_a_deepspeed_json_names_its_strategy(tmp_path, values, name):
     ('name', 'deepspeed', 'others', 'message'),
     [
         ('zero2', 'zero2', {}, 'give one'),
-        ('fsdp2', None, {'strategy.name': 'ddp'}, 'both name a strategy'),
+        ('fsdp2', None, {'strategy.name': 'ddp'}, '--strategy fsdp2 and --cfg-options both'),
         ('fsdp', None, {}, 'did you mean `fsdp2`'),
-        ('my.json', None, {}, 'a DeepSpeed JSON goes to --deepspeed'),
-        (None, 'fsdp2', {}, 'write --strategy'),
+        ('my.json', None, {}, 'to --deepspeed'),
+        (None, 'fsdp2', {}, 'use --strategy'),
         (None, 'zero4', {}, 'did you mean `zero3`'),
     ],
 )
@@ -80,7 +81,7 @@ def test_what_cannot_be_meant_is_refused(name, deepspeed, others, message):
 @pytest.mark.parametrize(
     ('text', 'message'),
     [
-        ('{', 'is no DeepSpeed JSON'),
+        ('{', 'mine.json is not a DeepSpeed JSON'),
         ('[]', 'it holds a list'),
         ('{}', 'zero_optimization=None'),
         ('{"zero_optimization": {"stage": "auto"}}', "{'stage': 'auto'}"),
@@ -109,7 +110,9 @@ def test_list_cfg_shows_all_strategies_and_what_one_sets(xtune):
 
 def test_copy_cfg_writes_a_strategy_alone_or_into_a_config(xtune, tmp_path):
     assert xtune('copy-cfg', 'fsdp2', tmp_path)[0] == 0
-    assert (tmp_path / 'fsdp2_copy.py').read_text('utf-8') == strategy_parts()['fsdp2'].read_text('utf-8')
+    part, copy = strategy_parts()['fsdp2'], tmp_path / 'fsdp2_copy.py'
+    assert Config.fromfile(copy).to_dict() == Config.fromfile(part).to_dict()
+    assert '# Ulysses group size' in copy.read_text('utf-8')
     assert xtune('copy-cfg', 'zero2', tmp_path)[0] == 0
     json_file = tmp_path / 'zero2_copy.json'
     assert strategy_options(None, str(json_file), {}) == strategy_options('zero2', None, {})

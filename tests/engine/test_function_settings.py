@@ -9,7 +9,7 @@ from peft import LoraConfig
 from safetensors.torch import load_file, save_file
 from transformers import LlamaConfig
 
-from xtune.config.stored import stored_sections
+from xtune.config.checkpoint_config import stored_sections
 from xtune.engine.base_fingerprint import base_mark
 from xtune.engine.function_settings import Function, plain
 from xtune.engine.resume_checks import check_built

@@ -91,7 +91,7 @@ def test_a_json_file_of_the_user(tmp_path):
 @pytest.mark.parametrize(
     ('text', 'said'),
     [
-        ('{"zero_optimization": ', 'no DeepSpeed JSON'),
+        ('{"zero_optimization": ', 'not a DeepSpeed JSON'),
         ('[1]', 'holds a list'),
         ('{"zero_optimization": 2}', 'zero_optimization'),
         ('{}', 'zero_optimization.stage'),

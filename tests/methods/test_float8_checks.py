@@ -75,5 +75,7 @@ def test_other_bases_pass(make_config):
 
 
 def test_an_option_that_it_has_not(make_config):
-    with pytest.raises(XtuneError, match='`quantization.skips` is no argument of Float8Config; did you mean `skip`'):
+    with pytest.raises(
+        XtuneError, match='`quantization.skips` is not an argument of Float8Config; did you mean `skip`'
+    ):
         load(make_config('fp8_lora'), {'quantization.skips': []}, check_types=True)

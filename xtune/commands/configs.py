@@ -11,12 +11,12 @@ from ..utils.atomic import write_text
 from .options import add_cfg_options, add_strategy, options_of
 
 STRATEGIES = 'strategies (for --strategy)'
-_QUANTISED = {'load_in_4bit': '4-bit', 'load_in_8bit': 'int8'}
+_QUANTIZED = {'load_in_4bit': '4-bit', 'load_in_8bit': 'int8'}
 
 
 def _add_list(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument('name', nargs='?', help='show what this preset (or strategy, or config file) is made of')
-    parser.add_argument('-p', '--pattern', help='show only names that contain this, or match it as a glob')
+    parser.add_argument('name', nargs='?', help='preset, strategy or config file to show')
+    parser.add_argument('-p', '--pattern', help='list only names that contain this or match it as a glob')
 
 
 def _list(args: argparse.Namespace) -> int:
@@ -28,7 +28,7 @@ def _list(args: argparse.Namespace) -> int:
 
     if args.name is not None:
         if args.pattern is not None:
-            raise ConfigError(f'list-cfg shows either `{args.name}` or what fits --pattern {args.pattern}, not both')
+            raise ConfigError(f'give either `{args.name}` or --pattern {args.pattern}')
         return _show(args.name)
     families: dict[str, list[str]] = {}
     for preset in presets().values():
@@ -57,14 +57,14 @@ def _show_parts() -> None:
     """Print the parts that names are composed of."""
     from ..config.compose import FORM, part_files
 
-    print(f'any other {FORM}, composed of these parts')
+    print(f'any other {FORM}, of these parts')
     for kind in ('models', 'methods', 'datasets'):
         text = f'{kind}: {", ".join(part_files(kind))}'
         print(textwrap.fill(text, 118, initial_indent='- ', subsequent_indent='- '))
 
 
 def _show(name: str) -> int:
-    """Print what the preset, composed preset, strategy or config file `name` does."""
+    """Print the settings of a preset, strategy or config file."""
     from ..config.lazy import to_plain
     from ..config.load import load
     from ..config.presets import find
@@ -76,7 +76,7 @@ def _show(name: str) -> int:
         return 0
     path = find(name)
     for label, text in _summary(path, to_plain(load(path))):
-        print(f'{label:<11}{text}', flush=True)  # the last line takes seconds, the first time
+        print(f'{label:<11}{text}', flush=True)  # the first time, the last line takes seconds
     return 0
 
 
@@ -98,13 +98,16 @@ def _summary(path: Path, values: dict[str, Any]) -> Iterator[tuple[str, str]]:
         yield 'file', str(path)
     yield 'model', values['base_model']
     for source in values['train_dataset'] if isinstance(values['train_dataset'], list) else [values['train_dataset']]:
-        limit = f', {source["limit"]:,} rows at most' if source.get('limit') else ''
+        limit = f', first {source["limit"]:,} rows' if source.get('limit') else ''
         yield 'data', f'{source["path"]} as {source.get("map_fn", "auto")}{limit}'
     yield 'method', _method(values)
     yield 'template', values['chat_template']
     pack = values.get('pack', True)
     yield 'length', f'{values.get("max_length", 2048):,} tokens, ' + (f'packed: {pack}' if pack else 'not packed')
-    yield 'batch', f'{batch} x {accumulation} sequences a step and device, epochs: {schedule.get("max_epochs", 1)}'
+    yield (
+        'batch',
+        f'{batch} x {accumulation} sequences per optimizer step and device, epochs: {schedule.get("max_epochs", 1)}',
+    )
     yield 'optimizer', f'{values["optimizer"]["type"]}, lr {values["optimizer"].get("lr")}'
     yield 'memory', _memory(path, path.stem if preset else str(path))
 
@@ -119,20 +122,20 @@ def _is_preset(path: Path) -> bool:
 def _method(values: dict[str, Any]) -> str:
     lora, quantization = values.get('lora'), values.get('quantization') or {}
     if lora is None:
-        return 'all weights'
+        return 'full fine-tuning'
     options = ', '.join(f'{k} {lora[k]}' for k in ('r', 'lora_alpha', 'lora_dropout', 'target_modules') if k in lora)
-    return f'LoRA on a base that is {_words(quantization)}: {options}'
+    return f'LoRA on a base in {_words(quantization)}: {options}'
 
 
 def _words(quantization: dict[str, Any]) -> str:
-    """Return what such a base is."""
+    """Return the format of a base."""
     if 'Float8Config' in str(quantization.get('type')):
-        return 'in float8'
-    return next((words for key, words in _QUANTISED.items() if quantization.get(key)), 'unquantised')
+        return 'float8'
+    return next((words for key, words in _QUANTIZED.items() if quantization.get(key)), 'its own precision')
 
 
 def _memory(path: Path, name: str) -> str:
-    """Return what the run of a config needs of one device: the figure of `xtune plan`."""
+    """Return the memory that a run needs on one device, as `xtune plan` estimates it."""
     from ..config.lazy import comparable, to_plain
     from ..config.load import load
     from ..errors import XtuneError
@@ -159,14 +162,14 @@ def _counted(path: Path) -> str:
         planner = Planner(wire(load(path), path.stem))
         least = needed(planner.least())
     fills = planner.job.values.activation_checkpointing == 'auto'
-    more = "; activation_checkpointing='auto' fills what the GPU has left" if fills else ''
+    more = "; activation_checkpointing='auto' uses the rest of the GPU" if fills else ''
     return f'at least {gib(least)} on one device{more} (architecture: {planner.source})'
 
 
 def _add_copy(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument('name', help='name of a preset, or of a strategy (fsdp2, deepspeed_zero2)')
-    parser.add_argument('folder', nargs='?', default='.', help='where to write NAME_copy.py (default: here)')
-    parser.add_argument('--force', action='store_true', help='replace an existing file')
+    parser.add_argument('name', help='preset, config file, or strategy (fsdp2, deepspeed_zero2)')
+    parser.add_argument('folder', nargs='?', default='.', help='folder for NAME_copy.py (default: here)')
+    parser.add_argument('--force', action='store_true', help='overwrite an existing file')
     add_cfg_options(parser)
     add_strategy(parser)
 
@@ -181,7 +184,7 @@ def _copy(args: argparse.Namespace) -> int:
     if part is not None:
         if args.cfg_options or args.strategy or args.deepspeed:
             raise ConfigError(
-                f'--cfg-options, --strategy and --deepspeed change a preset; edit the copy of {args.name} instead'
+                f'--cfg-options, --strategy and --deepspeed apply to presets; edit the copy of {args.name} instead'
             )
         text = part_text(part)
         suffix = '.json' if text.startswith('{') else '.py'
@@ -189,7 +192,7 @@ def _copy(args: argparse.Namespace) -> int:
         suffix, text = '.py', flatten(find(args.name), options_of(args))
     target = Path(args.folder) / f'{Path(args.name).stem}_copy{suffix}'
     if target.exists() and not args.force:
-        raise ConfigError(f'{target} exists; name another folder, or replace it with --force')
+        raise ConfigError(f'{target} exists; give another folder, or overwrite it with --force')
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         write_text(target, text)
@@ -207,7 +210,7 @@ COMMANDS = {
         _list,
     ),
     'copy-cfg': (
-        'write a preset as one file to edit',
+        'write a preset as one file with every option, to edit',
         'xtune copy-cfg internlm_7b_qlora_oasst1_e3 .',
         _add_copy,
         _copy,

@@ -5,8 +5,8 @@ from typing import Any
 
 
 def add_config(parser: argparse.ArgumentParser) -> None:
-    """Add the config and the options that change it."""
-    parser.add_argument('config', help='config file, or name of a preset')
+    """Add the config and --cfg-options."""
+    parser.add_argument('config', help='config file or preset')
     add_cfg_options(parser)
 
 
@@ -18,7 +18,7 @@ def add_cfg_options(parser: argparse.ArgumentParser) -> None:
         action='extend',
         default=[],
         metavar='NAME=VALUE',
-        help='change values of the config, such as schedule.max_epochs=1 max_length=1024',
+        help='set options of the config, such as schedule.max_epochs=1 max_length=1024',
     )
 
 
@@ -27,8 +27,7 @@ def add_strategy(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--strategy',
         metavar='NAME',
-        help='how the run is spread over devices: ddp, zero1, zero2, zero3, fsdp2, with _offload, ... '
-        '(xtune list-cfg -p strategies)',
+        help='parallelism strategy: ddp, zero1, zero2, zero3, fsdp2, with _offload, ... (xtune list-cfg -p strategies)',
     )
     parser.add_argument(
         '--deepspeed', metavar='NAME|JSON', help='zero1, zero2, zero2_offload, zero3, zero3_offload, or a JSON file'
@@ -41,7 +40,7 @@ def options_of(args: argparse.Namespace) -> dict[str, Any]:
     from ..config.strategies import strategy_options
 
     options = parse_options(args.cfg_options)
-    # First, so that --cfg-options can change what a strategy brings.
+    # First, so that --cfg-options can change what a strategy sets.
     return {**strategy_options(args.strategy, args.deepspeed, options), **options}
 
 
@@ -50,12 +49,12 @@ def add_variant(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--variant',
         metavar='NAME',
-        help='which layout of 2023 the model has, such as baichuan2_7b, if its config.json does not tell',
+        help='2023 layout of the model, such as baichuan2_7b, if config.json does not determine it',
     )
 
 
 def wired(args: argparse.Namespace, **more: Any):
-    """Return the checked and wired job of `args.config`."""
+    """Return the job of `args.config`, with its types checked."""
     from ..config.load import load, parse_options
     from ..config.presets import find
     from ..config.wire import wire

@@ -43,8 +43,7 @@ def _train(args: argparse.Namespace) -> int:
         options['seed'] = args.seed
     config = find(args.config)
     # Structure first: a misspelt section is reported before torch is imported.
-    if load(config, options).get('evaluation'):
-        print('note: the section `evaluation` is not run by this version')
+    load(config, options)
 
     start = launch.wanted()
     if start is not None:

@@ -1,1 +1,1 @@
-"""Configs: find, load, check, wire, and write as one file. Nothing here imports torch by itself."""
+"""Configs: find or compose, load, check, wire, and write as one file. Loading imports no torch."""

@@ -1,6 +1,6 @@
-"""Values of a config against the annotations and defaults of the callable that takes them.
+"""Check values of a config against the annotations and defaults of the callable that takes them.
 
-Only what is surely wrong is reported: a type that this module does not know takes anything.
+Only certain errors are reported: an annotation that this module does not know accepts any value.
 """
 
 import collections.abc
@@ -18,21 +18,23 @@ _WORDS = {int: 'a whole number', float: 'a number', bool: 'True or False', str: 
 _MANY = {int: 'whole numbers', float: 'numbers', str: 'strings'}
 
 
-def unfit(section: str, kind: Callable, given: dict[str, Any], checked: Collection[str] = ()) -> Iterator[str]:
-    """Yield the keys of `section` whose values `kind` cannot take, by its annotations and defaults.
+def type_errors(
+    section: str, target: Callable, arguments: dict[str, Any], checked: Collection[str] = ()
+) -> Iterator[str]:
+    """Yield the keys of `section` whose values `target` cannot take, by its annotations and defaults.
 
     Args:
         section: The name of the section.
-        kind: The class or function.
-        given: Its arguments.
+        target: The class or function.
+        arguments: Its arguments.
         checked: Names of arguments that are checked elsewhere.
     """
     try:
-        parameters = inspect.signature(kind).parameters
+        parameters = inspect.signature(target).parameters
     except (ValueError, TypeError):  # written in C without a signature
         return
-    hints = _hints(kind)
-    for key, value in given.items():
+    hints = _hints(target)
+    for key, value in arguments.items():
         if key in checked or key not in parameters:
             continue
         default = parameters[key].default
@@ -48,20 +50,20 @@ def unfit(section: str, kind: Callable, given: dict[str, Any], checked: Collecti
             yield f'`{section}.{key}` must be a number, got {value!r}'
 
 
-def _hints(kind: Callable) -> dict[str, Any]:
+def _hints(target: Callable) -> dict[str, Any]:
     # A class whose `__init__` is inherited from nobody but `object` is annotated by its fields.
-    for source in (kind.__init__, kind) if isinstance(kind, type) else (kind,):
+    for source in (target.__init__, target) if isinstance(target, type) else (target,):
         try:
-            found = typing.get_type_hints(source)
-        except Exception:  # names that only a type checker imports; of another's code anything can be raised
+            hints = typing.get_type_hints(source)
+        except Exception:  # names that only a type checker imports; foreign code may raise anything
             continue
-        if found.keys() - {'return'}:
-            return found
+        if hints.keys() - {'return'}:
+            return hints
     return {}
 
 
 def _fits(value: Any, wanted: Any) -> bool:
-    """Tell whether `value` may be of the annotated type: an int passes as float, a list as tuple."""
+    """Return whether `value` may be of the annotated type: an int passes as float, a list as tuple."""
     origin = typing.get_origin(wanted)
     if origin is typing.Annotated:
         return _fits(value, typing.get_args(wanted)[0])

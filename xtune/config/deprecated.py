@@ -1,4 +1,7 @@
-"""Option names of the previous version. They work in this version, with a note, and will be removed in the next one."""
+"""Names of the previous version: options and modules.
+
+They work in this version, options with a note, and will be removed in the next one.
+"""
 
 import ast
 import os
@@ -20,6 +23,16 @@ RENAMED: dict[str, str] = {
     'speed.fused_loss': 'speed.chunked_cross_entropy',
     'speed.varlen': 'speed.varlen_attention',
 }
+# Old module -> new module, of classes that configs and checkpoints import.
+MOVED: dict[str, str] = {'xtune.models.float8': 'xtune.ops.float8_linear'}
+
+
+def current_module(dotted: str) -> str:
+    """Return a module's present name; also of `module.Class`."""
+    for old, new in MOVED.items():
+        if dotted == old or dotted.startswith(f'{old}.'):
+            return new + dotted.removeprefix(old)
+    return dotted
 
 
 def current_name(option: str) -> str:

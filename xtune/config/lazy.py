@@ -1,4 +1,4 @@
-"""The one place that touches mmengine's lazily imported config objects.
+"""Access to the lazily imported objects in configs of mmengine; no other module uses their private API.
 
 `LazyObject._imported`, `_module`, `Config._to_lazy_dict`, `_imported_names` and `ConfigDict.lazy` are internals of
 mmengine 0.10; the tests of this package fail if they move.
@@ -15,6 +15,7 @@ from mmengine.config import Config, ConfigDict
 from mmengine.config.lazy import LazyAttr, LazyObject
 
 from ..errors import ConfigError, did_you_mean
+from .deprecated import current_module
 
 Lazy = LazyObject | LazyAttr
 
@@ -39,7 +40,7 @@ def part_names(cfg: Config) -> tuple[dict, set[str]]:
 
 @contextmanager
 def kept_lazy() -> Iterator[None]:
-    """Let the values of a ConfigDict be read without importing what they name."""
+    """Return values of a ConfigDict without importing the objects that they name."""
     before, ConfigDict.lazy = ConfigDict.lazy, True
     try:
         yield
@@ -48,7 +49,7 @@ def kept_lazy() -> Iterator[None]:
 
 
 def from_namespace(names: dict, imported: set[str], path: Path) -> Config:
-    """Return the config of the file `path`, which defines `names`; those in `imported` are no sections of it."""
+    """Return the config of the file `path`, which defines `names`; those in `imported` are not sections."""
     values = {name: value for name, value in names.items() if not name.startswith('__')}
     cfg = Config(ConfigDict(values), filename=str(path))
     object.__setattr__(cfg, '_imported_names', imported)
@@ -56,7 +57,7 @@ def from_namespace(names: dict, imported: set[str], path: Path) -> Config:
 
 
 def is_lazy(value: Any) -> bool:
-    """Tell whether `value` stands for an imported name."""
+    """Return whether `value` stands for an imported name."""
     return isinstance(value, (LazyObject, LazyAttr))
 
 
@@ -79,7 +80,7 @@ def import_of(lazy: Lazy) -> tuple[str, str]:
     if source._imported is None:
         raise ConfigError(f'write `from {source.module} import ...` in a config, not `import {source.module}`')
     module = source._module
-    return (module if isinstance(module, str) else module[0]), source._imported
+    return current_module(module if isinstance(module, str) else module[0]), source._imported
 
 
 def walk(value: Any) -> Iterator[Lazy]:
@@ -108,6 +109,9 @@ def comparable(value: Any) -> Any:
 def resolve(value: Any) -> Any:
     """Return `value` with every imported name, at any depth, replaced by the object itself."""
     if is_lazy(value):
+        source, _ = root(value)
+        if isinstance(source._module, str):
+            source._module = current_module(source._module)
         try:
             return value.build()
         except (ImportError, AttributeError) as error:
@@ -128,10 +132,11 @@ def named(thing: Any) -> Any:
     """
     if not isinstance(thing, str):
         return thing
+    thing = current_module(thing)
     parts = thing.split('.')
     for cut in range(len(parts) - 1, 0, -1):
         try:
-            found = import_module('.'.join(parts[:cut]))
+            target = import_module('.'.join(parts[:cut]))
         except ValueError:  # an empty part
             continue
         except ModuleNotFoundError as error:
@@ -141,8 +146,8 @@ def named(thing: Any) -> Any:
         except (ImportError, OSError, RuntimeError) as error:  # of a library that does not fit this machine
             raise ConfigError(f'`{thing}` cannot be imported: {error}') from error
         for name in parts[cut:]:
-            if not hasattr(found, name):
-                raise ConfigError(f'`{thing}`: {found.__name__} has no `{name}`{did_you_mean(name, dir(found))}')
-            found = getattr(found, name)
-        return found
-    raise ConfigError(f'`{thing}` is no importable name; write it as module.name, such as torch.optim.AdamW')
+            if not hasattr(target, name):
+                raise ConfigError(f'`{thing}`: {target.__name__} has no `{name}`{did_you_mean(name, dir(target))}')
+            target = getattr(target, name)
+        return target
+    raise ConfigError(f'`{thing}` cannot be imported; write it as module.name, such as torch.optim.AdamW')

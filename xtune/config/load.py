@@ -1,4 +1,4 @@
-"""Read a config file, apply options, and refuse what the framework would not understand."""
+"""Read a config file, apply options, and report every error in it."""
 
 import ast
 import sys
@@ -11,7 +11,7 @@ from ..errors import ConfigError
 from . import read_base
 from .deprecated import current_name, rename_options, rename_sections
 from .lazy import is_lazy, resolve, to_plain
-from .type_checks import of_the_preset, type_problems
+from .type_checks import inherited_arguments, type_problems
 from .validate import problems, texts
 
 
@@ -19,11 +19,11 @@ def load(path: str | Path, options: dict | None = None, check_types: bool = Fals
     """Read the config at `path` and apply `options`, such as `{'schedule.max_epochs': 1}`.
 
     Args:
-        path: A preset's file or a file of the user's.
+        path: A composed preset or a config file.
         options: Dotted option names and their values.
         check_types: Also import what the sections name as `type`, and check their keys and values against its
-            signature and a table of ranges. This imports torch and transformers. It is done in any case where
-            something else is wrong, so that the message is complete.
+            signature and a table of ranges. This imports torch and transformers. With any other error it is done
+            too, so that the message is complete.
 
     Raises:
         ConfigError: The file cannot be read, or sections, keys, types or limits are wrong. The message lists every
@@ -34,18 +34,18 @@ def load(path: str | Path, options: dict | None = None, check_types: bool = Fals
     if options:
         _apply(cfg, rename_options(options))
     values = to_plain(cfg)
-    found = list(problems(values))
-    if check_types or found:
-        found += type_problems(values)
-    if found:
-        count = 'one problem' if len(found) == 1 else f'{len(found)} problems'
-        found += of_the_preset(found, options or {})
-        raise ConfigError(f'{path} has {count}:\n' + '\n'.join(f'  - {sentence}' for sentence in found))
+    errors = list(problems(values))
+    if check_types or errors:
+        errors += type_problems(values)
+    if errors:
+        count = 'one problem' if len(errors) == 1 else f'{len(errors)} problems'
+        errors += inherited_arguments(errors, options or {})
+        raise ConfigError(f'{path} has {count}:\n' + '\n'.join(f'  - {sentence}' for sentence in errors))
     return cfg
 
 
 def _make_importable(config: Path) -> None:
-    """Let a config import modules that lie beside it or in the current folder; nothing installed is shadowed."""
+    """Make modules beside the config and in the current folder importable, after all installed ones."""
     for folder in (str(config.resolve().parent), str(Path.cwd())):
         if folder not in sys.path:
             sys.path.append(folder)
@@ -61,18 +61,20 @@ def _read(path: Path) -> Config:
     except UnicodeDecodeError as error:
         raise ConfigError(f'{path} is not UTF-8 text: {error}') from error
     except KeyError as error:
-        raise ConfigError(f'{path}: a part or preset it is made of does not define {error}') from error
-    except Exception as error:  # the file is the user's code: whatever it raises is about that file
+        raise ConfigError(f'{path}: an imported part does not define {error}') from error
+    except Exception as error:  # user code, which may raise anything
         what = str(error) or 'a config holds imports, literal values and assignments, no calls or logic'
         if "'dict' object has no attribute" in what:
-            what += "; change a value where it stands, or write schedule['max_epochs'] = 9"
+            what += "; change the value in its dict, or write schedule['max_epochs'] = 9"
+        if 'incorrect module is defined' in what:
+            what += '; presets are composed by name: `xtune copy-cfg NAME` writes one as a file to import from'
         raise ConfigError(f'{path} cannot be read as a config: {type(error).__name__}: {what}') from error
     rename_sections(cfg._cfg_dict, str(path), text)
     return cfg
 
 
 def _apply(cfg: Config, options: dict) -> None:
-    """Set dotted names. A section that is None becomes a dict; what does not belong there is reported by the checks."""
+    """Set dotted options. A section that is None becomes a dict; the checks report keys that do not belong there."""
     for key, value in options.items():
         *path, last = key.split('.')
         node = cfg._cfg_dict
@@ -85,7 +87,7 @@ def _apply(cfg: Config, options: dict) -> None:
                 node = node[part]
             if not isinstance(node, (dict, list)):
                 where = '.'.join(path[: depth + 1])
-                raise ConfigError(f'--cfg-options {key}: `{where}` is one value ({node!r}) and has no keys')
+                raise ConfigError(f'--cfg-options {key}: `{where}` is a single value ({node!r}) without keys')
         value = ConfigDict(value) if isinstance(value, dict) else value
         if isinstance(node, list):
             _item(node, last, key)
@@ -96,14 +98,14 @@ def _apply(cfg: Config, options: dict) -> None:
 
 def _item(items: list, index: str, key: str) -> Any:
     if not index.isdecimal() or int(index) >= len(items):
-        raise ConfigError(f'--cfg-options {key}: `{index}` is no position in a list of {len(items)}')
+        raise ConfigError(f'--cfg-options {key}: `{index}` is not a position in a list of {len(items)}')
     return items[int(index)]
 
 
 def parse_options(pairs: list[str]) -> dict[str, Any]:
-    """Turn `['schedule.max_epochs=1', 'pack=False']` into a dict; values are Python literals, else text.
+    """Turn `['schedule.max_epochs=1', 'pack=False']` into a dict; values are Python literals, otherwise text.
 
-    A word that the key takes as text stays text: `none` of activation_checkpointing is no None.
+    A word that the option allows stays text: `none` of activation_checkpointing does not become None.
 
     Raises:
         ConfigError: An item has no `=`, or an option is given by its old and its new name.

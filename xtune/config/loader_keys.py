@@ -1,6 +1,6 @@
-"""Keys of the sections `llm` and `tokenizer` that would have no effect.
+"""Refuse keys of the sections `llm` and `tokenizer` that would have no effect.
 
-from_pretrained takes any keyword. It ignores some, xtune sets others itself, and what is left must be an attribute of
+from_pretrained accepts any keyword argument. It ignores some, xtune sets others, and all others must be attributes of
 the model's config or of the tokenizer.
 """
 
@@ -15,13 +15,13 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from ..errors import ConfigError, did_you_mean
 
 _PRECISION = "set precision='bf16' or 'fp32'"
-_DEVICES = 'each process has one device; to use several, set strategy, such as --strategy fsdp2'
+_DEVICES = 'each rank has one device; to use several, set strategy, such as --strategy fsdp2'
 _QUANTISE = 'set the section quantization, as a qlora or int8_lora preset does'
 _GONE = 'transformers 5 ignores it: leave it out'
 _OWN = 'xtune sets it: leave it out'
 _ATTENTION = "set llm.attn_implementation='flash_attention_2'"
 
-# What xtune passes to each loader itself.
+# Arguments that xtune passes to each loader.
 _PASSED = {'dtype': _PRECISION, 'device_map': _DEVICES}
 # Arguments and former arguments of from_pretrained without effect here, and what to do instead.
 _INSTEAD = {
@@ -40,13 +40,13 @@ _INSTEAD = {
     'pretrained_model_name_or_path': 'set base_model',
     'state_dict': 'the weights are those of base_model',
     'config': 'the config is that of base_model; set single values of it, such as llm.attention_dropout=0.1',
-    'use_cache': 'training keeps no cache, and generation always does: leave it out',
+    'use_cache': 'training uses no KV cache, and generation always does: leave it out',
     'return_dict': _OWN,
     'rope_theta': 'set llm.rope_parameters.rope_theta',
     'rope_scaling': 'set llm.rope_parameters, such as llm.rope_parameters.rope_type=linear '
     'llm.rope_parameters.factor=2.0 llm.rope_parameters.rope_theta=BASE, with BASE from config.json',
 }
-# What from_pretrained takes out of its keywords, and is honoured.
+# Arguments of from_pretrained that are not in its signature.
 _HONOURED = (
     'proxies subfolder variant code_revision trust_remote_code attn_implementation experts_implementation '
     'use_safetensors weights_only disable_mmap key_mapping use_kernels kernel_config allow_all_kernels '
@@ -58,7 +58,7 @@ _OF_TOKENIZERS = (
     'additional_special_tokens extra_special_tokens model_specific_special_tokens chat_template vocab_file merges_file '
     'tokenizer_file added_tokens_decoder fix_mistral_regex'
 ).split()
-# Kinds of RoPE that scale positions by a factor.
+# RoPE types that scale positions by a factor.
 _SCALED = ('linear', 'dynamic', 'yarn', 'llama3')
 
 
@@ -66,7 +66,7 @@ def check_taken(loader: Callable, given: dict[str, Any]) -> None:
     """Refuse keys of section `llm` that `loader` would ignore, or that xtune passes itself.
 
     Raises:
-        ConfigError: There are such keys. The message lists them all, and says which option does it.
+        ConfigError: There are such keys. The message lists them all, with the option to use instead.
     """
     taken = _INSTEAD if getattr(loader, '__name__', '') == 'from_pretrained' else _PASSED
     _refuse([f'llm.{key}={given[key]!r} has no effect: {taken[key]}' for key in given if key in taken])
@@ -80,7 +80,7 @@ def check_llm_keys(given: dict[str, Any], config: PreTrainedConfig) -> None:
         config: The config of the base model, as it was read.
 
     Raises:
-        ConfigError: There are such keys, or RoPE or attention of that kind are not known.
+        ConfigError: There are such keys, or the RoPE type or attention implementation is unknown.
     """
     arguments = {*_arguments(PreTrainedModel.from_pretrained), *_HONOURED}
     attributes = {name for name in config.to_dict() if not name.startswith('_')} | set(config.attribute_map)
@@ -92,7 +92,7 @@ def check_llm_keys(given: dict[str, Any], config: PreTrainedConfig) -> None:
             continue
         close = did_you_mean(key, (arguments | attributes) - set(_INSTEAD))
         kind = type(config).__name__
-        problems.append(f'llm.{key} is no argument of from_pretrained and no attribute of {kind}{close}')
+        problems.append(f'llm.{key} is not an argument of from_pretrained or an attribute of {kind}{close}')
     problems += _attention_problems(given.get('attn_implementation'))
     if 'rope_parameters' in given:
         problems += _rope_problems(given['rope_parameters'], getattr(config, 'rope_parameters', None) or {})
@@ -106,13 +106,13 @@ def check_tokenizer_keys(given: dict[str, Any], tokenizer: PreTrainedTokenizerBa
         ConfigError: There are such keys.
     """
     kind = type(tokenizer)
-    if not kind.__module__.startswith('transformers.'):  # code of the model's own may keep them anywhere
+    if not kind.__module__.startswith('transformers.'):  # the model's own code may keep them anywhere
         return
     known = {*_arguments(PreTrainedTokenizerBase.from_pretrained), *_OF_TOKENIZERS, *kind.SPECIAL_TOKENS_ATTRIBUTES}
     for parent in kind.__mro__:
         known |= set(_arguments(parent.__init__))
     wrong = [key for key in given if key not in known and not hasattr(tokenizer, key)]
-    _refuse([f'tokenizer.{key} is no argument of {kind.__name__}{did_you_mean(key, known)}' for key in wrong])
+    _refuse([f'tokenizer.{key} is not an argument of {kind.__name__}{did_you_mean(key, known)}' for key in wrong])
 
 
 def _has(config: PreTrainedConfig, key: str) -> bool:
@@ -126,18 +126,19 @@ def _arguments(function: Callable) -> Iterator[str]:
 
 
 def _attention_problems(wanted: Any) -> Iterator[str]:
-    """Yield why no model of transformers attends as `wanted`; a name with `/` is a kernel of the hub."""
+    """Yield an error if transformers has no attention `wanted`; a name with `/` is a kernel of the hub."""
     known = {'eager', *ALL_ATTENTION_FUNCTIONS.valid_keys()}
     if isinstance(wanted, str) and '/' not in wanted and wanted.removeprefix('paged|') not in known:
-        yield f'llm.attn_implementation={wanted!r} is no attention of transformers{did_you_mean(wanted, known)}'
+        close = did_you_mean(wanted, known)
+        yield f'llm.attn_implementation={wanted!r} is not an attention implementation of transformers{close}'
 
 
 def _rope_problems(given: Any, own: dict[str, Any]) -> Iterator[str]:
-    """Yield what is wrong with the parameters of RoPE `given`, which replace those that the model has of its `own`."""
+    """Yield errors in the RoPE parameters `given`, which replace the model's `own`."""
     if not isinstance(given, dict):
         yield f'llm.rope_parameters is a dict such as dict(rope_type=..., factor=...), got {given!r}'
         return
-    nested = {name: values for name, values in own.items() if isinstance(values, dict)}  # one for each kind of layer
+    nested = {name: values for name, values in own.items() if isinstance(values, dict)}  # one for each layer type
     if nested:
         for name in given:
             if name not in nested:
@@ -155,7 +156,7 @@ def _rope_values(place: str, given: Any, own: dict[str, Any]) -> Iterator[str]:
     known, kinds = {*RopeParameters.__annotations__, 'type', *own}, {'default', *ROPE_INIT_FUNCTIONS}
     for key in given:
         if key not in known:
-            yield f'{place}.{key} is no parameter of RoPE{did_you_mean(key, known)}'
+            yield f'{place}.{key} is not a RoPE parameter{did_you_mean(key, known)}'
     kind = given.get('rope_type', given.get('type', 'default'))
     if not isinstance(kind, str) or kind not in kinds:
         close = did_you_mean(kind, kinds)

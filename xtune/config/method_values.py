@@ -1,6 +1,6 @@
-"""Values in the sections `optimizer` and `quantization`, before data are prepared.
+"""Check the values of the sections `optimizer` and `quantization` before data are prepared.
 
-The libraries check some of them, and say so only when the model is loaded, or in a kernel.
+The libraries check some of them, but only when the model is loaded, or in a kernel.
 """
 
 import inspect
@@ -12,7 +12,7 @@ import torch
 from transformers import BitsAndBytesConfig
 
 from ..errors import did_you_mean
-from .annotations import unfit
+from .annotations import type_errors
 from .ranges import Check, flag, number, numbers, out_of_range
 
 _SHARE = number(0, 1, below=True)
@@ -36,7 +36,7 @@ _QUANTIZATION: dict[str, Check] = {
     'llm_int8_threshold': number(0),
     'llm_int8_skip_modules': (
         lambda value: value is None or (isinstance(value, (list, tuple)) and all(isinstance(v, str) for v in value)),
-        'a list of names of modules',
+        'a list of module names',
     ),
 }
 
@@ -46,16 +46,16 @@ def optimizer_problems(optimizer: partial, build: bool = True) -> Iterator[str]:
 
     Args:
         optimizer: The class with the arguments of section `optimizer`.
-        build: Whether to build it, if nothing else is wrong.
+        build: Whether to instantiate it, if there is no other error.
     """
     if 'params' in optimizer.keywords:
-        yield '`optimizer.params` is no option: the optimizer gets the weights that are trained; leave it away'
+        yield '`optimizer.params` is not an option: the optimizer gets the trained weights; leave it out'
         return
     checks = _optimizer_checks(optimizer.func)
     problems = [*out_of_range('optimizer', optimizer.keywords, checks)]
-    problems += unfit('optimizer', optimizer.func, optimizer.keywords, checks)
+    problems += type_errors('optimizer', optimizer.func, optimizer.keywords, checks)
     yield from problems
-    # Others may compile something when they are built.
+    # Others may compile something when they are instantiated.
     if problems or not build or not getattr(optimizer.func, '__module__', '').startswith('torch.optim'):
         return
     try:
@@ -81,24 +81,24 @@ def _optimizer_checks(kind: Callable) -> dict[str, Check]:
 
 
 def quantization_problems(quantization: partial, build: bool = True) -> Iterator[str]:
-    """Yield values of section `quantization` that are out of range, or that quantise nothing.
+    """Yield values of section `quantization` that are out of range, or that quantize nothing.
 
     Args:
         quantization: The class with the arguments of section `quantization`.
-        build: Whether to build it, if nothing else is wrong.
+        build: Whether to instantiate it, if there is no other error.
     """
     given = quantization.keywords
     if quantization.func is not BitsAndBytesConfig:
-        yield from unfit('quantization', quantization.func, given)
+        yield from type_errors('quantization', quantization.func, given)
         return
     problems = [*out_of_range('quantization', given, _QUANTIZATION)]
     problems += _dtype_problems(given)
-    problems += unfit('quantization', quantization.func, given, _QUANTIZATION)
-    # A value that is no bool is reported above.
+    problems += type_errors('quantization', quantization.func, given, _QUANTIZATION)
+    # A value that is not a bool is reported above.
     if all(given.get(key, False) is False for key in ('load_in_4bit', 'load_in_8bit')):
-        problems.append('the section `quantization` quantises nothing: set load_in_4bit or load_in_8bit to True')
+        problems.append('section `quantization` quantizes nothing: set load_in_4bit or load_in_8bit to True')
     if given.get('llm_int8_enable_fp32_cpu_offload'):
-        problems.append('`quantization.llm_int8_enable_fp32_cpu_offload` has no effect: each model is on one device')
+        problems.append('`quantization.llm_int8_enable_fp32_cpu_offload` has no effect: each rank has one device')
     yield from problems
     if build and not problems:
         try:
@@ -118,7 +118,7 @@ def _dtype_problems(given: dict[str, Any]) -> Iterator[str]:
 
 
 def quantization_notes(quantization: partial | None) -> Iterator[str]:
-    """Yield which values of section `quantization` have no effect beside the others."""
+    """Yield the values of section `quantization` that have no effect with the others."""
     if quantization is None or quantization.func is not BitsAndBytesConfig:
         return
     given = quantization.keywords

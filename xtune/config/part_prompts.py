@@ -1,4 +1,4 @@
-"""The prompts that the data set parts bring: which data set they were written for."""
+"""Find the data set that the prompts of a data set part were written for."""
 
 import ast
 from collections.abc import Iterator
@@ -6,20 +6,20 @@ from pathlib import Path
 
 from .presets import BASE
 
-# The data set whose prompts ("Who are you?") fit any other.
+# The data set whose prompts ("Who are you?") fit any data set.
 GENERIC = ['self_cognition']
 
 
 def written_for(prompts: list[str], paths: list[str]) -> str | None:
-    """Return the path of the data set whose part has exactly these `prompts`; None: no part has, or one of `paths`.
+    """Return the path of the data set whose part has exactly these `prompts`; None: no part has, or it is in `paths`.
 
     Args:
         prompts: `chat_samples.prompts` of a run.
         paths: The paths of its training data.
     """
-    found = [own for part, own in _parts() if part == list(prompts) and own != GENERIC]
-    own = [path for names in found for path in names]
-    return None if not own or set(own) & set(paths) else own[0]
+    owners = [names for part, names in _parts() if part == list(prompts) and names != GENERIC]
+    owned = [path for names in owners for path in names]
+    return None if not owned or set(owned) & set(paths) else owned[0]
 
 
 def _parts() -> Iterator[tuple[list[str], list[str]]]:

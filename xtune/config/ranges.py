@@ -1,4 +1,4 @@
-"""Ranges of values that a config hands to a library, in words for the error."""
+"""Ranges of values that a config passes to a library, with words for the error."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -8,7 +8,7 @@ Check = tuple[Callable[[Any], bool], str]
 
 
 def number(low: float, high: float = math.inf, above: bool = False, below: bool = False) -> Check:
-    """Return a check for finite numbers from `low` to `high`; `above` and `below` leave the limits out, and words."""
+    """Return a check for finite numbers from `low` to `high`, and its words; `above`, `below`: without that limit."""
 
     def fits(value: Any) -> bool:
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
@@ -20,12 +20,12 @@ def number(low: float, high: float = math.inf, above: bool = False, below: bool 
 
 
 def whole_number(low: int) -> Check:
-    """Return a check for whole numbers from `low` on, and words."""
+    """Return a check for whole numbers from `low` on, and its description."""
     return lambda value: type(value) is int and value >= low, f'a whole number of at least {low}'
 
 
 def numbers(count: int, each: Check) -> Check:
-    """Return a check for lists and tuples of `count` numbers that pass `each`, and words."""
+    """Return a check for lists and tuples of `count` numbers that pass `each`, and its description."""
 
     def fits(value: Any) -> bool:
         return isinstance(value, (list, tuple)) and len(value) == count and all(map(each[0], value))
@@ -34,7 +34,7 @@ def numbers(count: int, each: Check) -> Check:
 
 
 def flag() -> Check:
-    """Return a check for True and False, and words."""
+    """Return a check for True and False, and its description."""
     return lambda value: isinstance(value, bool), 'True or False'
 
 

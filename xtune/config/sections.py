@@ -1,112 +1,115 @@
-"""Every section a config may define: its keys, their meaning, units and limits.
+"""The schema of a config: every section and option with its type, default, limits and description.
 
-This table is the only one: `load` checks configs against it, `wire` fills defaults from it, and
-`docs/en/config.md` is generated from it.
+It is the only such table: `load` checks configs against it, `wire` fills in its defaults, `xtune copy-cfg` writes its
+descriptions as comments, and `docs/en/config.md` is generated from it.
 """
 
-from dataclasses import MISSING, dataclass, field
+from dataclasses import MISSING, dataclass, field, fields
 from typing import Any, Literal
 
 
-def knob(doc: str, default: Any = MISSING, **limits: Any) -> Any:
-    """Declare one key: its meaning (with the unit), its default, limits `low`, `above`, `high`, `filled` (not '')."""
+def option(doc: str, default: Any = MISSING, **limits: Any) -> Any:
+    """Declare an option.
+
+    Args:
+        doc: Its description, with the unit.
+        default: Its default; without one it is required.
+        limits: `low` and `high` (inclusive), `above` (exclusive), `filled=True` (not an empty string).
+    """
     return field(default=default, metadata=dict(doc=doc, **limits))
 
 
 @dataclass(frozen=True)
 class Scalars:
-    """Sections that are one value each."""
+    """Options that are a section of their own: one value each."""
 
-    base_model: str = knob(
-        'Hub name or local folder of the model to start from; the tokenizer is read from it too.', filled=True
+    base_model: str = option(
+        'Base model: hub name or local folder. The tokenizer is loaded from the same place.', filled=True
     )
-    chat_template: str = knob(
+    chat_template: str = option(
         "Chat template: 'auto' (the model's own), a name (chatml, llama3, ...), or a .jinja file.", filled=True
     )
-    max_length: int = knob('Tokens per training sequence.', 2048, low=8)
-    pack: bool | Literal['fit', 'exact', 'stream'] = knob(
-        "Put several short samples into one sequence. 'fit' (or True): none is split and none sees another; 'exact': "
-        "cut at exactly max_length, none sees another; 'stream': the same cuts, a sequence is one text; False: one "
-        'sample a sequence.',
+    max_length: int = option('Tokens per training sequence.', 2048, low=8)
+    pack: bool | Literal['fit', 'exact', 'stream'] = option(
+        "Packing: several samples in one sequence. 'fit' (or True): samples are not split; 'exact': samples are cut so "
+        "that each sequence has max_length tokens; 'stream': cut like 'exact', but samples of a sequence attend to "
+        "each other. In 'fit' and 'exact' they do not. False: one sample per sequence.",
         True,
     )
-    overlong: Literal['truncate', 'split', 'drop', 'error'] = knob(
-        'What to do with a sample of more than max_length tokens. truncate keeps whole turns and every end of turn; '
-        'split makes several samples, at turn borders where there are turns.',
+    overlong: Literal['truncate', 'split', 'drop', 'error'] = option(
+        'What to do with a sample longer than max_length tokens. truncate: cut it, keeping whole turns and every stop '
+        'token; split: make several samples, cut between turns where there are turns; drop: leave it out; error: stop.',
         'truncate',
     )
-    train_on: Literal['all_replies', 'last_reply'] = knob(
-        'Which replies of a conversation get a loss. A message that says train: false never does.', 'all_replies'
+    train_on: Literal['all_replies', 'last_reply'] = option(
+        'Assistant messages that get a loss. A message with train: false never does.', 'all_replies'
     )
-    control_tokens: Literal['auto', 'text', 'parse', 'error'] = knob(
-        'What special-token text inside data (such as <|im_end|>) becomes. text: ordinary text; parse: the control '
-        'token; error: the row cannot be used; auto: text, but data that a chat template seems to have written are '
-        'refused.',
+    control_tokens: Literal['auto', 'text', 'parse', 'error'] = option(
+        'How text in the data that spells a special token, such as <|im_end|>, is tokenized. text: as ordinary text; '
+        'parse: as the special token; error: the row is unusable; auto: like text, but data to which a chat template '
+        'seems to have been applied are refused.',
         'auto',
     )
-    precision: Literal['auto', 'bf16', 'fp32'] = knob(
-        'Compute type and type of frozen weights. auto: bf16 where the GPU has it, else fp32. What is trained stays '
-        'in fp32 either way.',
+    precision: Literal['auto', 'bf16', 'fp32'] = option(
+        'Dtype of the computation and of frozen weights. auto: bf16 if the GPU supports it, else fp32. Trained weights '
+        'are kept in fp32 in any case.',
         'auto',
     )
-    activation_checkpointing: int | Literal['auto', 'all', 'none', 'offload'] = knob(
-        'Layers whose activations are recomputed in the backward pass: less memory, about a third more time. auto: as '
-        'many as the memory of the GPU demands, measured before the first step (on CPUs, with sliced weights and with '
-        'split rows: all); a number: that many, the first ones; offload: all, and what lies between layers waits in '
-        'host memory.',
+    activation_checkpointing: int | Literal['auto', 'all', 'none', 'offload'] = option(
+        'Activation checkpointing: less memory, about a third more time. auto: checkpoint the fewest layers that fit, '
+        'profiled before step 1 (all layers on CPUs, with sharded weights and with sequence parallelism); N: the first '
+        'N layers; all; none; offload: all, with layer inputs offloaded to CPU memory.',
         'auto',
         low=0,
     )
-    seed: int = knob('Seed of data order, adapter initialisation and dropout.', 42, low=0)
-    load_from: str | None = knob(
-        'Weights to begin with: a .pth of another run, or a folder with an adapter. Optimizer, schedule and data start '
-        'at step 0; --resume continues from a checkpoint instead. The sections `lora` and `base_model` are those the '
-        'weights were trained with.',
+    seed: int = option('Seed of the data order, adapter initialization and dropout.', 42, low=0)
+    load_from: str | None = option(
+        'Initial weights: a .pth of another run, or an adapter folder. Optimizer, schedule and data start at step 0; '
+        'to continue a run use --resume instead. Sections `lora` and `base_model` must be those of these weights.',
         None,
         filled=True,
     )
-    work_dir: str | None = knob('Folder the run writes to; default work_dirs/<config name>.', None)
+    work_dir: str | None = option('Output folder of the run; default work_dirs/<config name>.', None)
 
     @property
     def packing(self) -> str:
-        """`pack` as one of the modes of `xtune.data.packing`."""
+        """`pack` as a mode of `xtune.data.packing`."""
         return {True: 'fit', False: 'none'}.get(self.pack, self.pack)
 
 
 @dataclass(frozen=True)
 class Source:
-    """Where rows come from and how one row becomes a conversation."""
+    """A data set: where its rows are and how a row becomes a conversation."""
 
-    path: str = knob(
+    path: str = option(
         'Local file (json, jsonl, csv, tsv, parquet, arrow, xlsx, txt, md; text formats also as .gz), folder or glob; '
-        "a hub data set id; modelscope:<id>; or the name of a bundled set ('self_cognition').",
+        "hub data set id; modelscope:<id>; or the name of a bundled data set ('self_cognition').",
         filled=True,
     )
-    map_fn: Any = knob(
-        "Function or registered name that maps a row to a conversation; 'auto' goes by the columns.", 'auto'
+    map_fn: Any = option(
+        "Function, or registered name of one, that maps a row to a conversation; 'auto': chosen by the columns.", 'auto'
     )
-    map_args: dict | None = knob('Keyword arguments for map_fn.', None)
-    split: str = knob('Split of a hub data set, or of a folder whose file names tell splits.', 'train')
-    name: str | None = knob('Configuration name of a hub data set.', None)
-    sheet: str | None = knob("Sheet of an .xlsx file; '*': all; default the first.", None)
-    text_unit: Literal['line', 'paragraph', 'file'] | None = knob(
-        'What is one document in a text file: a line (default for .txt), what stands between blank lines, or the file '
+    map_args: dict | None = option('Keyword arguments for map_fn.', None)
+    split: str = option('Split of a hub data set, or of a folder with splits in its file names.', 'train')
+    name: str | None = option('Configuration name of a hub data set.', None)
+    sheet: str | None = option("Sheet of an .xlsx file; '*': all; None: the first.", None)
+    text_unit: Literal['line', 'paragraph', 'file'] | None = option(
+        'What one document of a text file is: line (default for .txt), paragraph (text between blank lines) or file '
         '(default for .md).',
         None,
     )
-    chat_template: str | None = knob('Template of this set, if it is not that of the run (see `chat_template`).', None)
-    limit: int | None = knob('Use at most this many rows, from the start.', None, low=1)
-    system: str | None = knob(
-        'System message for rows that have none: a text, or the name of a built-in one (alpaca, coder, ...).', None
+    chat_template: str | None = option('Chat template of this data set; None: that of the run.', None)
+    limit: int | None = option('Use only the first N rows.', None, low=1)
+    system: str | None = option(
+        'System message of rows without one: a text, or the name of a built-in one (alpaca, coder, ...).', None
     )
-    ignore: list = knob(
-        'Columns, keys of messages, splits, sheets and types of files that need not be used, by the names in the '
-        'report.',
+    ignore: list = option(
+        'Columns, message keys, splits, sheets and file types that may stay unused, by their names in the report.',
         (),
     )
-    weight: float | None = knob(
-        'Share of this set in a list of sets; all have one or none. The largest for its weight is used once an epoch, '
-        'the others repeat.',
+    weight: float | None = option(
+        'Relative weight in a list of data sets; set it for all or for none. The data set that is largest for its '
+        'weight is used once per epoch, the others are repeated.',
         None,
         above=0,
     )
@@ -114,44 +117,51 @@ class Source:
 
 @dataclass(frozen=True)
 class Data:
-    """How rows are prepared and loaded."""
+    """Preprocessing and loading of the data."""
 
-    num_proc: int | None = knob('Processes that tokenise; default one per core. Never changes a batch.', None, low=1)
-    max_bad_rows: float = knob(
-        'Share of unusable rows above which the run stops, 0 to 1. Rows dropped for their length do not count.',
+    num_proc: int | None = option(
+        'Tokenization processes; None: one per core. Does not change the batches.', None, low=1
+    )
+    max_bad_rows: float = option(
+        'Fraction of unusable rows above which the run stops. Rows dropped for their length do not count.',
         0.05,
         low=0,
         high=1,
     )
-    strict: bool = knob(
-        'Stop if a column, a key of a message, a turn, a thought, a file or a sheet is not used, instead of reporting '
-        'it. Columns and keys in train_dataset.ignore may stay unused.',
+    strict: bool = option(
+        'Stop, instead of reporting it, if a column, message key, turn, reasoning content, file or sheet is not used. '
+        'Those in train_dataset.ignore may stay unused.',
         False,
     )
-    num_workers: int = knob('Processes that load batches beside the training process.', 0, low=0)
-    longest_first: bool = knob(
-        'The first step trains on the longest sequences, so that too little memory shows at once.', False
+    num_workers: int = option('Worker processes that load batches; 0: the training process does.', 0, low=0)
+    longest_first: bool = option(
+        'Train on the longest sequences in the first step, so that a lack of memory shows at once.', False
     )
-    streaming: bool = knob(
-        'Read, tokenise and pack rows while training, for data larger than the disk; needs schedule.max_steps. Rows '
+    streaming: bool = option(
+        'Read, tokenize and pack rows while training, for data larger than the disk; needs schedule.max_steps. Rows '
         'are shuffled within windows.',
         False,
     )
-    window: int = knob('Rows in one window of streaming.', 10_000, low=1)
+    window: int = option('Rows in a shuffle window of streaming.', 10_000, low=1)
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """How long to train, in which batches, at which learning rate."""
+    """Length of the run, batch size and learning rate."""
 
-    max_epochs: int = knob('Passes over the training data.', 1, low=1)
-    max_steps: int | None = knob('Stop after this many optimizer steps, if sooner than max_epochs.', None, low=1)
-    batch_size: int = knob('Sequences per device in one forward pass.', 1, low=1)
-    gradient_accumulation_steps: int = knob('Forward passes per optimizer step, per device.', 16, low=1)
-    lr_schedule: Literal['cosine', 'linear', 'constant'] = knob('Learning rate after the warm-up.', 'cosine')
-    warmup_ratio: float = knob('Share of the optimizer steps with a linear warm-up.', 0.03, low=0, high=1)
-    min_lr_ratio: float = knob('Where cosine and linear end, as a share of the peak learning rate.', 0.0, low=0, high=1)
-    max_grad_norm: float | None = knob('Gradients are scaled down to this global L2 norm; None: never.', 1.0, above=0)
+    max_epochs: int = option('Epochs: passes over the training data.', 1, low=1)
+    max_steps: int | None = option('Stop after N optimizer steps, if that is before max_epochs.', None, low=1)
+    batch_size: int = option('Sequences per device in a forward pass.', 1, low=1)
+    gradient_accumulation_steps: int = option(
+        'Forward passes per optimizer step, per device. An optimizer step has batch_size * '
+        'gradient_accumulation_steps * devices sequences.',
+        16,
+        low=1,
+    )
+    lr_schedule: Literal['cosine', 'linear', 'constant'] = option('Learning rate schedule after the warm-up.', 'cosine')
+    warmup_ratio: float = option('Fraction of the optimizer steps with linear warm-up.', 0.03, low=0, high=1)
+    min_lr_ratio: float = option('Final learning rate of cosine and linear, relative to the peak.', 0.0, low=0, high=1)
+    max_grad_norm: float | None = option('Gradient clipping: maximum global L2 norm; None: off.', 1.0, above=0)
 
 
 StrategyName = Literal[
@@ -161,70 +171,70 @@ StrategyName = Literal[
 
 @dataclass(frozen=True)
 class Speed:
-    """What makes a step fast. Each is left out where it does not apply, and the run's first lines say which are on."""
+    """Optimizations of the training step. One that does not apply is left out; the run prints which are on."""
 
-    master_weights: bool = knob(
-        'In bf16: compute without casts, and keep float32 masters of what is trained. False: autocast. Where each '
-        'device has the whole model.',
+    master_weights: bool = option(
+        'Pure bf16 compute with fp32 master weights of what is trained; False: autocast. Only where each device has '
+        'the full model.',
         True,
     )
-    chunked_cross_entropy: bool = knob(
-        'Compute the loss a chunk of positions at a time, so that no [tokens, vocabulary] is kept. Where each device '
-        'has the whole model, and its logits are those of one linear layer.',
+    chunked_cross_entropy: bool = option(
+        'Chunked linear cross-entropy, which never materializes the [tokens, vocabulary] logits. Only where each '
+        'device has the full model and its logits come from one linear layer.',
         True,
     )
-    fused_lora: bool = knob(
-        'Compute a frozen linear layer and its LoRA in one operation, which writes no output of the adapter of its own '
-        'and unpacks 4-bit weights itself. Where each device has the whole model; not for DoRA and other variants.',
+    fused_lora: bool = option(
+        'Compute a frozen linear layer and its LoRA in one operation, without a separate adapter output; it also '
+        'dequantizes 4-bit weights. Only where each device has the full model; not for DoRA and other variants.',
         True,
     )
-    varlen_attention: bool = knob(
-        'Attend over packed rows by where samples begin, instead of a mask: by the kernel of torch >= 2.10 on GPUs in '
-        'bf16, a sample at a time on CPUs. On GPUs attend over other rows without looking for samples in them, with '
-        'that kernel where tokens see a window. Where each device has the whole model, llm.attn_implementation is '
-        "'sdpa', and a trial shows the same logits and gradients.",
+    varlen_attention: bool = option(
+        'Varlen attention over packed sequences (cu_seqlens, no 4-D mask): the kernel of torch >= 2.10 on GPUs in '
+        'bf16, one sample at a time on CPUs. On GPUs unpacked sequences skip the search for sample boundaries, and '
+        'use that kernel for sliding windows. Only where each device has the full model, '
+        "llm.attn_implementation='sdpa', and a parity check finds equal logits and gradients.",
         True,
     )
-    flash_attention_3: bool = knob(
-        'Where its package (flash_attn_interface) is installed, on GPUs of the Hopper generation: let the attention of '
-        '`varlen_attention` compute with FlashAttention 3, if a trial shows the same logits and gradients.',
+    flash_attention_3: bool = option(
+        'Compute varlen attention with FlashAttention 3 on Hopper GPUs, if its package (flash_attn_interface) is '
+        'installed and a parity check finds equal logits and gradients.',
         True,
     )
-    compile: bool = knob(
-        'Compile each layer with torch.compile; on GPUs, where each device has the whole model. Packed rows are then '
-        'filled up to max_length, others to a multiple of 64 tokens. It needs Triton and a C compiler; without them '
-        'the run goes on as if it were off.',
+    compile: bool = option(
+        'torch.compile each layer, on GPUs where each device has the full model. Packed sequences are then padded to '
+        'max_length, others to a multiple of 64 tokens. Needs Triton and a C compiler; without them it is off.',
         True,
     )
-    cuda_graphs: bool = knob(
-        'Where the GPU waits for Python, as in small models, and all layers keep their activations: after three such '
-        'steps with rows of one width, run the compiled layers as CUDA graphs for that width. These hold the memory of '
-        'the activations between steps too.',
+    cuda_graphs: bool = option(
+        'Capture the compiled decoder layers as CUDA graphs, one set per sequence length, after three launch-bound '
+        'steps of that length (small models) and only if no layer is checkpointed. The graphs keep the memory of the '
+        'activations between steps.',
         True,
     )
 
 
 @dataclass(frozen=True)
 class Strategy:
-    """How the run is spread over devices."""
+    """Parallelism strategy."""
 
-    name: StrategyName = knob(
-        'What each device holds. one_device, ddp: the whole model; zero1 to zero3 (DeepSpeed): a slice of the '
-        'optimizer state, then of the gradients, then of the weights; fsdp2: a slice of all three; _offload: its '
-        'slices in host memory. On one device nothing is spread, and _offload is refused.'
+    name: StrategyName = option(
+        'What is replicated and what is sharded. one_device, ddp: nothing is sharded; zero1, zero2, zero3 (DeepSpeed): '
+        'the optimizer state, then also the gradients, then also the weights; fsdp2: all three; _offload: shards are '
+        'kept in CPU memory. On one device nothing is sharded, and _offload is an error.'
     )
-    deepspeed: dict | None = knob(
-        "DeepSpeed configuration (its JSON as a dict) of zero1 to zero3; 'auto' is filled in.", None
+    deepspeed: dict | None = option(
+        "DeepSpeed configuration for zero1 to zero3, its JSON as a dict; 'auto' values are filled in.", None
     )
-    sequence_parallel_size: int = knob(
-        'Neighbouring devices that split each row among them, for rows too long for one; they count as one device in '
-        'the number of sequences. Divides the number of devices and of attention heads.',
+    sequence_parallel_size: int = option(
+        'Ulysses group size: consecutive ranks that shard each sequence, for sequences too long for one device. A '
+        'group counts as one device in the number of sequences. Must divide the number of devices and of attention '
+        'heads.',
         1,
         low=1,
     )
-    timeout: float = knob(
-        'Seconds that processes wait for each other in an optimizer step, beyond which the run ends; after half of '
-        'them the stacks of all are written to the work_dir.',
+    timeout: float = option(
+        'Collective timeout in seconds, for each optimizer step. At half of it all ranks dump their stack traces to '
+        'the work_dir.',
         1800.0,
         above=0,
     )
@@ -232,63 +242,63 @@ class Strategy:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """When .pth files are written. Each holds what is trained, the optimizer, the RNG and the place in the data."""
+    """Checkpoints: .pth files with the trained weights, optimizer state, RNG state and position in the data."""
 
-    every_steps: int | None = knob('Optimizer steps between iter_N.pth files; None: none.', 500, low=1)
-    every_epochs: int | None = knob('Epochs between epoch_N.pth files; None: none.', 1, low=1)
-    keep: int | None = knob('How many of the newest checkpoints stay on disk; None: all.', 2, low=1)
-    export_adapter: bool = knob('Also write the adapter in Hugging Face format beside each checkpoint.', True)
-    background: bool = knob('Train on while all weights are written (from a copy in host memory).', False)
+    every_steps: int | None = option('Optimizer steps between iter_N.pth checkpoints; None: none.', 500, low=1)
+    every_epochs: int | None = option('Epochs between epoch_N.pth checkpoints; None: none.', 1, low=1)
+    keep: int | None = option('Latest checkpoints to keep on disk; None: all.', 2, low=1)
+    export_adapter: bool = option('Also write the adapter in Hugging Face format beside each checkpoint.', True)
+    background: bool = option(
+        'Full fine-tuning: write checkpoints in the background, from a copy in CPU memory.', False
+    )
 
 
 @dataclass(frozen=True)
 class Log:
-    """What the run reports."""
+    """Progress lines, TensorBoard and the loss curve."""
 
-    every_steps: int = knob('Optimizer steps between progress lines.', 10, low=1)
-    tensorboard: bool = knob('Write TensorBoard scalars.', True)
-    plot: bool = knob('Draw loss.png at the end.', True)
+    every_steps: int = option('Optimizer steps between progress lines.', 10, low=1)
+    tensorboard: bool = option('Write TensorBoard scalars.', True)
+    plot: bool = option('Draw loss.png at the end.', True)
 
 
 @dataclass(frozen=True)
 class Validation:
-    """When the loss on `val_dataset` is measured."""
+    """Validation loss on `val_dataset`."""
 
-    every_steps: int | None = knob(
-        'Optimizer steps between measurements, which need val_dataset; None: only at the end of epochs.', None, low=1
+    every_steps: int | None = option(
+        'Optimizer steps between validations (needs val_dataset); None: only at the end of each epoch.', None, low=1
     )
 
 
 @dataclass(frozen=True)
 class ChatSamples:
-    """Prompts answered during training, to watch the model learn."""
+    """Prompts that the model answers during training."""
 
-    every_steps: int | None = knob(
-        'Optimizer steps between answers, which also follow the last step; None: never.', None, low=1
+    every_steps: int | None = option(
+        'Optimizer steps between answers; also after the last step. None: never.', None, low=1
     )
-    prompts: list = knob('Prompts to answer.', ())
-    system: str | None = knob('System message: a text, or the name of a built-in one (alpaca, coder, ...).', None)
-    max_new_tokens: int = knob('Tokens per answer, at most.', 64, low=1)
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """A benchmark to measure during training."""
-
-    metric: Literal['mmlu'] = knob('mmlu: accuracy on multiple-choice questions, by subject and on average.')
-    val: str | None = knob('Questions measured during training: rows with input, output and subject.', None)
-    test: str | None = knob('Questions measured after training: rows with input, output and subject.', None)
+    prompts: list = option('Prompts to answer.', ())
+    system: str | None = option('System message: a text, or the name of a built-in one (alpaca, coder, ...).', None)
+    max_new_tokens: int = option('Maximum number of tokens per answer.', 64, low=1)
 
 
 @dataclass(frozen=True)
 class Section:
-    """One top-level name: its meaning and what it holds.
+    """A top-level name of a config.
 
-    `keys` is a dataclass of knobs for a section that is checked key by key. A section without it names a `type`, and
-    its keys are those of that callable; `strict` refuses keys that a `**kwargs` would swallow.
+    Args:
+        group: Heading under which `xtune copy-cfg` writes it.
+        doc: Its description; empty for an option of `Scalars`, which has its own.
+        keys: Dataclass of its options. Without one the section names a `type`, and takes the arguments of that
+            callable.
+        optional: Whether it may be left out.
+        nullable: Whether it may be None.
+        strict: Whether to refuse keys that only a `**kwargs` of the `type` would take.
     """
 
-    doc: str
+    group: str
+    doc: str = ''
     keys: type | None = None
     optional: bool = False
     nullable: bool = False
@@ -296,49 +306,55 @@ class Section:
 
 
 # In the order in which copy-cfg writes them.
-SECTIONS: dict[str, Section | None] = {
-    'base_model': None,
+SECTIONS: dict[str, Section] = {
+    'base_model': Section('model'),
     'llm': Section(
-        "How the model is loaded: a callable and its arguments, and values of the model's config, such as "
-        'attention_dropout=0.1.'
+        'model',
+        "How the model is loaded: a callable and its arguments. Values of the model's config, such as "
+        'attention_dropout=0.1, are arguments too.',
     ),
-    'tokenizer': Section('How the tokenizer is loaded.'),
-    'chat_template': None,
-    'quantization': Section('Quantised frozen base (QLoRA, float8); None: not quantised.', nullable=True, strict=True),
-    'lora': Section('Adapter (peft); None: all weights are trained.', nullable=True, strict=True),
-    'load_from': None,
-    'train_dataset': Section('The training data: a data set, or a list of them.', Source),
+    'tokenizer': Section('model', 'How the tokenizer is loaded.'),
+    'chat_template': Section('model'),
+    'quantization': Section(
+        'model', 'Quantization of the frozen base (QLoRA, float8); None: not quantized.', nullable=True, strict=True
+    ),
+    'lora': Section('model', 'Adapter (peft); None: full fine-tuning.', nullable=True, strict=True),
+    'load_from': Section('model'),
+    'train_dataset': Section('data', 'Training data: a data set, or a list of them.', Source),
     'val_dataset': Section(
-        'Validation data: a data set, a list of them, or a number: that share (below 1) or count of the training rows '
-        'is held out.',
+        'data',
+        'Validation data: a data set, a list of them, or a number: the fraction (below 1) or count of training rows to '
+        'hold out.',
         Source,
         optional=True,
         nullable=True,
     ),
-    'max_length': None,
-    'pack': None,
-    'overlong': None,
-    'train_on': None,
-    'control_tokens': None,
-    'data': Section('How rows are prepared and loaded.', Data, optional=True),
-    'precision': None,
-    'activation_checkpointing': None,
-    'optimizer': Section('The optimizer class and its arguments; see optimizers.md.', strict=True),
-    'schedule': Section('How long, in which batches, at which learning rate.', Schedule),
-    'speed': Section('What makes a step fast.', Speed, optional=True),
-    'strategy': Section('How the run is spread over devices.', Strategy),
-    'checkpoint': Section('When .pth files are written.', Checkpoint, optional=True),
-    'log': Section('What the run reports.', Log, optional=True),
-    'validation': Section('When the validation loss is measured.', Validation, optional=True),
-    'chat_samples': Section('Prompts answered during training.', ChatSamples, optional=True, nullable=True),
-    'evaluation': Section(
-        'A benchmark to measure during training; not run by this version.', Evaluation, optional=True, nullable=True
+    'max_length': Section('data'),
+    'pack': Section('data'),
+    'overlong': Section('data'),
+    'train_on': Section('data'),
+    'control_tokens': Section('data'),
+    'data': Section('data', 'Preprocessing and loading of the data.', Data, optional=True),
+    'optimizer': Section('optimizer', 'Optimizer class and its arguments; see optimizers.md.', strict=True),
+    'schedule': Section('schedule', 'Length of the run, batch size and learning rate.', Schedule),
+    'precision': Section('runtime'),
+    'activation_checkpointing': Section('runtime'),
+    'speed': Section('runtime', 'Optimizations of the training step.', Speed, optional=True),
+    'strategy': Section('runtime', 'Parallelism strategy.', Strategy),
+    'checkpoint': Section('runtime', 'When checkpoints are written.', Checkpoint, optional=True),
+    'log': Section('runtime', 'Progress lines, TensorBoard and the loss curve.', Log, optional=True),
+    'validation': Section('runtime', 'When the validation loss is computed.', Validation, optional=True),
+    'chat_samples': Section(
+        'runtime', 'Prompts that the model answers during training.', ChatSamples, optional=True, nullable=True
     ),
-    'seed': None,
-    'work_dir': None,
-    'custom_imports': Section('Modules of your own to import first (registered map functions), a list.', optional=True),
+    'seed': Section('runtime'),
+    'work_dir': Section('runtime'),
+    'custom_imports': Section(
+        'runtime', 'Your own modules to import first, such as those that register map functions: a list.', optional=True
+    ),
     'runner': Section(
-        "More arguments for the mmengine Runner: custom_hooks, such as [dict(type='EarlyStoppingHook', "
+        'runtime',
+        "More arguments of the mmengine Runner: custom_hooks, such as [dict(type='EarlyStoppingHook', "
         "monitor='val_loss', rule='less')], which ends a run when the validation loss no longer falls; visualizer, "
         'whose trackers receive the figures and the options of the run; experiment_name, log_level, env_cfg, and '
         'randomness=dict(deterministic=True).',
@@ -346,5 +362,8 @@ SECTIONS: dict[str, Section | None] = {
         nullable=True,
     ),
 }
+SCALARS = {declared.name: declared for declared in fields(Scalars)}
 # Sections whose value names a callable in `type`.
 TYPED = ('llm', 'tokenizer', 'quantization', 'lora', 'optimizer')
+# Sections of earlier versions -> why they are gone.
+REMOVED = {'evaluation': 'benchmarks are not measured during training; remove the section'}

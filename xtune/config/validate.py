@@ -1,4 +1,4 @@
-"""Check a config against the table of sections and report every error at once."""
+"""Check a config against the schema and report all errors at once."""
 
 import inspect
 import math
@@ -10,23 +10,23 @@ from functools import lru_cache
 from typing import Any
 
 from ..errors import did_you_mean
-from .elsewhere import SECTIONS_ELSEWHERE, SOURCES_ELSEWHERE, instead_of
-from .sections import SECTIONS, TYPED, Scalars, Source
-
-SCALARS = {f.name: f for f in fields(Scalars)}
+from .migration import DATASET_KEYS, SECTION_NAMES, instead_of
+from .sections import REMOVED, SCALARS, SECTIONS, TYPED, Scalars, Source
 
 
 def problems(values: dict) -> Iterator[str]:
-    """Yield one sentence for each thing wrong in `values` (section name -> plain value); imports nothing."""
+    """Yield one sentence for each error in `values` (section name -> plain value); imports nothing."""
     for name in values:
-        if name not in SECTIONS:
-            yield f'`{name}` is no section{instead_of(name, SECTIONS_ELSEWHERE) or did_you_mean(name, SECTIONS)}'
+        if name in REMOVED:
+            yield f'`{name}`: {REMOVED[name]}'
+        elif name not in SECTIONS:
+            yield f'`{name}` is not a section{instead_of(name, SECTION_NAMES) or did_you_mean(name, SECTIONS)}'
     for name, section in SECTIONS.items():
-        required = SCALARS[name].default is MISSING if section is None else not section.optional
+        required = SCALARS[name].default is MISSING if name in SCALARS else not section.optional
         if name not in values:
             if required:
                 yield f'section `{name}` is missing'
-        elif section is None:
+        elif name in SCALARS:
             yield from _value_problems(name, values[name], SCALARS[name], _hints(Scalars))
         else:
             yield from _section_problems(name, values[name])
@@ -46,7 +46,7 @@ def _section_problems(name: str, value: Any) -> Iterator[str]:
         return
     if name == 'runner' and isinstance(value, dict) and value.get('load_from') is not None:
         yield (
-            '`runner.load_from` would have no effect; to begin with the weights of an earlier run, set '
+            '`runner.load_from` would have no effect; to start from the weights of another run, set '
             f'load_from={value["load_from"]!r} beside `runner`'
         )
     if section.keys is Source:
@@ -58,14 +58,14 @@ def _section_problems(name: str, value: Any) -> Iterator[str]:
         if name == 'chat_samples' and value.get('prompts') and 'every_steps' not in value:
             yield '`chat_samples.prompts` are never answered: set chat_samples.every_steps (None: on purpose)'
     elif name in TYPED and 'type' not in value:
-        yield f'`{name}` names no `type`, so there is nothing its keys {list(value)} could belong to'
+        yield f'`{name}` has no `type` that its keys {list(value)} could be arguments of'
 
 
 def _source_problems(name: str, value: Any) -> Iterator[str]:
     in_list = isinstance(value, (list, tuple))
     sources = value if in_list else [value]
     if not sources:
-        yield f'`{name}` is an empty list; it needs at least one data set'
+        yield f'`{name}` is an empty list; give at least one data set'
     for index, source in enumerate(sources):
         path = f'{name}.{index}' if in_list else name
         if isinstance(source, dict):
@@ -74,7 +74,7 @@ def _source_problems(name: str, value: Any) -> Iterator[str]:
             yield f'`{path}` must be a dict, got {_show(source)}'
     weights = [source.get('weight') for source in sources if isinstance(source, dict)]
     if name == 'val_dataset' and any(weights):
-        yield '`val_dataset`: a weight has no effect, as validation uses every sample once; leave it away'
+        yield '`val_dataset`: a weight has no effect, as validation uses every sample once; leave it out'
     elif None in weights and any(weights):
         yield f'`{name}`: {weights.count(None)} of {len(weights)} data sets have no weight; give one to all or to none'
     elif math.inf in weights:
@@ -86,8 +86,8 @@ def _key_problems(name: str, value: dict, table: type) -> Iterator[str]:
     hints = _hints(table)
     for key, item in value.items():
         if key not in known:
-            elsewhere = SOURCES_ELSEWHERE if table is Source else {}
-            yield f'`{name}.{key}` is no option{instead_of(key, elsewhere) or did_you_mean(key, known)}'
+            names = DATASET_KEYS if table is Source else {}
+            yield f'`{name}.{key}` is not an option{instead_of(key, names) or did_you_mean(key, known)}'
         else:
             yield from _value_problems(f'{name}.{key}', item, known[key], hints)
     for key, declared in known.items():
@@ -116,7 +116,7 @@ def _value_problems(path: str, value: Any, declared: Any, hints: dict) -> Iterat
 
 
 def fits(value: Any, wanted: Any) -> bool:
-    """Tell whether `value` is of the annotated type: an int passes as float, a bool never as a number."""
+    """Return whether `value` is of the annotated type: an int passes as float, a bool never as a number."""
     if wanted is Any:
         return True
     origin = typing.get_origin(wanted)
@@ -132,7 +132,7 @@ def fits(value: Any, wanted: Any) -> bool:
 
 
 def texts(path: str) -> set[str]:
-    """Return the words that the key `path` takes, such as schedule.lr_schedule, if it takes certain words."""
+    """Return the words that the option `path`, such as schedule.lr_schedule, may be set to; empty: it is no choice."""
     section, dot, key = path.rpartition('.')
     declared = SECTIONS.get(section) if dot else None
     table = Scalars if not dot else declared and declared.keys
@@ -169,7 +169,7 @@ def argument_problems(name: str, target: Callable, arguments: dict) -> Iterator[
     for key in arguments:
         if key not in known:
             label = getattr(target, '__qualname__', str(target))
-            yield f'`{name}.{key}` is no argument of {label}{did_you_mean(key, known)}'
+            yield f'`{name}.{key}` is not an argument of {label}{did_you_mean(key, known)}'
 
 
 @lru_cache
@@ -178,6 +178,6 @@ def _hints(table: type) -> dict:
 
 
 def _show(value: Any) -> str:
-    # `NAME=dict(...)` is code, which the command line does not run.
+    # The command line does not evaluate calls.
     hint = '; on the command line a dict is JSON: {"key": "value"}' if str(value).startswith('dict(') else ''
     return f'{value!r} ({type(value).__name__}){hint}'

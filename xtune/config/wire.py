@@ -1,7 +1,7 @@
-"""The one place where sections meet: from a config to what a run needs.
+"""Turn a config into a `Job`: typed settings, and callables with their arguments.
 
-`wire` is pure: it imports what the config names, but builds nothing. The tokenizer, the template, `base_model` and
-`max_length` enter here, once, so that `--cfg-options max_length=4096` reaches everything that depends on it.
+It is the only place that combines sections: `base_model` is passed to the loaders of model and tokenizer here.
+`wire` imports what the config names, but builds nothing.
 """
 
 from collections.abc import Callable
@@ -33,7 +33,7 @@ from .sections import (
 
 @dataclass(frozen=True)
 class Job:
-    """A run, wired but not built. Callables take the arguments that are only known on the machine it runs on."""
+    """The settings of a run. The callables build its parts; they take the arguments that depend on the machine."""
 
     name: str
     values: Scalars
@@ -66,7 +66,7 @@ class Job:
 
 
 def wire(cfg: Config, name: str = 'run') -> Job:
-    """Return the run that `cfg` means; `name` is the config's name.
+    """Return the job of a config; `name` is the config's name.
 
     Raises:
         ConfigError: A module named in `custom_imports` or a `type` cannot be imported.
@@ -78,7 +78,7 @@ def wire(cfg: Config, name: str = 'run') -> Job:
         except ImportError as error:
             raise ConfigError(
                 f'custom_imports names `{module}`, which cannot be imported: {error}; '
-                'it must be installed, or lie beside the config or in the current folder'
+                'install it, or put it beside the config or in the current folder'
             ) from error
 
     values = Scalars(**{f.name: sections[f.name] for f in fields(Scalars) if f.name in sections})

@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..config.stored import stored_sections
+from ..config.checkpoint_config import stored_sections
 
 SECTIONS = ('llm', 'quantization')
 

@@ -6,7 +6,7 @@ Checked before data are prepared, as far as the config tells, and again with the
 from collections.abc import Iterator
 from pathlib import Path
 
-from ..config.stored import stored_sections
+from ..config.checkpoint_config import stored_sections
 from ..config.wire import Job
 from ..errors import CheckpointError
 from . import checkpoint_io

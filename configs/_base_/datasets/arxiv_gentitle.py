@@ -1,6 +1,6 @@
 """arXiv titles: an abstract -> a title.
 
-Made from the Kaggle set Cornell-University/arxiv; set train_dataset.path to your file.
+Made from the Kaggle data set Cornell-University/arxiv; set train_dataset.path to your file.
 """
 from xtune.data.map_fns import arxiv_map_fn
 
@@ -9,13 +9,10 @@ train_dataset = dict(
     map_fn=arxiv_map_fn,
 )
 
-# Tokens per training sequence.
 max_length = 2048
 
-# Short samples share a sequence: 'fit' (or True), 'exact', 'stream'; False: one sample a sequence.
 pack = True
 
-# Prompts answered every `every_steps` optimizer steps, to watch the model learn.
 chat_samples = dict(
     every_steps=500,
     prompts=[

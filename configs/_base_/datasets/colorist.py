@@ -1,4 +1,4 @@
-"""Colorist: a description -> a colour code, 34k rows."""
+"""Colorist: a description -> a color code, 34k rows."""
 from xtune.data.map_fns import colors_map_fn
 
 train_dataset = dict(
@@ -6,13 +6,10 @@ train_dataset = dict(
     map_fn=colors_map_fn,
 )
 
-# Tokens per training sequence.
 max_length = 2048
 
-# Short samples share a sequence: 'fit' (or True), 'exact', 'stream'; False: one sample a sequence.
 pack = True
 
-# Prompts answered every `every_steps` optimizer steps, to watch the model learn.
 chat_samples = dict(
     every_steps=200,
     prompts=[

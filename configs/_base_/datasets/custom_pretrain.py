@@ -1,4 +1,4 @@
-"""Own text to go on pretraining with: rows with a `text` column, or a .txt of one document a line.
+"""Own text for continued pretraining: rows with a `text` column, or a .txt with one document per line.
 
 Set train_dataset.path to your file or folder.
 """
@@ -9,13 +9,10 @@ train_dataset = dict(
     map_fn=text_map_fn,
 )
 
-# Tokens per training sequence.
 max_length = 2048
 
-# Short samples share a sequence: 'fit' (or True), 'exact', 'stream'; False: one sample a sequence.
 pack = True
 
-# Prompts answered every `every_steps` optimizer steps, to watch the model learn.
 chat_samples = dict(
     every_steps=500,
     prompts=[

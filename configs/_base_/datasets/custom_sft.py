@@ -1,4 +1,4 @@
-"""Own conversations: any format that `xtune list-dataset-format` shows, told by its columns.
+"""Own conversations: any format that `xtune list-dataset-format` shows, detected by its columns.
 
 Set train_dataset.path to your file or folder.
 """
@@ -8,13 +8,10 @@ train_dataset = dict(
     map_fn='auto',
 )
 
-# Tokens per training sequence.
 max_length = 2048
 
-# Short samples share a sequence: 'fit' (or True), 'exact', 'stream'; False: one sample a sequence.
 pack = True
 
-# Prompts answered every `every_steps` optimizer steps, to watch the model learn.
 chat_samples = dict(
     every_steps=500,
     prompts=[

@@ -15,13 +15,10 @@ train_dataset = [
     ),
 ]
 
-# Tokens per training sequence.
 max_length = 2048
 
-# Short samples share a sequence: 'fit' (or True), 'exact', 'stream'; False: one sample a sequence.
 pack = True
 
-# Prompts answered every `every_steps` optimizer steps, to watch the model learn.
 chat_samples = dict(
     every_steps=500,
     prompts=[

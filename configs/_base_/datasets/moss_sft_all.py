@@ -1,11 +1,11 @@
-"""MOSS: conversations without plugins, 1.1M rows, and with them. Put the files of moss-003-sft-data into ./data."""
+"""MOSS: conversations without plugins, 1.1M rows, and with plugins. Put the files of moss-003-sft-data into ./data."""
 from xtune.data.map_fns import moss_sft_map_fn
 
 train_dataset = [
     dict(
         path='./data/moss-003-sft-no-tools.jsonl',
         map_fn=moss_sft_map_fn,
-        map_args=dict(bot_name='MOSS'),  # the name the model is taught
+        map_args=dict(bot_name='MOSS'),  # the name that the model learns
     ),
     dict(
         path=(
@@ -13,17 +13,14 @@ train_dataset = [
             '_meta0.5_0.1_0.01_moss_0709.jsonl'
         ),
         map_fn=moss_sft_map_fn,
-        map_args=dict(bot_name='MOSS'),  # the name the model is taught
+        map_args=dict(bot_name='MOSS'),  # the name that the model learns
     ),
 ]
 
-# Tokens per training sequence.
 max_length = 2048
 
-# Short samples share a sequence: 'fit' (or True), 'exact', 'stream'; False: one sample a sequence.
 pack = False
 
-# Prompts answered every `every_steps` optimizer steps, to watch the model learn.
 chat_samples = dict(
     every_steps=500,
     prompts=[

@@ -1,4 +1,4 @@
-"""OpenAssistant oasst1 at 512 tokens: one conversation to a sequence, for little memory."""
+"""OpenAssistant oasst1 at 512 tokens: one conversation per sequence, for GPUs with little memory."""
 from xtune.data.map_fns import oasst1_map_fn
 
 train_dataset = dict(
@@ -6,13 +6,10 @@ train_dataset = dict(
     map_fn=oasst1_map_fn,
 )
 
-# Tokens per training sequence.
 max_length = 512
 
-# Short samples share a sequence: 'fit' (or True), 'exact', 'stream'; False: one sample a sequence.
 pack = False
 
-# Prompts answered every `every_steps` optimizer steps, to watch the model learn.
 chat_samples = dict(
     every_steps=500,
     prompts=[

@@ -1,4 +1,4 @@
-"""OpenOrca: FLAN tasks answered by GPT-3.5 and GPT-4, 4.2M rows, each with a system message of its own."""
+"""OpenOrca: FLAN tasks answered by GPT-3.5 and GPT-4, 4.2M rows, each with its own system message."""
 from xtune.data.map_fns import openorca_map_fn
 
 train_dataset = dict(
@@ -6,13 +6,10 @@ train_dataset = dict(
     map_fn=openorca_map_fn,
 )
 
-# Tokens per training sequence.
 max_length = 2048
 
-# Short samples share a sequence: 'fit' (or True), 'exact', 'stream'; False: one sample a sequence.
 pack = True
 
-# Prompts answered every `every_steps` optimizer steps, to watch the model learn.
 chat_samples = dict(
     every_steps=5000,
     prompts=[

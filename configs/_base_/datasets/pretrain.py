@@ -1,4 +1,4 @@
-"""Plain text to go on pretraining with: a .txt of one document a line, or rows with a `text` column.
+"""Plain text for continued pretraining: a .txt with one document per line, or rows with a `text` column.
 
 Set train_dataset.path to your file.
 """
@@ -9,13 +9,10 @@ train_dataset = dict(
     map_fn=text_map_fn,
 )
 
-# Tokens per training sequence.
 max_length = 1024
 
-# Short samples share a sequence: 'fit' (or True), 'exact', 'stream'; False: one sample a sequence.
 pack = True
 
-# Prompts answered every `every_steps` optimizer steps, to watch the model learn.
 chat_samples = dict(
     every_steps=500,
     prompts=[

@@ -10,13 +10,10 @@ train_dataset = dict(
     ),
 )
 
-# Tokens per training sequence.
 max_length = 256
 
-# Short samples share a sequence: 'fit' (or True), 'exact', 'stream'; False: one sample a sequence.
 pack = True
 
-# Prompts answered every `every_steps` optimizer steps, to watch the model learn.
 chat_samples = dict(
     every_steps=20,
     prompts=[

@@ -1,4 +1,4 @@
-"""SkyPile-150B: Chinese web pages to go on pretraining with, 600 GB. data.streaming reads them while training."""
+"""SkyPile-150B: Chinese web pages for continued pretraining, 600 GB. With data.streaming they are read during training."""
 from xtune.data.map_fns import text_map_fn
 
 train_dataset = dict(
@@ -6,13 +6,10 @@ train_dataset = dict(
     map_fn=text_map_fn,
 )
 
-# Tokens per training sequence.
 max_length = 2048
 
-# Short samples share a sequence: 'fit' (or True), 'exact', 'stream'; False: one sample a sequence.
 pack = True
 
-# Prompts answered every `every_steps` optimizer steps, to watch the model learn.
 chat_samples = dict(
     every_steps=500,
     prompts=[

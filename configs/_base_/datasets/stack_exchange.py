@@ -1,6 +1,6 @@
 """Stack Exchange: questions with answers, 20,000 rows.
 
-The predecessor drew them at random from the folder data/finetune; `limit` takes the first ones.
+XTuner v0.1 drew them at random from the folder data/finetune; `limit` uses the first ones.
 """
 from xtune.data.map_fns import stack_exchange_map_fn
 
@@ -10,13 +10,10 @@ train_dataset = dict(
     limit=20000,
 )
 
-# Tokens per training sequence.
 max_length = 2048
 
-# Short samples share a sequence: 'fit' (or True), 'exact', 'stream'; False: one sample a sequence.
 pack = True
 
-# Prompts answered every `every_steps` optimizer steps, to watch the model learn.
 chat_samples = dict(
     every_steps=200,
     prompts=[

@@ -1,4 +1,4 @@
-"""Tiny Codes: short programs in many languages, 1.6M rows. Access is asked for on the hub."""
+"""Tiny Codes: short programs in many languages, 1.6M rows. Request access on the hub."""
 from xtune.data.map_fns import tiny_codes_map_fn
 
 train_dataset = dict(
@@ -6,13 +6,10 @@ train_dataset = dict(
     map_fn=tiny_codes_map_fn,
 )
 
-# Tokens per training sequence.
 max_length = 2048
 
-# Short samples share a sequence: 'fit' (or True), 'exact', 'stream'; False: one sample a sequence.
 pack = True
 
-# Prompts answered every `every_steps` optimizer steps, to watch the model learn.
 chat_samples = dict(
     every_steps=500,
     prompts=[

@@ -1,4 +1,4 @@
-"""WizardLM Evol-Instruct V2: instructions made harder step by step, 143k conversations."""
+"""WizardLM Evol-Instruct V2: instructions of increasing difficulty, 143k conversations."""
 from xtune.data.map_fns import wizardlm_map_fn
 
 train_dataset = dict(
@@ -6,13 +6,10 @@ train_dataset = dict(
     map_fn=wizardlm_map_fn,
 )
 
-# Tokens per training sequence.
 max_length = 2048
 
-# Short samples share a sequence: 'fit' (or True), 'exact', 'stream'; False: one sample a sequence.
 pack = True
 
-# Prompts answered every `every_steps` optimizer steps, to watch the model learn.
 chat_samples = dict(
     every_steps=200,
     prompts=[

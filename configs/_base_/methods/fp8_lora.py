@@ -1,6 +1,6 @@
 """FP8 LoRA: a frozen base in float8, LoRA on every linear layer.
 
-As much memory as LoRA, faster on GPUs with float8: NVIDIA Ada (compute capability 8.9), Hopper and later.
+Memory as LoRA, faster on GPUs with float8: NVIDIA Ada (compute capability 8.9), Hopper and later.
 """
 from peft import LoraConfig
 from torch.optim import AdamW
@@ -9,8 +9,8 @@ from xtune.ops.float8_linear import Float8Config
 
 quantization = dict(
     type=Float8Config,
-    skip=['router', 'gate'],  # parts of names of layers that stay in bf16
-    last=1,  # of the model's layers, from the end: these stay in bf16 too
+    skip=['router', 'gate'],  # layers with one of these in their name stay in bf16
+    last=1,  # number of decoder layers at the end that stay in bf16
 )
 
 lora = dict(

@@ -1,6 +1,6 @@
 """QLoRA: 4-bit frozen base weights, LoRA on every linear layer (arXiv 2305.14314).
 
-AdamW as in v0.1.23 of the predecessor: the paged 32-bit one of v0.1.9 needs a GPU and saves little on adapters.
+AdamW as in XTuner v0.1.23: the paged 32-bit AdamW of v0.1.9 needs a GPU and saves little memory on adapters.
 """
 from peft import LoraConfig
 from torch.optim import AdamW

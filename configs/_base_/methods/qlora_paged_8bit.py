@@ -1,6 +1,6 @@
-"""QLoRA, paged 8-bit AdamW: the optimizer keeps 2 bytes a trained value, which move to host memory if the GPU is full.
+"""QLoRA, paged 8-bit AdamW: 2 bytes of optimizer state per trained value, paged to CPU memory if the GPU is full.
 
-The optimizer is that of bitsandbytes, which works on CUDA GPUs only.
+The optimizer is from bitsandbytes and works on CUDA GPUs only.
 """
 from bitsandbytes.optim import PagedAdamW8bit
 from peft import LoraConfig

@@ -1,7 +1,6 @@
 """Baichuan-7B: 7.0 B parameters, trained on up to 4,096 tokens."""
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-# Hub name or local folder. The tokenizer is read from the same place.
 base_model = 'baichuan-inc/Baichuan-7B'
 
 llm = dict(

@@ -1,7 +1,6 @@
 """ChatGLM2-6B: 6.2 B parameters, trained on up to 8,192 tokens."""
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-# Hub name or local folder. The tokenizer is read from the same place.
 base_model = 'THUDM/chatglm2-6b'
 
 llm = dict(

@@ -1,7 +1,6 @@
 """ChatGLM3-6B-Base: 6.2 B parameters, trained on up to 8,192 tokens."""
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-# Hub name or local folder. The tokenizer is read from the same place.
 base_model = 'THUDM/chatglm3-6b-base'
 
 llm = dict(

@@ -1,7 +1,6 @@
 """CodeLlama-34B-Instruct: 33.7 B parameters, trained on up to 16,384 tokens."""
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-# Hub name or local folder. The tokenizer is read from the same place.
 base_model = 'codellama/CodeLlama-34b-Instruct-hf'
 
 llm = dict(

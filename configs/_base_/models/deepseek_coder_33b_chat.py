@@ -1,7 +1,6 @@
 """DeepSeek-Coder-33B-Instruct: 33.3 B parameters, trained on up to 16,384 tokens."""
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-# Hub name or local folder. The tokenizer is read from the same place.
 base_model = 'deepseek-ai/deepseek-coder-33b-instruct'
 
 llm = dict(

@@ -1,7 +1,6 @@
 """DeepSeek-Coder-6.7B-Instruct: 6.7 B parameters, trained on up to 16,384 tokens."""
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-# Hub name or local folder. The tokenizer is read from the same place.
 base_model = 'deepseek-ai/deepseek-coder-6.7b-instruct'
 
 llm = dict(

@@ -1,7 +1,6 @@
 """DeepSeek-LLM-7B: 6.9 B parameters, trained on up to 4,096 tokens."""
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-# Hub name or local folder. The tokenizer is read from the same place.
 base_model = 'deepseek-ai/deepseek-llm-7b-base'
 
 llm = dict(

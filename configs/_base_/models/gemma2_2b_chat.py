@@ -1,10 +1,9 @@
 """Gemma-2-2B-it: 2.6 B parameters, trained on up to 8,192 tokens.
 
-Attention caps its logits, which sdpa leaves out.
+Attention uses logit soft-capping, which sdpa does not support.
 """
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-# Hub name or local folder. The tokenizer is read from the same place.
 base_model = 'google/gemma-2-2b-it'
 
 llm = dict(

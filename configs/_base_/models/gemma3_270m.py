@@ -1,7 +1,6 @@
 """Gemma-3-270M: 0.27 B parameters, trained on up to 32,768 tokens."""
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-# Hub name or local folder. The tokenizer is read from the same place.
 base_model = 'google/gemma-3-270m'
 
 llm = dict(

@@ -1,7 +1,6 @@
 """Gemma-2B: 2.5 B parameters, trained on up to 8,192 tokens."""
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-# Hub name or local folder. The tokenizer is read from the same place.
 base_model = 'google/gemma-2b'
 
 llm = dict(

@@ -1,7 +1,6 @@
 """GLM-4-9B-0414: 9.4 B parameters, trained on up to 32,768 tokens."""
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-# Hub name or local folder. The tokenizer is read from the same place.
 base_model = 'THUDM/GLM-4-9B-0414'
 
 llm = dict(

@@ -1,7 +1,6 @@
 """GLM-4-9B: 9.4 B parameters, trained on up to 8,192 tokens."""
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-# Hub name or local folder. The tokenizer is read from the same place.
 base_model = 'THUDM/glm-4-9b-hf'
 
 llm = dict(

@@ -1,13 +1,12 @@
 """gpt-oss-20b: 20.9 B parameters, trained on up to 131,072 tokens.
 
 Mixture of experts: LoRA adapts attention, not the experts.
-Attention has sinks, which sdpa lacks.
-The files are in MXFP4, which transformers cannot train with; without the package `kernels` it unpacks them.
-For data with thoughts take `gpt_oss_thinking`.
+Attention has sinks, which sdpa does not support.
+The weights are MXFP4, which transformers cannot train with; without the package `kernels` it dequantizes them.
+For data with reasoning use `gpt_oss_thinking`.
 """
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-# Hub name or local folder. The tokenizer is read from the same place.
 base_model = 'openai/gpt-oss-20b'
 
 llm = dict(

@@ -1,7 +1,6 @@
 """InternLM3-8B-Instruct: 8.8 B parameters, trained on up to 32,768 tokens."""
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-# Hub name or local folder. The tokenizer is read from the same place.
 base_model = 'internlm/internlm3-8b-instruct'
 
 llm = dict(

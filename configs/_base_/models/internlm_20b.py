@@ -1,7 +1,6 @@
 """InternLM-20B: 20.1 B parameters, trained on up to 4,096 tokens."""
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-# Hub name or local folder. The tokenizer is read from the same place.
 base_model = 'internlm/internlm-20b'
 
 llm = dict(

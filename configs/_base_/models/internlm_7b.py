@@ -1,7 +1,6 @@
 """InternLM-7B: 7.3 B parameters, trained on up to 2,048 tokens."""
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-# Hub name or local folder. The tokenizer is read from the same place.
 base_model = 'internlm/internlm-7b'
 
 llm = dict(

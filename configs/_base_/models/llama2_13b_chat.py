@@ -1,7 +1,6 @@
 """Llama-2-13B-Chat: 13.0 B parameters, trained on up to 4,096 tokens."""
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-# Hub name or local folder. The tokenizer is read from the same place.
 base_model = 'meta-llama/Llama-2-13b-chat-hf'
 
 llm = dict(

@@ -1,7 +1,6 @@
 """Llama-2-70B-Chat: 69.0 B parameters, trained on up to 4,096 tokens."""
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-# Hub name or local folder. The tokenizer is read from the same place.
 base_model = 'meta-llama/Llama-2-70b-chat-hf'
 
 llm = dict(

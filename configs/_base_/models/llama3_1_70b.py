@@ -1,7 +1,6 @@
 """Llama-3.1-70B: 70.6 B parameters, trained on up to 131,072 tokens."""
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-# Hub name or local folder. The tokenizer is read from the same place.
 base_model = 'meta-llama/Llama-3.1-70B'
 
 llm = dict(

@@ -1,7 +1,6 @@
 """Llama-3.3-70B-Instruct: 70.6 B parameters, trained on up to 131,072 tokens."""
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-# Hub name or local folder. The tokenizer is read from the same place.
 base_model = 'meta-llama/Llama-3.3-70B-Instruct'
 
 llm = dict(
@@ -15,5 +14,4 @@ tokenizer = dict(
     trust_remote_code=False,
 )
 
-# 'auto' is the model's own chat template.
 chat_template = 'auto'

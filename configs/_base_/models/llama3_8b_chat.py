@@ -1,7 +1,6 @@
 """Llama-3-8B-Instruct: 8.0 B parameters, trained on up to 8,192 tokens."""
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-# Hub name or local folder. The tokenizer is read from the same place.
 base_model = 'meta-llama/Meta-Llama-3-8B-Instruct'
 
 llm = dict(

@@ -1,7 +1,6 @@
 """LLaMA-13B: 13.0 B parameters, trained on up to 2,048 tokens."""
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-# Hub name or local folder. The tokenizer is read from the same place.
 base_model = 'huggyllama/llama-13b'
 
 llm = dict(

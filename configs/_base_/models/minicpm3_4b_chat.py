@@ -1,7 +1,6 @@
 """MiniCPM3-4B: 4.1 B parameters, trained on up to 32,768 tokens."""
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-# Hub name or local folder. The tokenizer is read from the same place.
 base_model = 'openbmb/MiniCPM3-4B'
 
 llm = dict(

@@ -1,7 +1,6 @@
 """Mistral-7B: 7.2 B parameters, trained on up to 8,192 tokens."""
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-# Hub name or local folder. The tokenizer is read from the same place.
 base_model = 'mistralai/Mistral-7B-v0.1'
 
 llm = dict(

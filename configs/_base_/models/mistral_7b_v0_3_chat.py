@@ -1,7 +1,6 @@
 """Mistral-7B-Instruct-v0.3: 7.2 B parameters, trained on up to 32,768 tokens."""
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-# Hub name or local folder. The tokenizer is read from the same place.
 base_model = 'mistralai/Mistral-7B-Instruct-v0.3'
 
 llm = dict(

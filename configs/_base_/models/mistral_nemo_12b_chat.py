@@ -1,7 +1,6 @@
 """Mistral-Nemo-Instruct: 12.2 B parameters, trained on up to 131,072 tokens."""
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-# Hub name or local folder. The tokenizer is read from the same place.
 base_model = 'mistralai/Mistral-Nemo-Instruct-2407'
 
 llm = dict(

@@ -1,7 +1,6 @@
 """Mistral-Small-24B-Base: 23.6 B parameters, trained on up to 32,768 tokens."""
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-# Hub name or local folder. The tokenizer is read from the same place.
 base_model = 'mistralai/Mistral-Small-24B-Base-2501'
 
 llm = dict(

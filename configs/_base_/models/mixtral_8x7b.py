@@ -4,7 +4,6 @@ Mixture of experts: LoRA adapts attention, not the experts.
 """
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-# Hub name or local folder. The tokenizer is read from the same place.
 base_model = 'mistralai/Mixtral-8x7B-v0.1'
 
 llm = dict(

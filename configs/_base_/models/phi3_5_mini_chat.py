@@ -1,7 +1,6 @@
 """Phi-3.5-mini-instruct: 3.8 B parameters, trained on up to 131,072 tokens."""
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-# Hub name or local folder. The tokenizer is read from the same place.
 base_model = 'microsoft/Phi-3.5-mini-instruct'
 
 llm = dict(

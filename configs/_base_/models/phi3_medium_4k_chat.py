@@ -1,7 +1,6 @@
 """Phi-3-medium-4k-instruct: 14.0 B parameters, trained on up to 4,096 tokens."""
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-# Hub name or local folder. The tokenizer is read from the same place.
 base_model = 'microsoft/Phi-3-medium-4k-instruct'
 
 llm = dict(

@@ -1,7 +1,6 @@
 """Qwen1.5-32B-Chat: 32.5 B parameters, trained on up to 32,768 tokens."""
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-# Hub name or local folder. The tokenizer is read from the same place.
 base_model = 'Qwen/Qwen1.5-32B-Chat'
 
 llm = dict(

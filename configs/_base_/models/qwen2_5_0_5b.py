@@ -1,7 +1,6 @@
 """Qwen2.5-0.5B: 0.49 B parameters, trained on up to 32,768 tokens."""
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-# Hub name or local folder. The tokenizer is read from the same place.
 base_model = 'Qwen/Qwen2.5-0.5B'
 
 llm = dict(

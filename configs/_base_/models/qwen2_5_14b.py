@@ -1,7 +1,6 @@
 """Qwen2.5-14B: 14.8 B parameters, trained on up to 131,072 tokens."""
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-# Hub name or local folder. The tokenizer is read from the same place.
 base_model = 'Qwen/Qwen2.5-14B'
 
 llm = dict(

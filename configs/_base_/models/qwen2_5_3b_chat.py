@@ -1,7 +1,6 @@
 """Qwen2.5-3B-Instruct: 3.1 B parameters, trained on up to 32,768 tokens."""
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-# Hub name or local folder. The tokenizer is read from the same place.
 base_model = 'Qwen/Qwen2.5-3B-Instruct'
 
 llm = dict(
@@ -15,5 +14,4 @@ tokenizer = dict(
     trust_remote_code=False,
 )
 
-# 'auto' is the model's own chat template.
 chat_template = 'auto'

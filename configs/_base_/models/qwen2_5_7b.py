@@ -1,7 +1,6 @@
 """Qwen2.5-7B: 7.6 B parameters, trained on up to 131,072 tokens."""
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-# Hub name or local folder. The tokenizer is read from the same place.
 base_model = 'Qwen/Qwen2.5-7B'
 
 llm = dict(

@@ -1,10 +1,9 @@
 """Qwen3-0.6B: 0.6 B parameters, trained on up to 32,768 tokens.
 
-For data with thoughts take `qwen3_thinking`.
+For data with reasoning use `qwen3_thinking`.
 """
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-# Hub name or local folder. The tokenizer is read from the same place.
 base_model = 'Qwen/Qwen3-0.6B'
 
 llm = dict(

@@ -1,7 +1,6 @@
 """Qwen3-14B-Base: 14.8 B parameters, trained on up to 32,768 tokens."""
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-# Hub name or local folder. The tokenizer is read from the same place.
 base_model = 'Qwen/Qwen3-14B-Base'
 
 llm = dict(

@@ -1,11 +1,10 @@
 """Qwen3-235B-A22B: 235.1 B parameters, trained on up to 32,768 tokens.
 
 Mixture of experts: LoRA adapts attention, not the experts.
-For data with thoughts take `qwen3_thinking`.
+For data with reasoning use `qwen3_thinking`.
 """
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-# Hub name or local folder. The tokenizer is read from the same place.
 base_model = 'Qwen/Qwen3-235B-A22B'
 
 llm = dict(

@@ -1,11 +1,10 @@
 """Qwen3-30B-A3B-Instruct-2507: 30.5 B parameters, trained on up to 262,144 tokens.
 
 Mixture of experts: LoRA adapts attention, not the experts.
-It answers without thoughts.
+It answers without reasoning.
 """
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-# Hub name or local folder. The tokenizer is read from the same place.
 base_model = 'Qwen/Qwen3-30B-A3B-Instruct-2507'
 
 llm = dict(

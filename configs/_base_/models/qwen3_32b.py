@@ -1,10 +1,9 @@
 """Qwen3-32B: 32.8 B parameters, trained on up to 32,768 tokens.
 
-For data with thoughts take `qwen3_thinking`.
+For data with reasoning use `qwen3_thinking`.
 """
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-# Hub name or local folder. The tokenizer is read from the same place.
 base_model = 'Qwen/Qwen3-32B'
 
 llm = dict(

@@ -1,10 +1,9 @@
 """Qwen3-4B-Instruct-2507: 4.0 B parameters, trained on up to 262,144 tokens.
 
-It answers without thoughts.
+It answers without reasoning.
 """
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-# Hub name or local folder. The tokenizer is read from the same place.
 base_model = 'Qwen/Qwen3-4B-Instruct-2507'
 
 llm = dict(

@@ -1,7 +1,6 @@
 """Qwen3-8B-Base: 8.2 B parameters, trained on up to 32,768 tokens."""
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-# Hub name or local folder. The tokenizer is read from the same place.
 base_model = 'Qwen/Qwen3-8B-Base'
 
 llm = dict(

@@ -1,7 +1,6 @@
 """Qwen-14B-Chat: 14.2 B parameters, trained on up to 2,048 tokens."""
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-# Hub name or local folder. The tokenizer is read from the same place.
 base_model = 'Qwen/Qwen-14B-Chat'
 
 llm = dict(

@@ -1,7 +1,6 @@
 """Qwen-1.8B-Chat: 1.8 B parameters, trained on up to 8,192 tokens."""
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-# Hub name or local folder. The tokenizer is read from the same place.
 base_model = 'Qwen/Qwen-1_8B-Chat'
 
 llm = dict(

@@ -1,7 +1,6 @@
 """Qwen-7B-Chat: 7.7 B parameters, trained on up to 8,192 tokens."""
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-# Hub name or local folder. The tokenizer is read from the same place.
 base_model = 'Qwen/Qwen-7B-Chat'
 
 llm = dict(

@@ -1,7 +1,6 @@
 """SmolLM2-135M: 0.13 B parameters, trained on up to 8,192 tokens."""
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-# Hub name or local folder. The tokenizer is read from the same place.
 base_model = 'HuggingFaceTB/SmolLM2-135M'
 
 llm = dict(

@@ -1,10 +1,9 @@
 """SmolLM2-360M-Instruct: 0.36 B parameters, trained on up to 8,192 tokens.
 
-The template of its own puts a system message that names SmolLM before every chat; `chatml` does not.
+The model's own template adds a system message that names SmolLM to every chat; `chatml` does not.
 """
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-# Hub name or local folder. The tokenizer is read from the same place.
 base_model = 'HuggingFaceTB/SmolLM2-360M-Instruct'
 
 llm = dict(

@@ -1,7 +1,6 @@
 """SmolLM2-360M: 0.36 B parameters, trained on up to 8,192 tokens."""
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-# Hub name or local folder. The tokenizer is read from the same place.
 base_model = 'HuggingFaceTB/SmolLM2-360M'
 
 llm = dict(

@@ -1,10 +1,9 @@
 """SmolLM3-3B: 3.1 B parameters, trained on up to 65,536 tokens.
 
-The template of its own writes today's date into every chat; `chatml` does not.
+The model's own template writes today's date into every chat; `chatml` does not.
 """
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-# Hub name or local folder. The tokenizer is read from the same place.
 base_model = 'HuggingFaceTB/SmolLM3-3B'
 
 llm = dict(

@@ -1,7 +1,6 @@
 """StarCoder2-3B: 3.0 B parameters, trained on up to 16,384 tokens."""
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-# Hub name or local folder. The tokenizer is read from the same place.
 base_model = 'bigcode/starcoder2-3b'
 
 llm = dict(

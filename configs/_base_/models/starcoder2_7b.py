@@ -1,7 +1,6 @@
 """StarCoder2-7B: 7.2 B parameters, trained on up to 16,384 tokens."""
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-# Hub name or local folder. The tokenizer is read from the same place.
 base_model = 'bigcode/starcoder2-7b'
 
 llm = dict(

@@ -1,7 +1,6 @@
 """TinyLlama-1.1B-Chat-v1.0: 1.1 B parameters, trained on up to 2,048 tokens."""
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-# Hub name or local folder. The tokenizer is read from the same place.
 base_model = 'TinyLlama/TinyLlama-1.1B-Chat-v1.0'
 
 llm = dict(

@@ -1,7 +1,6 @@
 """Yi-1.5-9B: 8.8 B parameters, trained on up to 4,096 tokens."""
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-# Hub name or local folder. The tokenizer is read from the same place.
 base_model = '01-ai/Yi-1.5-9B'
 
 llm = dict(

@@ -1,7 +1,6 @@
 """Zephyr-7B-beta: 7.2 B parameters, trained on up to 8,192 tokens."""
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-# Hub name or local folder. The tokenizer is read from the same place.
 base_model = 'HuggingFaceH4/zephyr-7b-beta'
 
 llm = dict(

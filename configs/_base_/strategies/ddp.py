@@ -1,8 +1,8 @@
-"""Each device holds the whole model and takes its share of the batch."""
+"""DDP: the model is replicated, the batch is split."""
 
 strategy = dict(
     name='ddp',
     deepspeed=None,
-    sequence_parallel_size=1,  # neighbouring devices that split each row
-    timeout=1800.0,  # seconds that processes wait for each other in an optimizer step
+    sequence_parallel_size=1,
+    timeout=1800.0,
 )

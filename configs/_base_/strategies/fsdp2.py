@@ -1,8 +1,8 @@
-"""FSDP2: weights, gradients and optimizer state are sliced over the devices; a quantised (NF4) base too."""
+"""FSDP2: weights, gradients and optimizer state are sharded, a quantized (NF4) base too."""
 
 strategy = dict(
     name='fsdp2',
     deepspeed=None,
-    sequence_parallel_size=1,  # neighbouring devices that split each row
-    timeout=1800.0,  # seconds that processes wait for each other in an optimizer step
+    sequence_parallel_size=1,
+    timeout=1800.0,
 )

@@ -1,8 +1,8 @@
-"""FSDP2 with offload: as FSDP2, with the slices in host memory."""
+"""FSDP2 with offload: as FSDP2, with the shards in CPU memory."""
 
 strategy = dict(
     name='fsdp2_offload',
     deepspeed=None,
-    sequence_parallel_size=1,  # neighbouring devices that split each row
-    timeout=1800.0,  # seconds that processes wait for each other in an optimizer step
+    sequence_parallel_size=1,
+    timeout=1800.0,
 )

@@ -3,6 +3,6 @@
 strategy = dict(
     name='one_device',
     deepspeed=None,
-    sequence_parallel_size=1,  # neighbouring devices that split each row
-    timeout=1800.0,  # seconds that processes wait for each other in an optimizer step
+    sequence_parallel_size=1,
+    timeout=1800.0,
 )

@@ -15,6 +15,6 @@ strategy = dict(
         fp16=dict(enabled='auto', initial_scale_power=16),
         bf16=dict(enabled='auto'),
     ),
-    sequence_parallel_size=1,  # neighbouring devices that split each row
-    timeout=1800.0,  # seconds that processes wait for each other in an optimizer step
+    sequence_parallel_size=1,
+    timeout=1800.0,
 )

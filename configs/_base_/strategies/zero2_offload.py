@@ -1,4 +1,4 @@
-"""DeepSpeed ZeRO-2 with offload: as ZeRO-2, with the optimizer state in host memory."""
+"""DeepSpeed ZeRO-2 with offload: as ZeRO-2, with the optimizer state in CPU memory."""
 
 strategy = dict(
     name='zero2_offload',
@@ -16,6 +16,6 @@ strategy = dict(
         fp16=dict(enabled='auto', initial_scale_power=16),
         bf16=dict(enabled='auto'),
     ),
-    sequence_parallel_size=1,  # neighbouring devices that split each row
-    timeout=1800.0,  # seconds that processes wait for each other in an optimizer step
+    sequence_parallel_size=1,
+    timeout=1800.0,
 )

@@ -1,28 +1,28 @@
-"""Sections of a flat config as plain values, read without running it: the text may come out of a checkpoint."""
+"""Read sections of the flat config in a checkpoint as plain values, without executing it."""
 
 import ast
 from typing import Any
 
-from .deprecated import rename_sections
+from .deprecated import current_module, rename_sections
 
 
 def stored_sections(text: str, names: tuple[str, ...]) -> dict[str, Any]:
     """Return the sections `names` that the flat config `text` assigns; imported names become `'module.name'`.
 
-    A text that is no Python, or assigns none of them, gives an empty dict.
+    Text that is not Python, or assigns none of them, gives an empty dict.
     """
     try:
         tree = ast.parse(text)
     except SyntaxError:
         return {}
     imports = [(node.module, alias) for node in tree.body if isinstance(node, ast.ImportFrom) for alias in node.names]
-    known = {alias.asname or alias.name: f'{module}.{alias.name}' for module, alias in imports}
-    found: dict[str, Any] = {}
+    known = {alias.asname or alias.name: f'{current_module(module or "")}.{alias.name}' for module, alias in imports}
+    sections: dict[str, Any] = {}
     for node in tree.body:
         if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
-            found[node.targets[0].id] = _value(node.value, known)
-    rename_sections(found, 'the checkpoint', quiet=True)
-    return {name: found[name] for name in found if name in names}
+            sections[node.targets[0].id] = _value(node.value, known)
+    rename_sections(sections, 'the checkpoint', quiet=True)
+    return {name: value for name, value in sections.items() if name in names}
 
 
 def _value(node: ast.expr, known: dict[str, str]) -> Any:

@@ -1,25 +1,23 @@
-"""Names that configs of XTuner v0.1, of mmengine and of the Trainer of transformers have, and the options that do the
-same here."""
+"""Option names of XTuner v0.1, mmengine, transformers and TRL, and the options of xtune that replace them.
+
+The error about an unknown option names the replacement, and docs/en/config.md shows the tables of XTuner v0.1.
+"""
 
 _STEPS = 'schedule.batch_size and schedule.gradient_accumulation_steps'
 _VALIDATION = 'val_dataset and validation.every_steps'
-_HOOKS = 'runner.custom_hooks'
-_CHECKPOINT = 'checkpoint.every_steps and checkpoint.every_epochs'
-_SCHEDULE = 'schedule.lr_schedule, schedule.warmup_ratio and schedule.min_lr_ratio'
 
-# Name of a section elsewhere -> the option here.
-SECTIONS_ELSEWHERE: dict[str, str] = {
-    # XTuner and mmengine
+# Top-level name in a config of XTuner v0.1 -> its replacement.
+XTUNER_NAMES: dict[str, str] = {
     'visualizer': 'runner.visualizer',
     'vis_backends': 'runner.visualizer',
     'default_hooks': 'checkpoint, log and validation',
-    'custom_hooks': _HOOKS,
-    'param_scheduler': _SCHEDULE,
+    'custom_hooks': 'runner.custom_hooks',
+    'param_scheduler': 'schedule.lr_schedule, schedule.warmup_ratio and schedule.min_lr_ratio',
     'optim_wrapper': 'optimizer, schedule.gradient_accumulation_steps and schedule.max_grad_norm',
     'train_dataloader': f'train_dataset, data.num_workers, {_STEPS}',
     'train_cfg': 'schedule.max_epochs or schedule.max_steps',
     **dict.fromkeys(('val_dataloader', 'val_evaluator', 'val_cfg'), _VALIDATION),
-    **dict.fromkeys(('test_dataloader', 'test_evaluator', 'test_cfg'), 'val_dataset, as a run has no test phase'),
+    **dict.fromkeys(('test_dataloader', 'test_evaluator', 'test_cfg'), 'val_dataset (there is no test phase)'),
     'model': 'base_model, llm, quantization and lora',
     'env_cfg': 'runner.env_cfg',
     'log_processor': 'log.every_steps',
@@ -28,20 +26,19 @@ SECTIONS_ELSEWHERE: dict[str, str] = {
     'randomness': 'seed',
     'deterministic': 'runner.randomness.deterministic',
     'resume': '--resume of xtune train',
-    'resume_from_checkpoint': '--resume of xtune train',
-    'default_scope': 'nothing, as classes are imported or named with their module',
+    'default_scope': 'not needed: classes are imported or named with their module',
     'compile': 'speed.compile',
     'accumulative_counts': 'schedule.gradient_accumulation_steps',
     'batch_size': 'schedule.batch_size',
     'dataloader_num_workers': 'data.num_workers',
     'pack_to_max_length': 'pack',
-    'shuffle_before_pack': 'nothing, as samples are shuffled before they are packed',
+    'shuffle_before_pack': 'not needed: samples are shuffled before they are packed',
     'use_varlen_attn': 'speed.varlen_attention',
     'sequence_parallel_size': 'strategy.sequence_parallel_size',
     'sampler': 'strategy.sequence_parallel_size',
     'evaluation_inputs': 'chat_samples.prompts',
     'evaluation_freq': 'chat_samples.every_steps',
-    'evaluation_images': 'nothing, as there are no images',
+    'evaluation_images': 'not available: there are no images',
     'SYSTEM': 'train_dataset.system and chat_samples.system',
     'system': 'train_dataset.system and chat_samples.system',
     'prompt_template': 'chat_template',
@@ -62,7 +59,10 @@ SECTIONS_ELSEWHERE: dict[str, str] = {
     'max_dataset_length': 'train_dataset.limit',
     'dataset_map_fn': 'train_dataset.map_fn',
     'template_map_fn': 'chat_template',
-    # transformers, TRL and others
+}
+# Name in transformers, TRL and other libraries -> its replacement.
+_OTHER_NAMES: dict[str, str] = {
+    'resume_from_checkpoint': '--resume of xtune train',
     'model_name_or_path': 'base_model',
     'output_dir': 'work_dir',
     'learning_rate': 'optimizer.lr',
@@ -88,9 +88,11 @@ SECTIONS_ELSEWHERE: dict[str, str] = {
     'fsdp': 'strategy, or --strategy fsdp2 of xtune train',
 }
 
-# Key of a data set elsewhere -> the option here.
-SOURCES_ELSEWHERE: dict[str, str] = {
-    'type': 'nothing, as the path tells how a data set is read',
+SECTION_NAMES = XTUNER_NAMES | _OTHER_NAMES
+
+# Key of a data set in XTuner v0.1 -> its replacement.
+DATASET_KEYS: dict[str, str] = {
+    'type': 'not needed: the path tells how a data set is read',
     'dataset': 'path',
     'data_files': 'path',
     'dataset_map_fn': 'map_fn',
@@ -100,8 +102,8 @@ SOURCES_ELSEWHERE: dict[str, str] = {
     'pack_to_max_length': 'the section pack',
     'tokenizer': 'the section tokenizer',
     'use_varlen_attn': 'speed.varlen_attention',
-    'shuffle_before_pack': 'nothing, as samples are shuffled before they are packed',
-    'remove_unused_columns': 'nothing, as the map function takes the columns it needs',
+    'shuffle_before_pack': 'not needed: samples are shuffled before they are packed',
+    'remove_unused_columns': 'not needed: the map function takes the columns it needs',
     'map_num_proc': 'data.num_proc',
     'dataset_name': 'name',
     'sheet_name': 'sheet',
@@ -109,5 +111,7 @@ SOURCES_ELSEWHERE: dict[str, str] = {
 
 
 def instead_of(name: str, table: dict[str, str]) -> str:
-    """Return `'; here it is X'` for a name of `table`, or an empty string."""
-    return f'; here it is {table[name]}' if name in table else ''
+    """Return `'; use X'` for a name of `table`, or an empty string."""
+    if name not in table:
+        return ''
+    return f'; {table[name]}' if table[name].startswith('not ') else f'; use {table[name]}'
