@@ -1,4 +1,4 @@
-"""The page about data: its examples are the files of docs/examples, its commands run, and they print what it shows."""
+"""The page about data shows the files of docs/examples; its commands run and print the output that it shows."""
 
 import re
 import shlex
@@ -15,12 +15,13 @@ ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / 'docs' / 'en' / 'data.md').read_text('utf-8')
 FENCE = re.compile(r'^```(\w+)\n(.*?)^```', re.MULTILINE | re.DOTALL)
 EXAMPLES = Path('docs/examples')
-# Data file -> the format it is read as.
+# Data file -> its detected format.
 FORMATS = {
     'alpaca.csv': 'alpaca',
     'alpaca.json': 'alpaca',
     'faults.jsonl': 'medqa',
     'function_call.json': 'sharegpt',
+    'medications.xlsx': 'medqa',
     'messages.jsonl': 'openai',
     'notes.jsonl': 'medqa',
     'preference.jsonl': 'preference',
@@ -33,17 +34,17 @@ FORMATS = {
     'tokens.jsonl': 'tokenized',
     'tools.json': 'openai',
 }
-# What a file needs besides its path.
+# Options of a file in addition to its path.
 OPTIONS = {
     'faults.jsonl': ['data.max_bad_rows=0.5'],
-    'pretrain.txt': ['template=plain'],
+    'pretrain.txt': ['chat_template=plain'],
     'tickets.jsonl': ['train_dataset.map_fn=help_desk', 'custom_imports=[my_data]'],
 }
 
 
 @pytest.fixture
 def checkout(tmp_path, monkeypatch):
-    """A current folder with a copy of docs/examples."""
+    """Change to a folder with a copy of docs/examples."""
     shutil.copytree(ROOT / EXAMPLES, tmp_path / EXAMPLES)
     monkeypatch.chdir(tmp_path)
 
@@ -54,10 +55,10 @@ def names():
 
 
 def shown(name):
-    """Return the blocks and tables below the name of a file."""
-    below = rf'`{re.escape(f"{EXAMPLES.as_posix()}/{name}")}`[^`]*:\n\n'
-    found = re.findall(below + r'(?:```\w+\n(.*?)^```|((?:^\|[^\n]*\n)+))', PAGE, re.MULTILINE | re.DOTALL)
-    return [block or table for block, table in found]
+    """Return the code blocks and tables that follow the name of a file."""
+    heading = rf'`{re.escape(f"{EXAMPLES.as_posix()}/{name}")}`[^`]*:\n\n'
+    matches = re.findall(heading + r'(?:```\w+\n(.*?)^```|((?:^\|[^\n]*\n)+))', PAGE, re.MULTILINE | re.DOTALL)
+    return [block or table for block, table in matches]
 
 
 def as_table(path):
@@ -67,16 +68,16 @@ def as_table(path):
 
 
 def steps():
-    """Return the commands of the page in order, and the output it shows below each: (words, texts)."""
-    found: list[tuple[list[str], list[str]]] = []
-    before = ''
+    """Return the commands of the page in order, each with the output blocks that follow it: (words, blocks)."""
+    commands: list[tuple[list[str], list[str]]] = []
+    previous = ''
     for language, block in FENCE.findall(PAGE):
         if language == 'bash':
-            found += [(shlex.split(line), []) for line in block.replace('\\\n', ' ').splitlines()]
-        elif language == 'text' and before == 'bash':
-            found[-1][1].append(block)
-        before = language
-    return found
+            commands += [(shlex.split(line), []) for line in block.replace('\\\n', ' ').splitlines()]
+        elif language == 'text' and previous == 'bash':
+            commands[-1][1].append(block)
+        previous = language
+    return commands
 
 
 def test_every_example_is_shown_as_it_is():
@@ -85,6 +86,8 @@ def test_every_example_is_shown_as_it_is():
         path = ROOT / EXAMPLES / name
         if path.parent.name == 'support':
             assert f'{EXAMPLES.as_posix()}/support ' in PAGE
+            continue
+        if name == 'medications.xlsx':  # shown in the tutorial
             continue
         assert len(shown(name)) == 1, name
         [block] = shown(name)
@@ -102,20 +105,20 @@ def test_an_example_is_ready_to_train_on(name, checkout, xtune, tiny_model):
     assert f'{path} as {FORMATS[name]}: ' in out and 'verdict    ready' in out
 
 
-def test_the_ids_of_the_example_are_text_of_the_tokenizer(tokenizer):
+def test_the_token_ids_of_the_example_decode_to_its_text(tokenizer):
     first, second = (row for _, row in read_file(ROOT / EXAMPLES / 'tokens.jsonl'))
     ids = [first['input_ids'], [abs(i) for i in second['tokens']]]
     assert [tokenizer.decode(i).splitlines()[-1] for i in ids] == ['Hello!<|im_end|>', 'See you!<|im_end|>']
     assert [tokenizer(tokenizer.decode(i), add_special_tokens=False)['input_ids'] for i in ids] == ids
 
 
-def test_the_example_config_is_one(checkout):
+def test_the_example_config_loads(checkout):
     job = wire(load(EXAMPLES / 'mixture.py', check_types=True))
     assert [source.weight for source in job.train_sources] == [2, 1, 1]
     assert job.val_sources[0].split == 'validation'
 
 
-def test_the_commands_run_and_print_what_is_shown(checkout, xtune, tiny_model):
+def test_the_commands_run_and_print_the_output_of_the_page(checkout, xtune, tiny_model):
     for (program, *words), texts in steps():
         if program == 'cp':
             shutil.copy(*words)
@@ -124,8 +127,8 @@ def test_the_commands_run_and_print_what_is_shown(checkout, xtune, tiny_model):
         if words[0] == 'train':
             options += ['schedule.max_steps=1', 'max_length=64', 'chat_samples.every_steps=None']
         code, out, err = xtune(*words, *options)
-        fails = any(text.startswith('error: ') for text in texts)
-        assert code == (2 if fails else 0), f'{shlex.join(words)}\n{err}'
+        is_error = any(text.startswith('error: ') for text in texts)
+        assert code == (2 if is_error else 0), f'{shlex.join(words)}\n{err}'
         for text in texts:
-            assert text in (err if fails else out), f'{shlex.join(words)}\n{out}{err}'
+            assert text in (err if is_error else out), f'{shlex.join(words)}\n{out}{err}'
     assert Path('page.html').is_file()

@@ -45,10 +45,10 @@ import json, sys
 from dataclasses import replace
 from pathlib import Path
 from xtune.engine.train import train
-from xtune.parallel.env import from_environment, mute_others
+from xtune.parallel.env import from_environment, mute_other_ranks
 
 world = from_environment()
-mute_others(world)
+mute_other_ranks(world)
 for number, (path, options) in enumerate(json.load(open(sys.argv[1]))):
     assert train(Path(path), options, world=replace(world, attempt=number)) == 0
     # One that lets go of a tensor while the interpreter ends would abort the process.
@@ -119,7 +119,7 @@ def rows(folder):
 
 
 @pytest.mark.parametrize('names', [QUICK, pytest.param(tuple(CASES), marks=pytest.mark.slow)], ids=['quick', 'all'])
-def test_split_rows_train_as_whole_rows_do(models, make_config, tmp_path, names):
+def test_sharded_sequences_train_as_full_ones(models, make_config, tmp_path, names):
     todo, cases = [], {name: CASES[name] for name in names}
     for name, (model, method, strategy, options, other) in cases.items():
         config = make_config(method, name, base_model=str(models[model]), **{**FEW, **options})
@@ -207,7 +207,7 @@ MODELS = {
 
 
 @pytest.mark.slow
-def test_models_whose_rows_cannot_be_split_are_refused(tmp_path):
+def test_models_without_sequence_parallelism_are_refused(tmp_path):
     (tmp_path / 'models.json').write_text(json.dumps({n: {**TINY, **options} for n, (options, _) in MODELS.items()}))
     codes, outs = processes(tmp_path, TRIAL, [tmp_path / 'models.json'])
     assert codes == [0, 0], outs[0][-3000:]
@@ -249,7 +249,7 @@ class Numbers:
 
 @pytest.mark.parametrize('joined', [False, True])
 @pytest.mark.parametrize('sequences', [[[3]], [[4, 6], [1]], [[8, 7, 5], [2, 3]], []])
-def test_columns_together_are_the_whole(sequences, joined):
+def test_shards_concatenate_to_the_full_sequences(sequences, joined):
     store = Numbers()
     pieces = [np.array([[i, 0, len(store.ids(i))] for i in row]) for row in sequences]
     whole = collate(store, pieces, 9999, joined)
@@ -267,7 +267,7 @@ def test_columns_together_are_the_whole(sequences, joined):
     assert sum(part.num_tokens for part in parts) == whole.num_tokens
 
 
-def test_neighbours_share_their_micro_batches():
+def test_ranks_of_a_group_share_their_micro_batches():
     shares = [RankShard.of_rank(rank, 4, 2) for rank in range(4)]
     assert [share.select([10, 11, 12], 0) for share in shares] == [[10, 12], [10, 12], [11, 0], [11, 0]]
     assert [share.sequence.slice(6) for share in shares] == [slice(0, 3), slice(3, 6)] * 2

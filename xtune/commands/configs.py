@@ -155,16 +155,16 @@ def _counted(path: Path) -> str:
 
     from ..config.load import load
     from ..config.wire import wire
-    from ..planning.planner import Planner
-    from ..planning.report import needed
-    from ..planning.show_spread import gib
+    from ..planning.estimator import MemoryEstimator
+    from ..planning.memory_plan import needed_bytes
+    from ..planning.units import format_gib
 
     with redirect_stdout(sys.stderr):
-        planner = Planner(wire(load(path), path.stem))
-        least = needed(planner.least())
-    fills = planner.job.values.activation_checkpointing == 'auto'
-    more = "; activation_checkpointing='auto' uses the rest of the GPU" if fills else ''
-    return f'at least {gib(least)} on one device{more} (architecture: {planner.source})'
+        estimator = MemoryEstimator(wire(load(path), path.stem))
+        needed = needed_bytes(estimator.minimum())
+    fills = estimator.job.values.activation_checkpointing == 'auto'
+    more = "; activation_checkpointing='auto' fills what the GPU has left" if fills else ''
+    return f'at least {format_gib(needed)} on one device{more} (architecture: {estimator.source})'
 
 
 def _add_copy(parser: argparse.ArgumentParser) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 from mmengine.config import Config, ConfigDict
 
+from ..compat.mmengine_private import config_dict
 from ..errors import ConfigError
 from . import read_base
 from .deprecated import current_name, rename_options, rename_sections
@@ -77,7 +78,7 @@ def _apply(cfg: Config, options: dict) -> None:
     """Set dotted options. A section that is None becomes a dict; the checks report keys that do not belong there."""
     for key, value in options.items():
         *path, last = key.split('.')
-        node = cfg._cfg_dict
+        node = config_dict(cfg)
         for depth, part in enumerate(path):
             if isinstance(node, list):
                 node = _item(node, part, key)

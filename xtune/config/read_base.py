@@ -10,8 +10,9 @@ from pathlib import Path
 
 from mmengine.config import Config, ConfigDict
 
+from ..compat.mmengine_private import reading_lazily
 from .deprecated import RENAMED, note
-from .lazy import from_namespace, kept_lazy, part_names
+from .lazy import from_namespace, part_names
 
 
 def read(path: Path) -> Config | None:
@@ -30,7 +31,7 @@ def read(path: Path) -> Config | None:
     if None in parts:
         return None
     names: dict = {}
-    with kept_lazy():
+    with reading_lazily():
         for values, _ in parts:
             # New objects, as the config changes what it imports.
             names |= {name: ConfigDict(value=value)['value'] for name, value in values.items()}

@@ -11,9 +11,9 @@ from ..errors import CheckpointError, ModelError
 from ..methods.build import build_llm, finish, load_base, run_dtype
 from ..methods.residual_init import Initial
 from ..models.loading.meta_init import MetaInit
-from ..parallel.compatibility import SPREAD
+from ..parallel.compatibility import SHARDED_WEIGHTS
 from ..parallel.fsdp import shard
-from ..parallel.rank0_loading import load_once
+from ..parallel.rank0_loading import load_on_rank0
 from ..parallel.rendezvous import Rendezvous
 from ..parallel.zero import partition
 from . import checkpoint_io
@@ -23,7 +23,7 @@ from .zero_config import zero_config
 def build_spread(
     job: Job,
     device: torch.device,
-    meeting: Rendezvous | None,
+    rendezvous: Rendezvous | None,
     show: Callable[[torch.nn.Module, torch.dtype], None],
     initial: Initial | None = None,
 ) -> tuple[torch.nn.Module, torch.dtype]:
@@ -32,7 +32,7 @@ def build_spread(
     Args:
         job: The run.
         device: Of this process.
-        meeting: Of the processes of the run; None: there is one.
+        rendezvous: Of the processes of the run; None: there is one.
         show: Called with the model before it is sliced, and the compute type.
         initial: The initial adapter of a checkpoint that is resumed (see models/residual_init.py).
 
@@ -41,21 +41,21 @@ def build_spread(
         ConfigError: DeepSpeed is missing or refuses its configuration.
     """
     name = job.strategy.name
-    if meeting is None or name not in SPREAD:
+    if rendezvous is None or name not in SHARDED_WEIGHTS:
         llm, dtype = build_llm(job, device, initial)
         show(llm, dtype)
         return llm, dtype
     dtype = run_dtype(job, device)
-    llm, weights = load_once(
+    llm, weights = load_on_rank0(
         lambda: _on_host(job, device, dtype),
         lambda model: _blueprint(job, model),
         lambda model: finish(model, job, initial),
-        meeting,
+        rendezvous,
     )
     show(llm, dtype)
     if name.startswith('fsdp2'):
         return shard(llm, weights, device, dtype, offload=name.endswith('offload')), dtype
-    partition(llm, weights, zero_config(job, meeting.world.size, dtype), device, meeting.world.local_rank)
+    partition(llm, weights, zero_config(job, rendezvous.world.size, dtype), device, rendezvous.world.local_rank)
     return llm, dtype
 
 

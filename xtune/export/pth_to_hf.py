@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerBase
 
+from ..compat.transformers_private import kept_in_float32
 from ..config.wire import Job
 from ..engine import checkpoint_io
 from ..errors import CheckpointError
@@ -116,9 +117,8 @@ def stored_type(model: torch.nn.Module, name: str, tensor: torch.Tensor, dtype: 
         return tensor.dtype
     if dtype == torch.float32:
         return dtype
-    kept = set(getattr(model, '_keep_in_fp32_modules_strict', None) or ())
-    kept |= set(getattr(model, '_keep_in_fp32_modules', None) or ()) if dtype == torch.float16 else set()
-    return torch.float32 if any(re.search(rf'(^|\.){part}(\.|$)', name) for part in kept) else dtype
+    parts = kept_in_float32(model, dtype)
+    return torch.float32 if any(re.search(rf'(^|\.){part}(\.|$)', name) for part in parts) else dtype
 
 
 def _moved(info: ExportInfo, base_model: str) -> ExportInfo:

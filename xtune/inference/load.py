@@ -24,7 +24,7 @@ from ..models.loading.folder_checks import check_adapter_folder, check_model_fol
 from ..models.loading.model_class import loader
 from ..models.loading.processor_template import with_processor_template
 from ..models.loading.verify import FAILURES, checked
-from ..ops.nf4_dequant import keep_what_does_not_fit
+from ..ops.nf4_dequant import disable_cpu_inference_format_of_odd_shapes
 from ..utils.device import require_bitsandbytes
 from ..utils.quiet import quiet
 from .adapter import other_base, with_adapter
@@ -89,7 +89,7 @@ def load_for_inference(
     except FAILURES as error:
         what = f'{model} with adapter {adapter}' if adapter else model
         raise ModelError(f'{what} cannot be loaded: {reason(error)}') from error
-    keep_what_does_not_fit(llm)
+    disable_cpu_inference_format_of_odd_shapes(llm)
     return llm.eval()
 
 

@@ -8,6 +8,7 @@ import torch
 from peft import PeftModel, get_peft_model
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
+from ..compat.transformers_private import attention_of
 from ..config.adapter_start import changes_base
 from ..config.wire import Job
 from ..engine.oom_report import CHANGES, brief
@@ -18,10 +19,9 @@ from ..models.loading.folder_checks import check_model_folder
 from ..models.loading.model_class import loader
 from ..models.loading.verify import FAILURES, checked
 from ..ops.float8_linear import refuse_trained, to_float8_base
-from ..ops.nf4_dequant import stay_trainable
-from ..optimizations.activation_checkpointing import recompute, recompute_activations
-from ..optimizations.activation_offloading import Offload
-from ..optimizations.mrope_positions import give_each_axis_positions
+from ..ops.nf4_dequant import disable_cpu_inference_format
+from ..optimizations.activation_checkpointing import ActivationCheckpointing, CheckpointPolicy
+from ..optimizations.mrope_positions import expand_positions_to_axes
 from ..parallel.collectives import broadcast_from_rank0
 from ..utils.device import compute_dtype, require_bitsandbytes
 from ..utils.language_model import freeze_other_parts, refuse_unreached, spare_other_parts
@@ -77,7 +77,7 @@ def load_base(job: Job, device: torch.device, dtype: torch.dtype) -> PreTrainedM
     arguments = {} if quantization is None else {'quantization_config': quantization}
     model = load_model(job, device, dtype if job.lora is not None else torch.float32, **arguments)
     model.config.use_cache = False
-    flash = 'flash' in str(model.config._attn_implementation)
+    flash = 'flash' in str(attention_of(model.config))
     if flash and job.values.pack and job.schedule.batch_size > 1:
         raise ModelError(
             'flash attention keeps packed samples apart only in batches of one sequence: set schedule.batch_size=1 '
@@ -119,7 +119,7 @@ def finish(
     Raises:
         ModelError: The adapter does not fit the model.
     """
-    give_each_axis_positions(model)
+    expand_positions_to_axes(model)
     if job.lora is not None:
         model = _add_adapter(model, job)
         start = job.lora.keywords.get('init_lora_weights')
@@ -128,12 +128,11 @@ def finish(
             model.peft_config['default'].init_lora_weights = start  # checkpoints say how the adapter began
     else:
         freeze_other_parts(model)
-    stay_trainable(model)  # before any trial calls it
-    recomputed = job.values.activation_checkpointing
-    if recomputed not in ('none', 0):
-        # What 'auto' may keep is measured once the model is in its place.
-        count = recomputed if isinstance(recomputed, int) else None
-        recompute_activations(model, count, Offload() if recomputed == 'offload' else recompute)
+    disable_cpu_inference_format(model)  # before any trial calls it
+    # 'auto' begins with all layers: how many fit without is measured once the model is placed.
+    policy = CheckpointPolicy.from_option(job.values.activation_checkpointing)
+    if policy.num_layers != 0:
+        ActivationCheckpointing(model).apply(policy)
     return model
 
 

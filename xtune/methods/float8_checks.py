@@ -9,7 +9,7 @@ from peft import LoraConfig
 from ..config.wire import Job
 from ..errors import ConfigError, ModelError
 from ..ops.float8_linear import Float8Config
-from ..ops.float8_matmul import MULTIPLE, scaled_product, to_float8
+from ..ops.float8_matmul import MULTIPLE, scaled_matmul, to_float8
 
 _LEAST = (8, 9)  # Ada; Hopper has 9.0
 # Starts of an adapter that do not look at the base's weights.
@@ -98,7 +98,7 @@ def _refusal(device: torch.device, name: str) -> str | None:
     """Return what torch says to a small product, if it refuses: not every release has kernels for every GPU."""
     ones, scales = to_float8(torch.ones(MULTIPLE, MULTIPLE, device=device))
     try:
-        scaled_product(ones, scales, ones, scales.reshape(1, -1), fast=True)
+        scaled_matmul(ones, scales, ones, scales.reshape(1, -1), fast=True)
     except RuntimeError as error:  # one of them says that there is no kernel
         line = str(error).strip().partition('\n')[0]
         return f'float8 kernels for {name}, and torch {torch.__version__} refuses: {line}'

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, PreTrainedConfig, PreTrainedModel
 
+from ..compat.transformers_private import from_config
 from ..utils.quiet import quiet
 
 # Small value -> names of the config fields that get it.
@@ -76,7 +77,8 @@ def small_copy(config: PreTrainedConfig, device: torch.device, attention: str | 
         try:
             with quiet(), torch.random.fork_rng(devices=[]):
                 torch.manual_seed(0)
-                model = kind._from_config(small_config(config, numbers=numbers), dtype=torch.float32, **chosen)
+                small = small_config(config, numbers=numbers)
+                model = from_config(kind, small, dtype=torch.float32, **chosen)
                 return sharpened(model).to(device)
         except Exception:
             continue  # configs and models of any author, which check themselves by errors of any kind

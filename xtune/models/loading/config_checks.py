@@ -4,13 +4,14 @@ from typing import Any
 
 from transformers import PreTrainedConfig
 
+from ...compat.transformers_private import supports_sdpa
 from ...errors import ModelError
 from .model_class import model_class
 
 
 def takes_sdpa(config: PreTrainedConfig) -> bool:
     """Tell whether the model of `config` attends by torch's kernels; one that transformers does not know may."""
-    return getattr(_kind(config), '_supports_sdpa', True)
+    return supports_sdpa(_kind(config))
 
 
 def check_attention(config: PreTrainedConfig, wanted: str | None) -> None:

@@ -8,6 +8,8 @@ import torch
 from transformers import GenerationConfig, PreTrainedConfig, PreTrainedModel
 from transformers.quantizers import AutoHfQuantizer
 
+from ...compat.transformers_private import from_config
+
 META = torch.device('meta')
 
 
@@ -35,7 +37,7 @@ class MetaInit:
     def build(self) -> PreTrainedModel:
         """Return the model on the meta device: modules, names and shapes, and no values."""
         with META:
-            model = self.kind._from_config(self.config, dtype=self.config.dtype)
+            model = from_config(self.kind, self.config, dtype=self.config.dtype)
             if self.quantization is not None:
                 quantizer = AutoHfQuantizer.from_config(self.quantization, pre_quantized=self.stored)
                 quantizer.preprocess_model(model, device_map={'': 'cpu'})
