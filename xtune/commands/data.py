@@ -26,7 +26,7 @@ def _rows(text: str) -> int:
 def _log(args: argparse.Namespace) -> int:
     job = wired(args)
 
-    from ..inspection import log_dataset
+    from ..inspection.log import log_dataset
 
     log_dataset(job, args.rows, args.ids, args.html, args.val)
     return 0
@@ -35,7 +35,7 @@ def _log(args: argparse.Namespace) -> int:
 def _check(args: argparse.Namespace) -> int:
     job = wired(args)
 
-    from ..inspection import check_dataset
+    from ..inspection.check import check_dataset
 
     check_dataset(job)
     return 0

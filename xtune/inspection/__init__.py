@@ -1,6 +1,1 @@
-"""What the model will really see: `xtune log-dataset` (`log`) and `xtune check-custom-dataset` (`check`)."""
-
-from .check import check_dataset
-from .log import log_dataset
-
-__all__ = ['check_dataset', 'log_dataset']
+"""Inspect data sets and the environment; the modules are imported by the commands that need them."""
