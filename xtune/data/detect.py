@@ -4,7 +4,7 @@ from difflib import get_close_matches
 from typing import Any
 
 from ..errors import DataError
-from .map_fns.columns import structured
+from .map_fns.columns import json_column
 from .shapes import SHAPES
 
 # Columns that may hold a list or an object as JSON text.
@@ -24,7 +24,7 @@ def fitting(row: dict) -> str | None:
 
 
 def _read(row: dict, name: str) -> Any:
-    value = structured(row, name)
+    value = json_column(row, name)
     return value if isinstance(value, list) and value and isinstance(value[0], dict) else row[name]
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from ..messages import Conversation, RowError
 from ..utils.visible import shortened
-from .map_fns.parts import text_of
+from .map_fns.parts import content_text
 from .usage import has_content
 
 SYSTEM = ('system', 'system_prompt', 'system_message', 'systemPrompt')
@@ -63,7 +63,7 @@ def check_media(row: dict, made: Conversation, ignored: frozenset[str]) -> None:
 
 def with_system(row: dict, made: Conversation, name: str) -> Conversation:
     """Return `made` with the text of column `name` as its system message, behind the one it has."""
-    text = text_of(row[name], f'column `{name}`').strip()
+    text = content_text(row[name], f'column `{name}`').strip()
     first = made.messages[0]
     if first['role'] != 'system':
         return replace(made, messages=[{'role': 'system', 'content': text}, *made.messages])
@@ -79,7 +79,7 @@ def with_thought(row: dict, made: Conversation, name: str, has_place: bool) -> C
     reply = made.messages[-1]
     if 'reasoning_content' in reply or '<think>' in reply['content']:
         return made
-    text = text_of(row[name], f'column `{name}`')
+    text = content_text(row[name], f'column `{name}`')
     if not has_place:
         note = f'column `{name}`, as the template has no place for thoughts'
         return replace(made, notes=(*made.notes, (note, shortened(text))))
