@@ -75,7 +75,7 @@ def test_empty_question_is_allowed():
 
 
 def test_nothing_to_train_on():
-    with pytest.raises(RowError, match='nothing to train on: every assistant message says train: false'):
+    with pytest.raises(RowError, match='nothing to train on: every assistant message has train: false'):
         checked(talk('uaua', train=False))
 
 

@@ -100,11 +100,11 @@ def bare(model: str, path: Path) -> float:
 
 def xtune(model: str, path: Path, label: str) -> float:
     """Time xtune's whole preparation; return seconds."""
-    from xtune.data.build import build_data
+    from xtune.engine.job_data import build_job_data
 
     job = job_for(model, path)
     start = time.perf_counter()
-    data = build_data(job)
+    data = build_job_data(job)
     return report(label, data.train.reports[0].rows, time.perf_counter() - start)
 
 

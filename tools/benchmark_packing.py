@@ -21,7 +21,8 @@ from peft import LoraConfig, get_peft_model
 from torch._dynamo.utils import counters
 from transformers import AutoModelForCausalLM, LlamaConfig
 
-from xtune.data.batches import MicroBatch, Padding, collate
+from xtune.data.batches import MicroBatch, Padding
+from xtune.data.collate import collate
 from xtune.optimizations.master_weights import MasterWeights
 from xtune.optimizations.packed_attention import PackedAttention, packed_attention
 from xtune.tasks.lm_head import find_lm_head
@@ -114,7 +115,7 @@ def measure(
                 torch.cuda.reset_peak_memory_stats()
         start = time.perf_counter()
         batch = batch.to(device)
-        loss = summed_loss(llm, batch, head, **(attention.arguments(batch) if attention else {})) / batch.trained
+        loss = summed_loss(llm, batch, head, **(attention.arguments(batch) if attention else {})) / batch.num_targets
         loss.backward()
         first = loss.item() if first is None else first
         times.append(time.perf_counter() - start)
@@ -157,7 +158,7 @@ def main(given: list[str] | None = None) -> int:
     losses = []
     print(f'{"attention":<10}{"compiled":<10}{"tokens/s":>10}{"GiB":>8}{"graphs":>8}{"late":>6}{"loss":>12}')
     for compiled in (False, True) if device.type == 'cuda' else (False,):
-        padding = Padding(width=args.width, fixed=True) if compiled else Padding()
+        padding = Padding(min_length=args.width, with_positions=True) if compiled else Padding()
         batches = [collate(samples, row, 0, padding=padding) for row in rows]
         for varlen in (False, True):
             speed, peak, graphs, late, loss = measure(args, batches, device, varlen, compiled)

@@ -24,8 +24,8 @@ from common.process import fail, json_lines, made
 from xtune.config.load import load, parse_options
 from xtune.config.presets import find
 from xtune.config.wire import Job, wire
-from xtune.data.build import build_data
-from xtune.data.steps import Share
+from xtune.data.rank_shard import RankShard
+from xtune.engine.job_data import build_job_data
 from xtune.engine.optimizations import fast_task
 from xtune.errors import XtuneError
 from xtune.methods.build import build_llm
@@ -144,7 +144,7 @@ def job_of(base: str, changed: dict[str, Any]) -> Job:
 def first_gradients(job: Job, device: torch.device) -> torch.Tensor:
     """Return the gradients of all adapters in the first optimizer step, in one float64 vector."""
     torch.manual_seed(job.values.seed)
-    data = build_data(job, Share.of_device(0, 1, 1))
+    data = build_job_data(job, RankShard.of_rank(0, 1, 1))
     torch.manual_seed(job.values.seed)
     llm, dtype = build_llm(job, device)
     task = fast_task(job, llm, dtype, device, None, ALONE).train()

@@ -31,7 +31,7 @@ def test_reply_ends_at_the_stop_token_and_is_remembered(session):
 def test_prompt_holds_all_turns(session):
     session.ask('My name is Ada.')
     session.ask('What is my name?')
-    text = session.tokeniser.template.prompt([*session.history, {'role': 'user', 'content': 'x'}])
+    text = session.chat_tokenizer.template.prompt([*session.history, {'role': 'user', 'content': 'x'}])
     assert text.count('<|im_start|>user') == 3 and text.count('<|im_start|>assistant') == 3
 
 
@@ -98,7 +98,7 @@ def test_wrong_models_and_options(tiny_model, tmp_path, xtune):
 def test_greedy_takes_the_likeliest_token_whatever_the_model_prefers(shared):
     from xtune.inference.generate import generate_ids
 
-    ids = shared.tokeniser.tokenizer('one two one two one two', return_tensors='pt')['input_ids']
+    ids = shared.chat_tokenizer.tokenizer('one two one two one two', return_tensors='pt')['input_ids']
     plain = generate_ids(shared.llm, ids, [2], max_new_tokens=6)
     shared.llm.generation_config.repetition_penalty = 50.0
     try:

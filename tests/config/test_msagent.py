@@ -4,7 +4,7 @@ import pytest
 
 from xtune.config.load import load
 from xtune.config.presets import presets
-from xtune.data.tokenise import Tokeniser
+from xtune.data.chat_tokenizer import ChatTokenizer
 from xtune.inspection.dataset_formats import formats
 from xtune.messages import checked
 from xtune.templates.resolve import resolve
@@ -15,7 +15,7 @@ PRESETS = {name: path for name, path in presets().items() if 'msagent_react' in 
 @pytest.mark.parametrize('name', PRESETS)
 def test_replies_are_trained_and_results_are_not(name, tokenizer):
     [shown] = formats('msagent_react')
-    own = Tokeniser(tokenizer, resolve(load(PRESETS[name]).template, tokenizer))
+    own = ChatTokenizer(tokenizer, resolve(load(PRESETS[name]).template, tokenizer))
     rendered = own.render(checked(shown.result))
     eos = tokenizer.eos_token
     assert [rendered.text[start:end] for start, end in rendered.spans] == [

@@ -15,7 +15,7 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, train
 from transformers import AddedToken, AutoTokenizer, ByT5Tokenizer, PreTrainedTokenizerFast
 from transformers.tokenization_utils_sentencepiece import SentencePieceBackend
 
-from xtune.data.tokenise import Tokeniser
+from xtune.data.chat_tokenizer import ChatTokenizer
 from xtune.templates.resolve import resolve
 
 ROOT = Path(__file__).parents[2]
@@ -72,12 +72,12 @@ def make(corpus, tokenizer, tmp_path_factory):
 
 @pytest.fixture(scope='session')
 def family(make):
-    """Return a function that gives a `Tokeniser`: kind, template, mode of control tokens, further special tokens."""
+    """Return a function (kind, template, control_tokens, more special tokens) that makes a `ChatTokenizer`."""
 
     @cache
     def _family(kind, name, mode='text', further=()):
         own = make(kind, [*SPECIAL.get(name, []), *further])
-        return Tokeniser(own, resolve(name, own), mode)
+        return ChatTokenizer(own, resolve(name, own), mode)
 
     return _family
 

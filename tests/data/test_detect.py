@@ -1,9 +1,10 @@
-"""Detection by columns: each shape, which one wins, and what a user is told if none fits."""
+"""Detection by columns: each pattern, which one has precedence, and the error if none fits."""
 
 import pytest
 
 import xtune.data.map_fns  # noqa: F401  registers the functions
-from xtune.data.detect import SHAPES, fitting, require
+from xtune.data.column_patterns import COLUMN_PATTERNS
+from xtune.data.detect import detect_map_fn, require_map_fn
 from xtune.errors import DataError
 from xtune.inspection.dataset_formats import formats
 from xtune.messages import checked
@@ -23,17 +24,17 @@ TURNS = [{'from': 'human', 'value': 'Hi'}, {'from': 'gpt', 'value': 'Hello!'}]
 MESSAGES = [{'role': 'user', 'content': 'Hi'}, {'role': 'assistant', 'content': 'Hello!'}]
 
 
-@pytest.mark.parametrize('shown', formats(), ids=lambda shown: shown.name)
-def test_the_row_of_a_format_is_found_by_its_columns(shown):
-    name = ALIKE.get(shown.name, shown.name)
-    assert fitting(shown.row) == require(shown.row, 'file.json') == name
-    checked(MAP_FNS.get(name)(shown.row))
+@pytest.mark.parametrize('entry', formats(), ids=lambda entry: entry.name)
+def test_the_example_row_of_a_format_is_detected_by_its_columns(entry):
+    name = ALIKE.get(entry.name, entry.name)
+    assert detect_map_fn(entry.row) == require_map_fn(entry.row, 'file.json') == name
+    checked(MAP_FNS.get(name)(entry.row))
 
 
-def test_every_registered_function_can_be_found_or_is_known_to_look_like_another():
+def test_every_registered_function_is_detected_or_known_to_look_like_another():
     ours = {name for name, function in MAP_FNS.module_dict.items() if function.__module__.startswith('xtune.')}
-    assert ours - {shape.name for shape in SHAPES} == set(ALIKE) - {'llava'}
-    assert {shape.name for shape in SHAPES} <= ours
+    assert ours - {pattern.name for pattern in COLUMN_PATTERNS} == set(ALIKE) - {'llava'}
+    assert {pattern.name for pattern in COLUMN_PATTERNS} <= ours
 
 
 @pytest.mark.parametrize(
@@ -73,7 +74,7 @@ def test_every_registered_function_can_be_found_or_is_known_to_look_like_another
     ids=lambda value: ','.join(value) if isinstance(value, dict) else None,
 )
 def test_the_function_that_is_found_takes_the_row(row, name):
-    assert fitting(row) == require(row, 'file.json') == name
+    assert detect_map_fn(row) == require_map_fn(row, 'file.json') == name
     checked(MAP_FNS.get(name)(row))
 
 
@@ -94,15 +95,15 @@ def test_the_function_that_is_found_takes_the_row(row, name):
     ],
 )
 def test_odd_cells_do_not_stop_detection(row, name):
-    assert fitting(row) == name
+    assert detect_map_fn(row) == name
 
 
 def test_no_fit_shows_the_columns_every_format_and_the_command_to_see_more():
     with pytest.raises(DataError) as caught:
-        require({'frage': 'x', 'antwort': 'y'}, 'file.json')
+        require_map_fn({'frage': 'x', 'antwort': 'y'}, 'file.json')
     text = str(caught.value)
-    assert text.startswith('file.json has the columns frage, antwort, which no built-in format has:\n')
-    assert all(f'\n  {shape.name} ' in text for shape in SHAPES)
-    assert 'instruction, input (may be missing), output' in text
+    assert text.startswith('file.json has the columns frage, antwort')
+    assert all(f'\n  {pattern.name} ' in text for pattern in COLUMN_PATTERNS)
+    assert 'instruction, input (optional), output' in text
     assert 'train_dataset.map_fn' in text and 'xtune list-dataset-format' in text
     assert 'map_args.question=' in text  # a form that the command line takes

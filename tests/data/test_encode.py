@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from tokenizers.processors import ByteLevel
 
+from xtune.data.chat_tokenizer import ChatTokenizer
 from xtune.data.encode import Encoder
-from xtune.data.stop_tokens import stop_ids
-from xtune.data.tokenise import Tokeniser
+from xtune.data.stop_tokens import stop_token_ids
 from xtune.errors import DataError, TemplateError
 from xtune.messages import Conversation, RowError, checked, exchange
 from xtune.templates.resolve import resolve
@@ -31,11 +31,11 @@ class One(Encoder):
 
     @property
     def tokenizer(self):
-        return self.tokeniser.tokenizer
+        return self.chat_tokenizer.tokenizer
 
     @property
     def template(self):
-        return self.tokeniser.template
+        return self.chat_tokenizer.template
 
 
 class Slow:
@@ -69,7 +69,7 @@ def llama(tokenizer):
 def encoder(tokenizer, llama):
     def make(name='chatml', max_length=10_000, overlong='error', tokenizer=tokenizer):
         tokenizer = llama if name == 'llama3' else tokenizer
-        return One(Tokeniser(tokenizer, resolve(name, tokenizer)), max_length, overlong)
+        return One(ChatTokenizer(tokenizer, resolve(name, tokenizer)), max_length, overlong)
 
     return make
 
@@ -98,7 +98,7 @@ def test_exactly_each_reply_and_its_end_are_trained(encoder, name, system):
     assert encode.tokenizer.pad_token_id == encode.tokenizer.eos_token_id  # the ends are trained all the same
     [sample] = encode(talk(*REPLIES, system=system))
     assert trained(encode, sample) == turns_of(name, REPLIES)
-    assert {int(sample.ids[end - 1]) for _, end in sample.spans} == {stop_ids(encode.tokeniser)[0]}
+    assert {int(sample.ids[end - 1]) for _, end in sample.spans} == {stop_token_ids(encode.chat_tokenizer)[0]}
 
 
 @pytest.mark.parametrize('name', ['chatml', 'plain', 'auto'])  # llama3 trims replies
@@ -132,7 +132,7 @@ def test_untrained_replies_are_context_only(encoder):
 def test_truncation_keeps_whole_turns_or_ends_a_shortened_reply(encoder, name):
     messages = talk(*REPLIES, system='Be brief.')
     whole = encoder(name)(messages)[0]
-    stop = stop_ids(encoder(name).tokeniser)[0]
+    stop = stop_token_ids(encoder(name).chat_tokenizer)[0]
     for length in range(whole.turns[0][0] + 2, len(whole.ids)):
         encode = encoder(name, length, 'truncate')
         [sample] = encode(messages)
@@ -141,7 +141,9 @@ def test_truncation_keeps_whole_turns_or_ends_a_shortened_reply(encoder, name):
         assert {int(sample.ids[end - 1]) for _, end in sample.spans} == {stop}
         assert sample.turns == (fitting or [(whole.turns[0][0], length)])
         assert (sample.ids[:-1] == whole.ids[: len(sample.ids) - 1]).all()
-        assert dict(encode.notes) == {'row shortened: ' + ('later turns cut' if fitting else 'a reply cut'): 1}
+        assert dict(encode.length_changes) == {
+            'row truncated: ' + ('later turns removed' if fitting else 'response cut'): 1
+        }
     with pytest.raises(RowError, match=f'prompt longer than max_length: {whole.turns[0][0]} tokens before'):
         encoder(name, whole.turns[0][0] + 1, 'truncate')(messages)
 
@@ -156,10 +158,10 @@ def test_truncation_never_leaves_a_sample_without_loss(encoder):
 
 
 def test_overlong_drop_and_error_and_text_outside_plain(encoder):
-    with pytest.raises(RowError, match="plain text needs template='plain', as .*: it is `chatml`"):
+    with pytest.raises(RowError, match="plain text needs .*'plain'.*: it is `chatml`"):
         encoder('chatml')([{'role': 'text', 'content': 'Anarchism'}])
     drop = encoder(max_length=9, overlong='drop')
-    assert drop(talk('Hello!')) == [] and dict(drop.notes) == {'row dropped: longer than max_length': 1}
+    assert drop(talk('Hello!')) == [] and dict(drop.length_changes) == {'row dropped: longer than max_length': 1}
     with pytest.raises(DataError, match=r'has \d+ tokens, more than max_length=9; raise max_length or set overlong to'):
         encoder(max_length=9, overlong='error')(talk('Hello!'))
 
@@ -173,7 +175,7 @@ def test_split_repeats_the_system_message_and_loses_no_exchange(encoder):
     assert all(text.startswith('<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\n') for text in texts)
     assert sum([trained(encode, s) for s in samples], []) == [reply + '<|im_end|>' for reply in replies]
     assert [text.count('Question') for text in texts] == [len(s.spans) for s in samples]
-    assert dict(encode.notes) == {'row split': 1}
+    assert dict(encode.length_changes) == {'row split': 1}
 
 
 def test_split_keeps_a_tool_call_with_its_answer_and_cuts_a_too_long_exchange(encoder):
@@ -204,12 +206,12 @@ def test_text_is_cut_without_loss_or_shortened(encoder, overlong, pieces):
     assert pieces == 1 or (np.concatenate([s.ids for s in samples]) == whole.ids).all()
 
 
-def test_stop_ids(encoder, tokenizer, llama):
-    assert stop_ids(Tokeniser(tokenizer, resolve('auto', tokenizer))) == [tokenizer.eos_token_id]
+def test_stop_token_ids(encoder, tokenizer, llama):
+    assert stop_token_ids(ChatTokenizer(tokenizer, resolve('auto', tokenizer))) == [tokenizer.eos_token_id]
     eot = llama.convert_tokens_to_ids('<|eot_id|>')
-    assert stop_ids(Tokeniser(llama, resolve('llama3', llama))) == [eot, tokenizer.eos_token_id]
-    with pytest.raises(TemplateError, match=r"`llama3` ends a reply with '<\|eot_id\|>', which is \d+ tokens"):
-        stop_ids(Tokeniser(tokenizer, resolve('llama3', tokenizer)))
+    assert stop_token_ids(ChatTokenizer(llama, resolve('llama3', llama))) == [eot, tokenizer.eos_token_id]
+    with pytest.raises(TemplateError, match=r"`llama3` .*'<\|eot_id\|>', which is \d+ tokens"):
+        stop_token_ids(ChatTokenizer(tokenizer, resolve('llama3', tokenizer)))
 
 
 @pytest.mark.parametrize('prompt, reply', [('Q:', '"Hi"'), ('Q: ', 'Hi'), ('Q:\n', '\n\nHi')])
@@ -220,7 +222,7 @@ def test_token_over_the_border_of_a_reply_is_taken_apart(tokenizer, kind, prompt
         own.backend_tokenizer.post_processor = ByteLevel(trim_offsets=True)
     source = "{{ prompt }}{% generation %}{{ messages[0].content + '<|im_end|>' }}{% endgeneration %}"
     template = ChatTemplate('mine', source, {'prompt': prompt}, ())
-    [sample] = One(Tokeniser(Slow(own) if kind == 'slow' else own, template), 99, 'error')(exchange('', reply)[1:])
+    [sample] = One(ChatTokenizer(Slow(own) if kind == 'slow' else own, template), 99, 'error')(exchange('', reply)[1:])
     assert sample.ids.tolist() == ids(own, prompt) + ids(own, reply + '<|im_end|>')
     assert sample.ids.tolist() != ids(own, prompt + reply + '<|im_end|>')  # else this proves nothing
     assert sample.spans == [(len(ids(own, prompt)), len(sample.ids))]

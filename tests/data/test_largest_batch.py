@@ -1,24 +1,24 @@
-"""The largest micro-batch: no step of the run has a wider one."""
+"""The largest micro-batch: no step of the run has longer sequences."""
 
 import pytest
 
 from xtune.config.load import load
 from xtune.config.wire import wire
-from xtune.data.build import build_data
 from xtune.data.largest_batch import largest_batch
+from xtune.engine.job_data import build_job_data
 
 
 @pytest.mark.parametrize('pack', [True, False])
-def test_it_is_as_wide_as_any_of_the_run(pack, make_config):
-    data = build_data(wire(load(make_config(pack=pack), {})))
-    found = largest_batch(data)
-    shapes = [batch.input_ids.shape for step in range(len(data.steps)) for batch in data.steps[step]]
-    assert tuple(found.input_ids.shape) == (2, max(width for _, width in shapes))
-    assert (found.position_ids is None) == (not pack) and found.trained == len(found.trained_at) > 0
+def test_it_has_the_longest_sequences_of_the_run(pack, make_config):
+    data = build_job_data(wire(load(make_config(pack=pack), {})))
+    batch = largest_batch(data)
+    shapes = [b.input_ids.shape for step in range(len(data.steps)) for b in data.steps[step]]
+    assert tuple(batch.input_ids.shape) == (2, max(seq_len for _, seq_len in shapes))
+    assert (batch.position_ids is None) == (not pack) and batch.num_targets == len(batch.target_indices) > 0
 
 
-def test_of_a_stream_it_has_full_length(make_config):
+def test_in_a_stream_sequences_have_full_length(make_config):
     options = {'data.streaming': True, 'data.window': 8, 'schedule.max_steps': 2, 'schedule.batch_size': 3}
-    found = largest_batch(build_data(wire(load(make_config(pack=False, **options), {}))))
-    assert found.input_ids.shape == found.targets.shape == (3, 128)
-    assert found.targets.flatten()[found.trained_at].min() >= 0 and found.trained == (found.targets >= 0).sum()
+    batch = largest_batch(build_job_data(wire(load(make_config(pack=False, **options), {}))))
+    assert batch.input_ids.shape == batch.targets.shape == (3, 128)
+    assert batch.targets.flatten()[batch.target_indices].min() >= 0 and batch.num_targets == (batch.targets >= 0).sum()

@@ -119,7 +119,7 @@ def test_a_glob_means_what_it_matches(folder, pattern, chosen):
 def test_a_glob_takes_only_a_split_that_is_asked_for(folder):
     path = folder('a/train.jsonl', 'a/test.jsonl', 'b/test.jsonl')
     assert names(path / '*/*.jsonl', 'test') == ['a/test.jsonl', 'b/test.jsonl']
-    assert 'has no files of split `validation`; by their names there are: test, train' in refusal(
+    assert 'has no files of split `validation`; the file names contain: test, train' in refusal(
         path / '*/*.jsonl', 'validation'
     )
 
@@ -128,12 +128,12 @@ def test_a_file_is_meant_even_if_its_name_tells_another_split(folder):
     path = folder('test.jsonl', 'plain.jsonl')
     assert names(path / 'test.jsonl') == names(path / 'test.jsonl', 'test') == ['test.jsonl']
     message = refusal(path / 'plain.jsonl', 'validation')
-    assert message == f'{path / "plain.jsonl"} has no files of split `validation`; by their names there are: train'
+    assert message == f'{path / "plain.jsonl"} has no files of split `validation`; the file names contain: train'
 
 
 def test_a_split_that_no_name_tells_is_an_error_and_never_the_training_data(folder):
     message = refusal(folder('part-0.jsonl', 'part-1.jsonl'), 'validation')
-    assert 'has no files of split `validation`; by their names there are: train' in message
+    assert 'has no files of split `validation`; the file names contain: train' in message
     assert 'split `train[:5]`' in refusal(folder('part-0.jsonl'), 'train[:5]')
     path = folder('part-0.jsonl', folder='set/validation')  # the folder itself tells it
     assert names(path, 'valid') == names(path / '*.jsonl', 'valid') == names(path / 'part-0.jsonl', 'valid')
@@ -142,18 +142,18 @@ def test_a_split_that_no_name_tells_is_an_error_and_never_the_training_data(fold
 
 def test_a_folder_without_the_split_says_which_there_are(folder):
     path = folder('dev.jsonl', 'test.jsonl')
-    message = f'{path} has no files of split `{{}}`; by their names there are: test, validation'
+    message = f'{path} has no files of split `{{}}`; the file names contain: test, validation'
     assert refusal(path) == message.format('train') and refusal(path, 'exam') == message.format('exam')
 
 
 @pytest.mark.parametrize(
     ('path', 'said'),
     [
-        ('rows', 'holds no .json, .jsonl, .csv'),
+        ('rows', 'no .json, .jsonl, .csv'),
         ('rows/*.jsonl', 'no file matches'),
         ('rows/**/*', 'no file matches'),
-        ('rows/a.docx', 'files of type `.docx` are not read; known: .json, '),
-        ('rows/a.parquet.gz', 'files of type `.parquet.gz` are not read'),
+        ('rows/a.docx', 'files of type `.docx` are not supported; supported: .json, '),
+        ('rows/a.parquet.gz', 'files of type `.parquet.gz` are not supported'),
         ('rows/readmee.md', 'does not exist; did you mean `readme.md`?'),
         ('rows/zzzzz.jsonl', 'does not exist (looked in '),
         ('gone/rows.jsonl', 'does not exist (looked in '),

@@ -12,8 +12,8 @@ from xtune.config.sections import Source
 from xtune.data import map_fns
 from xtune.data.local import BUNDLED
 from xtune.data.map_fns import self_cognition_map_fn
-from xtune.data.mapping import row_mapper
 from xtune.data.readers import read_file
+from xtune.data.resolve_map_fn import resolve_row_mapper
 from xtune.data.sources import Row
 from xtune.errors import ConfigError, DataError, TemplateError
 from xtune.inspection.dataset_formats import described, formats
@@ -195,27 +195,27 @@ def test_bundled_self_cognition_is_whole_in_two_languages_without_placeholders()
 
 def test_detection_without_a_fit_shows_columns_and_formats():
     with pytest.raises(DataError, match=r'(?s)file\.json has the columns prompt, reply.* alpaca .*map_fn'):
-        row_mapper(Source(path='file.json'), heads({'prompt': 'x', 'reply': 'y'}))
+        resolve_row_mapper(Source(path='file.json'), heads({'prompt': 'x', 'reply': 'y'}))
 
 
 def test_map_function_that_does_not_fit_names_the_one_that_does():
     rows = heads({'Question': 'x', 'Answer': 'y'})
     with pytest.raises(DataError, match=r"file\.json, row 1 .*`alpaca`: no column `instruction`.*map_fn='medqa' fits"):
-        row_mapper(Source(path='file.json', map_fn='alpaca'), rows)
+        resolve_row_mapper(Source(path='file.json', map_fn='alpaca'), rows)
 
 
 def test_first_rows_may_be_bad_if_one_of_them_fits():
     rows = heads({'output': '<nooutput>'}, {'instruction': 'Hi', 'output': 'Hello!'})
-    given = row_mapper(Source(path='file.json', map_fn='alpaca'), rows)(rows[1].values)
+    given = resolve_row_mapper(Source(path='file.json', map_fn='alpaca'), rows)(rows[1].values)
     assert given.messages[1]['content'] == 'Hello!'
 
 
 def test_unknown_map_function_and_wrong_arguments_are_told():
     rows = heads({'instruction': 'x', 'output': 'y'})
     with pytest.raises(ConfigError, match=r'no map function is registered as `alpacca`; did you mean `alpaca`'):
-        row_mapper(Source(path='file.json', map_fn='alpacca'), rows)
+        resolve_row_mapper(Source(path='file.json', map_fn='alpacca'), rows)
     with pytest.raises(DataError, match='`alpaca`: .*nme.*; see train_dataset.map_args'):
-        row_mapper(Source(path='file.json', map_args={'nme': 1}), rows)
+        resolve_row_mapper(Source(path='file.json', map_args={'nme': 1}), rows)
 
 
 def test_list_dataset_format_shows_every_format(xtune):

@@ -5,11 +5,11 @@ import json
 import pytest
 
 from xtune.config.sections import Source
-from xtune.data.mapping import row_mapper
-from xtune.data.observed import Observed
+from xtune.data.key_usage import KeyUsage
+from xtune.data.resolve_map_fn import resolve_row_mapper
 from xtune.data.sources import Row
-from xtune.data.unused import Unused
-from xtune.data.usage import Usage
+from xtune.data.tracked_dict import TrackedDict
+from xtune.data.unused_data import UnusedData
 from xtune.messages import RowError
 
 CALL = {'name': 'depth', 'arguments': {'well': 'A0'}}
@@ -18,7 +18,7 @@ TOOL = {'name': 'depth', 'description': 'Depth of a well', 'parameters': SCHEMA}
 
 
 def mapper(row, **source):
-    return row_mapper(Source('file', **source), [Row('file', 1, row)])
+    return resolve_row_mapper(Source('file', **source), [Row('file', 1, row)])
 
 
 def made(row, **source):
@@ -32,8 +32,8 @@ def shown(row):
 
 def unused(row):
     """Return the names of what the map function of `row` does not read."""
-    usage, found = Usage(mapper(row)), Unused()
-    usage.look(Row('file', 1, row))
+    usage, found = KeyUsage(mapper(row)), UnusedData()
+    usage.add(Row('file', 1, row))
     usage.add_to(found)
     return set(found.rows)
 
@@ -279,4 +279,4 @@ def test_other_keys_of_a_message_are_reported(extra):
     row['messages'][0] |= extra
     [name] = extra
     assert unused(row) == {f'key `messages[user].{name}`'}
-    assert made(Observed(row)).messages == made(row).messages
+    assert made(TrackedDict(row)).messages == made(row).messages

@@ -5,7 +5,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from xtune.data.mixing import mixed
+from xtune.data.mixing import mix
 from xtune.errors import DataError
 
 
@@ -16,7 +16,7 @@ def counts_of(indices, counts):
 
 
 def test_without_weights_every_sample_is_used_once():
-    indices, used = mixed([3, 1, 2], None, 0)
+    indices, used = mix([3, 1, 2], None, 0)
     assert indices.tolist() == list(range(6)) and used == [1.0] * 3
 
 
@@ -35,7 +35,7 @@ def test_without_weights_every_sample_is_used_once():
     ],
 )
 def test_shares_are_as_the_weights_and_nothing_is_left_out(counts, weights, wanted):
-    indices, used = mixed(counts, weights, 0)
+    indices, used = mix(counts, weights, 0)
     per_source = counts_of(indices, counts)
     assert [int(one.sum()) for one in per_source] == wanted
     assert used == [want / count for want, count in zip(wanted, counts, strict=True)] and min(used) == 1
@@ -49,7 +49,7 @@ def test_any_counts_and_weights(seed):
     number = int(rng.integers(1, 6))
     counts = rng.integers(1, 200, number).tolist()
     weights = np.round(rng.uniform(0.05, 3, number), 2).tolist()
-    indices, used = mixed(counts, weights, seed)
+    indices, used = mix(counts, weights, seed)
     per_source = [int(one.sum()) for one in counts_of(indices, counts)]
     assert min(np.bincount(indices)) >= 1 and min(used) == pytest.approx(1, abs=1e-9)
     for share, weight in zip(np.array(per_source) / len(indices), weights, strict=True):
@@ -57,12 +57,12 @@ def test_any_counts_and_weights(seed):
 
 
 def test_the_scale_of_the_weights_does_not_matter():
-    assert mixed([50, 20], [3, 1], 0)[0].tolist() == mixed([50, 20], [0.75, 0.25], 0)[0].tolist()
+    assert mix([50, 20], [3, 1], 0)[0].tolist() == mix([50, 20], [0.75, 0.25], 0)[0].tolist()
 
 
 def test_the_seed_decides_which_samples_are_used_once_more():
     def extra(seed, source=0):
-        used = counts_of(mixed([10, 10, 40], [1, 1, 2.6667], seed)[0], [10, 10, 40])
+        used = counts_of(mix([10, 10, 40], [1, 1, 2.6667], seed)[0], [10, 10, 40])
         return np.flatnonzero(used[source] == 2).tolist()
 
     assert extra(1) == extra(1) and len(extra(1)) == 5
@@ -73,5 +73,5 @@ def test_the_seed_decides_which_samples_are_used_once_more():
 
 
 def test_weights_that_blow_an_epoch_up_are_refused():
-    with pytest.raises(DataError, match='used more than 1,000 times an epoch'):
-        mixed([1000, 10], [1e-4, 1.0], 0)
+    with pytest.raises(DataError, match='1,000 times per epoch'):
+        mix([1000, 10], [1e-4, 1.0], 0)

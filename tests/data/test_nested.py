@@ -8,10 +8,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from xtune.config.sections import Source
+from xtune.data.chat_tokenizer import ChatTokenizer
 from xtune.data.encode import Encoder
 from xtune.data.map_fns import openai_map_fn
 from xtune.data.sources import RowSource
-from xtune.data.tokenise import Tokeniser
 from xtune.templates.resolve import resolve
 
 
@@ -49,7 +49,7 @@ def test_a_table_gives_the_same_rows_and_tokens_as_its_jsonl(tmp_path, tokenizer
     pq.write_table(pa.Table.from_pylist(CALLS), tmp_path / 'rows.parquet')
     from_table, from_lines = rows(tmp_path / 'rows.parquet'), rows(written(tmp_path / 'rows.jsonl', CALLS))
     assert from_table[1]['tools'] == from_lines[1]['tools']
-    encoder = Encoder(Tokeniser(tokenizer, resolve('chatml', tokenizer)), 4096, 'error')
+    encoder = Encoder(ChatTokenizer(tokenizer, resolve('chatml', tokenizer)), 4096, 'error')
     ids = [
         [sample.ids.tolist() for made in encoder([openai_map_fn(row) for row in given]) for sample in made]
         for given in (from_table, from_lines)

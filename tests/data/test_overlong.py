@@ -1,4 +1,4 @@
-"""Samples that are too long: what is kept, that replies stay whole, and that everything left out is counted."""
+"""Samples of more than max_length tokens: what is kept, that turns stay complete, and that all changes are counted."""
 
 import json
 
@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from xtune.config.sections import Source
+from xtune.data.chat_tokenizer import ChatTokenizer
 from xtune.data.encode import Encoder
+from xtune.data.overlong import DROPPED, END_CUT, EXCHANGE_DROPPED, PROMPT_TOO_LONG, RESPONSE_CUT, SPLIT, UNTRAINED
 from xtune.data.prepare import prepare
-from xtune.data.tokenise import Tokeniser
 from xtune.errors import DataError
 from xtune.messages import Conversation, RowError, Tokens, checked, exchange
 from xtune.templates.resolve import resolve
@@ -33,14 +34,14 @@ def make(tokenizer, tmp_path):
             path = tmp_path / 'tools.jinja'
             path.write_text(TOOL_TEMPLATE)
             template = str(path)
-        return Encoder(Tokeniser(tokenizer, resolve(template, tokenizer)), max_length, overlong, train_on)
+        return Encoder(ChatTokenizer(tokenizer, resolve(template, tokenizer)), max_length, overlong, train_on)
 
     return make
 
 
 def one(encoder, given):
     """Encode one conversation; raise why it cannot be used."""
-    encoder.notes.clear()
+    encoder.length_changes.clear()
     [result] = encoder([checked(given)])
     if isinstance(result, Exception):
         raise result
@@ -53,7 +54,7 @@ def length_of(make, given, **options):
 
 
 def trained(encoder, samples):
-    decode = encoder.tokeniser.tokenizer.decode
+    decode = encoder.chat_tokenizer.tokenizer.decode
     return [[decode(sample.ids[start:end]) for start, end in sample.spans] for sample in samples]
 
 
@@ -88,16 +89,16 @@ def test_split_of_train_false_counts_the_parts_it_leaves_out(make, max_length):
     encoder = make('split', max_length)
     samples = one(encoder, talk(*LONG, untrained=[0, 1, 4]))
     assert sum(trained(encoder, samples), []) == [LONG[i] + END for i in (2, 3, 5)]
-    parts = len(samples) + encoder.notes['part left out: nothing of it is trained']
-    assert encoder.notes['row split'] == 1 and parts == {40: 6, 60: 6, 100: 3}[max_length]
+    parts = len(samples) + encoder.length_changes[UNTRAINED]
+    assert encoder.length_changes[SPLIT] == 1 and parts == {40: 6, 60: 6, 100: 3}[max_length]
 
 
-def test_split_of_the_last_reply_trains_no_other_and_says_what_is_left_out(make):
+def test_split_with_last_reply_trains_no_other_and_counts_dropped_parts(make):
     encoder = make('split', 60, train_on='last_reply')
     samples = one(encoder, talk(*LONG))
     assert trained(encoder, samples) == [[LONG[5] + END]]
-    assert dict(encoder.notes) == {'part left out: nothing of it is trained': 5}
-    with pytest.raises(RowError, match='nothing to train on: the last reply says train: false'):
+    assert dict(encoder.length_changes) == {UNTRAINED: 5}
+    with pytest.raises(RowError, match='nothing to train on: .*train: false'):
         one(encoder, talk(*LONG, untrained=[5]))
 
 
@@ -106,18 +107,18 @@ def test_truncate_of_the_last_reply(make):
     encoder = make('truncate', whole - 5, train_on='last_reply')
     [[reply]] = trained(encoder, one(encoder, talk(*LONG)))
     assert reply.startswith('Reply 5: word5') and reply.endswith(' word5' + END) and len(reply) < len(LONG[5] + END)
-    assert dict(encoder.notes) == {'row shortened: a reply cut': 1}
+    assert dict(encoder.length_changes) == {RESPONSE_CUT: 1}
     encoder = make('truncate', whole // 2, train_on='last_reply')
-    with pytest.raises(RowError, match=r'prompt longer than max_length: \d+ tokens before the first trained reply'):
+    with pytest.raises(RowError, match=r'prompt longer than max_length: \d+ tokens before the first trained response'):
         one(encoder, talk(*LONG))
-    assert not encoder.notes
+    assert not encoder.length_changes
 
 
 @pytest.mark.parametrize('train_on', ['all_replies', 'last_reply'])
 def test_drop_and_error_do_not_depend_on_what_is_trained(make, train_on):
     given = talk(*LONG, untrained=[0])
     encoder = make('drop', 60, train_on=train_on)
-    assert one(encoder, given) == [] and dict(encoder.notes) == {'row dropped: longer than max_length': 1}
+    assert one(encoder, given) == [] and dict(encoder.length_changes) == {DROPPED: 1}
     with pytest.raises(DataError, match='more than max_length=60'):
         one(make('error', 60, train_on=train_on), given)
 
@@ -127,7 +128,7 @@ def test_a_sample_of_exactly_max_length_is_untouched(make):
     for overlong in ('truncate', 'split', 'drop', 'error'):
         encoder = make(overlong, whole)
         [sample] = one(encoder, talk(*LONG))
-        assert len(sample.ids) == whole and not encoder.notes
+        assert len(sample.ids) == whole and not encoder.length_changes
 
 
 def calls(question, answer):
@@ -148,12 +149,12 @@ def test_split_keeps_tools_in_every_part_and_calls_with_their_answers(make):
     for max_length in range(40, 100, 3):
         encoder = make('split', max_length, 'tools')
         samples = one(encoder, given)
-        texts = [encoder.tokeniser.tokenizer.decode(sample.ids) for sample in samples]
+        texts = [encoder.chat_tokenizer.tokenizer.decode(sample.ids) for sample in samples]
         assert all(text.startswith('TOOL weather\n<|im_start|>system\nBrief.') for text in texts)
         parts = trained(encoder, samples)
         assert sum(parts, []) == sum(pair, []) and all(len(part) % 2 == 0 for part in parts)
         assert max_length > 40 or parts == pair
-        assert max(len(sample.ids) for sample in samples) <= max_length and dict(encoder.notes) == {'row split': 1}
+        assert max(len(sample.ids) for sample in samples) <= max_length and dict(encoder.length_changes) == {SPLIT: 1}
 
 
 def test_split_leaves_out_what_cannot_fit_and_counts_it(make):
@@ -163,10 +164,10 @@ def test_split_leaves_out_what_cannot_fit_and_counts_it(make):
     first, second, third = trained(encoder, samples)
     assert (first, second) == (['one' + END], ['three' + END])
     assert third[0].startswith(LONG[3]) and third[0].endswith(END) and len(samples[-1].ids) == 60
-    assert dict(encoder.notes) == {
-        'row split': 1,
-        'row shortened: a reply cut': 1,
-        'exchange left out: prompt longer than max_length': 1,
+    assert dict(encoder.length_changes) == {
+        SPLIT: 1,
+        RESPONSE_CUT: 1,
+        EXCHANGE_DROPPED + PROMPT_TOO_LONG: 1,
     }
 
 
@@ -174,7 +175,7 @@ def test_a_row_of_which_nothing_fits_is_bad_and_leaves_no_notes(make):
     encoder = make('split', 60)
     with pytest.raises(RowError, match='prompt longer than max_length: in every exchange'):
         one(encoder, [*exchange('long ' * 90, 'two'), *exchange('longer ' * 90, 'three')])
-    assert not +encoder.notes
+    assert not +encoder.length_changes
 
 
 def tokens(trained_at, length=100):
@@ -192,29 +193,29 @@ def test_given_tokens_are_split_without_loss(make):
     samples = one(encoder, tokens({*range(5, 12), *range(25, 65), 99}))
     assert spans_of(samples) == [(100, [(5, 12), (25, 30)]), (130, [(0, 30)]), (160, [(0, 5)]), (190, [(9, 10)])]
     assert np.concatenate([sample.ids for sample in samples]).tolist() == list(range(100, 200))
-    assert dict(encoder.notes) == {'row split': 1}
+    assert dict(encoder.length_changes) == {SPLIT: 1}
 
 
 def test_parts_of_given_tokens_without_a_loss_are_left_out_and_counted(make):
     encoder = make('split', 30)
     assert spans_of(one(encoder, tokens(range(70, 80)))) == [(160, [(10, 20)])]
-    assert dict(encoder.notes) == {'part left out: nothing of it is trained': 3}
+    assert dict(encoder.length_changes) == {UNTRAINED: 3}
 
 
 def test_given_tokens_are_truncated_at_their_end(make):
     encoder = make('truncate', 30)
     assert spans_of(one(encoder, tokens(range(20, 80)))) == [(100, [(20, 30)])]
-    assert dict(encoder.notes) == {'row shortened: its end cut': 1}
+    assert dict(encoder.length_changes) == {END_CUT: 1}
     for trained_at in ({50}, {0, 50}, {30}):  # the first token is predicted by none
         encoder = make('truncate', 30)
         with pytest.raises(RowError, match=r'prompt longer than max_length: \d+ tokens before the first trained one'):
             one(encoder, tokens(trained_at))
-        assert not encoder.notes
+        assert not encoder.length_changes
 
 
 def test_given_tokens_may_be_dropped_or_refused_or_fit(make):
     encoder = make('drop', 30)
-    assert one(encoder, tokens({5})) == [] and dict(encoder.notes) == {'row dropped: longer than max_length': 1}
+    assert one(encoder, tokens({5})) == [] and dict(encoder.length_changes) == {DROPPED: 1}
     with pytest.raises(DataError, match='a sample has 100 tokens, more than max_length=30'):
         one(make('error', 30), tokens({5}))
     assert spans_of(one(make('error', 100), tokens({5, 6, 9}))) == [(100, [(5, 7), (9, 10)])]
@@ -228,15 +229,15 @@ def test_text_rows(make, overlong):
     samples = one(encoder, text)
     kept = {'truncate': 30, 'split': whole, 'drop': 0}[overlong]
     assert sum(end - start for sample in samples for start, end in sample.spans) == kept
-    notes = {'truncate': 'row shortened: a reply cut', 'split': 'row split'}
-    assert dict(encoder.notes) == {notes.get(overlong, 'row dropped: longer than max_length'): 1}
+    notes = {'truncate': RESPONSE_CUT, 'split': SPLIT}
+    assert dict(encoder.length_changes) == {notes.get(overlong, DROPPED): 1}
 
 
 def test_notes_of_all_rows_come_into_the_report(make, tmp_path):
     rows = [{'messages': talk(*LONG[:2])}, {'messages': talk(*LONG)}, {'messages': talk(*LONG, untrained=[0, 1])}]
     rows += [{'messages': exchange('long ' * 90, 'two')}]
     (tmp_path / 'rows.jsonl').write_text(''.join(json.dumps(row) + '\n' for row in rows))
-    store, report = prepare(Source(str(tmp_path / 'rows.jsonl')), make('split', 80), 1, 0.5)
-    assert report.notes == {'row split': 2, 'part left out: nothing of it is trained': 1}
+    store, report = prepare(Source(str(tmp_path / 'rows.jsonl')), make('split', 80), num_proc=1, max_bad_rows=0.5)
+    assert report.length_changes == {SPLIT: 2, UNTRAINED: 1}
     assert report.bad == {'prompt longer than max_length': 1} and len(store) == report.samples == 1 + 3 + 2
-    assert '1 part left out: nothing of it is trained' in report.lines()
+    assert '1 part dropped: nothing in it is trained' in report.lines()

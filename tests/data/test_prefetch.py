@@ -10,7 +10,7 @@ from xtune.errors import DataError
 
 
 def threads():
-    return [thread for thread in threading.enumerate() if thread.name == 'batches ahead']
+    return [thread for thread in threading.enumerate() if thread.name == 'batch prefetch']
 
 
 def test_all_arrive_in_order():

@@ -7,10 +7,11 @@ import sys
 import pytest
 
 from xtune.config.sections import Source
+from xtune.data.chat_tokenizer import ChatTokenizer
 from xtune.data.encode import Encoder
-from xtune.data.pool import POOL_FROM
-from xtune.data.prepare import CHUNK, prepare
-from xtune.data.tokenise import Tokeniser
+from xtune.data.encode_rows import CHUNK
+from xtune.data.prepare import prepare
+from xtune.data.worker_pool import MIN_CHUNKS_FOR_POOL
 from xtune.errors import DataError
 from xtune.messages import RowError, exchange
 from xtune.templates.resolve import resolve
@@ -60,10 +61,10 @@ def run(tokenizer, write):
         control_tokens='text',
         **source,
     ):
-        tokeniser = Tokeniser(tokenizer, resolve(template, tokenizer), control_tokens)
-        encoder = Encoder(tokeniser, max_length, overlong, train_on)
+        chat_tokenizer = ChatTokenizer(tokenizer, resolve(template, tokenizer), control_tokens)
+        encoder = Encoder(chat_tokenizer, max_length, overlong, train_on)
         path = rows if isinstance(rows, str) else write(rows)
-        return prepare(Source(path=path, **source), encoder, num_proc, bad)
+        return prepare(Source(path=path, **source), encoder, num_proc=num_proc, max_bad_rows=bad)
 
     return run
 
@@ -87,7 +88,7 @@ def numbered(count):
 
 
 def test_processes_change_nothing_but_the_time(run, monkeypatch, tmp_path):
-    rows, results = numbered(POOL_FROM * CHUNK + 600), []
+    rows, results = numbered(MIN_CHUNKS_FOR_POOL * CHUNK + 600), []
     assert len(rows) >= 2500
     for num_proc in (1, 2):
         monkeypatch.setenv('XTUNE_CACHE', str(tmp_path / str(num_proc)))
@@ -95,7 +96,7 @@ def test_processes_change_nothing_but_the_time(run, monkeypatch, tmp_path):
         results.append((store.path.read_bytes(), store.origins, report))
     assert results[0] == results[1]
     assert (report.rows, report.bad['refused'], report.samples) == (2600, 26, 2574)
-    assert report.notes['row shortened: a reply cut'] > 100
+    assert report.length_changes['row truncated: response cut'] > 100
     assert report.tokens == store.lengths.sum() > report.trained_tokens > 0
     assert [where.split(', ')[1] for where, _ in report.examples] == [f'row {i}' for i in (8, 108, 208, 308, 408)]
 

@@ -208,7 +208,7 @@ def test_missing_or_empty_sheet_is_named(tmp_path):
 
 def test_unknown_suffix_lists_the_known(tmp_path):
     (tmp_path / 'x.pdf').write_text('x')
-    with pytest.raises(DataError, match=r'type `\.pdf` are not read; known: \.json, \.jsonl, \.csv'):
+    with pytest.raises(DataError, match=r'type `\.pdf` are not supported; supported: \.json, \.jsonl, \.csv'):
         local_files(str(tmp_path / 'x.pdf'))
 
 
@@ -222,7 +222,7 @@ def test_missing_file_names_near_ones_or_the_folder(tmp_path):
 
 def test_folder_or_glob_without_data_is_an_error(tmp_path):
     (tmp_path / 'README.md').write_text('x')
-    with pytest.raises(DataError, match=r'holds no \.json, .*\.txt file'):
+    with pytest.raises(DataError, match=r'has no \.json, .*\.txt file'):
         local_files(str(tmp_path))
     with pytest.raises(DataError, match='no file matches'):
         local_files(str(tmp_path / '*.json'))

@@ -5,11 +5,12 @@ import copy
 import pytest
 from transformers import AddedToken
 
+from xtune.data.chat_tokenizer import ChatTokenizer
 from xtune.data.encode import Encoder
-from xtune.data.prepare import encode_rows
-from xtune.data.reasoning import INSIDE, LEFT_OUT, SPLIT
+from xtune.data.encode_rows import encode_rows
+from xtune.data.overlong import DROPPED as DROPPED_FOR_LENGTH
+from xtune.data.reasoning import DROPPED, SPLIT, TAG_IN_RESPONSE
 from xtune.data.sources import Row
-from xtune.data.tokenise import Tokeniser
 from xtune.messages import Conversation, RowError, exchange
 from xtune.templates import THINKING
 from xtune.templates.resolve import resolve
@@ -43,7 +44,7 @@ def encoder(tokenizer):
         if special:
             mine = copy.deepcopy(own)
             mine.add_tokens([AddedToken(t, special=True, normalized=False) for t in special], special_tokens=True)
-        return Encoder(Tokeniser(mine, resolve(name, mine)), max_length, overlong, train_on)
+        return Encoder(ChatTokenizer(mine, resolve(name, mine)), max_length, overlong, train_on)
 
     return _encoder
 
@@ -53,7 +54,7 @@ def trained(encoder, messages):
     [made] = encoder([Conversation(messages)])
     if isinstance(made, Exception):
         raise made
-    decode = encoder.tokeniser.tokenizer.decode
+    decode = encoder.chat_tokenizer.tokenizer.decode
     return [[(decode(s.ids[:start]), decode(s.ids[start:end])) for start, end in s.spans] for s in made]
 
 
@@ -68,7 +69,7 @@ def test_every_thought_is_trained_once_behind_its_prompt(name, encoder):
     made = trained(own, messages)
     assert [len(sample) for sample in made] == [1, 2, 1]
     assert ['A greeting.' in made[0][0][1], 'Two and two.' in made[1][1][1]] == [True, True]
-    template, told = own.tokeniser.template, iter((1, 3, 5, 7))
+    template, told = own.chat_tokenizer.template, iter((1, 3, 5, 7))
     for before, _ in (pair for sample in made for pair in sample):
         history = messages[: next(told)]
         ways = {template.run(history, prompt=True), template.run(history, prompt=True, enable_thinking=True)}
@@ -91,17 +92,17 @@ def test_thoughts_of_one_exchange_stay_together(encoder):
 def test_replies_that_are_not_trained_need_no_sample(encoder):
     silent = thinking('Hi', 'A greeting.', 'Hello!', train=False)
     own = encoder()
-    assert len(trained(own, silent + B)) == 1 and own.left_out[0] == [(LEFT_OUT, "'A greeting.'")]
+    assert len(trained(own, silent + B)) == 1 and own.unused[0] == [(DROPPED, "'A greeting.'")]
     last = encoder(train_on='last_reply')
     assert replies(last, A + B) == [['<think>\nTwo and two.\n</think>\n\nIt is 4.<|im_end|>']]
-    assert last.left_out[0] == [(LEFT_OUT, "'A greeting.'")] and not last.remarks
+    assert last.unused[0] == [(DROPPED, "'A greeting.'")] and not last.remarks
 
 
 def test_rows_that_are_split_are_counted(encoder):
     rows = [Row('file', n, {'m': messages}) for n, messages in enumerate((A + B, PLAIN, A + B), 1)]
     _, origins, report = encode_rows(rows, lambda row: Conversation(row['m']), encoder())
     assert [row.number for row in origins] == [1, 1, 2, 3, 3] and report.samples == 5
-    assert report.remarks == {SPLIT: 2} and not report.notes
+    assert report.remarks == {SPLIT: 2} and not report.length_changes
 
 
 def test_a_template_that_keeps_thoughts_takes_the_conversation_whole(encoder, tokenizer, tmp_path):
@@ -121,11 +122,11 @@ def test_tags_that_are_special_tokens_are_no_text(encoder):
     own = encoder('qwen3_thinking', special=('<think>', '</think>'))
     [[(_, reply)], _] = trained(own, A + B)
     assert reply == '<think>\nA greeting.\n</think>\n\nHello!<|im_end|>'
-    tokenizer = own.tokeniser.tokenizer
+    tokenizer = own.chat_tokenizer.tokenizer
     [made] = own([Conversation(A)])
     assert tokenizer.convert_tokens_to_ids('<think>') in made[0].ids
     history = [*A, PLAIN[0]]
-    assert tokenizer.decode(own.tokeniser.prompt_ids(history)) == own.tokeniser.template.prompt(history)
+    assert tokenizer.decode(own.chat_tokenizer.prompt_ids(history)) == own.chat_tokenizer.template.prompt(history)
 
 
 ODD = [
@@ -144,9 +145,9 @@ ODD = [
 def test_tags_inside_a_reply_stay_text(text, name, encoder):
     own = encoder(name)
     [[(_, reply)]] = trained(own, exchange('2+2?', text))
-    assert text in reply and own.remarks == {0: [INSIDE]}
+    assert text in reply and own.remarks == {0: [TAG_IN_RESPONSE]}
     # Other programs give the text to the exported template.
-    assert text in own.tokeniser.template.prompt([*exchange('2+2?', text), PLAIN[0]])
+    assert text in own.chat_tokenizer.template.prompt([*exchange('2+2?', text), PLAIN[0]])
 
 
 @pytest.mark.parametrize(
@@ -171,22 +172,22 @@ def test_text_and_field_of_a_thought_are_the_same(text, thought, rest, name, enc
     [[(_, reply)]] = trained(own, written)
     assert thought in reply and rest in reply
     assert trained(own, written + PLAIN)[-1] == trained(own, field + PLAIN)[-1]
-    prompt = own.tokeniser.template.prompt
+    prompt = own.chat_tokenizer.template.prompt
     assert prompt([*written, PLAIN[0]]) == prompt([*field, PLAIN[0]])
 
 
 @pytest.mark.parametrize(
     ('reply', 'reason'),
     [
-        ({'content': '<think>2+2=4. I stop here'}, 'a thought is not closed: message 2 begins with <think>'),
-        ({'content': '\n<think>a<think>'}, 'a thought is not closed'),
-        ({'content': '<think>a</think>\n'}, 'empty reply: message 2 is a thought alone'),
+        ({'content': '<think>2+2=4. I stop here'}, 'unclosed reasoning: message 2 begins with <think>'),
+        ({'content': '\n<think>a<think>'}, 'unclosed reasoning'),
+        ({'content': '<think>a</think>\n'}, 'empty reply: message 2'),
         ({'content': 'a\n</think>'}, 'empty reply'),
         (
             {'content': '<think>a</think>b', 'reasoning_content': 'c'},
-            "a reply has two thoughts: message 2: 'c' and 'a'",
+            "two different reasonings in one message: message 2: 'c' and 'a'",
         ),
-        ({'content': 'b', 'reasoning_content': 'c</think>d'}, 'a thought holds </think>'),
+        ({'content': 'b', 'reasoning_content': 'c</think>d'}, 'reasoning contains </think>'),
     ],
 )
 def test_thoughts_that_cannot_be_trained_make_bad_rows(reply, reason, encoder):
@@ -195,7 +196,7 @@ def test_thoughts_that_cannot_be_trained_make_bad_rows(reply, reason, encoder):
 
 
 def test_a_reply_cut_off_in_its_thought_is_refused_by_templates_without_thoughts_too(encoder):
-    with pytest.raises(RowError, match='a thought is not closed: message 2'):
+    with pytest.raises(RowError, match='unclosed reasoning: message 2'):
         trained(encoder('chatml'), exchange('Hi', '<think>2+2=4. I stop'))
     assert replies(encoder('chatml'), exchange('Hi', ODD[0]) + A) == [
         [f'{ODD[0]}<|im_end|>', f'{A[1]["content"]}<|im_end|>']
@@ -223,7 +224,7 @@ def test_a_template_that_loses_a_thought_is_refused(encoder, tmp_path):
         "{{ m.content.split('</think>')[-1] }}<|im_end|>{% endgeneration %}{% else %}{{ m.content }}<|im_end|>"
         '{% endif %}\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}'
     )
-    with pytest.raises(RowError, match="the template leaves out a part of a reply: message 2, '.nA greeting"):
+    with pytest.raises(RowError, match="the template drops a part of a response: message 2, '.nA greeting"):
         trained(encoder(str(path)), A)
     silent = [A[0], {**A[1], 'train': False}]
     assert replies(encoder(str(path)), silent + PLAIN) == [['Welcome.<|im_end|>']]
@@ -236,8 +237,8 @@ def test_parts_that_are_too_long_are_left_out_and_the_row_is_noted_once(overlong
     own = encoder(max_length=limit, overlong=overlong)
     [made] = own([Conversation(long)])
     assert made and all(len(sample.ids) <= limit for sample in made)
-    assert max(own.notes.values()) == 1 and 'row dropped: longer than max_length' not in own.notes
-    texts = [own.tokeniser.tokenizer.decode(sample.ids) for sample in made]
+    assert max(own.length_changes.values()) == 1 and DROPPED_FOR_LENGTH not in own.length_changes
+    texts = [own.chat_tokenizer.tokenizer.decode(sample.ids) for sample in made]
     assert any('A greeting.' in text for text in texts)
     [error] = encoder(max_length=6, overlong='truncate')([Conversation(long)])
     assert isinstance(error, RowError)

@@ -15,7 +15,7 @@ from huggingface_hub.utils import get_session, hf_raise_for_status
 
 from xtune.config.sections import Source
 from xtune.data import remote
-from xtune.data.remote import is_transient, load_hub, load_modelscope, patiently, with_retries
+from xtune.data.remote import is_transient, load_hub, load_modelscope, rows_with_retries, with_retries
 from xtune.data.sources import RowSource
 from xtune.errors import DataError
 
@@ -150,7 +150,7 @@ def test_transient_errors_are_tried_again_and_others_not(no_waits, capsys):
     flaky = Flaky(ConnectionResetError('reset\nby peer'), TimeoutError())
     assert with_retries(flaky, 'someone/set') == 3
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == 'note: someone/set: reset; trying again in 0 s' and 'TimeoutError' in lines[1]
+    assert lines[0] == 'note: someone/set: reset; retrying in 0 s' and 'TimeoutError' in lines[1]
     for error, attempts in ((ConnectionResetError('reset'), 4), (ValueError('no such split'), 1)):
         flaky = Flaky(*[error] * 9)
         assert caught(with_retries, flaky, 'x') is error and flaky.calls == attempts
@@ -161,7 +161,7 @@ def test_transient_errors_are_tried_again_and_others_not(no_waits, capsys):
 
 
 def test_no_further_attempt_begins_when_the_client_has_been_patient(monkeypatch):
-    monkeypatch.setattr(remote, 'PATIENCE', -1.0)
+    monkeypatch.setattr(remote, 'RETRY_LIMIT', -1.0)
     flaky = Flaky(ConnectionResetError('reset'))
     assert caught(with_retries, flaky, 'x', (0.0, 0.0)) and flaky.calls == 1
 
@@ -169,32 +169,32 @@ def test_no_further_attempt_begins_when_the_client_has_been_patient(monkeypatch)
 @pytest.mark.parametrize('start', [0, 2])
 def test_a_connection_that_breaks_gives_every_row_once(no_waits, capsys, start):
     rows = Breaking(ROWS, 3, 5)
-    assert list(patiently(rows, start, 'someone/set')) == ROWS[start:]
+    assert list(rows_with_retries(rows, start, 'someone/set')) == ROWS[start:]
     assert rows.opened == [start, 3, 5]
-    assert 'note: someone/set, row 4: reset by peer; trying again in 0 s' in capsys.readouterr().out
+    assert 'note: someone/set, row 4: reset by peer; retrying in 0 s' in capsys.readouterr().out
 
 
 def test_a_connection_that_breaks_before_the_first_row(no_waits):
     rows = Breaking(ROWS, 0, 0, 0)
-    assert list(patiently(rows, 0, 'someone/set')) == ROWS and rows.opened == [0] * 4
+    assert list(rows_with_retries(rows, 0, 'someone/set')) == ROWS and rows.opened == [0] * 4
 
 
 def test_failures_count_anew_after_each_row(no_waits):
     rows = Breaking(ROWS, *[2] * 3, *[3] * 3, *[6] * 3)
-    assert list(patiently(rows, 0, 'someone/set')) == ROWS
+    assert list(rows_with_retries(rows, 0, 'someone/set')) == ROWS
 
 
 def test_a_connection_that_stays_broken_is_an_error_that_names_the_row(no_waits):
     rows, got = Breaking(ROWS, *[4] * 9), []
-    with pytest.raises(DataError, match='^someone/set: the connection fails after row 4: reset by peer$'):
-        got.extend(iter(patiently(rows, 0, 'someone/set')))
+    with pytest.raises(DataError, match='^someone/set: the connection failed after row 4: reset by peer$'):
+        got.extend(iter(rows_with_retries(rows, 0, 'someone/set')))
     assert rows.opened == [0, 4, 4, 4]
 
 
 def test_a_row_that_cannot_be_read_is_an_error_that_names_it(no_waits):
     rows = Breaking(ROWS, 4, error=TypeError('Could not convert "x"\nwith type str'))
     with pytest.raises(DataError, match='^someone/set, row 5 cannot be read: Could not convert "x"$'):
-        list(patiently(rows, 0, 'someone/set'))
+        list(rows_with_retries(rows, 0, 'someone/set'))
     assert rows.opened == [0]
 
 
@@ -205,7 +205,7 @@ def test_hub_without_a_connection_ends_within_a_minute_and_says_what_to_do(tmp_p
     out = subprocess.run(command, env=environment, capture_output=True, text=True, check=True, timeout=60).stdout
     *message, waited = out.splitlines()
     assert message[0].startswith("note: someone/nothing: Couldn't reach 'someone/nothing' on the Hub")
-    assert message[-2].startswith('`someone/nothing` is no local file, and as a hub data set it cannot be loaded: ')
+    assert message[-2].startswith('`someone/nothing` is not a local file, and cannot be loaded as a hub data set: ')
     assert message[-1] == 'Without a connection, download it and set train_dataset.path to the files.'
     assert 1 <= float(waited) < 60
 
@@ -213,7 +213,7 @@ def test_hub_without_a_connection_ends_within_a_minute_and_says_what_to_do(tmp_p
 def test_errors_of_the_datasets_library_are_errors_for_the_user(monkeypatch, no_waits):
     for error in (datasets.exceptions.DatasetGenerationError('broken json'), ValueError('Unknown split "x"')):
         monkeypatch.setattr(datasets, 'load_dataset', lambda *_, error=error, **__: Flaky(error)())
-        with pytest.raises(DataError, match='(?s)`someone/set` is no local file.*(broken json|Unknown split)'):
+        with pytest.raises(DataError, match='(?s)`someone/set` is not a local file.*(broken json|Unknown split)'):
             load_hub(Source('someone/set'))
 
 
@@ -249,7 +249,7 @@ def test_modelscope_set_is_downloaded_and_read_by_split(modelscope, tmp_path):
     assert [row.values for row in source] == [row | {'of': 'train'} for row in ROWS[:3]]
     assert source.head(1)[0].place == f'{folder / "train.jsonl"}, row 1'
     assert next(iter(RowSource(Source('modelscope:someone/set', split='test')))).values['of'] == 'test'
-    with pytest.raises(DataError, match='no files of split `validation`; by their names there are: test, train'):
+    with pytest.raises(DataError, match='no files of split `validation`; the file names contain: test, train'):
         RowSource(Source('modelscope:someone/set', split='validation'))
 
 

@@ -5,10 +5,10 @@ import json
 import pytest
 
 from xtune.config.sections import Source
-from xtune.data.detect import fitting
-from xtune.data.mapping import row_mapper
-from xtune.data.observed import Observed
+from xtune.data.detect import detect_map_fn
+from xtune.data.resolve_map_fn import resolve_row_mapper
 from xtune.data.sources import Row
+from xtune.data.tracked_dict import TrackedDict
 from xtune.errors import DataError
 from xtune.messages import Conversation, RowError
 from xtune.templates.system_prompts import SYSTEM_PROMPTS
@@ -22,7 +22,7 @@ CALL = {'name': 'depth', 'arguments': {'well': 'A0'}}
 
 def mapper(*rows, map_fn='auto', takes_thoughts=True, **source):
     head = [Row('file', number, row) for number, row in enumerate(rows, 1)]
-    return row_mapper(Source('file', map_fn, **source), head, takes_thoughts)
+    return resolve_row_mapper(Source('file', map_fn, **source), head, takes_thoughts)
 
 
 def made(row, **options):
@@ -85,7 +85,7 @@ ROWS = {
 
 @pytest.mark.parametrize(('name', 'row'), [(name, row) for name, rows in ROWS.items() for row in rows])
 def test_a_format_is_recognised_and_its_system_text_is_used(name, row):
-    assert fitting(row) == name
+    assert detect_map_fn(row) == name
     assert spoken(row) == [('system', 'Be brief.'), ('user', 'Hi'), ('assistant', 'Hello!')]
 
 
@@ -123,7 +123,7 @@ def test_calls_answer_a_query(as_text):
 
 def test_json_text_that_is_no_dialogue_stays_text():
     row = {'prompt': '[{"a": 1}]', 'response': '{"b": 2}'}
-    assert fitting(row) == 'prompt_response'
+    assert detect_map_fn(row) == 'prompt_response'
     assert spoken(row) == [('user', '[{"a": 1}]'), ('assistant', '{"b": 2}')]
     row = {'prompt': '[1', 'chosen': '[2]', 'rejected': '[3]'}
     assert spoken(row) == [('user', '[1'), ('assistant', '[2]')]
@@ -150,9 +150,9 @@ def own_map_fn(row):
 
 
 def test_a_function_of_a_user_decides_alone():
-    row = Observed({'q': 'Hi', 'system': 'Be brief.', 'images': ['a.png'], 'reasoning': 'x'})
+    row = TrackedDict({'q': 'Hi', 'system': 'Be brief.', 'images': ['a.png'], 'reasoning': 'x'})
     given = mapper(row, map_fn=own_map_fn)(row)
-    assert [m['role'] for m in given.messages] == ['user', 'assistant'] and row.read == {'q'}
+    assert [m['role'] for m in given.messages] == ['user', 'assistant'] and row.read_keys == {'q'}
 
 
 MEDIA = [
@@ -187,7 +187,7 @@ def test_media_are_refused_unless_the_config_says_so(row, media):
     ],
 )
 def test_places_of_media_are_refused(text):
-    with pytest.raises(RowError, match='the place of'):
+    with pytest.raises(RowError, match='has a placeholder for'):
         made({'prompt': text, 'response': 'A boat.'})
 
 
@@ -252,5 +252,5 @@ def test_columns_that_no_format_has_are_compared_with_those_that_exist():
     with pytest.raises(DataError) as error:
         mapper({'instruktion': 'a', 'out_put': 'b'})
     text = str(error.value)
-    assert '`instruktion` is nearly `instruction`' in text and '`out_put` is nearly `output`' in text
+    assert '`instruktion` is similar to `instruction`' in text and '`out_put` is similar to `output`' in text
     assert len(text.splitlines()) <= 35

@@ -10,12 +10,12 @@ from xtune.config.load import load
 from xtune.config.presets import find
 from xtune.config.sections import Source
 from xtune.config.wire import wire
-from xtune.data.build import build_data
-from xtune.data.encode import AS_TEXT, QUOTED
-from xtune.data.encoders import Encoders
+from xtune.data.chat_tokenizer import ChatTokenizer
+from xtune.data.encode import ESCAPED, PLAIN_TEXT
+from xtune.data.encoder_factory import EncoderFactory
 from xtune.data.prepare import prepare
 from xtune.data.readers import read_file
-from xtune.data.tokenise import Tokeniser
+from xtune.engine.job_data import build_job_data
 from xtune.engine.summary import data_lines
 from xtune.errors import DataError, TemplateError
 from xtune.messages import exchange
@@ -46,7 +46,7 @@ def build(tmp_path, model_dir):
         data = {'train_dataset': [placed(number, source) for number, source in enumerate(sources)]}
         data |= {'val_dataset': placed('val', val)} if val else {}
         job = wire(load(find('smollm2_135m_lora_selfcog_e2'), small | data | options))
-        return job, build_data(job)
+        return job, build_job_data(job)
 
     return build
 
@@ -58,10 +58,10 @@ def prepared(tmp_path, tokenizer):
     def prepared(rows, control_tokens='auto', max_length=64, overlong='truncate', **options):
         path = tmp_path / ('rows.txt' if isinstance(rows, str) else 'rows.jsonl')
         path.write_text(rows if isinstance(rows, str) else ''.join(json.dumps(row) + '\n' for row in rows))
-        tokeniser = Tokeniser(tokenizer, resolve('chatml', tokenizer), control_tokens)
+        chat_tokenizer = ChatTokenizer(tokenizer, resolve('chatml', tokenizer), control_tokens)
         source = Source(str(path), **options)
-        encoder = Encoders(tokeniser, max_length, overlong, 'all_replies').of(source)
-        store, report = prepare(source, encoder, 1, 0.0)
+        encoder = EncoderFactory(chat_tokenizer, max_length, overlong, 'all_replies').for_source(source)
+        store, report = prepare(source, encoder, num_proc=1, max_bad_rows=0.0)
         return [tokenizer.decode(store.ids(i)) for i in range(len(store))], report
 
     return prepared
@@ -92,15 +92,15 @@ def test_text_and_chats_in_one_run_each_in_its_form(build, streaming):
     assert any(text.endswith('<|im_start|>assistant\n3!<|im_end|>\n') for text in trained)
     assert texts(data, data.val) == [f'{row["text"]}<|im_end|>' for row in TEXT[:2]]
     assert data.template.name == 'chatml'
-    assert [report.remarks[AS_TEXT] for report in data.train.reports] == [0, 6, 0]
+    assert [report.remarks[PLAIN_TEXT] for report in data.train.reports] == [0, 6, 0]
     printed = '\n'.join(text for _, text in data_lines(job, data))
-    assert '6 rows of plain text, in the template `plain`' in printed and "template='plain'" not in printed
-    assert 'as openai in the template `zephyr`: 6 rows' in printed
+    assert f'6 rows {PLAIN_TEXT}' in printed and "chat_template='plain'" not in printed
+    assert 'as openai with template `zephyr`: 6 rows' in printed
 
 
 def test_of_text_alone_the_template_that_nothing_uses_is_named(build):
     job, data = build(TEXT)
-    assert dict(data_lines(job, data))['template'].endswith("template='plain' makes a model for text")
+    assert dict(data_lines(job, data))['template'].endswith("chat_template='plain' trains a text model")
 
 
 def test_a_stream_with_other_templates_is_another_one(build):
@@ -199,17 +199,17 @@ def test_rows_that_a_template_has_written_are_refused(prepared, refusal, rows):
 @pytest.mark.parametrize(
     ('row', 'remarks'),
     [
-        ({'text': 'What does <|im_end|> mean?'}, {AS_TEXT: 13, QUOTED: 1}),
-        ({'text': '<|im_start|> and <|im_end|> begin and end a turn.'}, {AS_TEXT: 13, QUOTED: 1}),
-        ({'text': 'Llama 2 writes [INST] before a question.'}, {AS_TEXT: 13}),
-        ({'text': '<|topic|> Rome <|body|> Rome lies on the Tiber.'}, {AS_TEXT: 13}),
-        ({'text': 'let y = x |> f <| 3'}, {AS_TEXT: 13}),
-        ({'text': 'Rome.'}, {AS_TEXT: 13}),
+        ({'text': 'What does <|im_end|> mean?'}, {PLAIN_TEXT: 13, ESCAPED: 1}),
+        ({'text': '<|im_start|> and <|im_end|> begin and end a turn.'}, {PLAIN_TEXT: 13, ESCAPED: 1}),
+        ({'text': 'Llama 2 writes [INST] before a question.'}, {PLAIN_TEXT: 13}),
+        ({'text': '<|topic|> Rome <|body|> Rome lies on the Tiber.'}, {PLAIN_TEXT: 13}),
+        ({'text': 'let y = x |> f <| 3'}, {PLAIN_TEXT: 13}),
+        ({'text': 'Rome.'}, {PLAIN_TEXT: 13}),
     ],
 )
 def test_a_row_that_quotes_a_token_is_counted(prepared, row, remarks):
     _, report = prepared([*TEXT, *TEXT, row])
-    assert dict(report.remarks) == remarks and (QUOTED in remarks) == any('row 13' in line for line in report.lines())
+    assert dict(report.remarks) == remarks and (ESCAPED in remarks) == any('row 13' in line for line in report.lines())
 
 
 def test_parsed_text_does_not_end_twice(prepared):

@@ -52,7 +52,9 @@ def test_hub_rows_from_any_row_on(hub, streaming):
 
 
 def test_hub_id_that_cannot_be_reached_says_what_to_do():
-    with pytest.raises(DataError, match='(?s)`someone/nothing` is no local file.*set train_dataset.path to the files'):
+    with pytest.raises(
+        DataError, match='(?s)`someone/nothing` is not a local file.*set train_dataset.path to the files'
+    ):
         RowSource(Source('someone/nothing'))
 
 

@@ -8,9 +8,9 @@ from tokenizers import AddedToken
 from transformers import AutoModelForCausalLM
 
 from xtune.chat.session import ChatSession, ChatSettings
+from xtune.data.chat_tokenizer import ChatTokenizer
 from xtune.data.encode import Encoder
 from xtune.data.special_tokens import BEGIN, END
-from xtune.data.tokenise import Tokeniser
 from xtune.messages import Conversation, RowError, exchange
 from xtune.templates.resolve import resolve
 
@@ -50,28 +50,28 @@ def bare(text):
     return text.replace(BEGIN, '').replace(END, '')
 
 
-def encoded(tokeniser, conversation):
+def encoded(chat_tokenizer, conversation):
     """Return the rendered text without marks, the ids, the token spans, and the texts of the spans."""
-    rendered = tokeniser.render(conversation)
-    [(ids, turns)] = tokeniser.tokenise([rendered])
+    rendered = chat_tokenizer.render(conversation)
+    [(ids, turns)] = chat_tokenizer.tokenize([rendered])
     return bare(rendered.text), ids, turns, [bare(rendered.text[start:end]) for start, end in rendered.spans]
 
 
-def controls(tokeniser, ids):
+def controls(chat_tokenizer, ids):
     """Return the special tokens among `ids`, in order."""
-    special = {i for i, token in tokeniser.tokenizer.added_tokens_decoder.items() if token.special}
-    special |= set(tokeniser.tokenizer.all_special_ids) - {tokeniser.tokenizer.unk_token_id}
+    special = {i for i, token in chat_tokenizer.tokenizer.added_tokens_decoder.items() if token.special}
+    special |= set(chat_tokenizer.tokenizer.all_special_ids) - {chat_tokenizer.tokenizer.unk_token_id}
     return [i for i in ids if i in special]
 
 
 @pytest.mark.parametrize('name', NAMES)
 @pytest.mark.parametrize('forged', FORGED)
 def test_special_text_in_messages_stays_text(kind, name, forged, family, written, spaced):
-    tokeniser = family(kind, name, further=SPECIAL)
-    text, ids, turns, replies = encoded(tokeniser, talk(forged))
-    _, plain, _, _ = encoded(tokeniser, talk(harmless(forged)))
-    assert controls(tokeniser, ids) == controls(tokeniser, plain)
-    say = written(tokeniser.tokenizer)
+    chat_tokenizer = family(kind, name, further=SPECIAL)
+    text, ids, turns, replies = encoded(chat_tokenizer, talk(forged))
+    _, plain, _, _ = encoded(chat_tokenizer, talk(harmless(forged)))
+    assert controls(chat_tokenizer, ids) == controls(chat_tokenizer, plain)
+    say = written(chat_tokenizer.tokenizer)
     kept = [(say(ids), text), *zip([say(ids[start:end]) for start, end in turns], replies, strict=True)]
     for got, wanted in kept:
         if spaced(kind) or kind == 'Unigram':  # where a forged token is taken apart, too
@@ -84,9 +84,9 @@ def test_special_text_in_messages_stays_text(kind, name, forged, family, written
 @pytest.mark.parametrize('forged', ['<|im_start|>', '<|eot_id|>'])
 def test_special_text_has_the_ids_of_ordinary_text(kind, forged, family):
     """Not one id for each character, which no model has seen."""
-    tokeniser = family(kind, 'chatml', further=SPECIAL)
-    ordinary = tokeniser.tokenizer(forged, add_special_tokens=False, split_special_tokens=True)['input_ids']
-    ids = encoded(tokeniser, talk(forged))[1]
+    chat_tokenizer = family(kind, 'chatml', further=SPECIAL)
+    ordinary = chat_tokenizer.tokenizer(forged, add_special_tokens=False, split_special_tokens=True)['input_ids']
+    ids = encoded(chat_tokenizer, talk(forged))[1]
     assert len(ordinary) < len(forged)
     count = sum(message['content'].count(forged) for message in talk(forged).messages)
     assert sum(ids[i : i + len(ordinary)] == ordinary for i in range(len(ids))) == count
@@ -95,25 +95,25 @@ def test_special_text_has_the_ids_of_ordinary_text(kind, forged, family):
 @pytest.mark.parametrize('name', NAMES)
 def test_the_prompt_is_what_training_saw_with_special_text_too(kind, name, family):
     """Also where it is in the last reply only, so that the prompt has none."""
-    tokeniser = family(kind, name, further=SPECIAL)
+    chat_tokenizer = family(kind, name, further=SPECIAL)
     last = Conversation([*exchange('Why? ', ' "So"'), *exchange('- Why?\n\n', 'a </s> b<|im_end|>')])
     for given in (talk('<|im_end|>'), talk('</s>'), last):
-        _, ids, turns, _ = encoded(tokeniser, given)
+        _, ids, turns, _ = encoded(chat_tokenizer, given)
         replies = [i for i, message in enumerate(given.messages) if message['role'] == 'assistant']
-        assert [tokeniser.prompt_ids(given.messages[:i]) for i in replies] == [ids[:start] for start, _ in turns]
+        assert [chat_tokenizer.prompt_ids(given.messages[:i]) for i in replies] == [ids[:start] for start, _ in turns]
 
 
 @pytest.mark.parametrize('kind', ['SmolLM2', 'space always', 'Baichuan, slow'])
 @pytest.mark.parametrize('name', WITH_TOOLS)
 @pytest.mark.parametrize('forged', FORGED)
 def test_special_text_in_calls_tools_and_results_stays_text(kind, name, forged, family, written):
-    tokeniser = family(kind, name, further=SPECIAL)
-    text, ids, _, _ = encoded(tokeniser, called(forged))
-    _, plain, _, _ = encoded(tokeniser, called(harmless(forged)))
-    assert controls(tokeniser, ids) == controls(tokeniser, plain)
-    assert written(tokeniser.tokenizer)(ids).replace(' ', '') == text.replace(' ', '')
+    chat_tokenizer = family(kind, name, further=SPECIAL)
+    text, ids, _, _ = encoded(chat_tokenizer, called(forged))
+    _, plain, _, _ = encoded(chat_tokenizer, called(harmless(forged)))
+    assert controls(chat_tokenizer, ids) == controls(chat_tokenizer, plain)
+    assert written(chat_tokenizer.tokenizer)(ids).replace(' ', '') == text.replace(' ', '')
     assert text.count(json.dumps(forged)) >= 3
-    prompt = tokeniser.prompt_ids(called(forged).messages[:4], called(forged).tools)
+    prompt = chat_tokenizer.prompt_ids(called(forged).messages[:4], called(forged).tools)
     assert prompt == ids[: len(prompt)]
 
 
@@ -129,11 +129,11 @@ def test_special_text_in_calls_tools_and_results_stays_text(kind, name, forged, 
     ],
 )
 def test_private_use_characters_in_data_forge_no_mark(kind, data, family, written):
-    tokeniser = family(kind, 'chatml', further=SPECIAL)
-    text, ids, turns, replies = encoded(tokeniser, talk(data))
-    _, plain, _, _ = encoded(tokeniser, talk('x'))
-    assert controls(tokeniser, ids) == controls(tokeniser, plain)
-    say = written(tokeniser.tokenizer)
+    chat_tokenizer = family(kind, 'chatml', further=SPECIAL)
+    text, ids, turns, replies = encoded(chat_tokenizer, talk(data))
+    _, plain, _, _ = encoded(chat_tokenizer, talk('x'))
+    assert controls(chat_tokenizer, ids) == controls(chat_tokenizer, plain)
+    say = written(chat_tokenizer.tokenizer)
     assert say(ids).replace(' ', '') == text.replace(' ', '')
     assert bare(data) in replies[0] and '<|im_start|>assistant\n' not in say(ids[slice(*turns[0])])
 
@@ -151,24 +151,24 @@ def test_parse_lets_the_token_through(kind, family):
 
 @pytest.mark.parametrize('place', range(5))
 def test_error_names_the_token_and_where_it_is(kind, place, family):
-    tokeniser = family(kind, 'chatml', 'error', SPECIAL)
+    chat_tokenizer = family(kind, 'chatml', 'error', SPECIAL)
     messages = [*called('x').messages, *exchange('So?', 'Yes.')]
     if place == 2:
         messages[2] = called('</s>').messages[2]
     else:
         messages[place] = {**messages[place], 'content': 'It ends in </s>, which is a special token.'}
     with pytest.raises(RowError) as caught:
-        tokeniser.render(Conversation(messages, called('x').tools))
+        chat_tokenizer.render(Conversation(messages, called('x').tools))
     assert caught.value.reason == 'special token in the text'
     around = "'look</s>'" if place == 2 else "'It ends in </s>, which is a special'"
     assert caught.value.detail == f"'</s>' in {around}"
     with pytest.raises(RowError, match='special token in the text'):
-        tokeniser.prompt_ids(messages, called('x').tools)
+        chat_tokenizer.prompt_ids(messages, called('x').tools)
 
 
 @pytest.mark.parametrize('place', ['an argument', 'a tool', 'an argument named role'])
 def test_error_sees_names_and_tools(place, family):
-    tokeniser = family('SmolLM2', 'chatml', 'error', SPECIAL)
+    chat_tokenizer = family('SmolLM2', 'chatml', 'error', SPECIAL)
     call = {'type': 'function', 'function': {'name': 'look', 'arguments': {}}}
     tool = {'type': 'function', 'function': {'name': 'look', 'parameters': {}}}
     if place == 'a tool':
@@ -177,7 +177,7 @@ def test_error_sees_names_and_tools(place, family):
         call['function']['arguments'] = {'<s>': 1} if place == 'an argument' else {'role': '<s>'}
     given = [{'role': 'user', 'content': 'x'}, {'role': 'assistant', 'content': '', 'tool_calls': [call]}]
     with pytest.raises(RowError, match="special token in the text: '<s>' in '<s>'"):
-        tokeniser.render(Conversation(given, [tool]))
+        chat_tokenizer.render(Conversation(given, [tool]))
 
 
 def test_a_row_with_special_text_is_refused_alone(family):
@@ -193,22 +193,22 @@ def test_a_row_with_special_text_is_refused_alone(family):
 def test_added_tokens_that_are_not_special_stay_tokens(kind, mode, make):
     own = make(kind, SPECIAL)
     own.add_tokens([AddedToken('<think>', special=False, normalized=False)])
-    tokeniser = Tokeniser(own, resolve('chatml', own), mode)
+    chat_tokenizer = ChatTokenizer(own, resolve('chatml', own), mode)
     think = own.convert_tokens_to_ids('<think>')
-    ids = encoded(tokeniser, Conversation(exchange('Why <think>?', '<think>Hm<think>')))[1]
+    ids = encoded(chat_tokenizer, Conversation(exchange('Why <think>?', '<think>Hm<think>')))[1]
     assert ids.count(think) == 3
 
 
 @pytest.mark.parametrize('mode, more', [('text', 0), ('parse', 2)])
 def test_a_chat_sends_special_text_as_the_mode_says(mode, more, tiny_model, family):
     """What the model is given for a question and a system message that hold a token."""
-    tokeniser = family('SmolLM2', 'chatml', mode)
+    chat_tokenizer = family('SmolLM2', 'chatml', mode)
     model = AutoModelForCausalLM.from_pretrained(tiny_model)
     seen = []
     model.register_forward_pre_hook(lambda _, args, given: seen.append(given['input_ids'].tolist()), with_kwargs=True)
-    end = tokeniser.tokenizer.convert_tokens_to_ids('<|im_end|>')
-    session = ChatSession(model, tokeniser, [end], ChatSettings(max_new_tokens=1), system='No <|im_end|>')
+    end = chat_tokenizer.tokenizer.convert_tokens_to_ids('<|im_end|>')
+    session = ChatSession(model, chat_tokenizer, [end], ChatSettings(max_new_tokens=1), system='No <|im_end|>')
     session.ask('Bye<|im_end|>\n')
     [sent] = seen[0]
     assert sent.count(end) == 2 + more
-    assert tokeniser.tokenizer.decode(sent).endswith('Bye<|im_end|>\n<|im_end|>\n<|im_start|>assistant\n')
+    assert chat_tokenizer.tokenizer.decode(sent).endswith('Bye<|im_end|>\n<|im_end|>\n<|im_start|>assistant\n')

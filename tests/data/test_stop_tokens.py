@@ -5,8 +5,8 @@ import re
 
 import pytest
 
-from xtune.data.stop_tokens import stop_ids
-from xtune.data.tokenise import Tokeniser
+from xtune.data.chat_tokenizer import ChatTokenizer
+from xtune.data.stop_tokens import stop_token_ids
 from xtune.errors import TemplateError
 from xtune.templates.resolve import resolve
 from xtune.templates.template import ChatTemplate
@@ -42,10 +42,11 @@ MINE = (
 OF_SEVERAL_TOKENS = sorted(name for name, stops in STOPS.items() if stops != {EOS})
 
 
-def stops_of(tokeniser):
+def stops_of(chat_tokenizer):
     """Return the stop tokens as text, in order."""
-    tokenizer = tokeniser.tokenizer
-    return [EOS if i == tokenizer.eos_token_id else tokenizer.convert_ids_to_tokens(i) for i in stop_ids(tokeniser)]
+    tokenizer = chat_tokenizer.tokenizer
+    ids = stop_token_ids(chat_tokenizer)
+    return [EOS if i == tokenizer.eos_token_id else tokenizer.convert_ids_to_tokens(i) for i in ids]
 
 
 @pytest.mark.parametrize('name', STOPS)
@@ -66,10 +67,10 @@ def test_the_end_of_a_last_reply_is_first(family):
 @pytest.mark.parametrize('name', OF_SEVERAL_TOKENS)
 def test_an_end_of_several_tokens_is_refused(kind, name, make):
     own = make(kind)
-    tokeniser = Tokeniser(own, resolve(name, own))
+    chat_tokenizer = ChatTokenizer(own, resolve(name, own))
     with pytest.raises(TemplateError) as caught:
-        stop_ids(tokeniser)
-    said = re.match(r"template `(\w+)` ends a reply with ('.*'), which is (\d+) tokens for this", str(caught.value))
+        stop_token_ids(chat_tokenizer)
+    said = re.match(r"template `(\w+)` ends a message with ('.*'), which is (\d+) tokens in this", str(caught.value))
     assert said[1] == name and 'one that fits this tokenizer: ' in str(caught.value)
     tag = ast.literal_eval(said[2])
     assert tag.strip() in STOPS[name] and int(said[3]) == len(own(tag, add_special_tokens=False)['input_ids']) > 1
@@ -78,22 +79,22 @@ def test_an_end_of_several_tokens_is_refused(kind, name, make):
 @pytest.mark.parametrize('end, count', [(' So be it.', 4), ('', 0)])
 def test_the_end_of_a_template_of_ones_own_is_checked(end, count, make):
     own = make('SmolLM2')
-    with pytest.raises(TemplateError, match=f"`mine` ends a reply with '{end}', which is {count} tokens"):
-        stop_ids(Tokeniser(own, ChatTemplate('mine', MINE.replace('END', end), {}, ())))
+    with pytest.raises(TemplateError, match=f"`mine` ends a message with '{end}', which is {count} tokens"):
+        stop_token_ids(ChatTokenizer(own, ChatTemplate('mine', MINE.replace('END', end), {}, ())))
 
 
 def test_a_template_that_marks_too_much_is_a_fault_of_the_template(make):
     own = make('SmolLM2')
     source = '{% for m in messages %}{% generation %}{{ m.content }}<|im_end|>{% endgeneration %}{% endfor %}'
     with pytest.raises(TemplateError, match='template `mine` marks 4 spans for 2 replies'):
-        stop_ids(Tokeniser(own, ChatTemplate('mine', source, {}, ())))
+        stop_token_ids(ChatTokenizer(own, ChatTemplate('mine', source, {}, ())))
 
 
 def test_without_an_eos_the_end_of_a_turn_is_enough(make):
     own = make('Llama 2', ['<|im_start|>', '<|im_end|>'])
     own.eos_token = None
-    tokeniser = Tokeniser(own, resolve('chatml', own))
-    assert [own.convert_ids_to_tokens(i) for i in stop_ids(tokeniser)] == ['<|im_end|>']
+    chat_tokenizer = ChatTokenizer(own, resolve('chatml', own))
+    assert [own.convert_ids_to_tokens(i) for i in stop_token_ids(chat_tokenizer)] == ['<|im_end|>']
 
 
 @pytest.mark.parametrize('name', ['chatml', 'auto', 'qwen3_5'])
@@ -102,18 +103,18 @@ def test_the_start_of_a_turn_is_no_stop_token(name, make):
     own = make('SmolLM2')
     own.eos_token = '<|im_start|>'
     own.chat_template = resolve('chatml', own).source
-    assert stops_of(Tokeniser(own, resolve(name, own))) == ['<|im_end|>']
+    assert stops_of(ChatTokenizer(own, resolve(name, own))) == ['<|im_end|>']
 
 
 def test_an_eos_outside_the_conversation_is_a_stop_token(make):
     own = make('SmolLM2')
     own.eos_token = '<|endoftext|>'
-    assert stops_of(Tokeniser(own, resolve('chatml', own))) == ['<|im_end|>', EOS]
+    assert stops_of(ChatTokenizer(own, resolve('chatml', own))) == ['<|im_end|>', EOS]
 
 
 @pytest.mark.parametrize('changed', ['m.content | upper', "m.content | replace(' ', '')", 'm.content[:3]'])
 def test_marks_around_a_reply_that_is_changed_are_refused(family, changed):
-    tokeniser = family('SmolLM2', 'chatml')
+    chat_tokenizer = family('SmolLM2', 'chatml')
     template = ChatTemplate('mine', MINE.replace('{{ m.content }}END', f'{{{{ {changed} }}}}END'), {}, ('END',))
-    with pytest.raises(TemplateError, match="changes the text of replies: 'Fine 7' became 'F"):
-        stop_ids(Tokeniser(tokeniser.tokenizer, template))
+    with pytest.raises(TemplateError, match="changes the text of assistant messages: 'Fine 7' became 'F"):
+        stop_token_ids(ChatTokenizer(chat_tokenizer.tokenizer, template))

@@ -150,7 +150,7 @@ def test_token_ids_with_and_without_labels():
         ({'input_ids': [True, 2]}, 'column `input_ids` is not a list of integers'),
         ({'input_ids': '1, 2'}, 'column `input_ids` is not a list: '),
         ({'tokens': [[1]]}, 'column `tokens` is not a list of integers'),
-        ({'input_ids': [-1, 2]}, 'token ids are not whole numbers from 0 on'),
+        ({'input_ids': [-1, 2]}, 'token ids are not non-negative integers'),
         ({}, 'no column `input_ids`'),
     ):
         with pytest.raises(RowError, match=message):

@@ -161,7 +161,7 @@ def test_arrays_and_tensors_count_with_all_their_values():
     import numpy as np
     import torch
 
-    from xtune.data.held_values import held
+    from xtune.data.captured_values import describe
 
     def made(values):
         return lambda row: values
@@ -170,5 +170,5 @@ def test_arrays_and_tensors_count_with_all_their_values():
     other = zeros.copy()
     other[2500] = 1
     for kind in (np.asarray, torch.tensor):
-        assert held(made(kind(zeros))) == held(made(kind(zeros.copy())))
-        assert held(made(kind(zeros))) != held(made(kind(other)))
+        assert describe(made(kind(zeros))) == describe(made(kind(zeros.copy())))
+        assert describe(made(kind(zeros))) != describe(made(kind(other)))

@@ -85,7 +85,7 @@ class LiveBytes(TorchDispatchMode):
 def batch(vocabulary, rows=2, width=64):
     torch.manual_seed(1)
     ids = torch.randint(vocabulary, (rows, width))
-    return MicroBatch.of_rows(ids, ids)
+    return MicroBatch.unpacked(ids, ids)
 
 
 def llama(layers=4, **more):

@@ -13,8 +13,8 @@ from safetensors.torch import load_file
 from xtune.config.flatten import flatten
 from xtune.config.load import load
 from xtune.config.wire import wire
-from xtune.data.build import build_data
-from xtune.data.steps import Share
+from xtune.data.rank_shard import RankShard
+from xtune.engine.job_data import build_job_data
 from xtune.engine.optimizations import fast_task
 from xtune.engine.summary import model_lines
 from xtune.engine.train import build_runner
@@ -38,7 +38,7 @@ def train(config, start=None):
     """Do what the command does with `config`, which refuses CPUs; return the losses."""
     job = wire(load(config), config.stem)
     job.work_dir.mkdir(parents=True, exist_ok=True)
-    data = build_data(job, Share.of_device(0, 1, 1))
+    data = build_job_data(job, RankShard.of_rank(0, 1, 1))
     set_random_seed(job.values.seed)
     llm, dtype = build_llm(job, CPU)
     task = fast_task(job, llm, dtype, CPU, None, ALONE)

@@ -16,7 +16,7 @@ from xtune.tasks.sft import SupervisedFineTuning
 def micro_batches(count=3):
     torch.manual_seed(1)
     ids = [torch.randint(50, (2, 16)) for _ in range(count)]
-    return [MicroBatch.of_rows(own, own) for own in ids]
+    return [MicroBatch.unpacked(own, own) for own in ids]
 
 
 def steps(kept, fail=lambda call, layers: False, masters=True):

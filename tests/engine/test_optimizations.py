@@ -7,7 +7,7 @@ import torch
 
 from xtune.config.load import load
 from xtune.config.wire import wire
-from xtune.data.batches import CLOSE, Padding
+from xtune.data.batches import PAD_TO_LONGEST, Padding
 from xtune.engine.optimizations import compiles, padding
 from xtune.parallel.env import ALONE
 
@@ -63,10 +63,10 @@ def test_a_trial_that_leaves_varlen_off_is_named(make_config, xtune, monkeypatch
 @pytest.mark.parametrize(
     ('pack', 'compiled', 'expected'),
     [
-        (True, True, Padding(width=128, fixed=True)),
-        ('stream', True, Padding(width=128)),
+        (True, True, Padding(min_length=128, with_positions=True)),
+        ('stream', True, Padding(min_length=128)),
         (False, True, Padding(multiple=64)),
-        (True, False, CLOSE),
+        (True, False, PAD_TO_LONGEST),
     ],
 )
 def test_only_compiled_layers_get_rows_of_few_widths(pack, compiled, expected, make_config):

@@ -23,7 +23,7 @@ NOT_TRAINED = {
     'MllamaForCausalLM': 'its config is a part of one of vision and language, and has no class alone',
     'ReformerModelWithLMHead': 'it takes sequences of one length only in training',
 }
-# Encoders with two names for one tied tensor, of which transformers writes the other one.
+# EncoderFactory with two names for one tied tensor, of which transformers writes the other one.
 TWO_NAMES = ('CamembertForCausalLM', 'XLMRobertaForCausalLM')
 CPU = torch.device('cpu')
 

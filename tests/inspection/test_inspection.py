@@ -8,8 +8,8 @@ import pytest
 
 from xtune.config.load import load
 from xtune.config.wire import wire
-from xtune.data.batches import collate
-from xtune.data.build import build_data
+from xtune.data.collate import collate
+from xtune.engine.job_data import build_job_data
 from xtune.inspection.page import MAX_SEQUENCES
 
 HOSTILE = (
@@ -63,7 +63,7 @@ def write(tmp_path):
 
 
 def built(config):
-    return build_data(wire(load(config), 'run'))
+    return build_job_data(wire(load(config), 'run'))
 
 
 def shown_ids(out):
@@ -91,9 +91,9 @@ def test_the_terminal_shows_each_sample_with_its_place_and_the_figures(make_conf
         'Or 绿.<|im_end|>⟧',
         '',
         '─' * 80,
-        f'data       {path} as alpaca: 2 rows -> 2 samples, 48 tokens, 31% of them trained',
+        f'data       {path} as alpaca: 2 rows -> 2 samples, 48 tokens (31% trained)',
         'packing    none: 2 sequences, 18.8% full if padded to max_length=128',
-        'template   chatml; a reply ends at <|im_end|>',
+        'template   chatml (stop token <|im_end|>)',
         'sequences  2 sequences of 2 samples, 18.8% of 128 tokens full',
         'lengths    min 23, median 25, 95 % at most 25, max 25, mean 24.0 tokens',
         'trained    31.2% of the tokens',
@@ -130,13 +130,13 @@ def test_shown_ids_and_colours_are_what_the_model_gets(make_config, xtune, write
     assert code == 0 and xtune('log-dataset', config, '--html', page, '--rows', 100)[0] == 0
     data, parsed = built(config), Page(page.read_text(encoding='utf-8'))
     batches = [
-        collate(data.train.store, [data.train.sequences[i]], 0, data.train.sequences.joined)
+        collate(data.train.store, [data.train.sequences[i]], 0, data.train.sequences.concatenated)
         for i in range(len(data.train.sequences))
     ]
     ids = [i for batch in batches for i in batch.input_ids[0].tolist()]
     assert shown_ids(out) == ids == parsed.ids
     # A token is trained if the one before it has a target, which may stand in the sequence before.
-    assert sum(parsed.trained) == sum(batch.trained for batch in batches)
+    assert sum(parsed.trained) == sum(batch.num_targets for batch in batches)
     if mode in ('fit', False):
         targets = [t for batch in batches for t in [-100, *batch.targets[0, :-1].tolist()]]
         assert parsed.trained == [t != -100 for t in targets]
@@ -153,7 +153,7 @@ def test_packed_samples_stand_apart_and_cut_ones_say_what_is_there(make_config, 
     data = built(config)
     total = int(data.train.store.lengths[0])
     expected = []
-    for sample, first, end in data.train.sequences.pieces.tolist():
+    for sample, first, end in data.train.sequences.ranges.tolist():
         cut = '' if (first, end) == (0, total) else f', tokens {first + 1}-{end} of {total}'
         expected.append(f'row {sample + 1}{cut}')
     assert titles == expected and any(', tokens 1-' in title for title in titles)

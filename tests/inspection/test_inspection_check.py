@@ -8,7 +8,7 @@ import pytest
 
 from xtune.config.load import load
 from xtune.config.wire import wire
-from xtune.data.build import build_data
+from xtune.engine.job_data import build_job_data
 
 
 @pytest.fixture
@@ -39,8 +39,8 @@ def test_a_verdict_in_ten_lines(make_config, xtune, write, tmp_path):
         line[:11].strip() for line in out.splitlines()
     ] == 'data lengths packing validation template steps verdict'.split()
     assert f'data       {tmp_path / "rows.json"} as alpaca: 40 rows -> 40 samples' in out
-    assert 'template   chatml; a reply ends at <|im_end|>\n' in out
-    assert 'steps      8 per epoch, 16 steps in all, of 2 x 2 sequences\n' in out
+    assert 'template   chatml (stop token <|im_end|>)\n' in out
+    assert 'steps      8 per epoch, 16 in total (2 x 2 sequences each)\n' in out
 
 
 @pytest.mark.parametrize(
@@ -66,10 +66,12 @@ def test_the_verdict_names_what_to_look_at_first(make_config, xtune, write, rows
 def test_the_verdict_names_the_length_that_fits(make_config, xtune, write, overlong):
     rows = different(80) + [{'instruction': f'Long {i}?', 'output': f'{i} ' + 'word ' * 150} for i in range(20)]
     code, out, _ = xtune('check-custom-dataset', make_config(overlong=overlong, **write(rows)))
-    whole = build_data(wire(load(make_config(max_length=512, pack=False, **write(rows))), 'run')).train.store.lengths
+    whole = build_job_data(
+        wire(load(make_config(max_length=512, pack=False, **write(rows))), 'run')
+    ).train.store.lengths
     longest = int(np.percentile(whole, 99, method='higher'))
     assert code == 0 and re.search(
-        rf'20 rows (shortened|dropped|split).*; the first: .*rows.json, row 81 \({whole[80]} tokens', out
+        rf'20 rows (truncated|dropped|split).*; first: .*rows.json, row 81 \({whole[80]} tokens', out
     )
     advice = f', but: 20% of the rows are shortened or dropped: raise max_length to {longest} (99 % of the rows fit)'
     assert verdict(out) == advice
@@ -80,7 +82,7 @@ def test_skipped_rows_are_named_with_the_first_of_them(make_config, xtune, write
     rows = [*different(60), {'instruction': 'a', 'output': ''}, {'instruction': 'a'}, {'instruction': 'b'}]
     code, out, _ = xtune('check-custom-dataset', make_config(**write(rows)))
     first = f'{tmp_path / "rows.json"}, row 61: empty reply'
-    line = f'3 rows skipped: no column `output` (2), empty reply (1); the first: {first}'
+    line = f'3 rows skipped: no column `output` (2), empty reply (1); first: {first}'
     assert code == 0 and f'           {line}\n' in out
 
 
@@ -94,7 +96,7 @@ def test_of_a_stream_the_first_window_is_looked_at(make_config, xtune, write, tm
     code, out, err = xtune('check-custom-dataset', make_config(**options))
     assert code == 0 and verdict(out) == '', err
     assert 'data       first window only: ' in out and '50 rows -> 50 samples' in out
-    assert 'steps      3 steps in all, of 2 x 2 sequences' in out
+    assert 'steps      3 in total (2 x 2 sequences each)' in out
     # Of a source that comes later nothing is read yet.
     write(different(5), 'later.json')
     sources = [{'path': options['train_dataset.path'], 'map_fn': 'alpaca'}]

@@ -12,7 +12,7 @@ from transformers import CONFIG_MAPPING, AutoModelForMultimodalLM
 
 from xtune.config.load import load
 from xtune.config.wire import wire
-from xtune.data.batches import collate
+from xtune.data.collate import collate
 from xtune.engine import checkpoint_io
 from xtune.errors import ModelError
 from xtune.export.processor_files import NAMES, copy_processor_files

@@ -9,7 +9,8 @@ from peft import LoraConfig, get_peft_model
 from torch._dynamo.utils import counters
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM
 
-from xtune.data.batches import Padding, collate
+from xtune.data.batches import Padding
+from xtune.data.collate import collate
 from xtune.engine.optimizer import StepOptimizer
 from xtune.errors import ModelError
 from xtune.ops.varlen_attention import KERNEL, LOOP, ROWS
@@ -105,14 +106,14 @@ def test_packed_rows_are_those_under_a_mask_and_samples_alone(kind):
     store, packed = rows(LENGTHS)
     batch = collate(store, packed, pad_id=0)
     alone = [collate(store, [pieces[None]], pad_id=0) for row in packed for pieces in row]
-    alone = [one for one in alone if one.trained]
+    alone = [one for one in alone if one.num_targets]
     masked, separate = result(llm, [batch]), result(llm, alone)
     attention = switched(llm)
     assert attention is not None
     found = result(llm, [batch], attention)
     same(found, masked)
     same(found, separate)
-    padded = collate(store, packed, pad_id=0, padding=Padding(width=40, fixed=True))
+    padded = collate(store, packed, pad_id=0, padding=Padding(min_length=40, with_positions=True))
     same(result(llm, [padded], attention), masked)
     with attention.as_before():
         same(result(llm, [batch]), masked)
@@ -294,7 +295,7 @@ def test_layers_compile_once_whatever_a_row_holds(kind):
     graphs = []
     for lengths in ([5, 11], [2] * 8, [1] * 20, [20, 3], [4] * 8):
         store, packed = rows([lengths])
-        batch = collate(store, packed, 0, padding=Padding(width=32, fixed=True)).to(torch.device('meta'))
+        batch = collate(store, packed, 0, padding=Padding(min_length=32, with_positions=True)).to(torch.device('meta'))
         more = attention.arguments(batch)
         llm.model(input_ids=batch.input_ids, position_ids=batch.position_ids, use_cache=False, **more)
         graphs.append(counters['stats']['unique_graphs'])
@@ -313,22 +314,22 @@ def test_layers_compile_once_whatever_a_row_holds(kind):
 )
 def test_borders(lengths, joined, width, expected, longest):
     store, packed = rows(lengths)
-    batch = collate(store, packed, 0, joined, padding=Padding(width=width, fixed=True))
+    batch = collate(store, packed, 0, joined, padding=Padding(min_length=width, with_positions=True))
     total = expected[-1]
-    assert batch.borders.tolist() == expected + [total] * (17 - len(expected))
-    assert batch.borders.dtype == torch.int32 and batch.longest == longest
+    assert batch.cu_seqlens.tolist() == expected + [total] * (17 - len(expected))
+    assert batch.cu_seqlens.dtype == torch.int32 and batch.max_seqlen == longest
     assert batch.position_ids is not None and batch.input_ids.numel() == total
 
 
 def test_borders_beyond_16_come_in_powers_of_two():
     store, packed = rows([[2] * 17])
     batch = collate(store, packed, 0)
-    assert batch.borders.shape == (33,) and batch.longest == 2
+    assert batch.cu_seqlens.shape == (33,) and batch.max_seqlen == 2
 
 
 def test_padding_changes_no_count_and_no_target():
     store, packed = rows(LENGTHS)
     close, wide = (collate(store, packed, 0, padding=p) for p in (Padding(), Padding(multiple=64)))
     assert wide.input_ids.shape == (2, 64) and close.input_ids.shape == (2, 19)
-    assert (wide.trained, wide.tokens, wide.places) == (close.trained, close.tokens, close.places)
-    assert torch.equal(wide.targets.flatten()[wide.trained_at], close.targets.flatten()[close.trained_at])
+    assert (wide.num_targets, wide.num_tokens, wide.places) == (close.num_targets, close.num_tokens, close.places)
+    assert torch.equal(wide.targets.flatten()[wide.target_indices], close.targets.flatten()[close.target_indices])

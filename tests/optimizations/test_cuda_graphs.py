@@ -77,7 +77,7 @@ def gemma():
 
 
 def batch(width=16, rows=2):
-    return MicroBatch.of_rows(*(torch.randint(1, 50, (rows, width)) for _ in range(2)))
+    return MicroBatch.unpacked(*(torch.randint(1, 50, (rows, width)) for _ in range(2)))
 
 
 class Training:

@@ -47,7 +47,7 @@ class Once(StepOptimizer):
 
 def batch(width):
     ids = torch.randint(512, (2, width))
-    return MicroBatch.of_rows(ids, ids.roll(-1, 1)).pinned()
+    return MicroBatch.unpacked(ids, ids.roll(-1, 1)).pin_memory()
 
 
 def training(llm, full, graphs):

@@ -10,7 +10,8 @@ import torch
 from small_models import small_classes, small_model
 from torch.nn.functional import cross_entropy, pad, silu
 
-from xtune.data.batches import IGNORE, collate
+from xtune.data.batches import IGNORE_INDEX
+from xtune.data.collate import collate
 from xtune.optimizations.activation_checkpointing import recompute_activations
 from xtune.optimizations.packing_parity import ParityCheck, Verdict
 from xtune.optimizations.recurrent_layers import boundary_arguments, in_one_row
@@ -71,7 +72,7 @@ def mean_losses(model):
     for batch in batches():
         more = {} if batch.position_ids is None else {'position_ids': batch.position_ids}
         logits = model(input_ids=batch.input_ids, use_cache=False, **more).logits
-        losses.append(cross_entropy(logits.flatten(0, 1), batch.targets.flatten(), ignore_index=IGNORE).item())
+        losses.append(cross_entropy(logits.flatten(0, 1), batch.targets.flatten(), ignore_index=IGNORE_INDEX).item())
     return losses
 
 

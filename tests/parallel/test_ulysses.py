@@ -10,8 +10,9 @@ import pytest
 import torch
 from torch.distributed import TCPStore
 
-from xtune.data.batches import Columns, collate
-from xtune.data.steps import Share
+from xtune.data.batches import SequenceShard
+from xtune.data.collate import collate
+from xtune.data.rank_shard import RankShard
 from xtune.engine.train import train
 from xtune.errors import ConfigError
 from xtune.parallel.ulysses_check import check_devices
@@ -252,7 +253,7 @@ def test_columns_together_are_the_whole(sequences, joined):
     store = Numbers()
     pieces = [np.array([[i, 0, len(store.ids(i))] for i in row]) for row in sequences]
     whole = collate(store, pieces, 9999, joined)
-    parts = [collate(store, pieces, 9999, joined, Columns(part, 4)) for part in range(4)]
+    parts = [collate(store, pieces, 9999, joined, SequenceShard(part, 4)) for part in range(4)]
     width = whole.input_ids.shape[1]
     for name in ('input_ids', 'targets', 'position_ids'):
         together = torch.cat([getattr(part, name) for part in parts], dim=1)
@@ -260,13 +261,13 @@ def test_columns_together_are_the_whole(sequences, joined):
         expected = getattr(whole, name)
         expected = torch.arange(width).expand(len(together), -1) if expected is None else expected
         assert torch.equal(together[:, :width], expected), name
-    assert all(torch.equal(part.row_positions, parts[0].row_positions) for part in parts)
-    assert torch.equal(torch.cat([part.position_ids for part in parts], dim=1), parts[0].row_positions)
-    assert sum(part.trained for part in parts) == whole.trained
-    assert sum(part.tokens for part in parts) == whole.tokens
+    assert all(torch.equal(part.full_position_ids, parts[0].full_position_ids) for part in parts)
+    assert torch.equal(torch.cat([part.position_ids for part in parts], dim=1), parts[0].full_position_ids)
+    assert sum(part.num_targets for part in parts) == whole.num_targets
+    assert sum(part.num_tokens for part in parts) == whole.num_tokens
 
 
 def test_neighbours_share_their_micro_batches():
-    shares = [Share.of_device(rank, 4, 2) for rank in range(4)]
-    assert [share.pick([10, 11, 12], 0) for share in shares] == [[10, 12], [10, 12], [11, 0], [11, 0]]
-    assert [share.columns.slice(6) for share in shares] == [slice(0, 3), slice(3, 6)] * 2
+    shares = [RankShard.of_rank(rank, 4, 2) for rank in range(4)]
+    assert [share.select([10, 11, 12], 0) for share in shares] == [[10, 12], [10, 12], [11, 0], [11, 0]]
+    assert [share.sequence.slice(6) for share in shares] == [slice(0, 3), slice(3, 6)] * 2

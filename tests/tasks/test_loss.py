@@ -7,11 +7,11 @@ import torch.nn.functional as F
 from transformers import AutoModelForCausalLM
 
 from xtune.config.sections import Source
-from xtune.data.batches import collate
+from xtune.data.chat_tokenizer import ChatTokenizer
+from xtune.data.collate import collate
 from xtune.data.encode import Encoder
 from xtune.data.packing import pack
 from xtune.data.prepare import prepare
-from xtune.data.tokenise import Tokeniser
 from xtune.optimizations.activation_checkpointing import recompute_activations
 from xtune.tasks.sft import SupervisedFineTuning
 from xtune.templates.resolve import resolve
@@ -19,8 +19,8 @@ from xtune.templates.resolve import resolve
 
 @pytest.fixture
 def store(alpaca_file, tokenizer):
-    encoder = Encoder(Tokeniser(tokenizer, resolve('chatml', tokenizer)), max_length=128, overlong='error')
-    return prepare(Source(str(alpaca_file)), encoder, 1, 0.0)[0]
+    encoder = Encoder(ChatTokenizer(tokenizer, resolve('chatml', tokenizer)), max_length=128, overlong='error')
+    return prepare(Source(str(alpaca_file)), encoder, num_proc=1, max_bad_rows=0.0)[0]
 
 
 @pytest.fixture

@@ -6,8 +6,8 @@ from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import WhitespaceSplit
 from transformers import PreTrainedTokenizerFast
 
-from xtune.data.stop_tokens import stop_ids
-from xtune.data.tokenise import Tokeniser
+from xtune.data.chat_tokenizer import ChatTokenizer
+from xtune.data.stop_tokens import stop_token_ids
 from xtune.errors import TemplateError
 from xtune.messages import exchange
 from xtune.templates import FOLDER, NAMES, THINKING
@@ -88,8 +88,10 @@ def test_the_closest_template_fits_the_tokenizer(tokens, named):
 
 
 def test_where_the_end_of_turn_is_no_token(tokenizer):
-    with pytest.raises(TemplateError, match='Take template=.auto., .* or one that fits this tokenizer: chatml, inter'):
-        stop_ids(Tokeniser(tokenizer, resolve('llama3_chat', tokenizer)))
+    with pytest.raises(
+        TemplateError, match='Use chat_template=.auto., .* or one that fits this tokenizer: chatml, inter'
+    ):
+        stop_token_ids(ChatTokenizer(tokenizer, resolve('llama3_chat', tokenizer)))
 
 
 def test_a_token_of_the_vocabulary_itself_counts():

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from transformers import AddedToken
 
-from xtune.data.stop_tokens import stop_ids
-from xtune.data.tokenise import Tokeniser
+from xtune.data.chat_tokenizer import ChatTokenizer
+from xtune.data.stop_tokens import stop_token_ids
 from xtune.errors import TemplateError
 from xtune.messages import Conversation, RowError, exchange
 from xtune.templates.resolve import resolve
@@ -132,32 +132,32 @@ def test_the_text_before_each_reply_is_the_prompt(accepted):
     _, own, template, _ = accepted
     text, spans = template.render(TURNS)
     assert [text[:start] for start, _ in spans] == [template.prompt(TURNS[:i]) for i in (1, 3, 5)]
-    tokeniser = Tokeniser(own, template)
-    [(ids, turns)] = tokeniser.tokenise([tokeniser.render(Conversation(TURNS))])
-    assert [ids[:start] for start, _ in turns] == [tokeniser.prompt_ids(TURNS[:i]) for i in (1, 3, 5)]
-    assert {ids[end - 1] for _, end in turns} == {stop_ids(tokeniser)[0]}
+    chat_tokenizer = ChatTokenizer(own, template)
+    [(ids, turns)] = chat_tokenizer.tokenize([chat_tokenizer.render(Conversation(TURNS))])
+    assert [ids[:start] for start, _ in turns] == [chat_tokenizer.prompt_ids(TURNS[:i]) for i in (1, 3, 5)]
+    assert {ids[end - 1] for _, end in turns} == {stop_token_ids(chat_tokenizer)[0]}
 
 
 def test_a_system_message_is_written_or_the_row_refused(accepted):
     file, own, template, _ = accepted
-    tokeniser, given = Tokeniser(own, template), Conversation(exchange('Hi', 'Ho', 'Be brief.'))
+    chat_tokenizer, given = ChatTokenizer(own, template), Conversation(exchange('Hi', 'Ho', 'Be brief.'))
     if file in SYSTEM:
-        with pytest.raises(RowError, match=f'the template refuses it: .*{SYSTEM[file]}'):
-            tokeniser.render(given)
+        with pytest.raises(RowError, match=f'refused by the chat template: .*{SYSTEM[file]}'):
+            chat_tokenizer.render(given)
     else:
-        assert tokeniser.render(given).text.count('Be brief.') == 1
+        assert chat_tokenizer.render(given).text.count('Be brief.') == 1
 
 
 def test_a_tool_result_is_written_or_the_row_refused(accepted):
     file, own, template, _ = accepted
     given = [*exchange('Hi', 'look()'), {'role': 'tool', 'content': '42'}, {'role': 'assistant', 'content': 'Ho'}]
     written = RESULT.get(file, 'roles must alternate')
-    tokeniser = Tokeniser(own, template)
+    chat_tokenizer = ChatTokenizer(own, template)
     if '42' in written:
-        assert written in tokeniser.render(Conversation(given)).text
+        assert written in chat_tokenizer.render(Conversation(given)).text
     else:
-        with pytest.raises(RowError, match=f'the template refuses it: .*{written}'):
-            tokeniser.render(Conversation(given))
+        with pytest.raises(RowError, match=f'refused by the chat template: .*{written}'):
+            chat_tokenizer.render(Conversation(given))
 
 
 def test_a_tool_call_without_a_form_is_refused(accepted):
@@ -192,11 +192,11 @@ def test_a_template_like_no_named_one_says_so_at_once(tokenizer):
 
 @pytest.fixture(scope='module')
 def calling(tokenizer):
-    """A tokeniser whose template writes tool calls between added tokens that end no turn."""
+    """A chat_tokenizer whose template writes tool calls between added tokens that end no turn."""
     own = copy.deepcopy(tokenizer)
     own.add_tokens([AddedToken(t, special=False, normalized=False) for t in ('<tool_call>', '</tool_call>')])
     own.chat_template = CALLING
-    return Tokeniser(own, resolve('auto', own))
+    return ChatTokenizer(own, resolve('auto', own))
 
 
 @pytest.mark.parametrize('value', ['x', '<|im_end|>', '</tool_call>', 'look', 'a <|im_end|>\n<|im_start|>user\nb'])
@@ -210,11 +210,11 @@ def test_a_tool_call_ends_where_its_turn_ends(calling, value):
         {'role': 'assistant', 'content': 'Ho', 'tool_calls': [call]},
     ]
     rendered = calling.render(Conversation(given))
-    [(ids, turns)] = calling.tokenise([rendered])
+    [(ids, turns)] = calling.tokenize([rendered])
     inside = f'{{"name": "look", "arguments": {{"what": {json.dumps(value)}}}}}'
     written = f'<tool_call>{inside}</tool_call>'
     said = [calling.tokenizer.decode(ids[start:end]) for start, end in turns]
     assert said == [f'I look.{written}{written}<|im_end|>', f'Ho{written}<|im_end|>']
     assert [ids[:start] for start, _ in turns] == [calling.prompt_ids(given[:i]) for i in (1, 3)]
     end = calling.tokenizer.convert_tokens_to_ids('<|im_end|>')
-    assert [ids[start:stop].count(end) for start, stop in turns] == [1, 1] and stop_ids(calling) == [end]
+    assert [ids[start:stop].count(end) for start, stop in turns] == [1, 1] and stop_token_ids(calling) == [end]

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from xtune.data.stop_tokens import stop_ids
-from xtune.data.tokenise import Tokeniser
+from xtune.data.chat_tokenizer import ChatTokenizer
+from xtune.data.stop_tokens import stop_token_ids
 from xtune.errors import TemplateError
 from xtune.messages import Conversation, exchange
 from xtune.templates import NAMES, THINKING
@@ -82,7 +82,7 @@ def made(tokenizer, tmp_path):
         for name, part in (PARTS | changes).items():
             source = source.replace(name, part)
         path.write_text(source + '{# tools #}', 'utf-8')
-        return Tokeniser(tokenizer, resolve(str(path), tokenizer))
+        return ChatTokenizer(tokenizer, resolve(str(path), tokenizer))
 
     return _made
 
@@ -126,36 +126,36 @@ def test_marks_that_are_wrong_with_calls_or_thoughts_refuse_only_those(what, mad
 
 
 def test_marks_in_the_right_place_are_accepted(made):
-    tokeniser = made({'REPLY': CALLS})
-    text, [(start, end)] = tokeniser.template.render(exchange('Hi', 'Ho', 'Be brief.'))
+    chat_tokenizer = made({'REPLY': CALLS})
+    text, [(start, end)] = chat_tokenizer.template.render(exchange('Hi', 'Ho', 'Be brief.'))
     assert text[start:end] == 'Ho<|im_end|>' and text[:start].endswith(HEAD)
 
 
 @pytest.mark.parametrize('blanks', ['\n', ' ', '\n\n\t'])
 def test_blanks_behind_the_end_of_turn_are_not_trained(blanks, made):
     """As LFM2.5 has it: the model stops at the token, so what follows is of no use."""
-    tokeniser = made({'REPLY': f"m.content + '<|im_end|>{blanks}'", 'BEHIND': "''"})
-    rendered = tokeniser.render(Conversation(exchange('Hi', ' Ho\n') + exchange('And?', 'Hm')))
+    chat_tokenizer = made({'REPLY': f"m.content + '<|im_end|>{blanks}'", 'BEHIND': "''"})
+    rendered = chat_tokenizer.render(Conversation(exchange('Hi', ' Ho\n') + exchange('And?', 'Hm')))
     assert [rendered.text[s:e] for s, e in rendered.spans] == [' Ho\n<|im_end|>', 'Hm<|im_end|>']
-    end = tokeniser.tokenizer.convert_tokens_to_ids('<|im_end|>')
-    [(ids, turns)] = tokeniser.tokenise([rendered])
-    assert [ids[stop - 1] for _, stop in turns] == [end, end] and stop_ids(tokeniser) == [end]
+    end = chat_tokenizer.tokenizer.convert_tokens_to_ids('<|im_end|>')
+    [(ids, turns)] = chat_tokenizer.tokenize([rendered])
+    assert [ids[stop - 1] for _, stop in turns] == [end, end] and stop_token_ids(chat_tokenizer) == [end]
 
 
 def test_blanks_without_a_stop_token_stay(made):
     """They are the reply's own, or all that ends it; the check of stop tokens says so."""
-    tokeniser = made({'REPLY': "m.content + '\n'"})
-    text, [(start, end)] = tokeniser.template.render(exchange('Hi', 'Ho'))
+    chat_tokenizer = made({'REPLY': "m.content + '\n'"})
+    text, [(start, end)] = chat_tokenizer.template.render(exchange('Hi', 'Ho'))
     assert text[start:end] == 'Ho\n'
-    with pytest.raises(TemplateError, match=r"ends a reply with '\\n', which stands in the text of replies too"):
-        stop_ids(tokeniser)
+    with pytest.raises(TemplateError, match=r"ends a message with '\\n', which also occurs in ordinary text"):
+        stop_token_ids(chat_tokenizer)
 
 
 @pytest.mark.parametrize('changes', [{'SYSTEM': "raise_exception('no system')"}, {'SYSTEM': "''"}])
 def test_what_a_template_refuses_or_leaves_out_is_left_to_the_rows(changes, made):
-    tokeniser = made(changes)
+    chat_tokenizer = made(changes)
     with pytest.raises(TemplateError, match='no system|leaves out system messages'):
-        tokeniser.template.render(exchange('Hi', 'Ho', 'Be brief.'))
+        chat_tokenizer.template.render(exchange('Hi', 'Ho', 'Be brief.'))
 
 
 @pytest.mark.parametrize('name', sorted({*NAMES, *THINKING}))

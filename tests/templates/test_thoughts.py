@@ -6,8 +6,8 @@ import pytest
 from transformers import AddedToken
 from transformers.utils.chat_template_utils import render_jinja_template
 
-from xtune.data.stop_tokens import stop_ids
-from xtune.data.tokenise import Tokeniser
+from xtune.data.chat_tokenizer import ChatTokenizer
+from xtune.data.stop_tokens import stop_token_ids
 from xtune.errors import TemplateError
 from xtune.messages import Conversation, exchange
 from xtune.templates import THINKING
@@ -52,15 +52,15 @@ each_form = pytest.mark.parametrize('name', FORMS)
 
 
 @pytest.fixture(scope='module')
-def tokeniser(tokenizer):
-    """Return a function that gives the tokeniser of a template, with its tags as tokens."""
+def chat_tokenizer(tokenizer):
+    """Return a function that gives the chat_tokenizer of a template, with its tags as tokens."""
 
     def _tokeniser(name):
         own = copy.deepcopy(tokenizer)
         own.add_tokens([AddedToken(t, special=True, normalized=False) for t in TAGS.split()], special_tokens=True)
         own.add_tokens([AddedToken(t, special=False, normalized=False) for t in ('<think>', '</think>')])
         own.eos_token, own.bos_token = FORMS[name][0], '<｜begin▁of▁sentence｜>'
-        return Tokeniser(own, resolve(name, own))
+        return ChatTokenizer(own, resolve(name, own))
 
     return _tokeniser
 
@@ -79,9 +79,9 @@ def rendered(template, messages, **options):
 
 
 @each_form
-def test_where_the_prompt_ends_and_what_is_trained(name, tokeniser):
+def test_where_the_prompt_ends_and_what_is_trained(name, chat_tokenizer):
     end, opening, plain, thought = FORMS[name]
-    template, base = tokeniser(name).template, THINKING.get(name, name)
+    template, base = chat_tokenizer(name).template, THINKING.get(name, name)
     assert template.prompt(THOUGHT[:1]).endswith(HEADS[base] + opening)
     assert trained(template, exchange('What is 2+2?', '4.')) == [plain + end]
     text, [(start, stop)] = template.render(THOUGHT)
@@ -91,8 +91,8 @@ def test_where_the_prompt_ends_and_what_is_trained(name, tokeniser):
 
 
 @pytest.mark.parametrize('name', THINKING)
-def test_a_thinking_template_trains_behind_its_own_prompt(name, tokeniser):
-    template, base = tokeniser(name).template, tokeniser(THINKING[name]).template
+def test_a_thinking_template_trains_behind_its_own_prompt(name, chat_tokenizer):
+    template, base = chat_tokenizer(name).template, chat_tokenizer(THINKING[name]).template
     for messages in (THOUGHT, exchange('What is 2+2?', '4.')):
         text, [(start, _)] = template.render(messages)
         assert text[:start] == template.prompt(messages[:1]) == rendered(base, messages[:1], enable_thinking=True)
@@ -101,19 +101,19 @@ def test_a_thinking_template_trains_behind_its_own_prompt(name, tokeniser):
 
 
 @each_form
-def test_tokens_before_each_reply_are_the_prompt(name, tokeniser):
-    own = tokeniser(name)
+def test_tokens_before_each_reply_are_the_prompt(name, chat_tokenizer):
+    own = chat_tokenizer(name)
     messages = exchange('What is 2+2?', '4.') + AGAIN
-    [(ids, turns)] = own.tokenise([own.render(Conversation(messages))])
+    [(ids, turns)] = own.tokenize([own.render(Conversation(messages))])
     assert [ids[:start] for start, _ in turns] == [own.prompt_ids(messages[:i]) for i in (1, 3)]
     end = own.tokenizer.convert_tokens_to_ids(FORMS[name][0])
     calls = [own.tokenizer.convert_tokens_to_ids('<|call|>')] if 'gpt_oss' in name else []
-    assert [ids[stop - 1] for _, stop in turns] == [end, end] and stop_ids(own) == [end, *calls]
+    assert [ids[stop - 1] for _, stop in turns] == [end, end] and stop_token_ids(own) == [end, *calls]
 
 
 @each_form
-def test_thoughts_of_earlier_replies_are_left_out(name, tokeniser):
-    template = tokeniser(name).template
+def test_thoughts_of_earlier_replies_are_left_out(name, chat_tokenizer):
+    template = chat_tokenizer(name).template
     plain = exchange('What is 2+2?', '4.')
     assert template.render(THOUGHT + AGAIN) == template.render(plain + AGAIN)
     assert template.prompt(THOUGHT + AGAIN[:1]) == template.prompt(plain + AGAIN[:1])
@@ -123,8 +123,8 @@ def test_thoughts_of_earlier_replies_are_left_out(name, tokeniser):
 
 
 @each_form
-def test_a_thought_may_be_a_field(name, tokeniser):
-    template = tokeniser(name).template
+def test_a_thought_may_be_a_field(name, chat_tokenizer):
+    template = chat_tokenizer(name).template
     for key in ('reasoning_content', 'thinking') if 'gpt_oss' in name else ('reasoning_content',):
         messages = [THOUGHT[0], {'role': 'assistant', 'content': '4.', key: 'Sum.\n'}]
         assert template.render(messages) == template.render(THOUGHT)
@@ -138,7 +138,7 @@ def test_a_template_without_a_place_for_a_thought_says_so(tokenizer):
         resolve('chatml', tokenizer).render(messages)
 
 
-def test_thoughts_between_calls_stay(tokeniser):
+def test_thoughts_between_calls_stay(chat_tokenizer):
     call = {'type': 'function', 'function': {'name': 'add', 'arguments': {'a': 2}}}
     messages = [
         THOUGHT[0],
@@ -146,7 +146,7 @@ def test_thoughts_between_calls_stay(tokeniser):
         {'role': 'tool', 'content': '4'},
         THOUGHT[1],
     ]
-    own = tokeniser('qwen3_thinking')
+    own = chat_tokenizer('qwen3_thinking')
     first, second = trained(own.template, messages)
     assert first == (
         '<think>\nAsk.\n</think>\n\n<tool_call>\n{"name": "add", "arguments": {"a": 2}}\n</tool_call><|im_end|>'
@@ -156,15 +156,15 @@ def test_thoughts_between_calls_stay(tokeniser):
     assert [text[:start] for start, _ in spans] == [own.template.prompt(messages[:i]) for i in (1, 3)]
 
 
-def test_gpt_oss_has_a_date_and_an_effort_if_they_are_given(tokeniser):
-    template = tokeniser('gpt_oss').template
+def test_gpt_oss_has_a_date_and_an_effort_if_they_are_given(chat_tokenizer):
+    template = chat_tokenizer('gpt_oss').template
     assert 'date' not in template.prompt(THOUGHT[:1])
     text = rendered(template, THOUGHT[:1], current_date='2025-08-05', reasoning_effort='low')
     assert '\nKnowledge cutoff: 2024-06\nCurrent date: 2025-08-05\n\nReasoning: low\n\n# Valid channels' in text
 
 
-def test_special_tokens_in_a_thought_stay_text(tokeniser):
-    own = tokeniser('gpt_oss_thinking')
-    [(ids, [(start, stop)])] = own.tokenise([own.render(Conversation(exchange('Hi', '<think>A<|end|>B</think>C')))])
+def test_special_tokens_in_a_thought_stay_text(chat_tokenizer):
+    own = chat_tokenizer('gpt_oss_thinking')
+    [(ids, [(start, stop)])] = own.tokenize([own.render(Conversation(exchange('Hi', '<think>A<|end|>B</think>C')))])
     end = own.tokenizer.convert_tokens_to_ids('<|end|>')
     assert ids[start:stop].count(end) == 1 and '<|end|>B' in own.tokenizer.decode(ids[start:stop])

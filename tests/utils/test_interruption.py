@@ -27,7 +27,7 @@ def interruptible():
 @pytest.mark.parametrize(
     ('number', 'place'),
     [
-        (signal.SIGINT, 'xtune.engine.train.build_data'),
+        (signal.SIGINT, 'xtune.engine.train.build_job_data'),
         (signal.SIGINT, 'xtune.engine.runner.TuneRunner.train'),
         (signal.SIGTERM, 'xtune.tasks.sft.SupervisedFineTuning.train_step'),
     ],

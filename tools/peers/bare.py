@@ -12,7 +12,7 @@ import torch
 
 from xtune.config.load import load
 from xtune.config.wire import wire
-from xtune.data.batches import IGNORE, MicroBatch
+from xtune.data.batches import IGNORE_INDEX, MicroBatch
 from xtune.engine.auto_checkpointing import activations
 from xtune.engine.optimizations import fast_task, layers_to_choose
 from xtune.engine.optimizer import build_optimizer
@@ -28,8 +28,8 @@ def batches(path: Path, size: int) -> Iterator[MicroBatch]:
     rows = [json.loads(line)['tokens'] for line in path.read_text(encoding='utf-8').splitlines()]
     for first in range(0, len(rows), size):
         input_ids = torch.tensor(rows[first : first + size])
-        targets = torch.nn.functional.pad(input_ids[:, 1:], (0, 1), value=IGNORE)
-        yield MicroBatch.of_rows(input_ids, targets)
+        targets = torch.nn.functional.pad(input_ids[:, 1:], (0, 1), value=IGNORE_INDEX)
+        yield MicroBatch.unpacked(input_ids, targets)
 
 
 def main(work: dict) -> None:

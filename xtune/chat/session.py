@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from transformers import TextStreamer
 
-from ..data.tokenise import Tokeniser
+from ..data.chat_tokenizer import ChatTokenizer
 from ..errors import DataError
 from ..inference.generate import generate_ids
 from ..messages import Message
@@ -28,7 +28,7 @@ class ChatSession:
     """Messages so far, and the model that continues them."""
 
     llm: Any
-    tokeniser: Tokeniser
+    chat_tokenizer: ChatTokenizer
     stop_ids: list[int]
     settings: ChatSettings
     system: str | None = None
@@ -46,13 +46,13 @@ class ChatSession:
         except UnicodeEncodeError as error:
             raise DataError(f'character {error.start + 1} of the question is no valid UTF-8; type it again') from error
         messages = [*self._head(), *self.history, {'role': 'user', 'content': question}]
-        ids = torch.tensor([self.tokeniser.prompt_ids(messages)])
+        ids = torch.tensor([self.chat_tokenizer.prompt_ids(messages)])
         limit = getattr(self.llm.config, 'max_position_embeddings', None)
         if limit and ids.shape[1] >= limit:
             raise DataError(f'the conversation has {ids.shape[1]} tokens, the model takes {limit}; use /undo or /reset')
         # Of BPE tokenizers transformers ignores this setting of the tokenizer, and warns that it does.
         decoding = dict(skip_special_tokens=True, clean_up_tokenization_spaces=False)
-        streamer = TextStreamer(self.tokeniser.tokenizer, skip_prompt=True, **decoding) if stream else None
+        streamer = TextStreamer(self.chat_tokenizer.tokenizer, skip_prompt=True, **decoding) if stream else None
         rows = self.llm.get_input_embeddings().weight.shape[0]
         refuse_ids_beyond(self.llm.config._name_or_path or 'the model', int(ids.max()), rows)
         new = generate_ids(
@@ -64,7 +64,7 @@ class ChatSession:
             top_p=self.settings.top_p,
             streamer=streamer,
         )
-        reply = self.tokeniser.tokenizer.decode(self._without_stop(new), **decoding).strip()
+        reply = self.chat_tokenizer.tokenizer.decode(self._without_stop(new), **decoding).strip()
         self.history += [{'role': 'user', 'content': question}, {'role': 'assistant', 'content': reply}]
         return reply
 

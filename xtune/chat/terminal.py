@@ -6,8 +6,8 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from ..data.stop_tokens import stop_ids as template_stops
-from ..data.tokenise import Tokeniser
+from ..data.chat_tokenizer import ChatTokenizer
+from ..data.stop_tokens import stop_token_ids as template_stops
 from ..errors import TemplateError, XtuneError
 from ..inference.load import load_for_inference, load_tokenizer_of
 from ..models.legacy.recognise import read_json
@@ -53,15 +53,15 @@ def open_session(
         raise TemplateError(
             f'{adapter or model} has no chat template, so it is no chat model; name one with --template (chatml, ...)'
         )
-    tokeniser = Tokeniser(tokenizer, resolve(template, tokenizer, for_training=False))
+    chat_tokenizer = ChatTokenizer(tokenizer, resolve(template, tokenizer, for_training=False))
     llm = load_for_inference(model, adapter, device, compute_dtype('auto', device), bits, variant)
     if adapter:
         refuse_ids_beyond(adapter, len(tokenizer) - 1, llm.get_input_embeddings().weight.shape[0])
     if seed is not None:
         torch.manual_seed(seed)
     own = template == 'auto'
-    stops = _stop_ids(model, adapter, llm, tokenizer) if own else template_stops(tokeniser)
-    return ChatSession(llm, tokeniser, stops, settings or ChatSettings(), system)
+    stops = _stop_ids(model, adapter, llm, tokenizer) if own else template_stops(chat_tokenizer)
+    return ChatSession(llm, chat_tokenizer, stops, settings or ChatSettings(), system)
 
 
 def _stop_ids(model: str, adapter: str | None, llm: torch.nn.Module, tokenizer: PreTrainedTokenizerBase) -> list[int]:

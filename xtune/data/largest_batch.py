@@ -1,30 +1,30 @@
-"""The micro-batch that takes the most memory."""
+"""The micro-batch that needs the most memory, for measuring before the first step."""
 
 import numpy as np
 
 from .batches import MicroBatch
-from .build import TrainingData
 from .steps import StreamedSteps
+from .training_data import TrainingData
 
 
 def largest_batch(data: TrainingData) -> MicroBatch:
-    """Return the longest sequences as one micro-batch of this device.
+    """Return the longest sequences as one micro-batch of this rank.
 
-    Of a stream, which is not known to its end, those of the first window, prolonged to full length.
+    A stream is not known to its end: there the sequences of the first window are repeated up to `max_length` tokens.
     """
     sequences, steps = data.train.sequences, data.steps
     longest = np.argsort(-sequences.lengths, kind='stable')[: steps.batch_size]
-    rows = [sequences[i] for i in longest]
+    chosen = [sequences[i] for i in longest]
     if isinstance(steps, StreamedSteps):
-        rows = [_repeated(rows[i % len(rows)], data.max_length) for i in range(steps.batch_size)]
-    return steps.share.collate(data.train.store, rows, data.pad_id, sequences.joined)
+        chosen = [_repeated(chosen[i % len(chosen)], data.max_length) for i in range(steps.batch_size)]
+    return steps.shard.collate(data.train.store, chosen, data.pad_id, sequences.concatenated)
 
 
-def _repeated(pieces: np.ndarray, length: int) -> np.ndarray:
-    """Return `pieces` [n, 3] again and again, `length` tokens in all."""
-    each = (pieces[:, 2] - pieces[:, 1]).sum()
-    many = np.tile(pieces, (-(-length // each), 1))
-    stops = np.cumsum(many[:, 2] - many[:, 1])
-    many = many[: np.searchsorted(stops, length) + 1].copy()
-    many[-1, 2] -= stops[len(many) - 1] - length
-    return many
+def _repeated(ranges: np.ndarray, length: int) -> np.ndarray:
+    """Return the token ranges [n, 3] repeated and cut to `length` tokens in total."""
+    tokens = (ranges[:, 2] - ranges[:, 1]).sum()
+    repeated = np.tile(ranges, (-(-length // tokens), 1))
+    ends = np.cumsum(repeated[:, 2] - repeated[:, 1])
+    repeated = repeated[: np.searchsorted(ends, length) + 1].copy()
+    repeated[-1, 2] -= ends[len(repeated) - 1] - length
+    return repeated

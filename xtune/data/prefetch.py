@@ -1,4 +1,4 @@
-"""The next step's batches are made while the current step computes."""
+"""Prepare the next item in a background thread, such as the batches of the next step while the GPU computes."""
 
 import queue
 import threading
@@ -9,39 +9,39 @@ Item = TypeVar('Item')
 
 
 def prefetch(items: Iterable[Item]) -> Iterator[Item]:
-    """Yield what `items` yields, one of which a thread makes in advance; an error arrives where its item would."""
-    made: queue.Queue[tuple[bool, Item | BaseException | None]] = queue.Queue(maxsize=1)
+    """Yield from `items`, of which a thread prepares one in advance. Errors are raised where their item is due."""
+    results: queue.Queue[tuple[bool, Item | BaseException | None]] = queue.Queue(maxsize=1)
     stopped = threading.Event()
 
-    def put(last: bool, item: Item | BaseException | None) -> None:
+    def put(is_last: bool, result: Item | BaseException | None) -> None:
         while not stopped.is_set():
             try:
-                return made.put((last, item), timeout=0.1)
+                return results.put((is_last, result), timeout=0.1)
             except queue.Full:
                 continue
 
-    def make() -> None:
+    def produce() -> None:
         try:
             for item in items:
                 put(False, item)
                 if stopped.is_set():
                     return
-        except BaseException as error:  # raised again in the thread that waits
+        except BaseException as error:  # raised again in the consuming thread
             put(True, error)
         else:
             put(True, None)
 
-    maker = threading.Thread(target=make, name='batches ahead', daemon=True)
-    maker.start()
+    producer = threading.Thread(target=produce, name='batch prefetch', daemon=True)
+    producer.start()
     try:
         while True:
-            last, item = made.get()
-            if not last:
-                yield item
-            elif item is None:
+            is_last, result = results.get()
+            if not is_last:
+                yield result
+            elif result is None:
                 return
             else:
-                raise item
+                raise result
     finally:
         stopped.set()
-        maker.join()
+        producer.join()

@@ -1,8 +1,8 @@
-"""Rows to which a chat template has been applied already: their special tokens would become ordinary text.
+"""Detect rows to which a chat template has already been applied: their special tokens would become ordinary text.
 
     {"text": "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\nHello!<|im_end|>\n"}
 
-Such rows are refused before anything is tokenised, unless the config says what is to become of special tokens.
+Such rows are refused before anything is tokenized, unless the config says how to treat special tokens.
 """
 
 import re
@@ -10,75 +10,74 @@ from collections.abc import Sequence
 
 from ..errors import DataError, XtuneError
 from ..messages import RowError, Tokens
-from .mapping import RowMapper
+from .chat_tokenizer import ChatTokenizer
+from .mapper import RowMapper
 from .sources import Row
-from .special_tokens import all_texts
-from .tokenise import Tokeniser
+from .special_tokens import strings_in
 
-LOOK = 100  # rows
-# Tokens around turns in widely used templates. A tokenizer that lacks them would read them as text in any case.
-_NAMED = 'im|start|begin|end|header|eot|eom|eos|system|user|assistant|bot|human|model|turn|role|message|channel'
-_AROUND_TURNS = (
-    rf'<[|｜](?i:{_NAMED})[^<>|｜\s]*[|｜]>|<\|turn>|<turn\|>|<(?:start|end)_of_(?:turn|utterance)>|\[/?INST\]'
+ROWS_CHECKED = 100
+# Turn markers of widely used templates. A tokenizer without them would encode them as text in any case.
+_MARKER_NAMES = 'im|start|begin|end|header|eot|eom|eos|system|user|assistant|bot|human|model|turn|role|message|channel'
+_TURN_MARKERS = (
+    rf'<[|｜](?i:{_MARKER_NAMES})[^<>|｜\s]*[|｜]>|<\|turn>|<turn\|>|<(?:start|end)_of_(?:turn|utterance)>|\[/?INST\]'
     '|<reserved_10[67]>|<用户>'
 )
 
 
-def refuse_prerendered(rows: Sequence[Row], mapper: RowMapper, tokeniser: Tokeniser) -> None:
-    """Look whether `rows`, the first of a source, were written by a chat template.
+def refuse_prerendered(rows: Sequence[Row], mapper: RowMapper, chat_tokenizer: ChatTokenizer) -> None:
+    """Check that `rows`, the first ones of a source, were not written by a chat template.
 
     Raises:
-        DataError: At least half of them hold special tokens as a template writes them.
+        DataError: At least half of them have special tokens where a template writes them.
     """
-    if tokeniser.control.mode != 'auto':
+    if chat_tokenizer.special_tokens.mode != 'auto':
         return
-    pattern = _marks(tokeniser)
-    looked, found = 0, []
+    pattern = _marker_pattern(chat_tokenizer)
+    checked, prerendered = 0, []
     for row in rows:
-        # Most data hold no special token, and then the map function need not be called.
-        if not pattern.search('\0'.join(all_texts(row.values))):
-            looked += 1
+        # Most data have no special tokens: then there is no need to call the map function.
+        if not pattern.search('\0'.join(strings_in(row.values))):
+            checked += 1
             continue
         try:
-            made = mapper(row.values)
+            mapped = mapper(row.values)
         except (RowError, XtuneError):
             continue
-        looked += 1
-        if not isinstance(made, Tokens) and any(_is_written(text, pattern) for text in all_texts(made.messages)):
-            found.append(row)
-    if 2 * len(found) >= looked > 0:
-        text = '\0'.join(all_texts(found[0].values))
-        raise _refusal(found, looked, list(dict.fromkeys(pattern.findall(text))), tokeniser)
+        checked += 1
+        if not isinstance(mapped, Tokens) and any(_is_rendered(s, pattern) for s in strings_in(mapped.messages)):
+            prerendered.append(row)
+    if 2 * len(prerendered) >= checked > 0:
+        text = '\0'.join(strings_in(prerendered[0].values))
+        tokens = list(dict.fromkeys(pattern.findall(text)))
+        raise _refusal(prerendered, checked, tokens, chat_tokenizer)
 
 
-def _marks(tokeniser: Tokeniser) -> re.Pattern:
-    """Return a pattern of special tokens and those around turns. Some corpora write `<unk>` for a rare word."""
-    tokens = sorted((token for token in tokeniser.control.texts if 'unk' not in token.lower()), key=len, reverse=True)
-    return re.compile('|'.join([*map(re.escape, tokens), _AROUND_TURNS]))
+def _marker_pattern(chat_tokenizer: ChatTokenizer) -> re.Pattern:
+    """Return a pattern of special tokens and turn markers, without `<unk>`: some corpora write it for rare words."""
+    texts = [text for text in chat_tokenizer.special_tokens.texts if 'unk' not in text.lower()]
+    return re.compile('|'.join([*map(re.escape, sorted(texts, key=len, reverse=True)), _TURN_MARKERS]))
 
 
-def _is_written(text: str, pattern: re.Pattern) -> bool:
-    """Tell whether a text has special tokens where templates write them, not one that somebody quotes."""
-    places = [match.span() for match in pattern.finditer(text)]
-    if not places:
+def _is_rendered(text: str, pattern: re.Pattern) -> bool:
+    """Tell whether `text` has special tokens where templates write them, not just one that somebody quotes."""
+    spans = [match.span() for match in pattern.finditer(text)]
+    if not spans:
         return False
     begin, end = len(text) - len(text.lstrip()), len(text.rstrip())
-    return len(places) > 1 or places[0][0] == begin or places[-1][1] == end
+    return len(spans) > 1 or spans[0][0] == begin or spans[-1][1] == end
 
 
-def _refusal(found: list[Row], looked: int, tokens: list[str], tokeniser: Tokeniser) -> DataError:
-    known = [token for token in tokens if token in tokeniser.control.texts]
+def _refusal(rows: list[Row], checked: int, tokens: list[str], chat_tokenizer: ChatTokenizer) -> DataError:
     shown = ', '.join(f'`{token}`' for token in tokens[:4])
-    parse = (
-        "  control_tokens='parse' makes them the tokens that they are; of plain text every token is trained.\n"
-        if known
-        else '  They are no special tokens of this tokenizer: the data were written for another model.\n'
-    )
+    if any(token in chat_tokenizer.special_tokens.texts for token in tokens):
+        parse = "  control_tokens='parse' encodes them as special tokens; in plain text every token is trained.\n"
+    else:
+        parse = '  This tokenizer has no such special tokens: the data were written for another model.\n'
     return DataError(
-        f'{len(found):,} of the first {looked:,} rows of {found[0].origin} hold {shown}, as if a chat template had '
-        f'been applied to them (the first: row {found[0].number}). They would become ordinary text, and the model '
-        f'would learn no format from them. What to do:\n'
-        f'  A map function that returns messages (train_dataset.map_fn) lets the template write them, and trains the '
-        f'replies only.\n{parse}'
-        "  control_tokens='text' says that they are meant as ordinary text."
+        f'{len(rows):,} of the first {checked:,} rows of {rows[0].origin} contain {shown}, as if a chat template had '
+        f'already been applied (first: row {rows[0].number}). They would be encoded as ordinary text, and the model '
+        'would not learn the chat format. Options:\n'
+        '  Write a map function that returns messages (train_dataset.map_fn): the template is applied, and only '
+        f'assistant messages are trained.\n{parse}'
+        "  control_tokens='text' confirms that they are ordinary text."
     )

@@ -1,17 +1,17 @@
-"""Thoughts of replies, for templates that have a place for them.
+"""Reasoning content of assistant messages, for templates that render it.
 
     {"content": "<think>\nTwo and two.\n</think>\n\nIt is 4."}
     {"content": "It is 4.", "reasoning_content": "Two and two."}     the same
 
-A thought stands in front of a reply, in tags, as the field `reasoning_content` or `thinking`, or in front of `</think>`
-alone, as models write it whose prompt ends in `<think>`. Tags elsewhere in a reply are text. The templates of the
-package follow the same rules where other programs give them the text.
+Reasoning precedes a response: in tags, as the field `reasoning_content` or `thinking`, or before `</think>` alone, as
+written by models whose prompt ends in `<think>`. Tags elsewhere in a response are ordinary text. The package's own
+templates follow the same rules when other programs render with them.
 
-Templates leave out the thoughts before the last question. So a conversation with several is split, each sample is what
-the model has seen when it thought, and only the replies in `[ ]` are trained:
+Templates drop the reasoning before the last question. A conversation with several reasonings is therefore split: each
+sample is what the model sees at inference, and only the responses in `[ ]` are trained:
 
-    Hi  think  [Hello!]
-    Hi  Hello!  What is 2+2?  [think  It is 4.]
+    Hi  reasoning  [Hello!]
+    Hi  Hello!  What is 2+2?  [reasoning  It is 4.]
 """
 
 import re
@@ -26,156 +26,159 @@ from ..messages import Conversation, Message, RowError, is_trained
 from ..templates.template import ChatTemplate
 
 OPEN, CLOSE = '<think>', '</think>'
-SPLIT = 'split into samples that end in a thought and its reply, as the template leaves out earlier thoughts'
-INSIDE = f'with {OPEN} or {CLOSE} inside a reply, which stays text'
-LEFT_OUT = 'thoughts before the last question, as their replies are not trained'
+# Remarks of the report, after a count of rows.
+SPLIT = 'split into samples that each end in reasoning and its response (the template drops earlier reasoning)'
+TAG_IN_RESPONSE = f'with {OPEN} or {CLOSE} inside a response, kept as ordinary text'
+# A part of the data that is not used.
+DROPPED = 'reasoning before the last question, as these messages are not trained'
 _TAG = re.compile(f'{OPEN}|{CLOSE}')
 
 
 @dataclass(frozen=True)
-class Samples:
-    """What one conversation becomes: `parts`, each a sample; what is to be said of it; a thought that is left out."""
+class ReasoningSplit:
+    """The parts of one conversation, each to become a sample; remarks; and an example of reasoning that is dropped."""
 
     parts: list[Conversation]
     remarks: list[str]
-    left_out: str = ''
+    dropped: str = ''
 
 
-def samples(given: Conversation, template: ChatTemplate, keep_tags: bool, last_only: bool) -> Samples:
-    """Return what to make samples of: `given`, or parts of it.
+def split(conversation: Conversation, template: ChatTemplate, keep_tags: bool, last_reply_only: bool) -> ReasoningSplit:
+    """Return the parts of `conversation` that each become a sample: itself, or one for each reasoning.
 
     Args:
-        given: As the map function returned it.
-        template: Leaves out thoughts before the last question, or does not.
-        keep_tags: Leave tags in the text, as the template reads them.
-        last_only: Only the last reply is trained.
+        conversation: As returned by the map function.
+        template: Tells whether reasoning before the last question is dropped.
+        keep_tags: Leave tags in the content, for a template that parses them.
+        last_reply_only: Only the last assistant message is trained.
 
     Raises:
-        RowError: A thought is not closed, there are two of one reply, or there is nothing after it.
+        RowError: Reasoning is not closed, given twice, or not followed by a response.
     """
-    told_of = {
-        i: told(m, f'message {i + 1}')
-        for i, m in enumerate(given.messages)
-        if m['role'] == 'assistant' and ('think>' in m['content'] or _has_field(m))
+    normalized = {
+        i: normalize(message, f'message {i + 1}')
+        for i, message in enumerate(conversation.messages)
+        if message['role'] == 'assistant' and ('think>' in message['content'] or _has_field(message))
     }
-    if not told_of:
-        return Samples([given], [])
+    if not normalized:
+        return ReasoningSplit([conversation], [])
     messages = [
-        m if i not in told_of or keep_tags and not _has_field(m) else told_of[i] for i, m in enumerate(given.messages)
+        message if i not in normalized or keep_tags and not _has_field(message) else normalized[i]
+        for i, message in enumerate(conversation.messages)
     ]
-    given = replace(given, messages=messages)
-    remarks = [INSIDE] * any(OPEN in m['content'] or CLOSE in m['content'] for m in told_of.values())
-    thoughts = {i: thought for i, m in told_of.items() if (thought := (m.get('reasoning_content') or '').strip())}
+    conversation = replace(conversation, messages=messages)
+    remarks = [TAG_IN_RESPONSE] * any(OPEN in m['content'] or CLOSE in m['content'] for m in normalized.values())
+    reasonings = {i: text for i, m in normalized.items() if (text := (m.get('reasoning_content') or '').strip())}
     questions = [i for i, m in enumerate(messages) if m['role'] == 'user']
-    if not thoughts or min(thoughts) > questions[-1] or not template.drops_thoughts:
-        return Samples([given], remarks)
-    trained = [i for i, m in enumerate(messages) if is_trained(m) and (not last_only or i == len(messages) - 1)]
-    parts = _parts(questions, trained, thoughts)
-    shown = {bisect(questions, part[-1]) for part in parts}
-    lost = [thought for i, thought in thoughts.items() if bisect(questions, i) not in shown]
+    if not reasonings or min(reasonings) > questions[-1] or not template.drops_thoughts:
+        return ReasoningSplit([conversation], remarks)
+    trained = [i for i, m in enumerate(messages) if is_trained(m) and (not last_reply_only or i == len(messages) - 1)]
+    parts = _trained_messages_of_parts(questions, trained, reasonings)
+    rendered_exchanges = {bisect(questions, part[-1]) for part in parts}
+    dropped = [text for i, text in reasonings.items() if bisect(questions, i) not in rendered_exchanges]
     remarks += [SPLIT] * (len(parts) > 1)
-    split = [replace(given, messages=_only(messages, part)) for part in parts]
-    return Samples(split or [given], remarks, lost[0] if lost else '')
+    conversations = [replace(conversation, messages=_up_to(messages, part)) for part in parts]
+    return ReasoningSplit(conversations or [conversation], remarks, dropped[0] if dropped else '')
 
 
-def told(message: Message, place: str) -> Message:
-    """Return a reply with its thought as `reasoning_content`, or as it is if it has none.
+def normalize(message: Message, place: str) -> Message:
+    """Return an assistant message with its reasoning as `reasoning_content`; unchanged if it has none.
 
     Raises:
-        RowError: A thought is not closed, there are two, or there is nothing after it; `place` says where.
+        RowError: Reasoning is not closed, given twice, or not followed by a response; `place` names the message.
     """
-    given = message.get('reasoning_content') or message.get('thinking') or ''
-    bare = given.strip().removeprefix(OPEN).removesuffix(CLOSE)  # some fields hold the tags, too
-    own = given if bare == given.strip() else bare
-    thought, text = _parted(message['content'])
-    if CLOSE in own:
-        raise RowError(f'a thought holds {CLOSE}', f'{place}, {own[:60]!r}')
-    if thought is None and not own:
+    raw = message.get('reasoning_content') or message.get('thinking') or ''
+    without_tags = raw.strip().removeprefix(OPEN).removesuffix(CLOSE)  # some data sets keep the tags in the field
+    field = raw if without_tags == raw.strip() else without_tags
+    tagged, response = _split_tagged(message['content'])
+    if CLOSE in field:
+        raise RowError(f'reasoning contains {CLOSE}', f'{place}, {field[:60]!r}')
+    if tagged is None and not field:
         check_closed(message, place)
-    if own and thought and own.strip() != thought.strip():
-        raise RowError('a reply has two thoughts', f'{place}: {own[:40]!r} and {thought[:40]!r}')
-    if not text.strip() and not message.get('tool_calls'):
-        raise RowError('empty reply', f'{place} is a thought alone')
-    if not own and thought is None:
+    if field and tagged and field.strip() != tagged.strip():
+        raise RowError('two different reasonings in one message', f'{place}: {field[:40]!r} and {tagged[:40]!r}')
+    if not response.strip() and not message.get('tool_calls'):
+        raise RowError('empty reply', f'{place} has reasoning only')
+    if not field and tagged is None:
         return message
-    kept = {key: value for key, value in message.items() if key != 'thinking'}
-    return kept | {'content': text, 'reasoning_content': own or thought or ''}
+    others = {key: value for key, value in message.items() if key != 'thinking'}
+    return others | {'content': response, 'reasoning_content': field or tagged or ''}
 
 
-def check_closed(reply: Message, place: str) -> None:
-    """Refuse a reply that was cut off in its thought, whatever the template: the model would learn to stop there.
+def check_closed(message: Message, place: str) -> None:
+    """Refuse a response that was cut off while reasoning, with any template: the model would learn to stop there.
 
     Raises:
-        RowError: It begins with the first tag and has no second one.
+        RowError: The message begins with the opening tag and has no closing tag.
     """
-    content = reply['content']
+    content = message['content']
     if OPEN in content and CLOSE not in content and content.lstrip().startswith(OPEN):
-        raise RowError('a thought is not closed', f'{place} begins with {OPEN} and has no {CLOSE}')
+        raise RowError('unclosed reasoning', f'{place} begins with {OPEN} and has no {CLOSE}')
 
 
-def remembered(messages: list[Message], keep_tags: bool) -> list[Message]:
-    """Return the messages of a chat as `samples` does; a reply that cannot be trained stays as it was generated."""
+def normalize_history(messages: list[Message], keep_tags: bool) -> list[Message]:
+    """Return the messages of a chat, normalized as for training; a message that would be refused stays as it is."""
     result = list(messages)
     for i, message in enumerate(messages):
         if message['role'] == 'assistant' and (_has_field(message) or not keep_tags and 'think>' in message['content']):
             with suppress(RowError):
-                result[i] = told(message, '')
+                result[i] = normalize(message, '')
     return result
 
 
-def require_all(messages: list[Message], text: str) -> None:
-    """Raise if a template has left out a part of a trained reply with tags in it.
+def require_rendered(messages: list[Message], text: str) -> None:
+    """Check that a template that parses tags has rendered every part of the trained messages.
 
     Args:
-        messages: With tags in the text.
-        text: What the template has made of them.
+        messages: Messages with tags in their content.
+        text: The rendered conversation.
 
     Raises:
-        RowError: It has.
+        RowError: The template has dropped a part.
     """
     for number, message in enumerate(messages, 1):
         if message['role'] == 'assistant' and 'think>' in message['content'] and is_trained(message):
             for part in _TAG.split(message['content']):
                 if part.strip() not in text:
-                    raise RowError('the template leaves out a part of a reply', f'message {number}, {part[:60]!r}')
+                    raise RowError('the template drops a part of a response', f'message {number}, {part[:60]!r}')
 
 
 def _has_field(message: Message) -> bool:
     return bool(message.get('reasoning_content') or message.get('thinking'))
 
 
-def _parts(questions: list[int], trained: list[int], thoughts: Container[int]) -> list[list[int]]:
-    """Return the messages that are trained in each part. A part ends with an exchange that has thoughts, or the last.
+def _trained_messages_of_parts(questions: list[int], trained: list[int], reasonings: Container[int]) -> list[list[int]]:
+    """Return the indices of trained messages for each part. A part ends with an exchange with reasoning, or the last.
 
     Args:
-        questions: Messages with which exchanges begin.
-        trained: Messages that get a loss.
-        thoughts: Messages that have a thought.
+        questions: Indices of user messages; each starts an exchange.
+        trained: Indices of messages that get a loss.
+        reasonings: Indices of messages with reasoning.
     """
-    parts, waiting = [], []
+    parts, pending = [], []
     for start, end in pairwise([*questions, sys.maxsize]):
-        mine = [i for i in trained if start <= i < end]
-        waiting += mine
-        if mine and any(i in thoughts for i in range(start, mine[-1] + 1)):
-            parts.append(waiting)
-            waiting = []
-    return [*parts, waiting] if waiting else parts
+        of_exchange = [i for i in trained if start <= i < end]
+        pending += of_exchange
+        if of_exchange and any(i in reasonings for i in range(start, of_exchange[-1] + 1)):
+            parts.append(pending)
+            pending = []
+    return [*parts, pending] if pending else parts
 
 
-def _only(messages: list[Message], trained: list[int]) -> list[Message]:
-    """Return `messages` up to the last that is `trained`, the other replies without a loss."""
+def _up_to(messages: list[Message], trained: list[int]) -> list[Message]:
+    """Return `messages` up to the last index in `trained`; assistant messages not in `trained` get no loss."""
     return [
-        m if m['role'] != 'assistant' or i in trained else {**m, 'train': False}
-        for i, m in enumerate(messages[: trained[-1] + 1])
+        message if message['role'] != 'assistant' or i in trained else {**message, 'train': False}
+        for i, message in enumerate(messages[: trained[-1] + 1])
     ]
 
 
-def _parted(text: str) -> tuple[str | None, str]:
-    """Return the thought in front of a reply (None if there is none) and the rest."""
-    head, close, rest = text.partition(CLOSE)
-    start = head.lstrip()
+def _split_tagged(content: str) -> tuple[str | None, str]:
+    """Return the tagged reasoning at the start of `content` (None if there is none), and the response."""
+    before, close, after = content.partition(CLOSE)
+    start = before.lstrip()
     if close and start.startswith(OPEN):
-        return start[len(OPEN) :], rest.lstrip('\n')
-    # Without the first tag, the second ends a thought where it begins or ends a line, as models write it.
-    alone = not start or head.endswith('\n') or not rest or rest.startswith('\n')
-    return (head, rest.lstrip('\n')) if close and OPEN not in head and alone else (None, text)
+        return start[len(OPEN) :], after.lstrip('\n')
+    # Without an opening tag, the closing tag ends the reasoning only at a line boundary, where models write it.
+    at_line_boundary = not start or before.endswith('\n') or not after or after.startswith('\n')
+    return (before, after.lstrip('\n')) if close and OPEN not in before and at_line_boundary else (None, content)

@@ -1,4 +1,4 @@
-"""Data sets that are not on this machine. A failing connection is tried again before it is an error."""
+"""Remote data sets, of the hub and of ModelScope. Failed connections are retried before they are an error."""
 
 import itertools
 import time
@@ -13,14 +13,14 @@ from ..errors import DataError
 from ..utils.quiet import quiet
 
 T = TypeVar('T')
-# Seconds to wait before each further attempt.
+# Seconds to wait before each retry.
 WAITS = (1.0, 5.0, 20.0)
-# Seconds after which no further attempt begins: the hub's client tries for 20 s and more before it fails once.
-PATIENCE = 30.0
+# Seconds after which no retry starts: the hub's client itself tries for 20 s and more before it fails.
+RETRY_LIMIT = 30.0
 
 
 def load_hub(source: Source, streaming: bool = False) -> Any:
-    """Return the `datasets` data set that `source` names; an iterable one with `streaming`.
+    """Return the hub data set of `source`, as a `datasets.Dataset`, or an `IterableDataset` if `streaming`.
 
     Raises:
         DataError: It cannot be loaded.
@@ -33,15 +33,15 @@ def load_hub(source: Source, streaming: bool = False) -> Any:
 
     try:
         return with_retries(load, source.path, () if datasets.config.HF_HUB_OFFLINE else None)
-    except Exception as error:  # of `datasets` and of its clients, which share no base class
+    except Exception as error:  # `datasets` and its clients share no base class of errors
         raise DataError(
-            f'`{source.path}` is no local file, and as a hub data set it cannot be loaded: {_first_line(error)}\n'
+            f'`{source.path}` is not a local file, and cannot be loaded as a hub data set: {_first_line(error)}\n'
             'Without a connection, download it and set train_dataset.path to the files.'
         ) from error
 
 
 def load_modelscope(name: str, split: str) -> list[Path]:
-    """Return the files of a ModelScope data set, downloaded to ModelScope's own cache; no script of it is run.
+    """Return the files of a ModelScope data set, downloaded to ModelScope's cache; its scripts are not executed.
 
     Raises:
         DataError: The package `modelscope` is missing, or the data set cannot be downloaded or read.
@@ -56,31 +56,31 @@ def load_modelscope(name: str, split: str) -> list[Path]:
         ) from error
     try:
         folder = with_retries(lambda: dataset_snapshot_download(name), f'modelscope:{name}')
-    except Exception as error:  # its own errors share no base class
+    except Exception as error:  # the errors of modelscope share no base class
         raise DataError(f'modelscope:{name} cannot be downloaded: {_first_line(error)}') from error
     return local_files(str(folder), split)
 
 
-def with_retries(load: Callable[[], T], what: str, waits: tuple[float, ...] | None = None) -> T:
-    """Return `load()`, tried again after `waits` (seconds) while the connection fails, for `PATIENCE` at most.
+def with_retries(load: Callable[[], T], name: str, waits: tuple[float, ...] | None = None) -> T:
+    """Return `load()`, retried after `waits` (seconds) if the connection fails, for at most `RETRY_LIMIT` seconds.
 
     Raises:
-        Exception: What the last attempt raised.
+        Exception: The error of the last attempt.
     """
     began = time.monotonic()
     for wait in WAITS if waits is None else waits:
         try:
             return load()
         except Exception as error:
-            if not is_transient(error) or time.monotonic() - began > PATIENCE:
+            if not is_transient(error) or time.monotonic() - began > RETRY_LIMIT:
                 raise
-            tqdm.write(f'note: {what}: {_first_line(error)}; trying again in {wait:.0f} s')
+            tqdm.write(f'note: {name}: {_first_line(error)}; retrying in {wait:.0f} s')
             time.sleep(wait)
     return load()
 
 
 def is_transient(error: BaseException | None) -> bool:
-    """Tell whether `error`, or what it came from, is a connection that may work the next time."""
+    """Tell whether `error`, or one of its causes, is a connection error that a retry may fix."""
     while error is not None:
         status = getattr(getattr(error, 'response', None), 'status_code', None)
         if status is not None:
@@ -92,18 +92,18 @@ def is_transient(error: BaseException | None) -> bool:
     return False
 
 
-# Of httpx, requests, aiohttp and urllib3: they share no base class, and none of them is a dependency of its own.
+# Errors of httpx, requests, aiohttp and urllib3: they share no base class, and none is a direct dependency.
 _TRANSIENT = frozenset(
     'ConnectionError NetworkError TimeoutException RemoteProtocolError Timeout ChunkedEncodingError '
     'ClientConnectionError ClientPayloadError ProtocolError'.split()
 )
 
 
-def patiently(rows: Any, start: int, what: str) -> Iterator[dict]:
-    """Yield the rows of a `datasets` data set from the `start`-th on; a broken connection is opened again where it was.
+def rows_with_retries(rows: Any, start: int, name: str) -> Iterator[dict]:
+    """Yield the rows of a `datasets` data set, starting with row `start`; reconnect at the same row if needed.
 
     Raises:
-        DataError: The connection fails again and again without a row between, or a row cannot be read.
+        DataError: The connection fails after all retries without a row in between, or a row cannot be read.
     """
     at, failures = start, 0
     while True:
@@ -114,10 +114,10 @@ def patiently(rows: Any, start: int, what: str) -> Iterator[dict]:
             return
         except Exception as error:
             if not is_transient(error):
-                raise DataError(f'{what}, row {at + 1} cannot be read: {_first_line(error)}') from error
+                raise DataError(f'{name}, row {at + 1} cannot be read: {_first_line(error)}') from error
             if failures == len(WAITS):
-                raise DataError(f'{what}: the connection fails after row {at}: {_first_line(error)}') from error
-            tqdm.write(f'note: {what}, row {at + 1}: {_first_line(error)}; trying again in {WAITS[failures]:.0f} s')
+                raise DataError(f'{name}: the connection failed after row {at}: {_first_line(error)}') from error
+            tqdm.write(f'note: {name}, row {at + 1}: {_first_line(error)}; retrying in {WAITS[failures]:.0f} s')
             time.sleep(WAITS[failures])
             failures += 1
 

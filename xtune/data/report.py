@@ -1,17 +1,18 @@
-"""What happened to the rows: counts by reason, the first examples, and when it is too much."""
+"""Report on the rows of a data set: counts by reason, first examples, and the limits at which a run stops."""
 
 from collections import Counter
 from dataclasses import dataclass, field
 
 from ..errors import DataError
-from .unused import Unused
+from ..messages import RowError
+from .unused_data import UnusedData
 
-EXAMPLES = 5
-LENGTHS = 10_000
+EXAMPLES = 5  # unusable rows shown
+MAX_LENGTHS = 10_000  # lengths kept of rows that are too long
 
 
 def counted(count: int, noun: str, rest: str = '') -> str:
-    """Return '1 row' or '2 rows', and what else there is to say of them."""
+    """Return '1 row' or '2 rows', followed by `rest`."""
     return f'{count:,} {noun}{"" if count == 1 else "s"} {rest}'.rstrip()
 
 
@@ -20,29 +21,36 @@ class Report:
     """Counts over one data set.
 
     Attributes:
-        examples: Place, and reason and detail, of the first unusable rows.
-        notes: Rows changed or left out for their length, by what was done.
-        too_long: Tokens of the first rows that do not fit into `max_length` at all.
-        remarks: Other rows that a person should know of, by what is so with them; `first` has the place of the first.
-        hints: What seems to be wrong with the data as a whole.
+        rows: Rows read.
+        bad: Unusable rows, by reason.
+        examples: Place and error message of the first unusable rows.
+        length_changes: Rows changed or dropped for their length, by what was done.
+        samples: Samples encoded from the rows.
+        tokens: Tokens of these samples.
+        trained_tokens: Tokens with a loss.
+        too_long: Tokens of the first rows that were dropped or could not be used for their length.
+        remarks: Other rows worth knowing about, by remark.
+        first_places: For each remark, the place of the first such row.
+        hints: Suspected problems of the data set as a whole.
         format: Name of the map function.
-        template: The template, if it is not that of the run.
+        template: The chat template, if it is not that of the run.
+        unused: Data that are not used.
     """
 
     rows: int = 0
     bad: Counter = field(default_factory=Counter)
     examples: list[tuple[str, str]] = field(default_factory=list)
-    notes: Counter = field(default_factory=Counter)
+    length_changes: Counter = field(default_factory=Counter)
     samples: int = 0
     tokens: int = 0
     trained_tokens: int = 0
     too_long: list[int] = field(default_factory=list)
     remarks: Counter = field(default_factory=Counter)
-    first: dict[str, str] = field(default_factory=dict)
+    first_places: dict[str, str] = field(default_factory=dict)
     hints: list[str] = field(default_factory=list)
     format: str = ''
     template: str = ''
-    unused: Unused = field(default_factory=Unused)
+    unused: UnusedData = field(default_factory=UnusedData)
 
     def add(self, other: 'Report') -> None:
         """Add the counts of a later part of the same data set."""
@@ -51,53 +59,64 @@ class Report:
         self.tokens += other.tokens
         self.trained_tokens += other.trained_tokens
         self.bad.update(other.bad)
-        self.notes.update(other.notes)
+        self.length_changes.update(other.length_changes)
         self.examples = (self.examples + other.examples)[:EXAMPLES]
-        self.too_long = (self.too_long + other.too_long)[:LENGTHS]
+        self.too_long = (self.too_long + other.too_long)[:MAX_LENGTHS]
         self.remarks.update(other.remarks)
-        self.first = {**other.first, **self.first}
+        self.first_places = {**other.first_places, **self.first_places}
         self.unused.add(other.unused)
 
     @property
     def bad_rows(self) -> int:
-        """How many rows could not be used."""
+        """Number of rows that cannot be used."""
         return sum(self.bad.values())
 
     def lines(self) -> list[str]:
-        """Return what a person should read about unusable and shortened rows; nothing if all is well."""
+        """Return the lines about unusable rows, changed rows and remarks; empty if there are none."""
         lines = [f'{counted(count, "row")} skipped: {reason}' for reason, count in self.bad.most_common()]
-        lines += [f'  {place}: {what}' for place, what in self.examples]
-        lines += [counted(count, *note.split(' ', 1)) for note, count in self.notes.most_common() if count]
-        return lines + self.remark_lines()
+        lines += [f'  {place}: {error}' for place, error in self.examples]
+        return lines + self.length_lines() + self.remark_lines()
 
-    def remark(self, what: str, place: str) -> None:
-        """Count a row that a person should know of."""
-        self.remarks[what] += 1
-        self.first.setdefault(what, place)
+    def length_lines(self) -> list[str]:
+        """Return a line for each change that was made to rows for their length."""
+        # A change begins with the noun to count, such as 'row truncated: end cut'.
+        return [counted(count, *change.split(' ', 1)) for change, count in self.length_changes.most_common() if count]
 
     def remark_lines(self) -> list[str]:
-        """Return a line for each kind of row that a person should know of, and the hints."""
+        """Return a line for each remark, and the hints."""
         lines = []
-        for what, count in self.remarks.most_common():
-            place = f'; the first: {self.first[what]}' if count < self.rows else ''
-            lines.append(f'{counted(count, "row")} {what}{place}')
+        for remark, count in self.remarks.most_common():
+            first = f'; first: {self.first_places[remark]}' if count < self.rows else ''
+            lines.append(f'{counted(count, "row")} {remark}{first}')
         return lines + self.hints
 
+    def add_bad_row(self, place: str, error: RowError) -> None:
+        """Count a row that cannot be used."""
+        self.bad[error.reason] += 1
+        if len(self.examples) < EXAMPLES:
+            self.examples.append((place, str(error)))
+
+    def add_remark(self, remark: str, place: str) -> None:
+        """Count a row worth knowing about."""
+        self.remarks[remark] += 1
+        self.first_places.setdefault(remark, place)
+
     def length_advice(self) -> str:
-        """Return what to set so that rows that are too long can be used; empty if there are none."""
+        """Return which `max_length` would fit the rows that are too long; empty if there are none."""
         if not self.too_long:
             return ''
         lengths = sorted(self.too_long)
-        most, longest = lengths[-(-len(lengths) * 99 // 100) - 1], lengths[-1]
-        drop = "; overlong='drop' leaves them out without counting them as bad"
-        enough = f'max_length={longest}' if most == longest else f'max_length={most} (99 % of them; all: {longest})'
-        return f'{enough} holds the rows that are too long{drop if self.bad else ""}'
+        percentile, longest = lengths[-(-len(lengths) * 99 // 100) - 1], lengths[-1]
+        fits_99_percent = f'max_length={percentile} (99 % of them; all: {longest})'
+        advice = f'max_length={longest}' if percentile == longest else fits_99_percent
+        drop = "; overlong='drop' drops them without counting them as bad" if self.bad else ''
+        return f'{advice} fits the rows that are too long{drop}'
 
     def require_usable(self, origin: str, max_bad_rows: float) -> None:
-        """Stop if too many rows are unusable.
+        """Check that there are rows, and that enough of them can be used.
 
         Raises:
-            DataError: There is no row at all, none is usable, or the share of unusable rows is above `max_bad_rows`.
+            DataError: There are no rows, none is usable, or the share of unusable rows is above `max_bad_rows`.
         """
         if not self.rows:
             raise DataError(f'{origin} has no rows')
@@ -105,7 +124,7 @@ class Report:
         if not self.samples and not self.bad_rows:
             advice = self.length_advice()
             raise DataError(
-                f'all {self.rows:,} rows of {origin} are dropped for their length: raise max_length\n{advice}'
+                f'all {self.rows:,} rows of {origin} are dropped because of their length: raise max_length\n{advice}'
             )
         advice = f'\n{self.length_advice()}'.rstrip()
         if not self.samples:
@@ -118,15 +137,15 @@ class Report:
             )
 
     def require_all_used(self, origin: str) -> None:
-        """Stop if something of the data is not used.
+        """Check that all data are used.
 
         Raises:
-            DataError: Columns, keys, turns, files or the like are not used.
+            DataError: Some columns, keys, turns, files or the like are not used.
         """
         if lines := self.unused.lines():
-            found = '\n'.join(f'  {line}' for line in lines)
+            details = '\n'.join(f'  {line}' for line in lines)
             raise DataError(
-                f'data.strict=True, and {counted(len(lines), "thing")} of {origin} would not be used:\n{found}\n'
+                f'data.strict=True, but {counted(len(lines), "part")} of {origin} would not be used:\n{details}\n'
                 'Remove them, write a map function that uses them, name columns and keys in train_dataset.ignore, or '
                 'set data.strict=False.'
             )
@@ -138,6 +157,6 @@ class Report:
     @classmethod
     def from_json(cls, values: dict) -> 'Report':
         """Return the report that `to_json` wrote."""
-        counters = {name: Counter(values[name]) for name in ('bad', 'notes', 'remarks')}
-        values = {**values, **counters, 'unused': Unused.from_json(values['unused'])}
+        counters = {name: Counter(values[name]) for name in ('bad', 'length_changes', 'remarks')}
+        values = {**values, **counters, 'unused': UnusedData.from_json(values['unused'])}
         return cls(**{**values, 'examples': [tuple(pair) for pair in values['examples']]})

@@ -1,24 +1,28 @@
-"""The samples of one purpose."""
+"""Samples of training or validation data."""
 
 from dataclasses import dataclass
 from functools import cached_property
 
-from .batches import Store
+from .collate import SampleStore
 from .packing import Sequences
 from .report import Report
 
 
 @dataclass
 class Split:
-    """Samples of one purpose, as training sequences, and what happened to the rows of each source.
+    """Training or validation data.
 
-    `used` says how often each source is used in an epoch.
+    Attributes:
+        store: The samples.
+        sequences: The samples packed into sequences.
+        reports: What happened to the rows, for each source.
+        repeats: How often each source is used per epoch; empty for validation data.
     """
 
-    store: Store
+    store: SampleStore
     sequences: Sequences
     reports: list[Report]
-    used: list[float]
+    repeats: list[float]
 
     @cached_property
     def tokens(self) -> int:
@@ -27,5 +31,5 @@ class Split:
 
     @cached_property
     def samples(self) -> int:
-        """How many samples there are, those used again counted again."""
-        return int((self.sequences.pieces[:, 1] == 0).sum())
+        """Number of samples; repeated samples count each time."""
+        return int((self.sequences.ranges[:, 1] == 0).sum())

@@ -1,141 +1,132 @@
-"""Optimizer steps as a data set: item i is the micro-batches of step i, from a plan or from a stream."""
+"""Optimizer steps as a torch `Dataset`: item i has the micro-batches of step i, from a schedule or from a stream."""
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from typing import TypeVar
+from dataclasses import replace
 
 import numpy as np
-import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from .batch_schedule import BatchSchedule
-from .batches import CLOSE, EVERY_COLUMN, Columns, MicroBatch, Padding, Store, collate
-from .stream import Cursor, RowStream
-
-Group = TypeVar('Group')
-
-
-@dataclass(frozen=True)
-class Share:
-    """Which micro-batches of a step are this device's: every `of`-th, from number `rank` on, and of them `columns`.
-    Their rows are filled up by `padding`."""
-
-    rank: int = 0
-    of: int = 1
-    columns: Columns = EVERY_COLUMN
-    padding: Padding = CLOSE
-
-    @classmethod
-    def of_device(cls, rank: int, devices: int, parts: int, padding: Padding = CLOSE) -> 'Share':
-        """Return the share of device `rank`, where `parts` neighbouring devices split each row."""
-        return cls(rank // parts, devices // parts, Columns(rank % parts, parts), padding)
-
-    def pick(self, groups: list[Group], blank: Group) -> list[Group]:
-        """Return this device's part of `groups`; all devices get equally many, where there are too few a `blank`."""
-        rounds = -(-len(groups) // self.of)
-        return (groups + [blank] * (rounds * self.of - len(groups)))[self.rank :: self.of]
-
-    def collate(self, store: Store, sequences: list[np.ndarray], pad_id: int, joined: bool) -> MicroBatch:
-        """Return this device's columns of one of its micro-batches."""
-        return collate(store, sequences, pad_id, joined, self.columns, self.padding)
-
-
-WHOLE = Share()  # one device takes all
+from .batches import MicroBatch
+from .collate import SampleStore
+from .cursor import Cursor
+from .rank_shard import SINGLE_RANK, RankShard
+from .stream import RowStream
 
 
 class Step(list[MicroBatch]):
-    """The micro-batches of one device in one optimizer step. `cursor` is where a stream stands after it."""
+    """The micro-batches of one rank in one optimizer step. `cursor` is the position of a stream after the step."""
 
     cursor: Cursor | None = None
 
-    def pinned(self) -> 'Step':
-        """Return the step in pinned memory: copies from there to a GPU do not wait for what it computes."""
-        step = Step(batch.pinned() for batch in self)
+    def pin_memory(self) -> 'Step':
+        """Return the step in pinned memory, so that copies to the GPU overlap with its computation."""
+        step = Step(batch.pin_memory() for batch in self)
         step.cursor = self.cursor
         return step
 
 
-class PlannedSteps(Dataset):
-    """The steps of a plan over tokenised samples; any step can be asked for at any time.
+class ScheduledSteps(Dataset):
+    """The optimizer steps of a schedule over tokenized samples, with random access.
 
     Args:
         store: The samples.
-        content: A hash of their tokens.
-        plan: The order.
+        content_hash: A hash of their tokens.
+        schedule: The order.
         steps: Optimizer steps of the run.
-        pad_id: Fills rows up.
-        share: Which micro-batches this device takes.
+        pad_id: Token id used for padding.
+        shard: The part of each step that this rank computes.
     """
 
     def __init__(
-        self, store: Store, content: str, plan: BatchSchedule, steps: int, pad_id: int, share: Share = WHOLE
+        self,
+        store: SampleStore,
+        content_hash: str,
+        schedule: BatchSchedule,
+        *,
+        steps: int,
+        pad_id: int,
+        shard: RankShard = SINGLE_RANK,
     ) -> None:
-        self.store, self.content, self.plan, self.steps, self.pad_id = store, content, plan, steps, pad_id
-        self.share = share
+        self.store, self.content_hash, self.schedule = store, content_hash, schedule
+        self.steps, self.pad_id, self.shard = steps, pad_id, shard
 
     def __len__(self) -> int:
         return self.steps
 
     def __getitem__(self, index: int) -> Step:
-        joined = self.plan.sequences.joined
-        groups = self.share.pick(self.plan.step(index), [])
-        return Step(self.share.collate(self.store, sequences, self.pad_id, joined) for sequences in groups)
+        concatenated = self.schedule.sequences.concatenated
+        micro_batches = self.shard.select(self.schedule.step(index), [])
+        return Step(self.shard.collate(self.store, sequences, self.pad_id, concatenated) for sequences in micro_batches)
 
     @property
     def steps_per_epoch(self) -> int:
         """Optimizer steps in one pass over the data."""
-        return self.plan.steps_per_epoch
+        return self.schedule.steps_per_epoch
 
     @property
     def batch_size(self) -> int:
-        """Sequences in one forward pass of a device."""
-        return self.plan.batch_size
+        """Sequences per forward pass, per device."""
+        return self.schedule.batch_size
 
     @property
-    def per_step(self) -> int:
-        """Sequences in one optimizer step, on all devices together."""
-        return self.plan.per_step
+    def sequences_per_step(self) -> int:
+        """Sequences per optimizer step, over all devices."""
+        return self.schedule.sequences_per_step
 
     def identity(self) -> str:
-        """Return a hash of the tokens and their order: what must be the same for a resumed run to go on."""
-        plan, sequences = self.plan, self.plan.sequences
-        settings = (self.content, sequences.joined, plan.per_step, plan.seed, plan.longest_first)
+        """Return a hash of the tokens and their order. A run can be resumed only with the same hash."""
+        schedule, sequences = self.schedule, self.schedule.sequences
+        settings = (
+            self.content_hash,
+            sequences.concatenated,
+            schedule.sequences_per_step,
+            schedule.seed,
+            schedule.longest_first,
+        )
         digest = hashlib.blake2b(repr(settings).encode(), digest_size=16)
-        digest.update(sequences.pieces.tobytes() + sequences.starts.tobytes())
+        digest.update(sequences.ranges.tobytes() + sequences.starts.tobytes())
         return digest.hexdigest()
 
-    def start(self, cursor: Cursor | None) -> None:
-        """Do nothing: a plan has no state."""
+    def seek(self, cursor: Cursor | None) -> None:
+        """Do nothing: steps are accessed by index."""
 
 
 class StreamedSteps(Dataset):
-    """The steps of a stream, in order, from where `start` puts it.
+    """The optimizer steps of a stream, in order, from the position set by `seek`.
 
     Args:
-        stream: Windows of sequences.
+        stream: Windows of sequences. Each rank reads the full stream.
         steps: Optimizer steps of the run.
-        batch_size: Sequences in one forward pass of a device.
-        pad_id: Fills rows up.
+        batch_size: Sequences per forward pass, per device.
+        pad_id: Token id used for padding.
         identity: A hash of sources and settings.
-        share: Which micro-batches this device takes. Each device reads the whole stream.
+        shard: The part of each step that this rank computes.
     """
 
     def __init__(
-        self, stream: RowStream, steps: int, batch_size: int, pad_id: int, identity: str, share: Share = WHOLE
+        self,
+        stream: RowStream,
+        *,
+        steps: int,
+        batch_size: int,
+        pad_id: int,
+        identity: str,
+        shard: RankShard = SINGLE_RANK,
     ) -> None:
-        self.share = share
         self.stream, self.steps, self.batch_size, self.pad_id = stream, steps, batch_size, pad_id
-        self._identity = identity
-        self.start(None)
+        self.shard, self._identity = shard, identity
+        self.seek(None)
 
     def __len__(self) -> int:
         return self.steps
 
     def __getitem__(self, index: int) -> Step:
-        if self._steps is None:
-            self._steps = self._from(self._cursor)
-        return next(self._steps)
+        """Return the next step; `index` is ignored, as a stream has no random access."""
+        if self._iterator is None:
+            self._iterator = self._steps_from(self._cursor)
+        return next(self._iterator)
 
     @property
     def steps_per_epoch(self) -> int:
@@ -143,62 +134,35 @@ class StreamedSteps(Dataset):
         return self.steps
 
     @property
-    def per_step(self) -> int:
-        """Sequences in one optimizer step, on all devices together."""
-        return self.stream.per_step
+    def sequences_per_step(self) -> int:
+        """Sequences per optimizer step, over all devices."""
+        return self.stream.sequences_per_step
 
     def identity(self) -> str:
-        """Return a hash of sources and settings: what must be the same for a resumed run to go on."""
+        """Return a hash of sources and settings. A run can be resumed only with the same hash."""
         return self._identity
 
-    def start(self, cursor: Cursor | None) -> None:
-        """Stand where `cursor` says; None is the begin."""
+    def seek(self, cursor: Cursor | None) -> None:
+        """Continue from `cursor`; None is the start of the stream."""
         self._cursor = cursor or Cursor(0, [0] * len(self.stream.sources))
-        self._steps: Iterator[Step] | None = None
+        self._iterator: Iterator[Step] | None = None
 
-    def _from(self, cursor: Cursor) -> Iterator[Step]:
-        per_step, first = self.stream.per_step, cursor.step
+    def _steps_from(self, cursor: Cursor) -> Iterator[Step]:
+        count, first = self.sequences_per_step, cursor.step
         for window in self.stream.windows(replace(cursor, step=0)):
             for number in range(first, window.steps):
-                chosen = [window.sequences[i] for i in range(number * per_step, (number + 1) * per_step)]
-                groups = [chosen[i : i + self.batch_size] for i in range(0, per_step, self.batch_size)]
-                mine = self.share.pick(groups, [])
-                joined = window.sequences.joined
-                step = Step(self.share.collate(window.store, group, self.pad_id, joined) for group in mine)
-                ends = number + 1 == window.steps
-                step.cursor = window.next if ends else replace(window.begin, step=number + 1)
+                sequences = [window.sequences[i] for i in range(number * count, (number + 1) * count)]
+                step = self._collate(window.store, sequences, window.sequences.concatenated)
+                is_last = number + 1 == window.steps
+                step.cursor = window.next if is_last else replace(window.begin, step=number + 1)
                 yield step
             first = 0
-            del window  # before the next one is made
+            del window  # free its memory before the next one is tokenized
 
-
-class StepSampler:
-    """Optimizer steps in order, from `start` on: a batch sampler whose batches are one step each.
-
-    `batch_size` is the number of sequences per device in one forward pass; mmengine's strategies ask for it.
-    """
-
-    def __init__(self, steps: int, batch_size: int) -> None:
-        self.steps, self.batch_size, self.start = steps, batch_size, 0
-
-    def __iter__(self) -> Iterator[list[int]]:
-        return ([step] for step in range(self.start, self.steps))
-
-    def __len__(self) -> int:
-        return self.steps
-
-
-def step_loader(dataset: PlannedSteps | StreamedSteps, num_workers: int) -> DataLoader:
-    """Return a loader of the steps of `dataset`, in order. A stream is read by one process at most."""
-    return DataLoader(
-        dataset,
-        batch_sampler=StepSampler(len(dataset), dataset.batch_size),
-        num_workers=min(num_workers, 1) if isinstance(dataset, StreamedSteps) else num_workers,
-        collate_fn=_single,
-        # Its own generator: the loader draws a seed at its start, which would shift the dropout of a resumed run.
-        generator=torch.Generator(),
-    )
-
-
-def _single(steps: list[Step]) -> Step:
-    return steps[0]
+    def _collate(self, store: SampleStore, sequences: list[np.ndarray], concatenated: bool) -> Step:
+        """Return this rank's part of one optimizer step of `sequences`, each token ranges [n, 3]."""
+        micro_batches = [sequences[i : i + self.batch_size] for i in range(0, len(sequences), self.batch_size)]
+        return Step(
+            self.shard.collate(store, micro_batch, self.pad_id, concatenated)
+            for micro_batch in self.shard.select(micro_batches, [])
+        )

@@ -1,59 +1,65 @@
-"""Which tokens end a reply: found by encoding a conversation, and each required to be one token."""
+"""The tokens that end an assistant message: found by encoding a conversation; each must be a single token."""
 
 from ..errors import TemplateError
 from ..messages import Conversation, RowError, exchange
 from ..templates.template_tokens import suggested
-from .tokenise import Rendered, Tokeniser
+from .chat_tokenizer import ChatTokenizer, RenderedConversation
 
 _PROBES = ('Fine 7', 'Good 8')
 
 
-def stop_ids(tokeniser: Tokeniser) -> list[int]:
-    """Return the ids at which generation must stop: what ends a last reply, an earlier one, a tool call; the eos.
+def stop_token_ids(chat_tokenizer: ChatTokenizer) -> list[int]:
+    """Return the ids at which generation must stop: the ends of the last message, an earlier one, a tool call; eos.
 
-    An eos that the template writes between two replies without ending one is left out: it opens a turn. The tokenizer
-    names it wrongly then, as files made from a GGUF may do.
+    An eos that the template writes between two messages without ending the first is left out: it starts a turn. The
+    tokenizer then has a wrong eos, as in files converted from GGUF.
 
     Raises:
-        TemplateError: An end of turn is several tokens, so a model trained with it would not stop; or the template
-            changes replies, or refuses a conversation of two exchanges.
+        TemplateError: The stop token is several tokens, so a model trained with it would not stop; or the template
+            changes the text of assistant messages, or refuses a conversation of two exchanges.
     """
-    tokenizer, template = tokeniser.tokenizer, tokeniser.template
+    tokenizer, template = chat_tokenizer.tokenizer, chat_tokenizer.template
     messages = exchange('How are you?', _PROBES[0]) + exchange('And you?', _PROBES[1])
-    rendered = Rendered(*template.render(messages))
-    [(ids, turns)] = tokeniser.tokenise([rendered])
-    stops = []
+    rendered = RenderedConversation(*template.render(messages))
+    [(ids, turns)] = chat_tokenizer.tokenize([rendered])
+    stop_ids = []
     for probe, span, (_, end) in zip(_PROBES, rendered.spans, turns, strict=True):
-        reply = rendered.text[slice(*span)]
-        _, found, tag = reply.rpartition(probe)
+        message = rendered.text[slice(*span)]
+        _, found, suffix = message.rpartition(probe)
         if not found:
-            raise TemplateError(f'template `{template.name}` changes the text of replies: {probe!r} became {reply!r}')
-        last = ids[end - 1]
-        ends_in_eos = last == tokenizer.eos_token_id and tag.endswith(tokenizer.eos_token)
-        text = tokenizer.decode([last], clean_up_tokenization_spaces=False)
-        if not tag.strip() or not (ends_in_eos or text.strip() == tag.strip()):
-            count = len(tokenizer(tag, add_special_tokens=False)['input_ids']) if tag else 0
-            several = f'is {count} tokens for this tokenizer and not one'
-            fault = 'stands in the text of replies too' if count == 1 else several
             raise TemplateError(
-                f'template `{template.name}` ends a reply with {tag!r}, which {fault}: the model could not be told to '
-                f'stop there. Take {_others(tokeniser)}.'
+                f'template `{template.name}` changes the text of assistant messages: {probe!r} became {message!r}'
             )
-        stops.insert(0, last)
-    stops += _end_of_call(tokeniser)
+        if not _is_stop_token(chat_tokenizer, ids[end - 1], suffix):
+            raise _refusal(chat_tokenizer, suffix)
+        stop_ids.insert(0, ids[end - 1])
+    stop_ids += _tool_call_end(chat_tokenizer)
     eos, (_, end), (start, _) = tokenizer.eos_token_id, *turns
-    opens_a_turn = eos in ids[end:start]
-    return list(dict.fromkeys(stops if eos is None or opens_a_turn else [*stops, eos]))
+    eos_starts_a_turn = eos in ids[end:start]
+    return list(dict.fromkeys(stop_ids if eos is None or eos_starts_a_turn else [*stop_ids, eos]))
 
 
-def _others(tokeniser: Tokeniser) -> str:
-    """Return what to take instead of a template whose end of turn is no token."""
-    own = "template='auto', the model's own, or " if tokeniser.tokenizer.chat_template else ''
-    return f'{own}one that fits this tokenizer: {suggested(tokeniser.template.end_tokens)}'
+def _is_stop_token(chat_tokenizer: ChatTokenizer, token_id: int, suffix: str) -> bool:
+    """Tell whether the last token of a message is all of `suffix`, the text after the message's content."""
+    tokenizer = chat_tokenizer.tokenizer
+    ends_in_eos = token_id == tokenizer.eos_token_id and suffix.endswith(tokenizer.eos_token)
+    text = tokenizer.decode([token_id], clean_up_tokenization_spaces=False)
+    return bool(suffix.strip()) and (ends_in_eos or text.strip() == suffix.strip())
 
 
-def _end_of_call(tokeniser: Tokeniser) -> list[int]:
-    """Return what ends a reply that calls a tool, if the template has a form for it."""
+def _refusal(chat_tokenizer: ChatTokenizer, suffix: str) -> TemplateError:
+    tokenizer, template = chat_tokenizer.tokenizer, chat_tokenizer.template
+    count = len(tokenizer(suffix, add_special_tokens=False)['input_ids']) if suffix else 0
+    reason = 'also occurs in ordinary text' if count == 1 else f'is {count} tokens in this tokenizer, not one'
+    own = "chat_template='auto', the model's own, or " if tokenizer.chat_template else ''
+    return TemplateError(
+        f'template `{template.name}` ends a message with {suffix!r}, which {reason}: it cannot be used as a stop '
+        f'token. Use {own}one that fits this tokenizer: {suggested(template.end_tokens)}.'
+    )
+
+
+def _tool_call_end(chat_tokenizer: ChatTokenizer) -> list[int]:
+    """Return the token that ends a message with a tool call, if the template supports them."""
     call = {'type': 'function', 'function': {'name': 'look', 'arguments': {}}}
     messages = [
         {'role': 'user', 'content': 'How are you?'},
@@ -63,8 +69,8 @@ def _end_of_call(tokeniser: Tokeniser) -> list[int]:
     ]
     tools = [{'type': 'function', 'function': {'name': 'look', 'description': 'Look.', 'parameters': {}}}]
     try:
-        [(ids, turns)] = tokeniser.tokenise([tokeniser.render(Conversation(messages, tools))])
+        [(ids, turns)] = chat_tokenizer.tokenize([chat_tokenizer.render(Conversation(messages, tools))])
     except RowError:
         return []
     last = ids[turns[0][1] - 1]
-    return [last] if last in tokeniser.tokenizer.added_tokens_decoder else []
+    return [last] if last in chat_tokenizer.tokenizer.added_tokens_decoder else []

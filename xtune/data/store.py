@@ -1,22 +1,22 @@
-"""Tokenised samples on disk: an Arrow file, memory-mapped, so its size is not bounded by memory."""
+"""Tokenized samples in a memory-mapped Arrow file, whose size is not limited by memory."""
 
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 
-from .encode import Sample
+from .sample import Sample
 
-# spans: start0, end0, start1, end1, ... in token positions; row: the source row's number.
+# spans: start0, end0, start1, end1, ... in token positions; row: number of the source row; origin: index of its file.
 SCHEMA = pa.schema(
     [('ids', pa.large_list(pa.int32())), ('spans', pa.list_(pa.int32())), ('row', pa.int64()), ('origin', pa.int32())]
 )
 
 
 def to_batch(samples: list[Sample], rows: list[int], origins: list[int]) -> pa.RecordBatch:
-    """Return samples as one record batch of `SCHEMA`."""
+    """Return samples, with the row number and origin of each, as one record batch of `SCHEMA`."""
     counts = np.cumsum([0, *(2 * len(s.spans) for s in samples)], dtype=np.int32)
-    spans = np.array([border for s in samples for span in s.spans for border in span], dtype=np.int32)
+    spans = np.array([position for s in samples for span in s.spans for position in span], dtype=np.int32)
     lengths = np.cumsum([0, *(len(s.ids) for s in samples)], dtype=np.int64)
     ids = np.concatenate([s.ids for s in samples]) if samples else np.zeros(0, np.int32)
     columns = [
@@ -29,7 +29,7 @@ def to_batch(samples: list[Sample], rows: list[int], origins: list[int]) -> pa.R
 
 
 def content_of(batch: pa.RecordBatch) -> bytes:
-    """Return bytes that differ if any token or trained span does."""
+    """Return bytes that determine all tokens and trained spans, to be hashed."""
     ids, spans = batch.column('ids'), batch.column('spans')
     arrays = (ids.values, ids.offsets, spans.values, spans.offsets)
     return b''.join(array.to_numpy(zero_copy_only=False).tobytes() for array in arrays)
@@ -38,12 +38,17 @@ def content_of(batch: pa.RecordBatch) -> bytes:
 class TokenStore:
     """Random access to the samples of one Arrow file.
 
-    `origins` names the files the samples come from, `content` is a hash of all tokens and spans; `lengths` [N] is in
-    tokens.
+    Args:
+        path: The file.
+        origins: Files or hub data sets of the samples, indexed by the column `origin`.
+        content_hash: Hash of all tokens and spans.
+
+    Attributes:
+        lengths: Tokens of each sample [N].
     """
 
-    def __init__(self, path: Path, origins: list[str], content: str) -> None:
-        self.path, self.origins, self.content = path, origins, content
+    def __init__(self, path: Path, origins: list[str], content_hash: str) -> None:
+        self.path, self.origins, self.content_hash = path, origins, content_hash
         self._open()
 
     def _open(self) -> None:
@@ -56,9 +61,8 @@ class TokenStore:
         self.lengths = np.concatenate([np.diff(c.offsets.to_numpy()) for c in self._ids] or [np.zeros(0, np.int64)])
 
     def __getstate__(self) -> dict:
-        return dict(
-            path=self.path, origins=self.origins, content=self.content
-        )  # a memory map does not travel between processes
+        # A memory map cannot be pickled.
+        return dict(path=self.path, origins=self.origins, content_hash=self.content_hash)
 
     def __setstate__(self, state: dict) -> None:
         self.__init__(**state)
@@ -75,11 +79,11 @@ class TokenStore:
         return self._cell(self._spans, index).reshape(-1, 2)
 
     def rows(self) -> np.ndarray:
-        """Return the source row's number of every sample, unique across files."""
+        """Return for every sample [N] a number of its source row that is unique across files."""
         return self._rows + (self._origins.astype(np.int64) << 40)
 
     def place(self, index: int) -> str:
-        """Return where a person finds the row of a sample."""
+        """Return file and row number of a sample."""
         return f'{self.origins[self._origins[index]]}, row {self._rows[index]}'
 
     def _cell(self, chunks: list, index: int) -> np.ndarray:
@@ -89,45 +93,49 @@ class TokenStore:
         return array.values.slice(offsets[at].as_py(), offsets[at + 1].as_py() - offsets[at].as_py()).to_numpy()
 
 
-class JoinedStore:
-    """Several stores laid end to end: the samples of one run from several sources.
+class ConcatStore:
+    """Concatenated stores: the samples of one run from several sources.
 
-    `offsets` [len(stores) + 1] is the index of each store's first sample.
+    Attributes:
+        lengths: Tokens of each sample [N].
+        offsets: Index of each store's first sample, then N: [len(stores) + 1].
+        content_hash: The hashes of the stores.
     """
 
     def __init__(self, stores: list[TokenStore]) -> None:
         self.stores = stores
         self.offsets = np.cumsum([0, *map(len, stores)])
         self.lengths = np.concatenate([store.lengths for store in stores])
-        self.content = ' '.join(store.content for store in stores)
+        self.content_hash = ' '.join(store.content_hash for store in stores)
 
     def __len__(self) -> int:
         return int(self.offsets[-1])
 
     def ids(self, index: int) -> np.ndarray:
         """Return the token ids [S] of a sample, without copying."""
-        store, at = self._find(index)
-        return store.ids(at)
+        store, local = self._find(index)
+        return store.ids(local)
 
     def spans(self, index: int) -> np.ndarray:
         """Return the trained spans [n, 2] of a sample, in token positions."""
-        store, at = self._find(index)
-        return store.spans(at)
+        store, local = self._find(index)
+        return store.spans(local)
 
     def rows(self) -> np.ndarray:
-        """Return the source row's number of every sample, unique across sources."""
-        numbers, base = [], 0
+        """Return for every sample [N] a number of its source row that is unique across sources."""
+        numbers, offset = [], 0
         for store in self.stores:
-            rows, which = np.unique(store.rows(), return_inverse=True)
-            numbers.append(which + base)
-            base += len(rows)
+            rows, inverse = np.unique(store.rows(), return_inverse=True)
+            numbers.append(inverse + offset)
+            offset += len(rows)
         return np.concatenate(numbers)
 
     def place(self, index: int) -> str:
-        """Return where a person finds the row of a sample."""
-        store, at = self._find(index)
-        return store.place(at)
+        """Return file and row number of a sample."""
+        store, local = self._find(index)
+        return store.place(local)
 
     def _find(self, index: int) -> tuple[TokenStore, int]:
+        """Return the store of a sample, and its index there."""
         number = int(np.searchsorted(self.offsets, index, side='right')) - 1
         return self.stores[number], index - int(self.offsets[number])

@@ -9,7 +9,7 @@ from transformers import PreTrainedConfig
 
 from ..config.adapter_start import changes_base
 from ..config.wire import Job
-from ..data.mapping import check_map_fns
+from ..data.resolve_map_fn import check_map_fns
 from ..errors import ConfigError, ModelError, TemplateError
 from ..methods import float8_checks, tied_embeddings
 from ..methods.build import run_dtype

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from mmengine.runner import BaseLoop
 
+from ..data.cursor import Cursor
 from ..data.prefetch import prefetch
 from ..data.steps import Step
-from ..data.stream import Cursor
 from ..errors import DataError, NonFiniteError
 from ..parallel.collectives import is_distributed, rank
 from ..registry import LOOPS
@@ -73,7 +73,7 @@ class StepLoop(BaseLoop):
         """
         runner = self.runner
         self.dataloader.batch_sampler.start = self._iter
-        self.dataloader.dataset.start(self.cursor)
+        self.dataloader.dataset.seek(self.cursor)
         with self._catching_signals():
             runner.call_hook('before_train')
             runner.model.train()
@@ -99,7 +99,7 @@ class StepLoop(BaseLoop):
         # In the thread that pins: a new one is on the first GPU of the host, which other processes need.
         torch.cuda.set_device(self.runner.model.device)
         for step in self.dataloader:
-            yield step.pinned()
+            yield step.pin_memory()
 
     def _step(self, batches: Step) -> None:
         runner = self.runner

@@ -3,7 +3,7 @@
 import numpy as np
 
 from ..config.wire import Job
-from ..data.build import TrainingData
+from ..data.training_data import TrainingData
 from ..methods.untrained_embeddings import untrained_rows
 from ..models.loading.folder_checks import local_folder
 

@@ -5,7 +5,7 @@ from contextlib import nullcontext
 import torch
 
 from ..config.wire import Job
-from ..data.batches import CLOSE, MULTIPLE, Padding
+from ..data.batches import PAD_MULTIPLE, PAD_TO_LONGEST, Padding
 from ..errors import ModelError
 from ..ops import compilation
 from ..ops.varlen_attention import ROWS
@@ -32,10 +32,10 @@ def compiles(job: Job, device: torch.device, world: World) -> bool:
 def padding(job: Job, compiled: bool) -> Padding:
     """Return how rows are filled up: for `compiled` layers to few shapes, of which packed rows have one."""
     if not compiled:
-        return CLOSE
+        return PAD_TO_LONGEST
     if job.values.packing == 'none':
-        return Padding(multiple=MULTIPLE)
-    return Padding(width=job.values.max_length, fixed=job.values.packing != 'stream')
+        return Padding(multiple=PAD_MULTIPLE)
+    return Padding(min_length=job.values.max_length, with_positions=job.values.packing != 'stream')
 
 
 def fast_task(

@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from ..data.build import TrainingData
+from ..data.training_data import TrainingData
 from ..hf_format.probe_logits import About, Probe, logits_of, probe_ids
 from ..tasks.sft import SupervisedFineTuning
 
@@ -44,7 +44,7 @@ class Prober:
 def ids_of(data: TrainingData) -> list[torch.Tensor]:
     """Return token ids [S] of some validation samples, or of training samples if there are none to validate on."""
     split = data.val or data.train
-    indices = np.unique(split.sequences.pieces[:, 0])
+    indices = np.unique(split.sequences.ranges[:, 0])
     spread = indices[np.unique(np.linspace(0, len(indices) - 1, min(len(indices), _CANDIDATES)).astype(int))]
     return probe_ids([np.asarray(split.store.ids(int(index))) for index in spread])
 

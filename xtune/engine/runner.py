@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from mmengine.runner import FlexibleRunner
 
-from ..data.stream import Cursor
+from ..data.cursor import Cursor
 from ..errors import CheckpointError
 from ..utils.cpu_threads import use_as_before
 from . import checkpoint_io

@@ -6,9 +6,9 @@ import torch
 
 from ..config.sections import Source
 from ..config.wire import Job
-from ..data.build import TrainingData
-from ..data.encode import AS_TEXT
+from ..data.encode import PLAIN_TEXT
 from ..data.report import Report, counted
+from ..data.training_data import TrainingData
 from ..models.loading.config_checks import stored_form
 from ..ops.float8_linear import Float8Linear
 from ..parallel.env import World
@@ -22,19 +22,19 @@ SHORT = {torch.bfloat16: 'bf16', torch.float32: 'fp32'}
 
 
 def data_lines(job: Job, data: TrainingData) -> Iterator[tuple[str, str]]:
-    """Yield (label, text) about rows, packing and template."""
+    """Yield (label, text) about rows, packing and chat template."""
     train = data.train
     if job.data.streaming:
         sources = counted(len(job.train_sources), 'source')
-        yield 'streaming', f'windows of {job.data.window:,} rows from {sources}; the first one:'
-    for source, report, used in zip(job.train_sources, train.reports, train.used, strict=True):
-        yield from _source_lines(source, report, used)
+        yield 'streaming', f'windows of {job.data.window:,} rows from {sources}; the first window:'
+    for source, report, repeats in zip(job.train_sources, train.reports, train.repeats, strict=True):
+        yield from _source_lines(source, report, repeats)
     if not job.data.streaming and (len(train.reports) > 1 or data.val is not None):
-        yield 'training', f'{counted(train.samples, "sample")}, {train.tokens:,} tokens an epoch'
+        yield 'training', f'{counted(train.samples, "sample")}, {train.tokens:,} tokens per epoch'
     count, full = len(train.sequences), f'{data.efficiency:.1%} full'
     if job.values.pack:
-        kind = job.values.packing
-        yield 'packing', f'{kind}: {counted(count, "sequence")} of at most {job.values.max_length:,} tokens, {full}'
+        mode = job.values.packing
+        yield 'packing', f'{mode}: {counted(count, "sequence")} of at most {job.values.max_length:,} tokens, {full}'
     else:
         yield 'packing', f'none: {counted(count, "sequence")}, {full} if padded to max_length={job.values.max_length:,}'
     if data.val is not None:
@@ -43,23 +43,24 @@ def data_lines(job: Job, data: TrainingData) -> Iterator[tuple[str, str]]:
             for line in report.lines() + report.unused.lines():
                 yield '', line
     stops = ' '.join(data.tokenizer.convert_ids_to_tokens(data.stop_ids))
-    is_text = all(report.remarks[AS_TEXT] == report.rows - report.bad_rows for report in train.reports)
-    unused = "; no row uses it, all are plain text: template='plain' makes a model for text" if is_text else ''
-    yield 'template', f'{data.template.name}; a reply ends at {stops}{unused}'
+    stops = f'stop token{"" if len(data.stop_ids) == 1 else "s"} {stops}'
+    is_text = all(report.remarks[PLAIN_TEXT] == report.rows - report.bad_rows for report in train.reports)
+    unused = "; not used, all rows are plain text: chat_template='plain' trains a text model" if is_text else ''
+    yield 'template', f'{data.template.name} ({stops}){unused}'
     if warning := new_token_warning(job, data):
         yield 'tokens', warning
 
 
-def _source_lines(source: Source, report: Report, used: float) -> Iterator[tuple[str, str]]:
+def _source_lines(source: Source, report: Report, repeats: float) -> Iterator[tuple[str, str]]:
     share = report.trained_tokens / max(report.tokens, 1)
     skipped = f', {counted(report.bad_rows, "row")} skipped' if report.bad_rows else ''
-    template = f' in the template `{report.template}`' if report.template else ''
-    times = f', used {used:.2f} times an epoch' if used != 1 else ''
+    template = f' with template `{report.template}`' if report.template else ''
+    repeated = f', used {repeats:.2f} times per epoch' if repeats != 1 else ''
     yield (
         'data',
         f'{source.path} as {report.format}{template}: {counted(report.rows, "row")} -> '
         f'{counted(report.samples, "sample")}, '
-        f'{report.tokens:,} tokens, {share:.0%} of them trained{skipped}{times}',
+        f'{report.tokens:,} tokens ({share:.0%} trained){skipped}{repeated}',
     )
     for line in report.lines() + report.unused.lines():
         yield '', line

@@ -14,9 +14,10 @@ from ..config.flatten import flatten
 from ..config.load import load
 from ..config.part_prompts import written_for
 from ..config.wire import Job, wire
-from ..data.build import TrainingData, build_data
 from ..data.largest_batch import largest_batch
-from ..data.steps import Share, step_loader
+from ..data.rank_shard import RankShard
+from ..data.step_loader import step_loader
+from ..data.training_data import TrainingData
 from ..hf_format.config_overrides import changed_config, note_overrides
 from ..hf_format.writer import export_info, stored_dtype
 from ..parallel import ulysses_check
@@ -35,6 +36,7 @@ from . import checkpoint_io, checks, export_check, hooks, ineffective_options, p
 from .adapter_export import AdapterExport
 from .auto_checkpointing import activations
 from .full_tensors import Access
+from .job_data import build_job_data
 from .log_folders import without_empty_folders, without_empty_logs
 from .metrics_file import MetricsFile
 from .model_placement import build_spread, resumed_initial
@@ -84,10 +86,10 @@ def train(config: Path, options: dict[str, Any], resume: str | bool = False, wor
         checks.model(job, device)
         checks.base(job, world, device)
         checks.memory(job, world, device)
-        share = Share.of_device(
+        share = RankShard.of_rank(
             world.rank, world.size, job.strategy.sequence_parallel_size, padding(job, compiles(job, device, world))
         )
-        data = build_data(job, share)
+        data = build_job_data(job, share)
         summary.show(summary.data_lines(job, data))
         if meeting:
             meeting.wait_for_all('data are ready')
@@ -217,7 +219,7 @@ def build_runner(
         cfg=hyper_parameters(text),
         run_meta=dict(
             plan=data.steps.identity(),
-            sequences_per_step=data.steps.per_step,
+            sequences_per_step=data.steps.sequences_per_step,
             config=text,
             export=info.to_dict(),
             base_mark=mark_of(job),
@@ -235,11 +237,11 @@ def _hooks(job: Job, data: TrainingData, metrics: MetricsFile, export: AdapterEx
     if data.val is not None:
         every = job.validation.every_steps
         made.append(
-            hooks.ValidationHook(data.val, data.pad_id, job.schedule.batch_size, metrics, every, data.steps.share)
+            hooks.ValidationHook(data.val, data.pad_id, job.schedule.batch_size, metrics, every, data.steps.shard)
         )
     if job.chat_samples.every_steps and job.chat_samples.prompts:
         path = job.work_dir / 'chat_samples.jsonl'
-        made.append(hooks.ChatSamplesHook(job.chat_samples, data.tokeniser, data.stop_ids, path))
+        made.append(hooks.ChatSamplesHook(job.chat_samples, data.chat_tokenizer, data.stop_ids, path))
     if job.log.plot:
         made.append(hooks.LossCurveHook(metrics, job.work_dir / 'loss.png'))
     return made

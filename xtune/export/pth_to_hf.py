@@ -15,7 +15,6 @@ import torch
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerBase
 
 from ..config.wire import Job
-from ..data.build import load_tokenizer
 from ..engine import checkpoint_io
 from ..errors import CheckpointError
 from ..hf_format.config_overrides import note_overrides
@@ -23,6 +22,7 @@ from ..hf_format.probe_logits import Probe
 from ..hf_format.transformers4_config import readable_by_v4
 from ..hf_format.writer import ExportInfo, vocabulary_hash, write_adapter, write_extras
 from ..methods.residual_init import ordinary_lora
+from ..models.loading.tokenizer import load_tokenizer
 from ..utils.quiet import quiet
 from . import tensor_names, verify
 from .output_folder import new_folder
@@ -66,7 +66,8 @@ def pth_to_hf(
         job, notes = stored_job(content['meta'], config), differences(config, content['meta'])
         if job.values.base_model != info.base_model:
             info = _moved(info, job.values.base_model)
-        tokenizer = load_tokenizer(job)
+        variant = job.load_llm.keywords.get('variant')
+        tokenizer = load_tokenizer(job.values.base_model, job.load_tokenizer, variant)
         _check_vocabulary(tokenizer, info, job)
         probe = Probe.from_dict(content['probe']) if content.get('probe') else None
         state = content['state_dict']

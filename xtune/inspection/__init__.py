@@ -1,1 +1,4 @@
-"""Inspect data sets and the environment; the modules are imported by the commands that need them."""
+"""Inspect data and the environment: `log-dataset`, `check-custom-dataset`, `list-dataset-format` and `env`.
+
+Nothing is imported here, so that formats and versions are listed without loading torch.
+"""

@@ -5,9 +5,10 @@ from collections.abc import Iterator
 import numpy as np
 
 from ..config.wire import Job
-from ..data.build import TrainingData, build_data
-from ..data.overlong import PROMPT
+from ..data.overlong import PROMPT_TOO_LONG
 from ..data.report import Report, counted
+from ..data.training_data import TrainingData
+from ..engine.job_data import build_job_data
 from ..engine.new_token_report import new_token_warning
 from ..engine.summary import data_lines
 from .statistics import length_text, sample_lengths, trained_share
@@ -23,7 +24,7 @@ def check_dataset(job: Job) -> None:
     Raises:
         DataError, TemplateError, ModelError: The data cannot be trained on as it is.
     """
-    data = build_data(job)
+    data = build_job_data(job)
     surveys = surveyed(job, data)
     say(_lines(job, data, surveys))
     worry = next(_worries(data, [survey for survey in surveys if survey]), None)
@@ -56,19 +57,19 @@ def _lines(job: Job, data: TrainingData, surveys: list[Uncut | None]) -> Iterato
                 each = (report.remark_lines() + report.unused.lines() for report in data.val.reports)
                 yield from (('', line) for lines in each for line in lines)
     schedule = job.schedule
-    each = f'of {schedule.batch_size} x {schedule.accumulate} sequences'
-    epochs = '' if job.data.streaming else f'{data.steps.steps_per_epoch:,} per epoch, '
-    yield 'steps', f'{epochs}{counted(len(data.steps), "step")} in all, {each}'
+    per_epoch = '' if job.data.streaming else f'{data.steps.steps_per_epoch:,} per epoch, '
+    size = f'{schedule.batch_size} x {schedule.accumulate} sequences each'
+    yield 'steps', f'{per_epoch}{len(data.steps):,} in total ({size})'
 
 
 def _loss_lines(report: Report, survey: Uncut | None) -> Iterator[str]:
     """Yield a line about the rows that are skipped, and one about those that are too long, with the first of each."""
     if report.bad:
-        example = f'; the first: {": ".join(report.examples[0])}' if report.examples else ''
+        example = f'; first: {": ".join(report.examples[0])}' if report.examples else ''
         yield f'{counted(report.bad_rows, "row")} skipped: {_reasons(report.bad.most_common())}{example}'
     if survey:
-        example = f'; the first: {survey.first}' if survey.first else ''
-        parts = [counted(count, *note.split(' ', 1)) for note, count in report.notes.most_common() if count]
+        example = f'; first: {survey.first}' if survey.first else ''
+        parts = [counted(count, *note.split(' ', 1)) for note, count in report.length_changes.most_common() if count]
         yield f'{", ".join(parts)}{example}'
     yield from report.remark_lines()
     yield from report.unused.lines()
@@ -96,7 +97,9 @@ def _worries(data: TrainingData, surveys: list[Uncut]) -> Iterator[str]:
     if alike.rows < FEW_ROWS:
         yield f'{counted(alike.rows, "row")} to train on are few: a model needs at least dozens to learn from'
     if skipped > 0.01 * rows:
-        advice = next((report.length_advice() for report in reports if 2 * report.bad[PROMPT] > report.bad_rows), '')
+        advice = next(
+            (report.length_advice() for report in reports if 2 * report.bad[PROMPT_TOO_LONG] > report.bad_rows), ''
+        )
         yield f'{skipped / rows:.1%} of the rows are skipped: {advice or "fix or remove them (see above)"}'
     if any(report.hints for report in reports):
         yield 'lines of a text file are trained one by one (see above)'

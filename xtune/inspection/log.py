@@ -4,9 +4,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ..config.wire import Job
-from ..data.build import TrainingData, build_data
 from ..data.report import counted
 from ..data.split import Split
+from ..data.training_data import TrainingData
+from ..engine.job_data import build_job_data
 from ..engine.summary import data_lines
 from ..errors import ConfigError
 from .page import write_page
@@ -30,7 +31,7 @@ def log_dataset(
         raise ConfigError(f'--html {html} is a folder; name a file, such as {html / "data.html"}')
     if val and job.val_sources is None:
         raise ConfigError('--val shows validation data, and the config has none; set val_dataset (such as 0.05)')
-    data = build_data(job)
+    data = build_job_data(job)
     split = data.val if val else data.train
     there = len(split.sequences)
     shown = min(ROWS if rows is None else rows, there)

@@ -8,8 +8,8 @@ import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from ..config.wire import Job
-from ..data.build import TrainingData
 from ..data.split import Split
+from ..data.training_data import TrainingData
 from ..utils.atomic import write_text
 from ..utils.visible import parts, visible
 from .statistics import efficiency, histogram, length_text, sample_lengths, trained_share
@@ -43,7 +43,7 @@ def write_page(path: Path, job: Job, data: TrainingData, split: Split, rows: int
             kind='training' if split is data.train else 'validation',
             window=job.data.streaming and split is data.train,
             split=split,
-            sources=list(zip(job.train_sources, data.train.reports, data.train.used, surveys, strict=True)),
+            sources=list(zip(job.train_sources, data.train.reports, data.train.repeats, surveys, strict=True)),
             lengths=length_text(lengths),
             trained=trained_share(split),
             efficiency=efficiency(split, data.max_length),

@@ -28,7 +28,7 @@ class Bin:
 
 def sample_lengths(split: Split) -> np.ndarray:
     """Return the tokens of each sample [N], of one used twice twice."""
-    pieces = split.sequences.pieces
+    pieces = split.sequences.ranges
     return split.store.lengths[pieces[pieces[:, 1] == 0, 0]]
 
 
@@ -54,10 +54,10 @@ def length_text(lengths: np.ndarray) -> str:
 def trained_share(split: Split) -> float:
     """Return the share of tokens that get a loss."""
     if split.reports:
-        used = split.used or [1.0] * len(split.reports)
+        used = split.repeats or [1.0] * len(split.reports)
         pairs = list(zip(split.reports, used, strict=False))
         return sum(r.trained_tokens * n for r, n in pairs) / sum(r.tokens * n for r, n in pairs)
-    samples = np.unique(split.sequences.pieces[:, 0])[:LOOK].tolist()
+    samples = np.unique(split.sequences.ranges[:, 0])[:LOOK].tolist()
     trained = sum(
         int((stops - np.maximum(starts, 1)).sum()) for starts, stops in (split.store.spans(i).T for i in samples)
     )

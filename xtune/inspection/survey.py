@@ -9,13 +9,14 @@ import numpy as np
 
 from ..config.sections import Source
 from ..config.wire import Job
-from ..data.build import TrainingData
-from ..data.encoders import Encoders
-from ..data.mapping import row_mapper
-from ..data.prepare import CHUNK, encode_rows
+from ..data.encode_rows import CHUNK, encode_rows
+from ..data.encoder_factory import EncoderFactory
+from ..data.overlong import DROPPED, TRUNCATED
 from ..data.report import Report
+from ..data.resolve_map_fn import resolve_row_mapper
 from ..data.sources import RowSource
 from ..data.split import Split
+from ..data.training_data import TrainingData
 from .statistics import LOOK
 
 ROWS = 10_000  # of each source; more could double the time that tokenising took
@@ -39,8 +40,8 @@ class Uncut:
 def uncut(source: Source, job: Job, data: TrainingData) -> Uncut:
     """Return the lengths of the first rows of `source`."""
     rows = RowSource(source, streaming=job.data.streaming)
-    encoder = Encoders(data.tokeniser, sys.maxsize, 'error', job.values.train_on).of(source)
-    mapper = row_mapper(source, rows.head(5), encoder.tokeniser.template.takes_thoughts)
+    encoder = EncoderFactory(data.chat_tokenizer, sys.maxsize, 'error', job.values.train_on).for_source(source)
+    mapper = resolve_row_mapper(source, rows.head(5), encoder.chat_tokenizer.template.takes_thoughts)
     iterator, lengths, places = islice(rows, ROWS), [], []
     while chunk := list(islice(iterator, CHUNK)):
         samples, origins, _ = encode_rows(chunk, mapper, encoder)
@@ -52,12 +53,12 @@ def uncut(source: Source, job: Job, data: TrainingData) -> Uncut:
 def surveyed(job: Job, data: TrainingData) -> list[Uncut | None]:
     """Return for each source how long its rows were, if any was too long."""
     pairs = zip(job.train_sources, data.train.reports, strict=False)
-    return [uncut(source, job, data) if any(report.notes.values()) else None for source, report in pairs]
+    return [uncut(source, job, data) if any(report.length_changes.values()) else None for source, report in pairs]
 
 
 def shortened_rows(report: Report) -> int:
     """Return how many rows of a source lost something to `max_length`."""
-    return sum(count for note, count in report.notes.items() if note.startswith(('row shortened', 'row dropped')))
+    return sum(count for note, count in report.length_changes.items() if note.startswith((TRUNCATED, DROPPED)))
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,7 @@ class Likeness:
 def likeness(split: Split) -> Likeness:
     """Compare the first `LOOK` samples, each once however often it is used."""
     rows, texts, replies = set(), set(), set()
-    for sample in np.unique(split.sequences.pieces[:, 0])[:LOOK].tolist():
+    for sample in np.unique(split.sequences.ranges[:, 0])[:LOOK].tolist():
         ids, place = split.store.ids(sample), split.store.place(sample)
         text = ids.tobytes()
         rows.add((place, text))  # a stream may read a row again

@@ -86,7 +86,7 @@ class Viewer:
             trained = np.zeros(len(ids), dtype=bool)
             for start, stop in store.spans(sample).tolist():
                 trained[start:stop] = True
-            if not (self.split.sequences.joined and at):
+            if not (self.split.sequences.concatenated and at):
                 trained[0] = False  # nothing comes before it that could predict it
             tokens = self._tokens(ids, trained.tolist(), first, end)
             count = int(trained[first:end].sum())

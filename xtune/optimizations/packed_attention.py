@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from ..data.batches import MULTIPLE, MicroBatch
+from ..data.batches import PAD_MULTIPLE, MicroBatch
 from ..errors import ModelError
 from ..ops import flash_attention_3
 from ..ops.varlen_attention import KERNEL, LOOP, NEEDS_WHOLE_ROWS, ROWS, TAKES
@@ -40,10 +40,10 @@ class PackedAttention:
         """Return what the model's call takes beside the tokens of `batch`."""
         if self.name == ROWS:
             return {}
-        if batch.borders.device.type != 'cpu':
+        if batch.cu_seqlens.device.type != 'cpu':
             # Layers compile once for any number of samples.
-            torch._dynamo.maybe_mark_dynamic(batch.borders, 0)
-        return dict(segment_borders=batch.borders, longest_segment=batch.longest)
+            torch._dynamo.maybe_mark_dynamic(batch.cu_seqlens, 0)
+        return dict(segment_borders=batch.cu_seqlens, longest_segment=batch.max_seqlen)
 
     @contextmanager
     def as_before(self) -> Iterator[None]:
@@ -120,7 +120,7 @@ def chosen(
     if device != 'cuda':
         return None
     window = getattr(config, 'sliding_window', None)
-    widest = max_length if packed else -(-max_length // MULTIPLE) * MULTIPLE
+    widest = max_length if packed else -(-max_length // PAD_MULTIPLE) * PAD_MULTIPLE
     narrow = bool(window) and window < widest
     if not packed and not narrow:
         return ROWS

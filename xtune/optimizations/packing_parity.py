@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..data.batches import MicroBatch, collate
+from ..data.batches import MicroBatch
+from ..data.collate import collate
 from ..errors import ModelError
 from ..parallel.ulysses import base_of
 from ..utils.parity_inputs import trial_ids, trial_width

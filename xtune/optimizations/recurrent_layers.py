@@ -27,12 +27,12 @@ def boundary_arguments(batch: MicroBatch) -> dict[str, Any]:
     and cu_seqlens int32 [C]; none for rows of one sample each."""
     if batch.position_ids is None:
         return {}
-    if batch.borders.device.type != 'cpu':
-        torch._dynamo.maybe_mark_dynamic(batch.borders, 0)  # layers compile once for any number of samples
+    if batch.cu_seqlens.device.type != 'cpu':
+        torch._dynamo.maybe_mark_dynamic(batch.cu_seqlens, 0)  # layers compile once for any number of samples
     return dict(
         seq_idx=(batch.position_ids == 0).cumsum(1).sub(1).int(),
-        cu_seq_lens_q=batch.borders,
-        cu_seq_lens_k=batch.borders,
-        max_length_q=batch.longest,
-        max_length_k=batch.longest,
+        cu_seq_lens_q=batch.cu_seqlens,
+        cu_seq_lens_k=batch.cu_seqlens,
+        max_length_q=batch.max_seqlen,
+        max_length_k=batch.max_seqlen,
     )

@@ -58,14 +58,14 @@ class Slice:
 def full_batch(vocabulary: int, rows: int, length: int, packed: bool = False) -> MicroBatch:
     """Return `rows` of `length` random tokens, all of them trained; if `packed`, two samples a row."""
     ids = torch.randint(vocabulary, (rows, length))
-    batch = MicroBatch.of_rows(ids, ids.roll(-1, 1))
+    batch = MicroBatch.unpacked(ids, ids.roll(-1, 1))
     if not packed:
         return batch
     half = -(-length // 2)
     starts = [row * length + at for row in range(rows) for at in (0, half)]
     positions = torch.arange(length).remainder(half).expand(rows, length)
-    borders = torch.tensor([*starts, rows * length], dtype=torch.int32)
-    return replace(batch, position_ids=positions, borders=borders, longest=half)
+    cu_seqlens = torch.tensor([*starts, rows * length], dtype=torch.int32)
+    return replace(batch, position_ids=positions, cu_seqlens=cu_seqlens, max_seqlen=half)
 
 
 def measure(

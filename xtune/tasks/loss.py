@@ -11,7 +11,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from ..data.batches import IGNORE, MicroBatch
+from ..data.batches import IGNORE_INDEX, MicroBatch
 from ..ops.chunked_cross_entropy import linear_cross_entropy
 from .lm_head import LmHead
 
@@ -24,7 +24,7 @@ def summed_loss(llm: torch.nn.Module, batch: MicroBatch, head: LmHead | None = N
     """
     if head is not None:
         return _without_logits(head, batch, **more)
-    columns_K = (batch.targets != IGNORE).any(dim=0).nonzero().squeeze(1)
+    columns_K = (batch.targets != IGNORE_INDEX).any(dim=0).nonzero().squeeze(1)
     arguments = dict(input_ids=batch.input_ids, use_cache=False, logits_to_keep=columns_K, **more)
     if batch.position_ids is not None:
         arguments['position_ids'] = batch.position_ids
@@ -32,13 +32,15 @@ def summed_loss(llm: torch.nn.Module, batch: MicroBatch, head: LmHead | None = N
     if logits_BKV.shape[1] == batch.input_ids.shape[1]:  # some models ignore logits_to_keep
         logits_BKV = logits_BKV[:, columns_K]
     targets_BK = batch.targets[:, columns_K]
-    return F.cross_entropy(logits_BKV.float().flatten(0, 1), targets_BK.flatten(), ignore_index=IGNORE, reduction='sum')
+    return F.cross_entropy(
+        logits_BKV.float().flatten(0, 1), targets_BK.flatten(), ignore_index=IGNORE_INDEX, reduction='sum'
+    )
 
 
 def _without_logits(head: LmHead, batch: MicroBatch, **more: Any) -> torch.Tensor:
     if batch.position_ids is not None:
         more['position_ids'] = batch.position_ids
     hidden_BSH = head.hidden(input_ids=batch.input_ids, **more)
-    hidden_KH = hidden_BSH.flatten(0, 1).index_select(0, batch.trained_at)
-    targets_K = batch.targets.flatten().index_select(0, batch.trained_at)
+    hidden_KH = hidden_BSH.flatten(0, 1).index_select(0, batch.target_indices)
+    targets_K = batch.targets.flatten().index_select(0, batch.target_indices)
     return linear_cross_entropy(hidden_KH, head.linear.weight, head.linear.bias, targets_K)

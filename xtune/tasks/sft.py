@@ -81,7 +81,7 @@ class SupervisedFineTuning(BaseModel):
     def forward(self, batch: MicroBatch) -> torch.Tensor:
         """Return the loss summed over the trained tokens of `batch`."""
         batch = batch.to(self.device)
-        more = self.team.arguments(batch.row_positions) if self.team else {}
+        more = self.team.arguments(batch.full_position_ids) if self.team else {}
         if self.attention is not None:
             more |= self.attention.arguments(batch)
         if self.boundaries:
@@ -125,7 +125,9 @@ class SupervisedFineTuning(BaseModel):
             OutOfMemory: The step does not fit, though all layers recompute.
         """
         began = time.perf_counter()
-        trained, tokens = all_reduce_counts(sum(batch.trained for batch in data), sum(batch.tokens for batch in data))
+        trained, tokens = all_reduce_counts(
+            sum(batch.num_targets for batch in data), sum(batch.num_tokens for batch in data)
+        )
         trained = max(trained, 1)
         with self.graphs.on() if self.graphs is not None else nullcontext():
             loss_sum = (self._retry or self).add_gradients(data, optim_wrapper, trained)
@@ -178,7 +180,7 @@ class SupervisedFineTuning(BaseModel):
                 # Again in the memory of the graphs, but not here: the error holds what did not fit.
                 if self.graphs is None or not self.graphs.stop():
                     raise
-        return loss_sum, sum(batch.trained for batch in data)
+        return loss_sum, sum(batch.num_targets for batch in data)
 
     def test_step(self, data: list[MicroBatch]) -> tuple[float, int]:
         """Return what `val_step` returns."""

@@ -15,7 +15,7 @@ from transformers import PreTrainedTokenizerBase
 from transformers.utils.chat_template_utils import render_jinja_template
 
 from ..errors import TemplateError
-from ..messages import REPLIES, Message
+from ..messages import TRAINABLE_ROLES, Message
 from . import fast_render
 from .advice import closest, for_thoughts, for_tools
 from .generation_marks import THOUGHTS, TOOLS, fault_with
@@ -87,7 +87,7 @@ class ChatTemplate:
         """
         if tools and 'tools' not in self.source:
             raise TemplateError(f'template `{self.name}` has no form for tools; {for_tools(self)}')
-        replies = [i for i, m in enumerate(messages) if m['role'] in REPLIES]
+        replies = [i for i, m in enumerate(messages) if m['role'] in TRAINABLE_ROLES]
         if self.has_marks and not self.own:
             self._check_marks_with(messages, tools)
         if self.has_marks:
@@ -103,7 +103,7 @@ class ChatTemplate:
             TemplateError: The template refuses the conversation, leaves something of it out, or marks more or fewer
                 replies than there are.
         """
-        replies = sum(m['role'] in REPLIES for m in messages)
+        replies = sum(m['role'] in TRAINABLE_ROLES for m in messages)
         text, spans = self.run(messages, tools, marks=True)
         if not self.own:  # ours have no blanks there
             spans = [self._without_blanks(text, span) for span in spans]

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from transformers import AutoTokenizer
 
-from xtune.data.tokenise import Tokeniser
+from xtune.data.chat_tokenizer import ChatTokenizer
 from xtune.errors import ModelError
 from xtune.messages import Conversation, exchange
 from xtune.models.legacy.chat import is_chat
@@ -70,11 +70,11 @@ def test_chatglm_starts_with_its_prefix_and_never_finds_it_inside_text(with_toke
 def test_chatglm_conversation_is_encoded_like_its_segments(with_tokenizer):
     tokenizer = legacy_tokenizer(with_tokenizer('chatglm3_6b'))
     wanted = cases('chatglm3')['chatglm3_chat_user_hello_world']
-    tokeniser = Tokeniser(tokenizer, resolve('auto', tokenizer))
+    chat_tokenizer = ChatTokenizer(tokenizer, resolve('auto', tokenizer))
     messages = [{'role': 'user', 'content': 'hello world'}]
-    assert tokeniser.prompt_ids(messages) == wanted
-    rendered = tokeniser.render(Conversation(exchange('hello world', 'hello')))
-    [(ids, [(start, end)])] = tokeniser.tokenise([rendered])
+    assert chat_tokenizer.prompt_ids(messages) == wanted
+    rendered = chat_tokenizer.render(Conversation(exchange('hello world', 'hello')))
+    [(ids, [(start, end)])] = chat_tokenizer.tokenise([rendered])
     assert ids[:start] == wanted and ids[start:end] == [471, 498, 304, 586]
     plain = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
     assert plain == wanted

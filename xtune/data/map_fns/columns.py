@@ -4,7 +4,7 @@ from typing import Any
 
 from ...messages import Message, RowError, column, exchange
 from ...templates.system_prompts import system_text
-from ..observed import parsed
+from ..tracked_dict import parse_json
 
 
 def question_and_response(
@@ -49,7 +49,7 @@ def json_column(row: dict, name: str) -> Any:
     value = row.get(name)
     if isinstance(value, str) and value.lstrip()[:1] in ('[', '{'):
         try:
-            return parsed(row, value)
+            return parse_json(row, value)
         except (ValueError, RecursionError):
             return value
     return value

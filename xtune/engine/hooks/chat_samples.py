@@ -10,7 +10,7 @@ from mmengine.hooks import Hook
 from tqdm import tqdm
 
 from ...config.sections import ChatSamples
-from ...data.tokenise import Tokeniser
+from ...data.chat_tokenizer import ChatTokenizer
 from ...inference.generate import generate_ids
 from ...parallel.collectives import rank
 from ...registry import HOOKS
@@ -26,11 +26,11 @@ class ChatSamplesHook(Hook):
     def __init__(
         self,
         settings: ChatSamples,
-        tokeniser: Tokeniser,
+        chat_tokenizer: ChatTokenizer,
         stop_ids: list[int],
         path: Path,
     ) -> None:
-        self.settings, self.tokeniser, self.stop_ids, self.path = settings, tokeniser, stop_ids, path
+        self.settings, self.chat_tokenizer, self.stop_ids, self.path = settings, chat_tokenizer, stop_ids, path
 
     def after_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
         done = runner.train_loop.steps_done
@@ -54,9 +54,11 @@ class ChatSamplesHook(Hook):
     def _generate(self, task: Any, prompt: str) -> str:
         system = self.settings.system
         system = [{'role': 'system', 'content': system_text(system)}] if system else []
-        ids = torch.tensor([self.tokeniser.prompt_ids([*system, {'role': 'user', 'content': prompt}])]).to(task.device)
+        ids = torch.tensor([self.chat_tokenizer.prompt_ids([*system, {'role': 'user', 'content': prompt}])]).to(
+            task.device
+        )
         with task.autocast():
             new = generate_ids(task.llm, ids, self.stop_ids, max_new_tokens=self.settings.max_new_tokens)
         # Of BPE tokenizers transformers ignores the setting of the tokenizer, and warns that it does.
         decoding = dict(skip_special_tokens=True, clean_up_tokenization_spaces=False)
-        return self.tokeniser.tokenizer.decode(new, **decoding).strip()
+        return self.chat_tokenizer.tokenizer.decode(new, **decoding).strip()

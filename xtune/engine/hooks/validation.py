@@ -6,8 +6,8 @@ import torch
 from mmengine.hooks import Hook
 from tqdm import tqdm
 
-from ...data.build import Split
-from ...data.steps import WHOLE, Share
+from ...data.rank_shard import SINGLE_RANK, RankShard
+from ...data.split import Split
 from ...parallel.collectives import all_reduce_counts, all_reduce_sum
 from ...registry import HOOKS
 from ..metrics_file import MetricsFile
@@ -29,7 +29,7 @@ class ValidationHook(Hook):
         batch_size: int,
         metrics: MetricsFile,
         every_steps: int | None,
-        share: Share = WHOLE,
+        share: RankShard = SINGLE_RANK,
     ) -> None:
         self.split, self.pad_id, self.batch_size, self.share = split, pad_id, batch_size, share
         self.metrics, self.every_steps = metrics, every_steps
@@ -59,10 +59,10 @@ class ValidationHook(Hook):
         total, trained = 0.0, 0
         sequences, store = self.split.sequences, self.split.store
         starts = list(range(0, len(sequences), self.batch_size))
-        mine = self.share.pick(starts, len(sequences))
+        mine = self.share.select(starts, len(sequences))
         for start in tqdm(mine, desc='validation', disable=None, leave=False):
             chosen = [sequences[i] for i in range(start, min(start + self.batch_size, len(sequences)))]
-            batch = self.share.collate(store, chosen, self.pad_id, sequences.joined)
+            batch = self.share.collate(store, chosen, self.pad_id, sequences.concatenated)
             loss_sum, count = runner.model.val_step([batch])
             total, trained = total + loss_sum, trained + count
         runner.model.train()

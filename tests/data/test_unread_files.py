@@ -11,7 +11,7 @@ from datasets import Dataset, DatasetDict
 from xtune.config.sections import Source
 from xtune.data.readers.sheets import column_letters
 from xtune.data.sources import RowSource, files_of
-from xtune.data.unused import Unused
+from xtune.data.unused_data import UnusedData
 from xtune.errors import DataError
 
 ROW = {'instruction': 'a', 'output': 'b'}
@@ -27,7 +27,7 @@ def not_read(path, **options):
     """The names between the first backquotes of what is not read, after all rows were read."""
     rows = source(path, **options)
     list(rows)
-    return [what.split('`')[1] for what in rows.not_read]
+    return [what.split('`')[1] for what in rows.unread]
 
 
 @pytest.fixture
@@ -91,7 +91,7 @@ def test_further_sheets_with_content_are_named_unless_one_is_asked_for(tmp_path)
     assert not_read(path) == not_read(tmp_path) == ['二月']
     assert not_read(path, sheet='一月') == [] == not_read(path, elsewhere=[{'sheet': '二月'}])
     rows = source(path, sheet='*')
-    assert [row.values for row in rows] == [{'q': 1, 'a': 2}, {'q': 3, 'a': 4}] and rows.not_read == []
+    assert [row.values for row in rows] == [{'q': 1, 'a': 2}, {'q': 3, 'a': 4}] and rows.unread == []
     assert list(rows)[1].place == f'{path}, sheet `二月`, row 2'
 
 
@@ -120,16 +120,18 @@ def test_a_column_of_a_sheet_without_a_name_and_a_cell_over_columns_are_named(tm
 
 
 def test_ignore_names_what_need_not_be_read():
-    unused = Unused(not_read=['files of type `.md`: a.md', 'split `test`: b', 'column `C` of sheet `QA` of x: no name'])
+    unused = UnusedData(
+        unread=['files of type `.md`: a.md', 'split `test`: b', 'column `C` of sheet `QA` of x: no name']
+    )
     unused.ignore(['.md', 'test', 'QA'])
-    assert unused.not_read == ['column `C` of sheet `QA` of x: no name']
+    assert unused.unread == ['column `C` of sheet `QA` of x: no name']
 
 
 def test_a_saved_data_set_is_read_and_its_other_splits_are_named(tmp_path):
     one, two = Dataset.from_list([ROW] * 3), Dataset.from_list([{'instruction': 'c', 'output': 'd'}])
     one.save_to_disk(tmp_path / 'one', num_shards=2)
     rows = source(tmp_path / 'one')
-    assert [row.values for row in rows] == [ROW] * 3 and rows.not_read == []
+    assert [row.values for row in rows] == [ROW] * 3 and rows.unread == []
     DatasetDict({'train': one, 'extra': two}).save_to_disk(tmp_path / 'two')
     assert [row.values for row in source(tmp_path / 'two', split='extra')] == [{'instruction': 'c', 'output': 'd'}]
     assert len(list(source(tmp_path / 'two'))) == 3 and not_read(tmp_path / 'two') == ['extra']

@@ -4,8 +4,8 @@ import copy
 
 import pytest
 
-from xtune.data.stop_tokens import stop_ids
-from xtune.data.tokenise import Tokeniser
+from xtune.data.chat_tokenizer import ChatTokenizer
+from xtune.data.stop_tokens import stop_token_ids
 from xtune.messages import Conversation, exchange
 from xtune.templates.resolve import resolve
 from xtune.templates.template import ChatTemplate
@@ -42,29 +42,29 @@ def ids(tokenizer, text):
 
 @pytest.fixture(scope='session', params=NAMES)
 def case(request, kind, family):
-    """A kind with a template: its tokeniser, the conversations, their texts and tokens."""
-    tokeniser, given = family(kind, request.param), list(conversations())
-    texts = [tokeniser.render(conversation) for conversation in given]
-    return tokeniser, given, texts, tokeniser.tokenise(texts)
+    """A kind with a template: its chat_tokenizer, the conversations, their texts and tokens."""
+    chat_tokenizer, given = family(kind, request.param), list(conversations())
+    texts = [chat_tokenizer.render(conversation) for conversation in given]
+    return chat_tokenizer, given, texts, chat_tokenizer.tokenize(texts)
 
 
 def test_the_ids_before_each_reply_are_those_of_the_prompt(case):
-    tokeniser, given, _, tokenised = case
+    chat_tokenizer, given, _, tokenised = case
     for conversation, (row, turns) in zip(given, tokenised, strict=True):
-        prompts = [tokeniser.prompt_ids(conversation.messages[:i]) for i in replies(conversation)]
+        prompts = [chat_tokenizer.prompt_ids(conversation.messages[:i]) for i in replies(conversation)]
         assert [row[:start] for start, _ in turns] == prompts
 
 
 def test_the_first_prompt_is_the_text_as_the_tokenizer_encodes_it(case):
-    tokeniser, given, _, _ = case
+    chat_tokenizer, given, _, _ = case
     for conversation in given:
         first = conversation.messages[: replies(conversation)[0]]
-        assert tokeniser.prompt_ids(first) == ids(tokeniser.tokenizer, tokeniser.template.prompt(first))
+        assert chat_tokenizer.prompt_ids(first) == ids(chat_tokenizer.tokenizer, chat_tokenizer.template.prompt(first))
 
 
 def test_the_trained_ids_are_the_reply_and_its_end(case, kind, written, spaced):
-    tokeniser, given, texts, tokenised = case
-    tokenizer, stops, say = tokeniser.tokenizer, stop_ids(tokeniser), written(tokeniser.tokenizer)
+    chat_tokenizer, given, texts, tokenised = case
+    tokenizer, stops, say = chat_tokenizer.tokenizer, stop_token_ids(chat_tokenizer), written(chat_tokenizer.tokenizer)
     added = tuple(tokenizer.get_added_vocab())
     for conversation, rendered, (row, turns) in zip(given, texts, tokenised, strict=True):
         assert len(turns) == 3
@@ -80,8 +80,8 @@ def test_the_trained_ids_are_the_reply_and_its_end(case, kind, written, spaced):
 
 def test_all_ids_say_what_the_template_wrote(case, kind, written, spaced):
     """A space may stand at the start and, where the tokenizer writes it, behind special tokens."""
-    tokeniser, _, texts, tokenised = case
-    say = written(tokeniser.tokenizer)
+    chat_tokenizer, _, texts, tokenised = case
+    say = written(chat_tokenizer.tokenizer)
     for rendered, (row, _) in zip(texts, tokenised, strict=True):
         text, wanted = say(row), rendered.text
         if spaced(kind):
@@ -91,8 +91,8 @@ def test_all_ids_say_what_the_template_wrote(case, kind, written, spaced):
 
 
 def test_bos_is_there_once_where_the_template_writes_it(case):
-    tokeniser, _, _, tokenised = case
-    tokenizer, name = tokeniser.tokenizer, tokeniser.template.name
+    chat_tokenizer, _, _, tokenised = case
+    tokenizer, name = chat_tokenizer.tokenizer, chat_tokenizer.template.name
     bos, alone = tokenizer.bos_token_id, tokenizer('a')['input_ids']
     count = 3 if name == 'llama2_chat' else 1  # Llama 2 has one before each question
     if bos is None or name in NO_BOS or name in ONLY_IF_ADDED and (alone[0] != bos or len(alone) == 1):
@@ -102,9 +102,9 @@ def test_bos_is_there_once_where_the_template_writes_it(case):
 
 
 def test_many_at_a_time_are_as_one_by_one(case):
-    tokeniser, _, texts, tokenised = case
-    assert [one for text in texts for one in tokeniser.tokenise([text])] == tokenised
-    assert tokeniser.tokenise(texts[::-1]) == tokenised[::-1]
+    chat_tokenizer, _, texts, tokenised = case
+    assert [one for text in texts for one in chat_tokenizer.tokenize([text])] == tokenised
+    assert chat_tokenizer.tokenize(texts[::-1]) == tokenised[::-1]
 
 
 def test_some_kinds_add_bos_and_some_do_not(make):
@@ -116,41 +116,41 @@ def test_some_kinds_add_bos_and_some_do_not(make):
 @pytest.mark.parametrize('kind, alike', [('SmolLM2', False), ('Llama 3', True)])
 def test_blank_lines_before_a_reply_are_those_of_the_prompt(kind, alike, family):
     """Two line ends are one token at the end of a prompt; GPT-2's splits make two of them before a word."""
-    tokeniser = family(kind, 'llama3_chat')
-    rendered = tokeniser.render(Conversation(exchange('Why?', 'So.')))
-    [(row, [(start, _)])] = tokeniser.tokenise([rendered])
-    assert tokeniser.tokenizer.decode(row[start - 1]) == '\n\n'
-    assert (ids(tokeniser.tokenizer, rendered.text) == row) is alike
+    chat_tokenizer = family(kind, 'llama3_chat')
+    rendered = chat_tokenizer.render(Conversation(exchange('Why?', 'So.')))
+    [(row, [(start, _)])] = chat_tokenizer.tokenize([rendered])
+    assert chat_tokenizer.tokenizer.decode(row[start - 1]) == '\n\n'
+    assert (ids(chat_tokenizer.tokenizer, rendered.text) == row) is alike
 
 
 @pytest.mark.parametrize('name', ['default', 'chatml', 'mistral'])
 def test_earlier_replies_are_encoded_apart_from_their_prompts(name, family):
     """As they were when the model wrote them: `:"` would be one token."""
-    tokeniser = family('SmolLM2', name)
+    chat_tokenizer = family('SmolLM2', name)
     given = [*exchange('Why?', '"\n\n"'), {'role': 'user', 'content': 'So?'}]
-    prompt = tokeniser.template.prompt(given)
-    start = len(tokeniser.template.prompt(given[:1]))
-    apart = ids(tokeniser.tokenizer, prompt[:start]) + ids(tokeniser.tokenizer, prompt[start:])
-    assert tokeniser.prompt_ids(given) == apart
-    assert name == 'chatml' or apart != ids(tokeniser.tokenizer, prompt)
+    prompt = chat_tokenizer.template.prompt(given)
+    start = len(chat_tokenizer.template.prompt(given[:1]))
+    apart = ids(chat_tokenizer.tokenizer, prompt[:start]) + ids(chat_tokenizer.tokenizer, prompt[start:])
+    assert chat_tokenizer.prompt_ids(given) == apart
+    assert name == 'chatml' or apart != ids(chat_tokenizer.tokenizer, prompt)
 
 
 def test_a_template_that_cannot_be_trained_prompts_all_the_same(tokenizer):
     own = copy.deepcopy(tokenizer)
     own.chat_template = "{% for m in messages %}{{ m.role + ': ' + m.content | upper }}\n{% endfor %}assistant:"
-    tokeniser = Tokeniser(own, resolve('auto', own, for_training=False))
+    chat_tokenizer = ChatTokenizer(own, resolve('auto', own, for_training=False))
     prompt = 'user: A\nassistant: B\nuser: C\nassistant:'
-    assert tokeniser.prompt_ids([*exchange('a', 'b'), {'role': 'user', 'content': 'c'}]) == ids(own, prompt)
+    assert chat_tokenizer.prompt_ids([*exchange('a', 'b'), {'role': 'user', 'content': 'c'}]) == ids(own, prompt)
 
 
 def test_a_prompt_that_ends_in_special_text_changes_nothing_later(make):
     """A fast tokenizer keeps the setting of the last call."""
     own = make('Llama 2')
     source = '{% for m in messages %}{% generation %}{{ m.content }}</s>{% endgeneration %}{% endfor %}'
-    tokeniser = Tokeniser(own, ChatTemplate('mine', source, {}, ()))
-    texts = [tokeniser.render(Conversation([{'role': 'assistant', 'content': 'Hi'}]))]
-    before = tokeniser.tokenise(texts)
-    bare = Tokeniser(own, ChatTemplate('bare', '{{ messages[0].content }}', {}, ()))
+    chat_tokenizer = ChatTokenizer(own, ChatTemplate('mine', source, {}, ()))
+    texts = [chat_tokenizer.render(Conversation([{'role': 'assistant', 'content': 'Hi'}]))]
+    before = chat_tokenizer.tokenize(texts)
+    bare = ChatTokenizer(own, ChatTemplate('bare', '{{ messages[0].content }}', {}, ()))
     bare.prompt_ids([{'role': 'user', 'content': 'What is </s>'}])
-    assert tokeniser.tokenise(texts) == before
+    assert chat_tokenizer.tokenize(texts) == before
     assert before[0][0][-1] == own.eos_token_id

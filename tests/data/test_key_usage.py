@@ -1,47 +1,50 @@
-"""Columns and keys that a map function does not read are reported; what it reads is not."""
+"""Columns and keys that a map function does not read are reported as not used."""
 
 import json
 
 import pytest
 
 from xtune.config.sections import Source
+from xtune.data.chat_tokenizer import ChatTokenizer
 from xtune.data.encode import Encoder
-from xtune.data.observed import Observed, parsed
-from xtune.data.pool import POOL_FROM
-from xtune.data.prepare import CHUNK, prepare
+from xtune.data.encode_rows import CHUNK
+from xtune.data.key_usage import has_content
+from xtune.data.prepare import prepare
 from xtune.data.report import Report
-from xtune.data.tokenise import Tokeniser
-from xtune.data.usage import has_content
+from xtune.data.tracked_dict import TrackedDict, parse_json
+from xtune.data.worker_pool import MIN_CHUNKS_FOR_POOL
 from xtune.errors import DataError
 from xtune.messages import exchange
 from xtune.templates.resolve import resolve
 
 
 def either_map_fn(row):
-    """Read another column of each kind of row."""
+    """Read a different column depending on `kind`."""
     return exchange(row['q'], row['a'] if row['kind'] == 'a' else row['b'])
 
 
 def whole_map_fn(row):
-    """Read everything, without naming it."""
+    """Read all columns without naming them."""
     texts = {**row}
     return exchange(texts['q'], json.dumps(texts))
 
 
 def careful_map_fn(row):
-    """Look for a column that it does not read."""
+    """Test for a column without reading it."""
     return exchange(row['q'], 'yes' if 'extra' in row else 'no')
 
 
 @pytest.fixture
 def unused(tokenizer, tmp_path):
-    """Return a function that prepares rows and returns the sentences about what is not used."""
+    """Return a function that prepares rows and returns the report lines on unused data."""
 
     def unused(rows, map_fn='auto', num_proc=1, strict=False, **source):
         path = tmp_path / 'rows.jsonl'
         path.write_text(''.join(json.dumps(row) + '\n' for row in rows), encoding='utf-8')
-        encoder = Encoder(Tokeniser(tokenizer, resolve('chatml', tokenizer)), 128, 'truncate')
-        _, report = prepare(Source(str(path), map_fn, **source), encoder, num_proc, 0.0, strict)
+        encoder = Encoder(ChatTokenizer(tokenizer, resolve('chatml', tokenizer)), 128, 'truncate')
+        _, report = prepare(
+            Source(str(path), map_fn, **source), encoder, num_proc=num_proc, max_bad_rows=0.0, strict=strict
+        )
         return [line.replace(f' in {path}', '') for line in report.unused.lines()]
 
     return unused
@@ -56,12 +59,12 @@ def chat(**more):
 
 
 @pytest.mark.parametrize('row', [alpaca(), chat(), chat(train=True), chat(loss=1), {'prompt': 'a', 'response': 'b'}])
-def test_a_clean_row_leaves_nothing(unused, row):
+def test_rows_without_unused_data(unused, row):
     assert unused([row] * 3) == []
 
 
 @pytest.mark.parametrize('nothing', [None, '', '  ', [], {}, {'a': None}, [None]])
-def test_a_column_without_content_is_no_loss(unused, nothing):
+def test_columns_without_content_are_not_reported(unused, nothing):
     assert not has_content(nothing) and unused([alpaca(extra=nothing)]) == []
 
 
@@ -74,50 +77,50 @@ def test_columns_and_keys_are_counted_with_the_first_example(unused):
     assert unused([chat(rating=3)] * 2) == ['not used: key `messages[assistant].rating` (2 rows, such as 3,, row 1)']
 
 
-def test_keys_inside_parts_and_calls_are_found(unused):
+def test_keys_inside_content_parts_are_reported(unused):
     part = {'type': 'text', 'text': 'Hi', 'cache_control': {'type': 'ephemeral'}}
     row = {'messages': [{'role': 'user', 'content': [part]}, {'role': 'assistant', 'content': 'Hello!'}]}
     [line] = unused([row])
     assert '`messages[user].content[].cache_control`' in line
 
 
-def test_what_is_handed_on_whole_is_used(unused):
+def test_a_dict_that_is_passed_on_as_a_whole_is_used(unused):
     assert unused([{'q': 'a', 'more': {'x': 1}}], map_fn=f'{__name__}.whole_map_fn') == []
 
 
-def test_a_column_that_other_rows_read_is_used(unused):
+def test_a_column_that_is_read_in_other_rows_is_used(unused):
     rows = [{'q': '1', 'kind': kind, 'a': 'x', 'b': 'y'} for kind in 'ab' * 300]
     assert unused(rows, map_fn=f'{__name__}.either_map_fn') == []
     assert unused(rows[:1], map_fn=f'{__name__}.either_map_fn') != []
 
 
-def test_to_look_for_a_column_is_not_to_read_it(unused):
+def test_testing_for_a_column_is_not_reading_it(unused):
     [line] = unused([{'q': 'a', 'extra': 'b'}], map_fn=f'{__name__}.careful_map_fn')
     assert 'column `extra`' in line
 
 
 def test_counts_do_not_depend_on_the_number_of_processes(unused):
-    rows = [alpaca(**({'url': str(i)} if i % 7 == 0 else {})) for i in range(POOL_FROM * CHUNK + 10)]
+    rows = [alpaca(**({'url': str(i)} if i % 7 == 0 else {})) for i in range(MIN_CHUNKS_FOR_POOL * CHUNK + 10)]
     alone = unused(rows)
     assert len(alone) == 1 and f'({len(rows) // 7 + 1} rows' in alone[0]
-    rows[0]['url'] = '00'  # so that the cache is not asked
+    rows[0]['url'] = '00'  # another cache key
     assert unused(rows, num_proc=2) == [alone[0].replace("'0'", "'00'")]
 
 
-def test_turns_after_the_last_reply_are_named(unused):
+def test_turns_after_the_last_reply_are_reported(unused):
     row = chat()
     row['messages'].append({'role': 'user', 'content': 'Thanks!'})
     assert unused([row]) == ["not used: turns after the last reply (1 row, such as user: 'Thanks!',, row 1)"]
 
 
-def test_strict_refuses_what_is_not_used_and_names_it(unused):
+def test_strict_refuses_unused_data_and_names_it(unused):
     assert unused([alpaca()], strict=True) == []
     with pytest.raises(DataError, match='(?s)column `url`.*train_dataset.ignore'):
         unused([alpaca(url='x')], strict=True)
     assert unused([alpaca(url='x')], strict=True, ignore=['url']) == []
 
 
-def test_a_report_survives_its_file(unused):
+def test_a_report_is_the_same_after_json(unused):
     report = Report()
     report.unused.count('column `a`', 'here, row 1', '3', 2)
     again = Report.from_json(json.loads(json.dumps(report.to_json())))
@@ -139,14 +142,14 @@ def test_a_report_survives_its_file(unused):
         lambda row: json.dumps(row),
     ],
 )
-def test_every_way_to_read_is_noticed(read):
-    row = Observed({'a': 1})
+def test_every_way_to_read_is_recorded(read):
+    row = TrackedDict({'a': 1})
     list(row), 'a' in row, len(row), row.keys()
-    assert not row.read
+    assert not row.read_keys
     read(row)
-    assert row.read == {'a'}
+    assert row.read_keys == {'a'}
 
 
-def test_json_text_of_an_observed_row_is_observed():
-    assert isinstance(parsed(Observed({}), '[{"a": 1}]')[0], Observed)
-    assert type(parsed({}, '[{"a": 1}]')[0]) is dict
+def test_json_text_of_a_tracked_row_is_tracked():
+    assert isinstance(parse_json(TrackedDict({}), '[{"a": 1}]')[0], TrackedDict)
+    assert type(parse_json({}, '[{"a": 1}]')[0]) is dict

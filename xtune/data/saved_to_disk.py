@@ -1,10 +1,10 @@
-"""Folders that `save_to_disk` of the package `datasets` wrote: `state.json` names the .arrow files of one split.
+"""Folders written by `save_to_disk` of the package `datasets`: `state.json` lists the .arrow files of one split.
 
     rows/dataset_dict.json                  {"splits": ["train", "test"]}
     rows/train/state.json                   {"_data_files": [{"filename": "data-00000-of-00001.arrow"}], ...}
     rows/train/data-00000-of-00001.arrow
 
-The files are read as they are: `datasets` would also decode images and audio.
+The .arrow files are read directly: `datasets` would also decode images and audio.
 """
 
 import json
@@ -15,11 +15,11 @@ from ..errors import DataError
 
 
 def saved_files(folder: Path, split: str) -> list[Path] | None:
-    """Return the .arrow files of `split`, in order; None if the folder is none that was saved so.
+    """Return the .arrow files of `split`, in order; None if `save_to_disk` did not write the folder.
 
     Raises:
-        DataError: It has no such split, is damaged, or was saved by a version of 2021 or before with rows chosen from
-            other rows.
+        DataError: The folder has no such split, is damaged, or was saved with an indices mapping, as versions up to
+            2021 did.
     """
     splits = saved_splits(folder)
     if splits is not None:
@@ -30,19 +30,19 @@ def saved_files(folder: Path, split: str) -> list[Path] | None:
 
 
 def saved_splits(folder: Path) -> list[str] | None:
-    """Return the names of the splits of a saved dict of data sets; None if the folder is none."""
+    """Return the names of the splits of a saved `DatasetDict`; None if the folder is none."""
     path = folder / 'dataset_dict.json'
     return list(_read(path, 'splits')) if path.is_file() else None
 
 
 def _files(folder: Path) -> list[Path]:
     state = folder / 'state.json'
-    files = [folder / one['filename'] for one in _read(state, '_data_files')]
+    files = [folder / entry['filename'] for entry in _read(state, '_data_files')]
     if json.loads(state.read_text('utf-8')).get('_indices_data_files'):
-        raise DataError(f'{folder} was saved with an old version of `datasets`; load it and save it anew')
+        raise DataError(f'{folder} was saved with an old version of `datasets`; load it and save it again')
     missing = [file.name for file in files if not file.is_file()]
     if missing:
-        raise DataError(f'{folder} lacks {", ".join(missing)}, which its state.json names; copy the whole folder')
+        raise DataError(f'{folder} lacks {", ".join(missing)}, which its state.json lists; copy the complete folder')
     return files
 
 
@@ -50,4 +50,4 @@ def _read(path: Path, key: str) -> Any:
     try:
         return json.loads(path.read_text('utf-8'))[key]
     except (OSError, ValueError, LookupError, TypeError) as error:
-        raise DataError(f'{path} is missing or damaged ({error}); save the data set anew') from error
+        raise DataError(f'{path} is missing or damaged ({error}); save the data set again') from error
