@@ -1,4 +1,4 @@
-"""template='auto' on templates as published: what it trains is proven, or it is refused and a better one named."""
+"""chat_template='auto' on published templates: the trained spans are found, or the error names a better template."""
 
 import copy
 import json
@@ -42,26 +42,26 @@ ACCEPTED = {
     'vicuna-llamacpp': (*LLAMA, None, None),
 }
 REFUSED = {
-    'THUDM-chatglm3-6b': (None, '</s>', 'chatglm3', 'no token ends a reply'),
-    'codellama-CodeLlama-70b-Instruct-hf': (*LLAMA, 'code_llama_70b_chat', 'differently from the prompt'),
-    'openbmb-MiniCPM': (*LLAMA, 'minicpm', 'no token ends a reply'),
+    'THUDM-chatglm3-6b': (None, '</s>', 'chatglm3', 'no token ends an assistant message'),
+    'codellama-CodeLlama-70b-Instruct-hf': (*LLAMA, 'code_llama_70b_chat', 'differs from the inference prompt'),
+    'openbmb-MiniCPM': (*LLAMA, 'minicpm', 'no token ends an assistant message'),
 }
 # Template -> what becomes of a row with a system message; the others write it.
 SYSTEM = {
     'google-gemma-2-2b-it': 'System role not supported',
     'google-gemma-7b-it': 'System role not supported',
-    'microsoft-Phi-3-mini-4k-instruct-2024-04': "leaves out system messages. .*template='phi3_chat'",
+    'microsoft-Phi-3-mini-4k-instruct-2024-04': "drops system messages. .*chat_template='phi3_chat'",
     'mistralai-Mistral-7B-Instruct-v0.1': 'roles must alternate',
     'mistralai-Mistral-7B-Instruct-v0.2-old': 'roles must alternate',
     'mistralai-Mixtral-8x7B-Instruct-v0.1': 'roles must alternate',
 }
 # Template -> what becomes of a tool's result; the others refuse the role.
 RESULT = {
-    'HuggingFaceH4-zephyr-7b-beta': "leaves out tool messages. .*template='zephyr'",
-    'deepseek-ai-DeepSeek-V2': "leaves out tool messages. .*template='deepseek_v2'",
-    'deepseek-ai-deepseek-llm-7b-chat': "leaves out tool messages. .*template='deepseek_v2'",
-    'microsoft-Phi-3-mini-4k-instruct-2024-04': "leaves out tool messages. .*template='phi3_chat'",
-    'microsoft-Phi-3.5-mini-instruct': "leaves out tool messages. .*template='phi3_chat'",
+    'HuggingFaceH4-zephyr-7b-beta': "drops tool messages. .*chat_template='zephyr'",
+    'deepseek-ai-DeepSeek-V2': "drops tool messages. .*chat_template='deepseek_v2'",
+    'deepseek-ai-deepseek-llm-7b-chat': "drops tool messages. .*chat_template='deepseek_v2'",
+    'microsoft-Phi-3-mini-4k-instruct-2024-04': "drops tool messages. .*chat_template='phi3_chat'",
+    'microsoft-Phi-3.5-mini-instruct': "drops tool messages. .*chat_template='phi3_chat'",
     'Qwen-Qwen1.5-72B-Chat': '<|im_start|>tool\n42<|im_end|>\n',
     'chatml': '<|im_start|>tool\n42<|im_end|>\n',
     'internlm-internlm2-chat-7b': '<|im_start|>tool\n42<|im_end|>\n',
@@ -111,7 +111,7 @@ def test_each_published_template_has_a_row():
 def test_the_trained_text_is_that_of_the_named_template(accepted):
     _, own, template, (name, other) = accepted
     text, spans = template.render(TURNS)
-    assert not template.has_marks
+    assert not template.has_generation_blocks
     if name is None:
         assert trained(text, spans) == [f' {m["content"]}</s>' for m in TURNS[1::2]]
         return
@@ -163,8 +163,8 @@ def test_a_tool_result_is_written_or_the_row_refused(accepted):
 def test_a_tool_call_without_a_form_is_refused(accepted):
     _, own, template, (name, _) = accepted
     given = [{'role': 'user', 'content': 'Hi'}, {'role': 'assistant', 'content': '', 'tool_calls': [CALL]}]
-    advice = f"template='{name}'" if name else 'named template'
-    with pytest.raises(TemplateError, match=f'it has no form for tool calls.*{advice}'):
+    advice = f"chat_template='{name}'" if name else 'built-in template'
+    with pytest.raises(TemplateError, match=f'it does not support tool calls.*{advice}'):
         template.render(given)
 
 
@@ -173,7 +173,9 @@ def test_a_template_that_cannot_be_proven_names_the_right_one_at_once(file, fami
     bos, eos, name, reason = REFUSED[file]
     own = family(file, bos, eos)
     start = time.perf_counter()
-    with pytest.raises(TemplateError, match=f"{reason}.*Take the named template closest to it: template='{name}'"):
+    with pytest.raises(
+        TemplateError, match=f"{reason}.*Use the most similar built-in template: chat_template='{name}'"
+    ):
         resolve('auto', own)
     assert time.perf_counter() - start < 10  # 0.2 s, more where the machine is busy
     assert resolve('auto', own, for_training=False).prompt(TURNS[:1])
@@ -184,7 +186,7 @@ def test_a_template_like_no_named_one_says_so_at_once(tokenizer):
     own.chat_template = '{% for m in messages %}{{ m.content | upper | reverse }}{% endfor %}' * 9
     start = time.perf_counter()
     with pytest.raises(
-        TemplateError, match=r'No named template is close to it \(.* chatml, .*, default\); write a .jinja file'
+        TemplateError, match=r'No built-in template is similar to it \(.* chatml, .*, default\); write a .jinja file'
     ):
         resolve('auto', own)
     assert time.perf_counter() - start < 10  # 0.2 s, more where the machine is busy

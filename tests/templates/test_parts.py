@@ -6,6 +6,7 @@ from copy import copy
 import pytest
 
 from xtune.models.loading.processor_template import with_processor_template
+from xtune.templates.rendering import JinjaTemplate
 from xtune.templates.resolve import resolve
 
 TALK = [
@@ -33,7 +34,7 @@ def own(tokenizer, source):
 @pytest.mark.parametrize(('turn', 'parts'), [(EACH_PART, True), (SELECTED, True), (REFUSES_TEXT, True), (BOTH, False)])
 def test_text_stands_where_a_template_for_text_has_it(tokenizer, turn, parts):
     template, expected = own(tokenizer, LOOP % turn), own(tokenizer, TEXT)
-    assert template.takes_parts is parts and not expected.takes_parts
+    assert JinjaTemplate(template.source, template.variables).needs_content_parts is parts
     assert template.render(TALK) == expected.render(TALK)
     assert template.prompt(TALK[:1]) == expected.prompt(TALK[:1])
 

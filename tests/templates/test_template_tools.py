@@ -164,9 +164,9 @@ def test_moss_commands_follow_the_user_text_and_results_come_before_the_answer()
     assert prompt('moss_sft', messages[:3]) == whole[: whole.rindex('⟦')].replace('⟦', '').replace('⟧', '')
     untagged = [messages[0], {'role': 'assistant', 'content': 'Search("x")'}, *messages[2:]]
     assert marked(*render('moss_sft', untagged)) == whole.replace(commands, 'Search("x")')
-    with pytest.raises(jinja2.TemplateError, match='one reply with commands for each user message'):
+    with pytest.raises(jinja2.TemplateError, match='one message with commands for each user message'):
         render('moss_sft', [*messages[:3], messages[1]])
-    with pytest.raises(jinja2.TemplateError, match='no place for a message of role tool'):
+    with pytest.raises(jinja2.TemplateError, match='does not support messages of role tool'):
         render('moss_sft', [messages[0], messages[2]])
     for refused, tools in ((messages, TOOLS), (ASKED, None)):
         with pytest.raises(jinja2.TemplateError, match='takes tools as text in the system message'):
@@ -176,14 +176,14 @@ def test_moss_commands_follow_the_user_text_and_results_come_before_the_answer()
 @pytest.mark.parametrize(('name', 'what'), sorted(REFUSED))
 def test_a_template_without_a_form_for_tools_says_so(name, what):
     messages = {'tools': PLAIN, 'tool_calls': ASKED[:3], 'tool': [*PLAIN, ASKED[3]]}[what]
-    reason = f'{name} has no form for tools'
+    reason = f'{name} does not support tools'
     with pytest.raises(jinja2.TemplateError, match=reason):
         render(name, messages, TOOLS if what == 'tools' else None)
 
 
 @pytest.mark.parametrize('name', ['chatglm3', 'glm4', 'gpt_oss', 'llama3_chat'])
 def test_several_calls_in_one_reply_are_refused_where_there_is_no_form(name):
-    with pytest.raises(jinja2.TemplateError, match=f'{name} has no form for several tool calls'):
+    with pytest.raises(jinja2.TemplateError, match=f'{name} does not support several tool calls'):
         render(name, TWO_CALLS)
 
 
@@ -195,7 +195,9 @@ def test_text_beside_one_call():
     )
     text, [(start, end)] = render('glm4', beside)
     assert text[start:end] == '\nLet me see.<|assistant|>weather\n{"city": "Rome"}<|observation|>'
-    with pytest.raises(jinja2.TemplateError, match='llama3_chat has no form for .* text, in a reply with a call'):
+    with pytest.raises(
+        jinja2.TemplateError, match='llama3_chat does not support .* text, in a message with a tool call'
+    ):
         render('llama3_chat', beside)
 
 
@@ -241,7 +243,9 @@ def test_arguments_may_be_json_text(name):
 
 @pytest.mark.parametrize('name', OF_OBJECTS)
 def test_arguments_of_json_text_are_refused_where_the_form_is_another(name):
-    with pytest.raises(jinja2.TemplateError, match=f'{name} takes the arguments of a call as an object, not as JSON'):
+    with pytest.raises(
+        jinja2.TemplateError, match=f'{name} requires the arguments of a call as an object, not as JSON'
+    ):
         render(name, texts(ASKED), TOOLS)
 
 
@@ -346,13 +350,13 @@ def test_gpt_oss_calls_with_text_and_thoughts():
         '<|channel|>analysis<|message|>Warm.<|end|><|start|>assistant<|channel|>final<|message|>Yes.<|return|>',
     ]
     assert [prompt('gpt_oss', talk[:i], TOOLS) for i in (1, 3)] == [text[:start] for start, _ in spans]
-    with pytest.raises(jinja2.TemplateError, match='gpt_oss takes the result of a tool behind a call only'):
+    with pytest.raises(jinja2.TemplateError, match='gpt_oss accepts a tool result only after a tool call'):
         render('gpt_oss', [ASKED[1], ASKED[3]], TOOLS)
 
 
 def test_deepseek_v3_1_has_no_thought_behind_a_result():
     talk = [*ASKED[1:4], {**ASKED[4], 'reasoning_content': 'Warm.'}]
-    with pytest.raises(jinja2.TemplateError, match='no place for a thought behind the result of a tool'):
+    with pytest.raises(jinja2.TemplateError, match='does not support reasoning after a tool result'):
         render('deepseek_v3_1', talk, TOOLS)
 
 

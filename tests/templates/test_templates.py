@@ -43,7 +43,7 @@ def test_what_comes_before_a_reply_is_the_prompt_of_inference(tokenizer, name):
 def test_auto_proves_the_spans_that_chatml_marks(tokenizer):
     messages = [{'role': 'system', 'content': SYSTEM}, *TURNS, *exchange('4.', '  4.<b>你好 😀</b>\n')]
     auto, chatml = resolve('auto', tokenizer), resolve('chatml', tokenizer)
-    assert not auto.has_marks and chatml.has_marks
+    assert not auto.has_generation_blocks and chatml.has_generation_blocks
     assert auto.render(messages) == chatml.render(messages)
     assert auto.prompt(messages[:-1]) == chatml.prompt(messages[:-1])
 
@@ -63,16 +63,18 @@ def test_auto_accepts_a_template_that_trims_replies(own):
 @pytest.mark.parametrize(
     'source, reason',
     [
-        (UNMARKED.replace('REPLY', '(m.content | upper)'), 'it changes the text of replies'),
-        (UNMARKED.replace('REPLY', "m.content.split('</think>')[-1]"), 'it changes the text of replies'),
-        (UNMARKED.replace('REPLY', 'm.content').replace('<|im_end|>', '\n'), 'no token ends a reply'),
-        (UNMARKED.replace('REPLY', 'm.content').replace('assistant\n', 'bot\n'), 'differently from the prompt'),
-        ('{{ messages[0].content }}', 'it changes the text of replies'),
+        (UNMARKED.replace('REPLY', '(m.content | upper)'), 'it changes the content of assistant messages'),
+        (UNMARKED.replace('REPLY', "m.content.split('</think>')[-1]"), 'it changes the content of assistant messages'),
+        (UNMARKED.replace('REPLY', 'm.content').replace('<|im_end|>', '\n'), 'no token ends an assistant message'),
+        (UNMARKED.replace('REPLY', 'm.content').replace('assistant\n', 'bot\n'), 'differs from the inference prompt'),
+        ('{{ messages[0].content }}', 'it changes the content of assistant messages'),
     ],
 )
 def test_template_that_cannot_be_proven_is_refused(own, source, reason):
     own.chat_template = source
-    with pytest.raises(TemplateError, match=f'template `auto` has no generation marks, .*{reason}.*amed template'):
+    with pytest.raises(
+        TemplateError, match=f'template `auto` has no {{% generation %}} blocks, .*{reason}.*built-in template'
+    ):
         resolve('auto', own).render(exchange('Hi', '<think>Hm</think>Hello'))
 
 
@@ -80,7 +82,10 @@ def test_template_that_cannot_be_proven_is_refused(own, source, reason):
     'source, reason',
     [
         ("{{ raise_exception('No system message, please') }}", 'refuses this conversation: No system message, please'),
-        ('{% generation %}{{ messages[-1].content }}{% endgeneration %}', 'marks 1 spans for 2 replies'),
+        (
+            '{% generation %}{{ messages[-1].content }}{% endgeneration %}',
+            'has 1 {% generation %} blocks for 2 assistant messages',
+        ),
     ],
 )
 def test_template_that_raises_or_marks_too_little_is_refused(own, source, reason):
@@ -91,7 +96,7 @@ def test_template_that_raises_or_marks_too_little_is_refused(own, source, reason
 
 def test_unknown_name_has_a_near_one(tokenizer):
     with pytest.raises(
-        TemplateError, match=r'no template is called `chatlm`; did you mean .*`chatml`.*known: auto, baichuan'
+        TemplateError, match=r'there is no template `chatlm`; did you mean .*`chatml`.*known: auto, baichuan'
     ):
         resolve('chatlm', tokenizer)
 
@@ -100,7 +105,7 @@ def test_auto_needs_a_template_of_the_tokenizer(own):
     own.chat_template = None
     with pytest.raises(
         TemplateError,
-        match="template='auto' .* its tokenizer has none; name one of chatml, .*, default, or a .jinja file",
+        match="chat_template='auto' .* its tokenizer has none; use chatml, .*, default, or a .jinja file",
     ):
         resolve('auto', own)
 
@@ -124,10 +129,10 @@ def test_path_of_a_jinja_file(tokenizer, tmp_path):
 @pytest.mark.parametrize(
     ('name', 'data', 'said'),
     [
-        ('other.jinja', None, 'there is no template file .*other.jinja'),
-        ('mine.txt', b'{{ messages }}', 'a template file ends in .jinja; .*mine.txt does not'),
+        ('other.jinja', None, 'template file .*other.jinja does not exist'),
+        ('mine.txt', b'{{ messages }}', 'template file .*mine.txt must end in .jinja'),
         ('mine.jinja', b'\xff\xfe{\x00', 'mine.jinja is not UTF-8 text'),
-        ('mine', None, 'no template is called'),
+        ('mine', None, 'there is no template'),
     ],
 )
 def test_a_file_that_is_no_template_is_refused(tokenizer, tmp_path, name, data, said):
@@ -149,14 +154,12 @@ def test_plain_has_bos_only_if_the_tokenizer_adds_it(own):
 def test_missing_eos_is_an_error_and_missing_bos_is_empty(own):
     own.bos_token = own.eos_token = None
     assert resolve('llama3_chat', own).prompt(TURNS[:1]).startswith('<|start_header_id|>')
-    with pytest.raises(
-        TemplateError, match='template `plain` ends replies with the eos token, which this tokenizer lacks'
-    ):
+    with pytest.raises(TemplateError, match='template `plain` needs the eos token'):
         resolve('plain', own)
 
 
 def test_transformers_still_renders_marks_as_character_spans():
-    """If this fails, transformers changed `render_jinja_template`: mend ChatTemplate._run in templates/template.py."""
+    """If this fails, transformers changed `render_jinja_template`: fix JinjaTemplate in templates/rendering.py."""
     names = inspect.signature(render_jinja_template).parameters
     assert {'conversations', 'chat_template', 'add_generation_prompt', 'return_assistant_tokens_mask'} <= set(names)
     source = '{{ bos_token }}{% generation %}{{ messages[0].content }}{% endgeneration %}!'

@@ -41,7 +41,7 @@ def uncut(source: Source, job: Job, data: TrainingData) -> Uncut:
     """Return the lengths of the first rows of `source`."""
     rows = RowSource(source, streaming=job.data.streaming)
     encoder = EncoderFactory(data.chat_tokenizer, sys.maxsize, 'error', job.values.train_on).for_source(source)
-    mapper = resolve_row_mapper(source, rows.head(5), encoder.chat_tokenizer.template.takes_thoughts)
+    mapper = resolve_row_mapper(source, rows.head(5), encoder.chat_tokenizer.template.supports_reasoning)
     iterator, lengths, places = islice(rows, ROWS), [], []
     while chunk := list(islice(iterator, CHUNK)):
         samples, origins, _ = encode_rows(chunk, mapper, encoder)

@@ -1,4 +1,4 @@
-"""Templates of models that think: where a prompt ends, what of a thought is trained, what becomes of earlier ones."""
+"""Templates of reasoning models: where the prompt ends, which reasoning is trained, which is dropped."""
 
 import copy
 
@@ -133,7 +133,8 @@ def test_a_thought_may_be_a_field(name, chat_tokenizer):
 def test_a_template_without_a_place_for_a_thought_says_so(tokenizer):
     messages = [THOUGHT[0], {'role': 'assistant', 'content': '4.', 'reasoning_content': 'Sum.'}]
     with pytest.raises(
-        TemplateError, match='template `chatml` leaves out the thought of a reply; take qwen3_thinking, or write'
+        TemplateError,
+        match='template `chatml` drops the reasoning of an assistant message; use qwen3_thinking, or write',
     ):
         resolve('chatml', tokenizer).render(messages)
 
