@@ -41,7 +41,7 @@ def test_undo_edit_reset_history_system(session, monkeypatch, capsys):
     talk(session)
     out = capsys.readouterr().out
     assert 'user: Hello' in out and 'user: Goodbye' in out
-    assert '(forgot: Goodbye)' in out and '(nothing to forget)' in out
+    assert 'removed: Goodbye' in out and 'nothing to undo' in out
     assert session.system == 'Be brief.' and session.history == [] and '/history' in out
 
 

@@ -9,7 +9,7 @@ from .options import add_config, add_strategy, options_of
 
 def _add(parser: argparse.ArgumentParser) -> None:
     add_config(parser)
-    parser.add_argument('--work-dir', help='folder to write to (default: work_dirs/CONFIG)')
+    parser.add_argument('--work-dir', help='output folder (default: work_dirs/CONFIG)')
     add_strategy(parser)
     parser.add_argument(
         '--resume',
@@ -17,11 +17,14 @@ def _add(parser: argparse.ArgumentParser) -> None:
         const=True,
         default=False,
         metavar='PTH',
-        help='go on from this checkpoint; without PTH from the newest whole one in the work_dir',
+        help='resume from PTH, or from the latest complete checkpoint in the work dir',
     )
-    parser.add_argument('--seed', type=int, help='seed of data order, adapter initialisation and dropout')
+    parser.add_argument('--seed', type=int, help='seed of data order, adapter initialization and dropout')
     parser.add_argument(
-        '--launcher', choices=('none', 'pytorch', 'slurm', 'mpi'), default='none', help='how processes were started'
+        '--launcher',
+        choices=('none', 'pytorch', 'slurm', 'mpi'),
+        default='none',
+        help='launcher that started the ranks',
     )
 
 
@@ -42,7 +45,7 @@ def _train(args: argparse.Namespace) -> int:
     if args.seed is not None:
         options['seed'] = args.seed
     config = find(args.config)
-    # Structure first: a misspelt section is reported before torch is imported.
+    # Check the structure first: a misspelled section is reported before torch is imported.
     if load(config, options).get('evaluation'):
         print('note: the section `evaluation` is not run by this version')
 
