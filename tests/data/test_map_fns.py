@@ -101,7 +101,7 @@ def test_system_text_by_default_by_name_by_text_or_none(name, columns):
     assert mapped(name, row, system=None) == HI
     assert mapped(name, row, system='sql')[0] == ('system', SYSTEM_PROMPTS['sql'])
     assert mapped(name, row, system='Be brief.')[0] == ('system', 'Be brief.')
-    with pytest.raises(TemplateError, match='no system text is called `codr`; did you mean `coder`'):
+    with pytest.raises(TemplateError, match='`codr`; did you mean `coder`'):
         call(name, row, system='codr')
 
 
