@@ -257,7 +257,7 @@ def test_list_dataset_format_takes_a_pattern(xtune, pattern, names):
     assert code == 0 and [line for line in out.splitlines() if line and line[0] != ' '] == names.split()
 
 
-@pytest.mark.parametrize(('name', 'hint'), [('shargpt', 'did you mean `sharegpt`'), ('zzz', 'shows all')])
+@pytest.mark.parametrize(('name', 'hint'), [('shargpt', 'did you mean `sharegpt`'), ('zzz', 'list-dataset-format')])
 def test_list_dataset_format_without_a_match_says_what_to_do(xtune, name, hint):
     code, out, err = xtune('list-dataset-format', name)
     assert code == 2 and not out and f'`{name}`' in err and hint in err and 'Traceback' not in err

@@ -46,9 +46,9 @@ def test_a_verdict_in_ten_lines(make_config, xtune, write, tmp_path):
 @pytest.mark.parametrize(
     ('rows', 'expected'),
     [
-        (different(40, 'Yes, it is.'), ', but: all 40 replies are the same'),
-        (different(8), ', but: 8 rows to train on are few: a model needs at least dozens to learn from'),
-        (different(30) + different(12), ', but: 29% of the samples repeat another row: remove the duplicates'),
+        (different(40, 'Yes, it is.'), ', but: all 40 samples have the same response'),
+        (different(8), ', but: only 8 rows to train on: use at least a few dozen'),
+        (different(30) + different(12), ', but: 29% of the samples are duplicates: remove them'),
         (different(60) + [{'instruction': 'a'}], ', but: 1.6% of the rows are skipped: fix or remove them (see above)'),
         (different(150) + [{'instruction': 'a'}], ''),
         (
@@ -73,7 +73,7 @@ def test_the_verdict_names_the_length_that_fits(make_config, xtune, write, overl
     assert code == 0 and re.search(
         rf'20 rows (truncated|dropped|split).*; first: .*rows.json, row 81 \({whole[80]} tokens', out
     )
-    advice = f', but: 20% of the rows are shortened or dropped: raise max_length to {longest} (99 % of the rows fit)'
+    advice = f', but: 20% of the rows are truncated or dropped: set max_length to {longest} (fits 99 % of the rows)'
     assert verdict(out) == advice
     assert '\ntoo long   first ' in xtune('log-dataset', make_config(overlong=overlong, **write(rows)), '--rows', 0)[1]
 

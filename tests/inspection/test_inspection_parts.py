@@ -140,4 +140,4 @@ def test_bars_are_as_long_as_their_share_and_never_vanish():
 
 
 def test_lengths_are_those_of_real_samples():
-    assert length_text(np.arange(1, 101)) == 'min 1, median 51, 95 % at most 96, max 100, mean 50.5 tokens'
+    assert length_text(np.arange(1, 101)) == 'min 1, median 51, p95 96, max 100, mean 50.5 tokens'

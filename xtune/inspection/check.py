@@ -39,8 +39,8 @@ def check_dataset(job: Job) -> None:
 def _verdict(num_unused: int, problem: str | None) -> str:
     if not num_unused:
         return f'ready to train, but: {problem}' if problem else 'ready to train'
-    parts = '1 part of the data is' if num_unused == 1 else f'{num_unused} parts of the data are'
-    return f'ready to train, but {parts} not used (see above){f"; and: {problem}" if problem else ""}'
+    things = '1 thing is' if num_unused == 1 else f'{num_unused} things are'
+    return f'ready, but {things} not used (see above){f"; and: {problem}" if problem else ""}'
 
 
 def _lines(job: Job, data: TrainingData, surveys: list[RowLengths | None]) -> Iterator[tuple[str, str]]:

@@ -11,7 +11,7 @@ from .statistics import Bin
 from .view import Segment, Sequence, Token
 
 LEGEND = (
-    'green or in ⟦ ⟧: trained; plain: context; bold: special tokens. '
+    'green: trained, in ⟦ ⟧; plain: context; bold: special tokens. '
     r'Hidden characters are escaped, such as \x1b or \u202e.'
 )
 _BAR = 40  # columns
