@@ -106,11 +106,11 @@ def test_broken_json_and_lists_of_wrong_shape(tmp_path, name, content, message):
         ('{"a": -Infinity}', '-Infinity '),
     ],
 )
-def test_json_that_python_reads_but_nobody_means(tmp_path, name, text, row, message):
+def test_duplicate_keys_and_infinity_are_refused(tmp_path, name, text, row, message):
     assert re.match(f'line 2: {message}', refused(tmp_path / name, text.format(row)))
 
 
-def test_messages_can_be_printed_whatever_characters_they_quote(tmp_path):
+def test_messages_are_printable(tmp_path):
     assert refused(tmp_path / 'x.json', '["\\ud800"]').isprintable()
     assert refused(tmp_path / 'x.json', '{"\\ud800": [1]}').isprintable()
     assert refused(tmp_path / 'x\udcff.jsonl', '{').isprintable()
@@ -181,7 +181,7 @@ def test_broken_tables(tmp_path, name, content, message):
         ('x.jsonl.zst', 'x', 'has an unsupported type'),
     ],
 )
-def test_what_is_no_text_or_not_what_its_name_says(tmp_path, name, content, message):
+def test_binary_files_and_wrong_suffixes(tmp_path, name, content, message):
     assert re.match(message, refused(tmp_path / name, content))
 
 

@@ -69,7 +69,7 @@ def test_flags_decide_what_is_trained_as_a_bool_a_number_or_a_word(key):
             call('openai', {'messages': [{'role': 'assistant', 'content': 'x', key: value}]})
 
 
-def test_openai_joins_questions_drops_a_greeting_and_reads_roles_and_parts():
+def test_openai_merges_questions_drops_a_greeting_and_reads_parts():
     parts = [{'type': 'text', 'text': 'Hi '}, {'type': 'text', 'text': 'you'}]
     given = [('developer', 's'), ('assistant', 'Welcome'), ('user', parts), ('user', 'there'), ('assistant', 'Hello!')]
     assert mapped('openai', talk(*given)) == [('system', 's'), ('user', 'Hi you\nthere'), HI[1]]
@@ -156,7 +156,7 @@ def test_rows_of_a_wrong_shape_say_where(name, row, message):
     assert "'" not in caught.value.reason and not re.search(r'\d', caught.value.reason)
 
 
-def test_tools_take_one_form_however_they_are_written():
+def test_all_tool_formats_are_normalized():
     bare = {'name': 'add', 'description': 'Add.', 'parameters': {'type': 'object', 'properties': {'a': {}}}, 'x': 1}
     whole = {'type': 'function', 'function': {key: bare[key] for key in ('name', 'description', 'parameters', 'x')}}
     for tools in ([bare], [whole], json.dumps([bare]), [bare | {'parameters': json.dumps(bare['parameters'])}]):
@@ -171,7 +171,7 @@ def test_tools_take_one_form_however_they_are_written():
         assert call('sharegpt', turns(*HI) | {'tools': none}) == Conversation(messages('sharegpt', turns(*HI)), None)
 
 
-def test_calls_take_one_form_and_tool_messages_keep_their_names():
+def test_all_call_formats_are_normalized_and_tool_names_kept():
     wanted = {'type': 'function', 'function': {'name': 'add', 'arguments': {'数': 1}}}
     asked = {'role': 'user', 'content': 'q'}
     answer = {'role': 'tool', 'content': '3', 'name': 'add', 'tool_call_id': '1', 'x': 1}
@@ -220,7 +220,7 @@ def test_real_alpaca_rows():
 
 
 @pytest.mark.parametrize('reply', ['chosen', 'rejected'])
-def test_real_preferences_train_on_the_reply_asked_for_alone(reply):
+def test_real_preferences_train_only_the_selected_response(reply):
     rows = rows_of('dpo_en.json')
     assert len(rows) == 5
     for row in rows:
@@ -232,7 +232,7 @@ def test_real_preferences_train_on_the_reply_asked_for_alone(reply):
     assert call('preference', rows[0]) == call('preference', rows[0], reply='chosen')
 
 
-def test_preferences_of_every_shape():
+def test_preference_formats():
     question, reply = {'role': 'user', 'content': 'Hi'}, {'role': 'assistant', 'content': 'Hello!'}
     for row in (
         {'prompt': 'Hi', 'chosen': 'Hello!'},

@@ -46,7 +46,7 @@ def test_tokens_are_shown_as_whole_characters(tokenizer, text):
     assert all('\ufffd' not in token.text and token.kind == 'text' for token in segment.tokens)
 
 
-def test_a_cut_character_is_shown_by_the_names_of_its_tokens_and_damaged_text_as_it_is(tokenizer):
+def test_partial_characters_show_token_names_and_damaged_text_is_unchanged(tokenizer):
     ids = tokenizer('你', add_special_tokens=False)['input_ids']
     assert len(ids) == 2
     (segment,) = viewer(tokenizer, [([*ids[:1], 2, *ids], [(1, 4)])]).sequence(0).segments
@@ -60,7 +60,7 @@ def test_a_cut_character_is_shown_by_the_names_of_its_tokens_and_damaged_text_as
     assert [(t.text, t.kind) for t in segment.tokens] == [('a', 'text'), ('\ufffd', 'text'), ('b', 'text')]
 
 
-def test_spaces_before_words_stay(tmp_path):
+def test_spaces_before_words_are_kept(tmp_path):
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
@@ -129,7 +129,7 @@ def test_histograms_count_every_sample_in_round_bins(lengths, expected):
     assert sum(one.count for one in bins) == len(lengths) and len(bins) <= 10
 
 
-def test_bars_are_as_long_as_their_share_and_never_vanish():
+def test_bars_are_proportional_and_never_empty():
     bins = histogram(np.array([1] * 400 + [2] * 200 + [4]))
     assert [text for _, text in histogram_lines(bins)] == [
         f'1  400 {"█" * 40}',
@@ -139,5 +139,5 @@ def test_bars_are_as_long_as_their_share_and_never_vanish():
     ]
 
 
-def test_lengths_are_those_of_real_samples():
+def test_length_statistics():
     assert length_text(np.arange(1, 101)) == 'min 1, median 51, p95 96, max 100, mean 50.5 tokens'

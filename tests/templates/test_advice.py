@@ -89,7 +89,7 @@ def test_for_reasoning(tokens, advice):
 @pytest.mark.parametrize(
     'tokens, named', [(CHATML, "chat_template='chatml'"), (LLAMA, 'No built-in template is similar')]
 )
-def test_the_closest_template_fits_the_tokenizer(tokens, named):
+def test_most_similar_template_fits_the_tokenizer(tokens, named):
     own = (FOLDER / 'chatml.jinja').read_text('utf-8').replace('{%- generation -%}', '').replace('<|im_end|>', '<|end>')
     made = ChatTemplate('auto', own.replace('{%- endgeneration -%}', ''), {}, tokens)
     with pytest.raises(TemplateError, match=f'no token ends an assistant message.*{named}'):

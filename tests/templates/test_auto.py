@@ -108,7 +108,7 @@ def test_each_published_template_has_a_row():
     assert {*ACCEPTED, *REFUSED} == {path.stem for path in HUB.glob('*.jinja')} and not {*ACCEPTED} & {*REFUSED}
 
 
-def test_the_trained_text_is_that_of_the_named_template(accepted):
+def test_trained_text_equals_that_of_the_built_in_template(accepted):
     _, own, template, (name, other) = accepted
     text, spans = template.render(TURNS)
     assert not template.has_generation_blocks
@@ -128,7 +128,7 @@ def test_the_trained_text_is_that_of_the_named_template(accepted):
     assert text == named and (other is None) == (template.render(TURNS) == (named, named_spans))
 
 
-def test_the_text_before_each_reply_is_the_prompt(accepted):
+def test_text_before_each_assistant_message_is_the_prompt(accepted):
     _, own, template, _ = accepted
     text, spans = template.render(TURNS)
     assert [text[:start] for start, _ in spans] == [template.prompt(TURNS[:i]) for i in (1, 3, 5)]
@@ -160,7 +160,7 @@ def test_a_tool_result_is_written_or_the_row_refused(accepted):
             chat_tokenizer.render(Conversation(given))
 
 
-def test_a_tool_call_without_a_form_is_refused(accepted):
+def test_unsupported_tool_calls_are_refused(accepted):
     _, own, template, (name, _) = accepted
     given = [{'role': 'user', 'content': 'Hi'}, {'role': 'assistant', 'content': '', 'tool_calls': [CALL]}]
     advice = f"chat_template='{name}'" if name else 'built-in template'
@@ -169,7 +169,7 @@ def test_a_tool_call_without_a_form_is_refused(accepted):
 
 
 @pytest.mark.parametrize('file', REFUSED)
-def test_a_template_that_cannot_be_proven_names_the_right_one_at_once(file, family):
+def test_refused_template_suggests_the_built_in_one_quickly(file, family):
     bos, eos, name, reason = REFUSED[file]
     own = family(file, bos, eos)
     start = time.perf_counter()
@@ -181,7 +181,7 @@ def test_a_template_that_cannot_be_proven_names_the_right_one_at_once(file, fami
     assert resolve('auto', own, for_training=False).prompt(TURNS[:1])
 
 
-def test_a_template_like_no_named_one_says_so_at_once(tokenizer):
+def test_template_similar_to_no_built_in_one_is_refused_quickly(tokenizer):
     own = copy.deepcopy(tokenizer)
     own.chat_template = '{% for m in messages %}{{ m.content | upper | reverse }}{% endfor %}' * 9
     start = time.perf_counter()
@@ -202,7 +202,7 @@ def calling(tokenizer):
 
 
 @pytest.mark.parametrize('value', ['x', '<|im_end|>', '</tool_call>', 'look', 'a <|im_end|>\n<|im_start|>user\nb'])
-def test_a_tool_call_ends_where_its_turn_ends(calling, value):
+def test_tool_call_span_ends_at_the_end_of_turn(calling, value):
     """Not at a token inside the call, of the template or of the data."""
     call = {'type': 'function', 'function': {'name': 'look', 'arguments': {'what': value}}}
     given = [

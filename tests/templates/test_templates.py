@@ -34,13 +34,13 @@ def marked(text, spans):
 
 
 @pytest.mark.parametrize('name', NAMES)
-def test_what_comes_before_a_reply_is_the_prompt_of_inference(tokenizer, name):
+def test_text_before_each_message_equals_the_prompt(tokenizer, name):
     template = resolve(name, tokenizer)
     text, spans = template.render(TURNS)
     assert [text[:start] for start, _ in spans] == [template.prompt(TURNS[:1]), template.prompt(TURNS[:3])]
 
 
-def test_auto_proves_the_spans_that_chatml_marks(tokenizer):
+def test_auto_finds_the_spans_of_the_chatml_blocks(tokenizer):
     messages = [{'role': 'system', 'content': SYSTEM}, *TURNS, *exchange('4.', '  4.<b>你好 😀</b>\n')]
     auto, chatml = resolve('auto', tokenizer), resolve('chatml', tokenizer)
     assert not auto.has_generation_blocks and chatml.has_generation_blocks
@@ -54,7 +54,7 @@ def test_auto_keeps_the_default_system_message_of_the_model(tokenizer):
     assert [text[start:end] for start, end in spans] == ['4.<|im_end|>', '6.<|im_end|>']
 
 
-def test_auto_accepts_a_template_that_trims_replies(own):
+def test_auto_accepts_a_template_that_strips_content(own):
     own.chat_template = UNMARKED.replace('REPLY', 'm.content | trim')
     text, [(start, end)] = resolve('auto', own).render(exchange('Hi', '  Hello \n'))
     assert text[start:end] == 'Hello<|im_end|>'
@@ -70,7 +70,7 @@ def test_auto_accepts_a_template_that_trims_replies(own):
         ('{{ messages[0].content }}', 'it changes the content of assistant messages'),
     ],
 )
-def test_template_that_cannot_be_proven_is_refused(own, source, reason):
+def test_template_without_determinable_spans_is_refused(own, source, reason):
     own.chat_template = source
     with pytest.raises(
         TemplateError, match=f'template `auto` has no {{% generation %}} blocks, .*{reason}.*built-in template'
@@ -88,13 +88,13 @@ def test_template_that_cannot_be_proven_is_refused(own, source, reason):
         ),
     ],
 )
-def test_template_that_raises_or_marks_too_little_is_refused(own, source, reason):
+def test_template_that_raises_or_misses_a_block_is_refused(own, source, reason):
     own.chat_template = source
     with pytest.raises(TemplateError, match=reason):
         resolve('auto', own).render(TURNS)
 
 
-def test_unknown_name_has_a_near_one(tokenizer):
+def test_unknown_name_suggests_a_similar_one(tokenizer):
     with pytest.raises(
         TemplateError, match=r'there is no template `chatlm`; did you mean .*`chatml`.*known: auto, baichuan'
     ):
@@ -135,7 +135,7 @@ def test_path_of_a_jinja_file(tokenizer, tmp_path):
         ('mine', None, 'there is no template'),
     ],
 )
-def test_a_file_that_is_no_template_is_refused(tokenizer, tmp_path, name, data, said):
+def test_invalid_template_files_are_refused(tokenizer, tmp_path, name, data, said):
     if data is not None:
         (tmp_path / name).write_bytes(data)
     with pytest.raises(TemplateError, match=said):
@@ -158,7 +158,7 @@ def test_missing_eos_is_an_error_and_missing_bos_is_empty(own):
         resolve('plain', own)
 
 
-def test_transformers_still_renders_marks_as_character_spans():
+def test_transformers_returns_block_spans_in_characters():
     """If this fails, transformers changed `render_jinja_template`: fix JinjaTemplate in templates/rendering.py."""
     names = inspect.signature(render_jinja_template).parameters
     assert {'conversations', 'chat_template', 'add_generation_prompt', 'return_assistant_tokens_mask'} <= set(names)
