@@ -222,7 +222,7 @@ def test_a_page_stays_small_enough_to_open(make_config, xtune, write, tmp_path):
     code, out, _ = xtune('log-dataset', make_config(pack=False, **write(rows)), '--html', page, '--rows', 225)
     parsed = Page(page.read_text(encoding='utf-8'))
     assert code == 0 and '200 sequences' in out and '225' in out
-    assert '200 of 230 sequences; 225 were asked for' in parsed.text and parsed.elements.count('article') == 200
+    assert '200 of 230 sequences; 225 were requested' in parsed.text and parsed.elements.count('article') == 200
 
 
 def test_a_page_stays_small_with_long_sequences(make_config, write, monkeypatch):
