@@ -1,4 +1,4 @@
-"""Training and validation data of several sources: each read in its own way, mixed, held out and reported."""
+"""Training and validation data from several sources: mixed, held out and reported."""
 
 import csv
 import json
@@ -64,7 +64,7 @@ def replies(data, split):
     return Counter(text.split('<|im_start|>assistant\n')[1].split('!')[0] for text in texts)
 
 
-def by_source(counted):
+def count_by_source(counted):
     found = Counter()
     for reply, count in counted.items():
         found[reply.split()[0]] += count
@@ -100,7 +100,7 @@ def test_weights_repeat_the_smaller_sets(build, pack):
     assert data.train.samples == 24 and data.train.repeats == [1.0, 1.0, 2.0]
     if not pack:
         counted = replies(data, data.train)
-        assert by_source(counted) == {'json': 12, 'jsonl': 6, 'csv': 6}
+        assert count_by_source(counted) == {'json': 12, 'jsonl': 6, 'csv': 6}
         assert {counted[f'csv {i}'] for i in range(3)} == {2}
     tokens = data.train.store.lengths
     assert data.train.tokens == tokens.sum() + tokens[-3:].sum()
@@ -125,19 +125,19 @@ def test_each_source_has_options_of_its_own(build, files):
 @pytest.mark.parametrize('amount', [0.25, 5])
 @pytest.mark.parametrize('weights', [(None,) * 3, (1, 1, 1)])
 @pytest.mark.parametrize('seed', [0, 1])
-def test_held_out_rows_are_never_trained_on(build, amount, weights, seed):
+def test_held_out_rows_are_not_trained(build, amount, weights, seed):
     given = [source | {'weight': weight} for source, weight in zip((A, B, C), weights, strict=True)]
     job, data = build(*given, val_dataset=amount, seed=seed)
     trained, held = replies(data, data.train), replies(data, data.val)
     assert not set(trained) & set(held) and set(trained) | set(held) == all_replies(json=12, jsonl=6, csv=3)
     assert held.total() == 5 and set(held.values()) == {1}
     if weights[0]:
-        left = by_source(trained)
+        left = count_by_source(trained)
         assert left['json'] == left['jsonl'] == left['csv'] == len([name for name in trained if 'json ' in name])
     assert lines(job, data, 'validation')[0].startswith('5 samples, ')
 
 
-def test_all_samples_of_a_split_row_stay_on_one_side(build, files):
+def test_all_samples_of_a_split_row_are_in_the_same_split(build, files):
     talk = [m for i in range(6) for m in swapped({'q': f'Part {i}?', 'a': 'word ' * 12})]
     for name in ('long', 'also_long'):
         rows = [{'messages': [{'role': 'system', 'content': f'Talk {name} {i}.'}, *talk]} for i in range(8)]
@@ -153,7 +153,7 @@ def test_all_samples_of_a_split_row_stay_on_one_side(build, files):
     assert set((trained + held).values()) == {6}
 
 
-def test_validation_data_of_their_own(build):
+def test_validation_data_with_sources_of_their_own(build):
     job, data = build(A, val_dataset=[B, C])
     assert set(replies(data, data.train)) == all_replies(json=12)
     assert replies(data, data.val) == dict.fromkeys(all_replies(jsonl=6, csv=3), 1)
@@ -162,7 +162,7 @@ def test_validation_data_of_their_own(build):
     assert set(replies(data, data.val)) == all_replies(csv=3)
 
 
-def test_a_set_of_which_nothing_is_left_to_train_on(build, files):
+def test_holding_out_all_rows_is_an_error(build, files):
     (files / 'one.csv').write_text('q,a\nHm?,one 0!\n')
     with pytest.raises(DataError, match='val_dataset=12 .*one.csv'):
         for seed in range(20):
@@ -189,7 +189,7 @@ def test_each_source_has_its_own_cache(build, files, tmp_path):
     assert 'jsonl 6' in replies(data, data.train)
 
 
-def test_unusable_rows_are_counted_for_each_source(build, files):
+def test_unusable_rows_are_counted_by_source(build, files):
     rows = json.loads((files / 'a.json').read_text())
     (files / 'a.json').write_text(json.dumps([*rows, {**rows[0], 'output': ''}]))
     job, data = build(B, A, data__max_bad_rows=0.1)
@@ -201,7 +201,7 @@ def test_unusable_rows_are_counted_for_each_source(build, files):
         build(B, A, data__max_bad_rows=0.05)
 
 
-def test_order_and_mixture_follow_from_the_seed(build):
+def test_order_and_mixture_depend_on_the_seed(build):
     def identity(seed):
         _, data = build(A | {'weight': 1}, C | {'weight': 1}, seed=seed, pack='fit')
         return data.steps.identity()

@@ -1,4 +1,4 @@
-"""Training sees the token ids that inference sees, whatever the tokenizer: each kind with each template."""
+"""Training uses the same token ids as inference, for every tokenizer type and every template."""
 
 import copy
 
@@ -49,24 +49,24 @@ def case(request, kind, family):
 
 
 def test_the_ids_before_each_reply_are_those_of_the_prompt(case):
-    chat_tokenizer, given, _, tokenised = case
-    for conversation, (row, turns) in zip(given, tokenised, strict=True):
+    chat_tokenizer, given, _, tokenized = case
+    for conversation, (row, turns) in zip(given, tokenized, strict=True):
         prompts = [chat_tokenizer.prompt_ids(conversation.messages[:i]) for i in replies(conversation)]
         assert [row[:start] for start, _ in turns] == prompts
 
 
-def test_the_first_prompt_is_the_text_as_the_tokenizer_encodes_it(case):
+def test_the_first_prompt_is_encoded_as_plain_text(case):
     chat_tokenizer, given, _, _ = case
     for conversation in given:
         first = conversation.messages[: replies(conversation)[0]]
         assert chat_tokenizer.prompt_ids(first) == ids(chat_tokenizer.tokenizer, chat_tokenizer.template.prompt(first))
 
 
-def test_the_trained_ids_are_the_reply_and_its_end(case, kind, written, spaced):
-    chat_tokenizer, given, texts, tokenised = case
+def test_the_trained_ids_are_the_reply_and_its_stop_token(case, kind, written, spaced):
+    chat_tokenizer, given, texts, tokenized = case
     tokenizer, stops, say = chat_tokenizer.tokenizer, stop_token_ids(chat_tokenizer), written(chat_tokenizer.tokenizer)
     added = tuple(tokenizer.get_added_vocab())
-    for conversation, rendered, (row, turns) in zip(given, texts, tokenised, strict=True):
+    for conversation, rendered, (row, turns) in zip(given, texts, tokenized, strict=True):
         assert len(turns) == 3
         for index, span, (start, end) in zip(replies(conversation), rendered.spans, turns, strict=True):
             reply = rendered.text[slice(*span)]
@@ -78,11 +78,11 @@ def test_the_trained_ids_are_the_reply_and_its_end(case, kind, written, spaced):
             assert row[end - 1] in stops and not set(row[start : end - 1]) & set(stops)
 
 
-def test_all_ids_say_what_the_template_wrote(case, kind, written, spaced):
+def test_all_ids_decode_to_the_rendered_text(case, kind, written, spaced):
     """A space may stand at the start and, where the tokenizer writes it, behind special tokens."""
-    chat_tokenizer, _, texts, tokenised = case
+    chat_tokenizer, _, texts, tokenized = case
     say = written(chat_tokenizer.tokenizer)
-    for rendered, (row, _) in zip(texts, tokenised, strict=True):
+    for rendered, (row, _) in zip(texts, tokenized, strict=True):
         text, wanted = say(row), rendered.text
         if spaced(kind):
             assert text.replace(' ', '') == wanted.replace(' ', '')
@@ -90,31 +90,31 @@ def test_all_ids_say_what_the_template_wrote(case, kind, written, spaced):
             assert text in (wanted, ' ' + wanted)
 
 
-def test_bos_is_there_once_where_the_template_writes_it(case):
-    chat_tokenizer, _, _, tokenised = case
+def test_bos_occurs_once_if_the_template_writes_it(case):
+    chat_tokenizer, _, _, tokenized = case
     tokenizer, name = chat_tokenizer.tokenizer, chat_tokenizer.template.name
     bos, alone = tokenizer.bos_token_id, tokenizer('a')['input_ids']
     count = 3 if name == 'llama2_chat' else 1  # Llama 2 has one before each question
     if bos is None or name in NO_BOS or name in ONLY_IF_ADDED and (alone[0] != bos or len(alone) == 1):
         count = 0
-    assert {row.count(bos) for row, _ in tokenised} == {count}
-    assert not count or {row[0] for row, _ in tokenised} == {bos}
+    assert {row.count(bos) for row, _ in tokenized} == {count}
+    assert not count or {row[0] for row, _ in tokenized} == {bos}
 
 
-def test_many_at_a_time_are_as_one_by_one(case):
-    chat_tokenizer, _, texts, tokenised = case
-    assert [one for text in texts for one in chat_tokenizer.tokenize([text])] == tokenised
-    assert chat_tokenizer.tokenize(texts[::-1]) == tokenised[::-1]
+def test_a_batch_is_tokenized_like_single_conversations(case):
+    chat_tokenizer, _, texts, tokenized = case
+    assert [one for text in texts for one in chat_tokenizer.tokenize([text])] == tokenized
+    assert chat_tokenizer.tokenize(texts[::-1]) == tokenized[::-1]
 
 
-def test_some_kinds_add_bos_and_some_do_not(make):
+def test_some_tokenizers_add_bos_and_some_do_not(make):
     """Else the test of bos proves little."""
     added = {kind: make(kind)('a')['input_ids'][0] == make(kind).bos_token_id for kind in ('Llama 2', 'space first')}
     assert added == {'Llama 2': True, 'space first': False}
 
 
 @pytest.mark.parametrize('kind, alike', [('SmolLM2', False), ('Llama 3', True)])
-def test_blank_lines_before_a_reply_are_those_of_the_prompt(kind, alike, family):
+def test_blank_lines_before_a_reply_are_tokenized_as_in_the_prompt(kind, alike, family):
     """Two line ends are one token at the end of a prompt; GPT-2's splits make two of them before a word."""
     chat_tokenizer = family(kind, 'llama3_chat')
     rendered = chat_tokenizer.render(Conversation(exchange('Why?', 'So.')))
@@ -124,7 +124,7 @@ def test_blank_lines_before_a_reply_are_those_of_the_prompt(kind, alike, family)
 
 
 @pytest.mark.parametrize('name', ['default', 'chatml', 'mistral'])
-def test_earlier_replies_are_encoded_apart_from_their_prompts(name, family):
+def test_earlier_replies_are_tokenized_separately_from_their_prompts(name, family):
     """As they were when the model wrote them: `:"` would be one token."""
     chat_tokenizer = family('SmolLM2', name)
     given = [*exchange('Why?', '"\n\n"'), {'role': 'user', 'content': 'So?'}]
@@ -135,7 +135,7 @@ def test_earlier_replies_are_encoded_apart_from_their_prompts(name, family):
     assert name == 'chatml' or apart != ids(chat_tokenizer.tokenizer, prompt)
 
 
-def test_a_template_that_cannot_be_trained_prompts_all_the_same(tokenizer):
+def test_a_template_that_cannot_be_trained_still_renders_prompts(tokenizer):
     own = copy.deepcopy(tokenizer)
     own.chat_template = "{% for m in messages %}{{ m.role + ': ' + m.content | upper }}\n{% endfor %}assistant:"
     chat_tokenizer = ChatTokenizer(own, resolve('auto', own, for_training=False))
@@ -143,7 +143,7 @@ def test_a_template_that_cannot_be_trained_prompts_all_the_same(tokenizer):
     assert chat_tokenizer.prompt_ids([*exchange('a', 'b'), {'role': 'user', 'content': 'c'}]) == ids(own, prompt)
 
 
-def test_a_prompt_that_ends_in_special_text_changes_nothing_later(make):
+def test_a_prompt_that_ends_in_special_text_does_not_affect_later_calls(make):
     """A fast tokenizer keeps the setting of the last call."""
     own = make('Llama 2')
     source = '{% for m in messages %}{% generation %}{{ m.content }}</s>{% endgeneration %}{% endfor %}'

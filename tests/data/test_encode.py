@@ -19,8 +19,8 @@ TEMPLATES = ['chatml', 'plain', 'auto', 'llama3']
 REPLIES = ['Hello!', ' 你好，世界。', '4 😀👩‍👩‍👧 ok  ', 'def f():\n    return 1\n\n', '<b>Hello!</b>']
 
 
-class One(Encoder):
-    """Encodes one list of messages, and raises why it cannot."""
+class SingleEncoder(Encoder):
+    """Encodes one list of messages, and raises errors instead of returning them."""
 
     def __call__(self, messages):
         given = messages if isinstance(messages, Conversation) else Conversation(messages)
@@ -38,7 +38,7 @@ class One(Encoder):
         return self.chat_tokenizer.template
 
 
-class Slow:
+class TokenizerWithoutOffsets:
     """A tokenizer without offsets."""
 
     is_fast = False
@@ -69,7 +69,7 @@ def llama(tokenizer):
 def encoder(tokenizer, llama):
     def make(name='chatml', max_length=10_000, overlong='error', tokenizer=tokenizer):
         tokenizer = llama if name == 'llama3' else tokenizer
-        return One(ChatTokenizer(tokenizer, resolve(name, tokenizer)), max_length, overlong)
+        return SingleEncoder(ChatTokenizer(tokenizer, resolve(name, tokenizer)), max_length, overlong)
 
     return make
 
@@ -103,7 +103,7 @@ def test_exactly_each_reply_and_its_end_are_trained(encoder, name, system):
 
 @pytest.mark.parametrize('name', ['chatml', 'plain', 'auto'])  # llama3 trims replies
 @pytest.mark.parametrize('reply', ['  two spaces', '\n\ntwo lines', '\tTab', ' one'])
-def test_space_before_a_reply_is_trained_and_the_prompt_is_that_of_inference(encoder, name, reply):
+def test_space_before_a_reply_is_trained_and_the_prompt_is_as_at_inference(encoder, name, reply):
     encode, messages = encoder(name), talk(reply)
     [sample] = encode(messages)
     assert trained(encode, sample) == turns_of(name, [reply])
@@ -129,7 +129,7 @@ def test_untrained_replies_are_context_only(encoder):
 
 
 @pytest.mark.parametrize('name', TEMPLATES)
-def test_truncation_keeps_whole_turns_or_ends_a_shortened_reply(encoder, name):
+def test_truncation_keeps_complete_turns_or_the_stop_token_of_a_cut_reply(encoder, name):
     messages = talk(*REPLIES, system='Be brief.')
     whole = encoder(name)(messages)[0]
     stop = stop_token_ids(encoder(name).chat_tokenizer)[0]
@@ -148,7 +148,7 @@ def test_truncation_keeps_whole_turns_or_ends_a_shortened_reply(encoder, name):
         encoder(name, whole.turns[0][0] + 1, 'truncate')(messages)
 
 
-def test_truncation_never_leaves_a_sample_without_loss(encoder):
+def test_truncation_always_leaves_trained_tokens(encoder):
     messages = talk('context ' * 9, 'trained ' * 9)
     messages[1]['train'] = False
     whole = encoder()(messages)[0]
@@ -157,7 +157,7 @@ def test_truncation_never_leaves_a_sample_without_loss(encoder):
     assert text.startswith('trained trained') and text.endswith('<|im_end|>')
 
 
-def test_overlong_drop_and_error_and_text_outside_plain(encoder):
+def test_overlong_drop_and_error_and_text_without_template_plain(encoder):
     with pytest.raises(RowError, match="plain text needs .*'plain'.*: it is `chatml`"):
         encoder('chatml')([{'role': 'text', 'content': 'Anarchism'}])
     drop = encoder(max_length=9, overlong='drop')
@@ -188,14 +188,14 @@ def test_split_keeps_a_tool_call_with_its_answer_and_cuts_a_too_long_exchange(en
     assert third[0].startswith('long long') and third[0].endswith('<|im_end|>')
 
 
-def test_split_leaves_out_only_an_exchange_whose_question_is_too_long(encoder):
+def test_split_drops_only_an_exchange_whose_question_is_too_long(encoder):
     encode = encoder(max_length=60, overlong='split')
     samples = encode(talk('one') + exchange('long ' * 90, 'two') + talk('three'))
     assert sum([trained(encode, s) for s in samples], []) == ['one<|im_end|>', 'three<|im_end|>']
 
 
 @pytest.mark.parametrize('overlong, pieces', [('split', 5), ('truncate', 1)])
-def test_text_is_cut_without_loss_or_shortened(encoder, overlong, pieces):
+def test_text_is_split_without_loss_or_truncated(encoder, overlong, pieces):
     text = [{'role': 'text', 'content': 'Anarchism 是 a philosophy 😀. ' * 10}]
     [whole] = encoder('plain')(text)
     length = -(-len(whole.ids) // 5)
@@ -216,13 +216,14 @@ def test_stop_token_ids(encoder, tokenizer, llama):
 
 @pytest.mark.parametrize('prompt, reply', [('Q:', '"Hi"'), ('Q: ', 'Hi'), ('Q:\n', '\n\nHi')])
 @pytest.mark.parametrize('kind', ['fast', 'slow', 'trimmed offsets'])
-def test_token_over_the_border_of_a_reply_is_taken_apart(tokenizer, kind, prompt, reply):
+def test_a_token_across_the_start_of_a_reply_is_split(tokenizer, kind, prompt, reply):
     own = copy.deepcopy(tokenizer)
     if kind == 'trimmed offsets':  # as GPT-2 does: the space before a word counts to no token
         own.backend_tokenizer.post_processor = ByteLevel(trim_offsets=True)
     source = "{{ prompt }}{% generation %}{{ messages[0].content + '<|im_end|>' }}{% endgeneration %}"
     template = ChatTemplate('mine', source, {'prompt': prompt}, ())
-    [sample] = One(ChatTokenizer(Slow(own) if kind == 'slow' else own, template), 99, 'error')(exchange('', reply)[1:])
+    chat_tokenizer = ChatTokenizer(TokenizerWithoutOffsets(own) if kind == 'slow' else own, template)
+    [sample] = SingleEncoder(chat_tokenizer, 99, 'error')(exchange('', reply)[1:])
     assert sample.ids.tolist() == ids(own, prompt) + ids(own, reply + '<|im_end|>')
     assert sample.ids.tolist() != ids(own, prompt + reply + '<|im_end|>')  # else this proves nothing
     assert sample.spans == [(len(ids(own, prompt)), len(sample.ids))]

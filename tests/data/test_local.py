@@ -1,4 +1,4 @@
-"""From a path to local files: which files of a folder or a glob are meant, and what is said when there are none."""
+"""From a path to local files: which files of a folder or glob are selected, and the errors if there are none."""
 
 import gzip
 import json
@@ -73,18 +73,18 @@ NESTED = ('validation/en/part-0.jsonl', 'train/en/part-0.jsonl', 'train/zh/part-
         (('TRAIN.jsonl', 'Test2.jsonl'), 'test', ('Test2.jsonl',)),
     ],
 )
-def test_of_a_folder_the_files_of_the_split_are_taken(folder, files, split, chosen):
+def test_the_files_of_the_split_are_selected_from_a_folder(folder, files, split, chosen):
     assert names(folder(*files), split) == list(chosen)
 
 
-def test_a_folder_gives_every_format_also_compressed_and_nothing_else(folder):
+def test_a_folder_gives_all_supported_formats_and_nothing_else(folder):
     path = folder('a.json', 'b.jsonl.gz', 'c.parquet', 'd/e.csv', 'd/f.txt')
     for other in ('notes.md', 'dataset_infos.yaml', 'rows.parquet.gz', 'rows.jsonl.zip', 'rows.jsonl.tmp'):
         (path / other).write_text('x')
     assert names(path) == ['a.json', 'b.jsonl.gz', 'c.parquet', 'd/e.csv', 'd/f.txt']
 
 
-def test_hidden_files_and_folders_are_passed_over_unless_named(folder, monkeypatch):
+def test_hidden_files_and_folders_are_skipped_unless_named(folder, monkeypatch):
     path = folder('a.jsonl', '.b.jsonl', '.cache/c.jsonl', 'd/._e.jsonl')
     assert names(path) == ['a.jsonl'] == names(path / '*.jsonl')
     assert local_files(str(path / '.b.jsonl')) == [path / '.b.jsonl']
@@ -92,7 +92,7 @@ def test_hidden_files_and_folders_are_passed_over_unless_named(folder, monkeypat
     assert names(hidden) == ['a.jsonl']
 
 
-def test_rows_of_a_parquet_folder_come_in_the_order_of_its_files(folder):
+def test_rows_of_a_parquet_folder_are_in_the_order_of_its_files(folder):
     path = folder(*reversed(HUB))
     rows = list(RowSource(Source(str(path))))
     assert [row.values['text'] for row in rows] == list(HUB[:2])
@@ -111,12 +111,12 @@ def test_rows_of_a_parquet_folder_come_in_the_order_of_its_files(folder):
         ('*.gz', ['z.csv.gz']),
     ],
 )
-def test_a_glob_means_what_it_matches(folder, pattern, chosen):
+def test_a_glob_selects_its_matches(folder, pattern, chosen):
     path = folder('a.jsonl', 'b.csv', 'test.jsonl', 'sub/dev.jsonl', 'sub/deep/d.jsonl', 'z.csv.gz', 'readme.md')
     assert names(path / pattern) == chosen
 
 
-def test_a_glob_takes_only_a_split_that_is_asked_for(folder):
+def test_a_glob_selects_a_requested_split(folder):
     path = folder('a/train.jsonl', 'a/test.jsonl', 'b/test.jsonl')
     assert names(path / '*/*.jsonl', 'test') == ['a/test.jsonl', 'b/test.jsonl']
     assert 'has no files of split `validation`; the file names contain: test, train' in refusal(
@@ -124,14 +124,14 @@ def test_a_glob_takes_only_a_split_that_is_asked_for(folder):
     )
 
 
-def test_a_file_is_meant_even_if_its_name_tells_another_split(folder):
+def test_a_single_file_is_selected_even_if_its_name_contains_another_split(folder):
     path = folder('test.jsonl', 'plain.jsonl')
     assert names(path / 'test.jsonl') == names(path / 'test.jsonl', 'test') == ['test.jsonl']
     message = refusal(path / 'plain.jsonl', 'validation')
     assert message == f'{path / "plain.jsonl"} has no files of split `validation`; the file names contain: train'
 
 
-def test_a_split_that_no_name_tells_is_an_error_and_never_the_training_data(folder):
+def test_a_split_that_no_file_name_contains_is_an_error(folder):
     message = refusal(folder('part-0.jsonl', 'part-1.jsonl'), 'validation')
     assert 'has no files of split `validation`; the file names contain: train' in message
     assert 'split `train[:5]`' in refusal(folder('part-0.jsonl'), 'train[:5]')
@@ -140,14 +140,14 @@ def test_a_split_that_no_name_tells_is_an_error_and_never_the_training_data(fold
     assert names(path) == ['part-0.jsonl']
 
 
-def test_a_folder_without_the_split_says_which_there_are(folder):
+def test_a_folder_without_the_split_lists_the_existing_ones(folder):
     path = folder('dev.jsonl', 'test.jsonl')
     message = f'{path} has no files of split `{{}}`; the file names contain: test, validation'
     assert refusal(path) == message.format('train') and refusal(path, 'exam') == message.format('exam')
 
 
 @pytest.mark.parametrize(
-    ('path', 'said'),
+    ('path', 'message'),
     [
         ('rows', 'no .json, .jsonl, .csv'),
         ('rows/*.jsonl', 'no file matches'),
@@ -159,13 +159,13 @@ def test_a_folder_without_the_split_says_which_there_are(folder):
         ('gone/rows.jsonl', 'does not exist (looked in '),
     ],
 )
-def test_nothing_to_read_is_an_error_with_the_path(tmp_path, path, said):
+def test_a_path_without_readable_files_is_an_error(tmp_path, path, message):
     (tmp_path / 'rows').mkdir()
     (tmp_path / 'rows' / 'readme.md').write_text('x')
     (tmp_path / 'rows' / 'a.parquet.gz').write_text('x')
     (tmp_path / 'rows' / 'a.docx').write_text('x')
     message = refusal(tmp_path / path)
-    assert said in message and str(tmp_path / path) in message
+    assert message in message and str(tmp_path / path) in message
 
 
 @pytest.mark.parametrize('path', ['', ' '])
@@ -175,7 +175,7 @@ def test_an_empty_path_is_not_the_current_folder(folder, monkeypatch, path):
     assert names('.') == ['a.jsonl']
 
 
-def test_a_name_with_glob_signs_that_exists_is_that_file(folder):
+def test_an_existing_file_with_glob_characters_in_its_name(folder):
     path = folder('a[1].jsonl', 'a1.jsonl')
     assert local_files(str(path / 'a[1].jsonl')) == [path / 'a[1].jsonl']
 

@@ -1,4 +1,4 @@
-"""Messages as people have them: switches of training, calls in a row, content blocks of the vendors' APIs."""
+"""Common variants of messages: switches for the loss, consecutive calls, content blocks of vendor APIs."""
 
 import json
 
@@ -97,7 +97,7 @@ BETWEEN = [
 
 @pytest.mark.parametrize('make', [chat, sharegpt])
 @pytest.mark.parametrize(('switch', 'expected'), [(s, False) for s in OFF] + [(s, True) for s in ON])
-def test_switches_of_a_reply_are_honoured(make, switch, expected):
+def test_switches_of_a_message_decide_its_loss(make, switch, expected):
     row = make(**switch)
     assert [m.get('train', True) for m in made(row).messages if m['role'] == 'assistant'] == [expected, True]
     assert unused(row) == set()
@@ -105,7 +105,7 @@ def test_switches_of_a_reply_are_honoured(make, switch, expected):
 
 @pytest.mark.parametrize('make', [chat, sharegpt])
 @pytest.mark.parametrize('switch', BETWEEN)
-def test_a_part_of_a_reply_or_of_its_loss_is_refused_by_name(make, switch):
+def test_partial_messages_and_partial_losses_are_refused(make, switch):
     [name] = switch
     with pytest.raises(RowError, match=name):
         made(make(**switch))
@@ -122,13 +122,13 @@ def called(well):
 ASKED, TOLD = {'from': 'human', 'value': 'How deep?'}, {'from': 'gpt', 'value': '7 metres.'}
 
 
-def test_calls_in_a_row_are_one_reply():
+def test_consecutive_calls_are_one_message():
     row = {'conversations': [ASKED, called('A'), called('B'), observation('7'), observation('9'), TOLD]}
     wells = [{'name': 'depth', 'arguments': {'well': well}} for well in 'AB']
     assert shown(row)[1] == ('assistant', '', wells) and len(shown(row)) == 5
 
 
-def test_a_call_after_a_text_is_part_of_that_reply():
+def test_a_call_after_text_is_part_of_the_same_message():
     row = {'conversations': [ASKED, {'from': 'gpt', 'value': 'I look.'}, called('A0'), observation('7'), TOLD]}
     assert shown(row)[1] == ('assistant', 'I look.', [CALL])
     messages = [
@@ -141,7 +141,7 @@ def test_a_call_after_a_text_is_part_of_that_reply():
     assert shown({'messages': messages}) == shown(row)
 
 
-def test_a_reply_of_which_only_the_call_is_trained_is_refused():
+def test_training_only_the_call_of_a_message_is_refused():
     text = {'from': 'gpt', 'value': 'I look.', 'train': False}
     with pytest.raises(RowError, match='differ'):
         made({'conversations': [ASKED, text, called('A0'), observation('7'), TOLD]})
@@ -216,7 +216,7 @@ GEMINI = {
 
 
 @pytest.mark.parametrize('row', [ANTHROPIC, BEDROCK, GEMINI], ids=['anthropic', 'bedrock', 'gemini'])
-def test_blocks_of_the_vendors_are_read_whole(row):
+def test_content_blocks_of_vendor_apis_are_read_completely(row):
     result = '"7 m"' if row is GEMINI else '7 m'
     assert shown(row) == [
         ('system', 'Be brief.', []),
@@ -241,13 +241,13 @@ def test_blocks_of_the_vendors_are_read_whole(row):
         7,
     ],
 )
-def test_parts_that_are_no_text_are_refused(part):
+def test_content_parts_other_than_text_are_refused(part):
     rows = [{'messages': [{'role': 'user', 'content': [{'type': 'text', 'text': 'See'}, part]}]}]
     with pytest.raises(RowError, match='part 2 of message 1'):
         mapper(chat())(rows[0])
 
 
-def test_a_refusal_is_the_reply():
+def test_a_refusal_field_is_the_content():
     row = chat()
     row['messages'][-1] = {'role': 'assistant', 'content': None, 'refusal': 'I cannot.'}
     assert shown(row)[-1] == ('assistant', 'I cannot.', [])
@@ -265,7 +265,7 @@ def test_a_greeting_and_what_follows_the_last_reply_are_noted():
     ]
 
 
-def test_tools_keep_what_a_template_may_show():
+def test_tools_keep_the_keys_that_templates_render():
     tool = {'type': 'function', 'function': {**TOOL, 'strict': True, 'return': {'type': 'number'}}}
     assert made(chat() | {'tools': [tool]}).tools == [tool]
     assert made(chat() | {'tools': [{**TOOL, 'strict': None}]}).tools[0]['function'] == TOOL

@@ -1,4 +1,4 @@
-"""Mixing: the shares of an epoch are as the weights, and no sample is left out."""
+"""Mixing: the shares of an epoch equal the weights, and every sample is used."""
 
 from collections import Counter
 
@@ -34,7 +34,7 @@ def test_without_weights_every_sample_is_used_once():
         ([4], [0.3], [4]),
     ],
 )
-def test_shares_are_as_the_weights_and_nothing_is_left_out(counts, weights, wanted):
+def test_shares_equal_the_weights_and_every_sample_is_used(counts, weights, wanted):
     indices, used = mix(counts, weights, 0)
     per_source = counts_of(indices, counts)
     assert [int(one.sum()) for one in per_source] == wanted
@@ -60,7 +60,7 @@ def test_the_scale_of_the_weights_does_not_matter():
     assert mix([50, 20], [3, 1], 0)[0].tolist() == mix([50, 20], [0.75, 0.25], 0)[0].tolist()
 
 
-def test_the_seed_decides_which_samples_are_used_once_more():
+def test_the_seed_decides_which_samples_are_repeated():
     def extra(seed, source=0):
         used = counts_of(mix([10, 10, 40], [1, 1, 2.6667], seed)[0], [10, 10, 40])
         return np.flatnonzero(used[source] == 2).tolist()
@@ -72,6 +72,6 @@ def test_the_seed_decides_which_samples_are_used_once_more():
     assert len(drawn) == 10 and max(drawn.values()) < 2 * min(drawn.values())
 
 
-def test_weights_that_blow_an_epoch_up_are_refused():
+def test_weights_that_repeat_a_source_too_often_are_refused():
     with pytest.raises(DataError, match='1,000 times per epoch'):
         mix([1000, 10], [1e-4, 1.0], 0)

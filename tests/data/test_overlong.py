@@ -71,7 +71,7 @@ LONG = [f'Reply {i}:' + f' word{i}' * 10 for i in range(6)]
 END = '<|im_end|>'
 
 
-def test_split_holds_each_trained_reply_exactly_once(make):
+def test_split_keeps_each_trained_reply_exactly_once(make):
     for seed in range(30):
         rng = np.random.default_rng(seed)
         replies = [f'Reply {i}:' + ' word' * int(rng.integers(1, 50)) for i in range(int(rng.integers(2, 9)))]
@@ -85,7 +85,7 @@ def test_split_holds_each_trained_reply_exactly_once(make):
 
 
 @pytest.mark.parametrize('max_length', [40, 60, 100])
-def test_split_of_train_false_counts_the_parts_it_leaves_out(make, max_length):
+def test_split_counts_dropped_parts_without_trained_replies(make, max_length):
     encoder = make('split', max_length)
     samples = one(encoder, talk(*LONG, untrained=[0, 1, 4]))
     assert sum(trained(encoder, samples), []) == [LONG[i] + END for i in (2, 3, 5)]
@@ -102,7 +102,7 @@ def test_split_with_last_reply_trains_no_other_and_counts_dropped_parts(make):
         one(encoder, talk(*LONG, untrained=[5]))
 
 
-def test_truncate_of_the_last_reply(make):
+def test_truncate_with_last_reply(make):
     whole = length_of(make, talk(*LONG))
     encoder = make('truncate', whole - 5, train_on='last_reply')
     [[reply]] = trained(encoder, one(encoder, talk(*LONG)))
@@ -142,7 +142,7 @@ def calls(question, answer):
     ]
 
 
-def test_split_keeps_tools_in_every_part_and_calls_with_their_answers(make):
+def test_split_keeps_tools_in_every_part_and_calls_with_their_results(make):
     messages = [m for i in range(5) for m in calls(f'Town {i}?', f'Sunny in {i}.')]
     given = Conversation([{'role': 'system', 'content': 'Brief.'}, *messages], TOOLS)
     pair = [[f'CALL weather {END}', f'Sunny in {i}.{END}'] for i in range(5)]
@@ -157,7 +157,7 @@ def test_split_keeps_tools_in_every_part_and_calls_with_their_answers(make):
         assert max(len(sample.ids) for sample in samples) <= max_length and dict(encoder.length_changes) == {SPLIT: 1}
 
 
-def test_split_leaves_out_what_cannot_fit_and_counts_it(make):
+def test_split_drops_and_counts_exchanges_that_do_not_fit(make):
     given = [*talk('one'), *exchange('long ' * 90, 'two'), *talk('three', LONG[3] * 5)]
     encoder = make('split', 60)
     samples = one(encoder, given)
@@ -171,16 +171,16 @@ def test_split_leaves_out_what_cannot_fit_and_counts_it(make):
     }
 
 
-def test_a_row_of_which_nothing_fits_is_bad_and_leaves_no_notes(make):
+def test_a_row_of_which_nothing_fits_is_bad_and_counts_no_changes(make):
     encoder = make('split', 60)
     with pytest.raises(RowError, match='prompt longer than max_length: in every exchange'):
         one(encoder, [*exchange('long ' * 90, 'two'), *exchange('longer ' * 90, 'three')])
     assert not +encoder.length_changes
 
 
-def tokens(trained_at, length=100):
-    """A row of given ids; the tokens `trained_at` get a loss."""
-    return Tokens(list(range(100, 100 + length)), [i in trained_at for i in range(length)])
+def tokens(trained_indices, length=100):
+    """A row of given ids; the tokens `trained_indices` get a loss."""
+    return Tokens(list(range(100, 100 + length)), [i in trained_indices for i in range(length)])
 
 
 def spans_of(samples):
@@ -188,7 +188,7 @@ def spans_of(samples):
     return [(int(sample.ids[0]), sample.spans) for sample in samples]
 
 
-def test_given_tokens_are_split_without_loss(make):
+def test_token_ids_are_split_without_loss(make):
     encoder = make('split', 30)
     samples = one(encoder, tokens({*range(5, 12), *range(25, 65), 99}))
     assert spans_of(samples) == [(100, [(5, 12), (25, 30)]), (130, [(0, 30)]), (160, [(0, 5)]), (190, [(9, 10)])]
@@ -196,24 +196,24 @@ def test_given_tokens_are_split_without_loss(make):
     assert dict(encoder.length_changes) == {SPLIT: 1}
 
 
-def test_parts_of_given_tokens_without_a_loss_are_left_out_and_counted(make):
+def test_untrained_parts_of_token_ids_are_dropped_and_counted(make):
     encoder = make('split', 30)
     assert spans_of(one(encoder, tokens(range(70, 80)))) == [(160, [(10, 20)])]
     assert dict(encoder.length_changes) == {UNTRAINED: 3}
 
 
-def test_given_tokens_are_truncated_at_their_end(make):
+def test_token_ids_are_truncated_at_the_end(make):
     encoder = make('truncate', 30)
     assert spans_of(one(encoder, tokens(range(20, 80)))) == [(100, [(20, 30)])]
     assert dict(encoder.length_changes) == {END_CUT: 1}
-    for trained_at in ({50}, {0, 50}, {30}):  # the first token is predicted by none
+    for trained_indices in ({50}, {0, 50}, {30}):  # the first token is predicted by none
         encoder = make('truncate', 30)
         with pytest.raises(RowError, match=r'prompt longer than max_length: \d+ tokens before the first trained one'):
-            one(encoder, tokens(trained_at))
+            one(encoder, tokens(trained_indices))
         assert not encoder.length_changes
 
 
-def test_given_tokens_may_be_dropped_or_refused_or_fit(make):
+def test_token_ids_are_dropped_refused_or_fit(make):
     encoder = make('drop', 30)
     assert one(encoder, tokens({5})) == [] and dict(encoder.length_changes) == {DROPPED: 1}
     with pytest.raises(DataError, match='a sample has 100 tokens, more than max_length=30'):
@@ -233,7 +233,7 @@ def test_text_rows(make, overlong):
     assert dict(encoder.length_changes) == {notes.get(overlong, DROPPED): 1}
 
 
-def test_notes_of_all_rows_come_into_the_report(make, tmp_path):
+def test_changes_of_all_rows_are_in_the_report(make, tmp_path):
     rows = [{'messages': talk(*LONG[:2])}, {'messages': talk(*LONG)}, {'messages': talk(*LONG, untrained=[0, 1])}]
     rows += [{'messages': exchange('long ' * 90, 'two')}]
     (tmp_path / 'rows.jsonl').write_text(''.join(json.dumps(row) + '\n' for row in rows))

@@ -1,4 +1,4 @@
-"""Batches made in advance are those of the loader, in its order, and so are its errors."""
+"""Prefetched items have the same order and errors as the original ones."""
 
 import threading
 import time
@@ -13,25 +13,25 @@ def threads():
     return [thread for thread in threading.enumerate() if thread.name == 'batch prefetch']
 
 
-def test_all_arrive_in_order():
+def test_items_are_yielded_in_order():
     assert list(prefetch(range(50))) == list(range(50))
     assert not threads()
 
 
-def test_the_next_one_is_made_while_this_one_is_used():
-    made = []
-    items = prefetch(made.append(i) or i for i in range(9))
+def test_the_next_item_is_prepared_in_advance():
+    prepared = []
+    items = prefetch(prepared.append(i) or i for i in range(9))
     assert next(items) == 0
     for _ in range(200):
-        if len(made) == 3:  # one waits in the queue, one to enter it
+        if len(prepared) == 3:  # one waits in the queue, one to enter it
             break
         time.sleep(0.01)
-    assert made == [0, 1, 2]
+    assert prepared == [0, 1, 2]
     items.close()
-    assert not threads() and len(made) <= 4
+    assert not threads() and len(prepared) <= 4
 
 
-def test_an_error_comes_where_its_item_would():
+def test_an_error_is_raised_in_place_of_its_item():
     def broken():
         yield 1
         raise DataError('row 7 is empty')

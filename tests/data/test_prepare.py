@@ -1,4 +1,4 @@
-"""Preparing data: the same store from any number of processes, a cache by content, and a report of bad rows."""
+"""Preparing data: independent of the number of processes, cached by content, with a report of bad rows."""
 
 import json
 import pickle
@@ -87,7 +87,7 @@ def numbered(count):
     ]
 
 
-def test_processes_change_nothing_but_the_time(run, monkeypatch, tmp_path):
+def test_the_result_does_not_depend_on_the_number_of_processes(run, monkeypatch, tmp_path):
     rows, results = numbered(MIN_CHUNKS_FOR_POOL * CHUNK + 600), []
     assert len(rows) >= 2500
     for num_proc in (1, 2):
@@ -129,14 +129,14 @@ def test_second_call_reads_the_cache(run, tmp_path, caches):
     ],
     ids=lambda change: next(iter(change)),
 )
-def test_whatever_changes_the_samples_makes_another_cache(run, caches, change):
+def test_everything_that_changes_the_samples_changes_the_cache_key(run, caches, change):
     options = {'rows': [GOOD] * 3, 'map_fn': 'medqa', 'map_args': {'question': 'instruction', 'answer': 'output'}}
     run(**options)
     run(**(options | change))
     assert len(caches()) == 2
 
 
-def test_an_edit_in_a_module_that_the_map_function_imports_makes_another_cache(run, caches, tmp_path, monkeypatch):
+def test_an_edit_in_a_module_that_the_map_function_imports_changes_the_cache_key(run, caches, tmp_path, monkeypatch):
     (tmp_path / 'my_map.py').write_text(
         'from xtune.messages import exchange\n\ndef my_map(row):\n    import my_words\n\n'
         "    return exchange(row['instruction'], my_words.REPLY)\n"
@@ -152,13 +152,13 @@ def test_an_edit_in_a_module_that_the_map_function_imports_makes_another_cache(r
     assert len(caches()) == 2 and len(second.ids(0)) > len(first.ids(0))
 
 
-def test_number_of_processes_and_threshold_make_no_other_cache(run, caches):
+def test_number_of_processes_and_threshold_do_not_change_the_cache_key(run, caches):
     run([GOOD] * 3, num_proc=1, bad=0.0)
     run([GOOD] * 3, num_proc=2, bad=0.5)
     assert len(caches()) == 1
 
 
-def test_bad_rows_are_counted_by_reason_and_the_first_shown_with_their_place(run):
+def test_bad_rows_are_counted_by_reason_and_the_first_are_shown_with_their_place(run):
     odd = {'instruction': 'x', 'output': ['y']}
     store, report = run([GOOD, EMPTY, GOOD, odd, *[EMPTY] * 6], bad=0.9)
     assert len(store) == 2 and report.bad == {'empty reply': 7, 'column `output` is not text': 1}
@@ -191,7 +191,7 @@ def test_too_many_bad_rows_are_an_error_also_from_the_cache(run, caches):
         ([], {}, r'rows\.jsonl is empty'),
     ],
 )
-def test_an_error_leaves_nothing_half_written(run, caches, rows, options, message):
+def test_an_error_leaves_no_partial_cache(run, caches, rows, options, message):
     with pytest.raises(DataError, match=message):
         run(rows, **options)
     assert caches() == []
@@ -200,13 +200,13 @@ def test_an_error_leaves_nothing_half_written(run, caches, rows, options, messag
 @pytest.mark.parametrize(
     'odd', [{'history': ['a']}, {'history': 7}, {'output': 'half an emoji \ud83d'}, {'instruction': '\ud83d'}], ids=repr
 )
-def test_bad_row_beyond_the_first_is_never_a_traceback(run, tmp_path, odd):
+def test_odd_rows_after_the_first_are_bad_rows(run, tmp_path, odd):
     (tmp_path / 'odd.json').write_text(json.dumps([GOOD, {**GOOD, **odd}]))
     store, report = run(str(tmp_path / 'odd.json'), bad=0.9)
     assert len(store) == 1 and report.bad_rows == 1
 
 
-def test_rows_of_several_files_know_their_file(run, write, tmp_path):
+def test_rows_of_several_files_have_the_right_place(run, write, tmp_path):
     (tmp_path / 'many').mkdir()
     for name in ('b', 'a'):
         write([GOOD] * 2, f'many/{name}.jsonl')
@@ -214,7 +214,7 @@ def test_rows_of_several_files_know_their_file(run, write, tmp_path):
     assert [store.place(i).split('/')[-1] for i in range(4)] == [f'{n}.jsonl, row {i}' for n in 'ab' for i in (1, 2)]
 
 
-def test_store_survives_pickling(run):
+def test_a_store_can_be_pickled(run):
     store, _ = run([GOOD, {**GOOD, 'history': [['a', 'b']]}])
     data = pickle.dumps(store)
     assert len(data) < 1000  # the path, not the tokens

@@ -1,4 +1,4 @@
-"""Thoughts in rows: where they stand, what is split so that each is trained, what is refused or stays text."""
+"""Reasoning in rows: where it is, how conversations are split to train it, what is refused or stays text."""
 
 import copy
 
@@ -63,7 +63,7 @@ def replies(encoder, messages):
 
 
 @each_template
-def test_every_thought_is_trained_once_behind_its_prompt(name, encoder):
+def test_every_reasoning_is_trained_once_after_its_prompt(name, encoder):
     own = encoder(name)
     messages = A + PLAIN + B + PLAIN
     made = trained(own, messages)
@@ -76,20 +76,20 @@ def test_every_thought_is_trained_once_behind_its_prompt(name, encoder):
         assert before in ways
 
 
-def test_a_conversation_with_one_thought_at_its_end_stays_whole(encoder):
+def test_a_conversation_with_one_reasoning_at_its_end_is_not_split(encoder):
     own = encoder()
     assert replies(own, PLAIN + B) == [['Welcome.<|im_end|>', '<think>\nTwo and two.\n</think>\n\nIt is 4.<|im_end|>']]
     assert not own.remarks
 
 
-def test_thoughts_of_one_exchange_stay_together(encoder):
+def test_reasonings_of_one_exchange_are_not_split(encoder):
     asked = {'role': 'assistant', 'content': '', 'reasoning_content': 'Ask.', 'tool_calls': [CALL]}
     made = replies(encoder(), [B[0], asked, {'role': 'tool', 'content': '4'}, B[1], *A])
     assert [len(sample) for sample in made] == [2, 1]
     assert made[0][0].startswith('<think>\nAsk.') and made[0][1].startswith('<think>\nTwo and two.')
 
 
-def test_replies_that_are_not_trained_need_no_sample(encoder):
+def test_untrained_messages_get_no_sample(encoder):
     silent = thinking('Hi', 'A greeting.', 'Hello!', train=False)
     own = encoder()
     assert len(trained(own, silent + B)) == 1 and own.unused[0] == [(DROPPED, "'A greeting.'")]
@@ -98,14 +98,14 @@ def test_replies_that_are_not_trained_need_no_sample(encoder):
     assert last.unused[0] == [(DROPPED, "'A greeting.'")] and not last.remarks
 
 
-def test_rows_that_are_split_are_counted(encoder):
+def test_split_rows_are_counted(encoder):
     rows = [Row('file', n, {'m': messages}) for n, messages in enumerate((A + B, PLAIN, A + B), 1)]
     _, origins, report = encode_rows(rows, lambda row: Conversation(row['m']), encoder())
     assert [row.number for row in origins] == [1, 1, 2, 3, 3] and report.samples == 5
     assert report.remarks == {SPLIT: 2} and not report.length_changes
 
 
-def test_a_template_that_keeps_thoughts_takes_the_conversation_whole(encoder, tokenizer, tmp_path):
+def test_a_conversation_is_not_split_for_a_template_that_keeps_reasoning(encoder, tokenizer, tmp_path):
     path = tmp_path / 'keeps.jinja'
     path.write_text(
         "{% for m in messages %}<|im_start|>{{ m.role }}\n{% if m.role == 'assistant' %}{% generation %}"
@@ -118,7 +118,7 @@ def test_a_template_that_keeps_thoughts_takes_the_conversation_whole(encoder, to
     ]
 
 
-def test_tags_that_are_special_tokens_are_no_text(encoder):
+def test_tags_that_are_special_tokens(encoder):
     own = encoder('qwen3_thinking', special=('<think>', '</think>'))
     [[(_, reply)], _] = trained(own, A + B)
     assert reply == '<think>\nA greeting.\n</think>\n\nHello!<|im_end|>'
@@ -142,7 +142,7 @@ ODD = [
 
 @pytest.mark.parametrize('text', ODD)
 @each_template
-def test_tags_inside_a_reply_stay_text(text, name, encoder):
+def test_tags_inside_a_response_stay_text(text, name, encoder):
     own = encoder(name)
     [[(_, reply)]] = trained(own, exchange('2+2?', text))
     assert text in reply and own.remarks == {0: [TAG_IN_RESPONSE]}
@@ -163,7 +163,7 @@ def test_tags_inside_a_reply_stay_text(text, name, encoder):
     ],
 )
 @each_template
-def test_text_and_field_of_a_thought_are_the_same(text, thought, rest, name, encoder):
+def test_reasoning_in_tags_and_in_a_field_are_the_same(text, thought, rest, name, encoder):
     own = encoder(name)
     field = [{'role': 'user', 'content': 'Hi'}, {'role': 'assistant', 'content': rest, 'reasoning_content': thought}]
     written = exchange('Hi', text)
@@ -190,12 +190,12 @@ def test_text_and_field_of_a_thought_are_the_same(text, thought, rest, name, enc
         ({'content': 'b', 'reasoning_content': 'c</think>d'}, 'reasoning contains </think>'),
     ],
 )
-def test_thoughts_that_cannot_be_trained_make_bad_rows(reply, reason, encoder):
+def test_invalid_reasoning_makes_a_bad_row(reply, reason, encoder):
     with pytest.raises(RowError, match=f'^{reason}'):
         trained(encoder(), [PLAIN[0], {'role': 'assistant', **reply}])
 
 
-def test_a_reply_cut_off_in_its_thought_is_refused_by_templates_without_thoughts_too(encoder):
+def test_unclosed_reasoning_is_refused_with_any_template(encoder):
     with pytest.raises(RowError, match='unclosed reasoning: message 2'):
         trained(encoder('chatml'), exchange('Hi', '<think>2+2=4. I stop'))
     assert replies(encoder('chatml'), exchange('Hi', ODD[0]) + A) == [
@@ -212,12 +212,12 @@ def test_a_reply_cut_off_in_its_thought_is_refused_by_templates_without_thoughts
         {'content': '<think></think>b', 'reasoning_content': 'a'},
     ],
 )
-def test_a_thought_given_twice_or_with_its_tags_is_one_thought(reply, encoder):
+def test_the_same_reasoning_in_tags_and_field(reply, encoder):
     made = replies(encoder(), [PLAIN[0], {'role': 'assistant', **reply}])
     assert made == [['<think>\na\n</think>\n\nb<|im_end|>']]
 
 
-def test_a_template_that_loses_a_thought_is_refused(encoder, tmp_path):
+def test_a_template_that_drops_reasoning_is_refused(encoder, tmp_path):
     path = tmp_path / 'loses.jinja'
     path.write_text(
         "{% for m in messages %}<|im_start|>{{ m.role }}\n{% if m.role == 'assistant' %}{% generation %}"
@@ -231,7 +231,7 @@ def test_a_template_that_loses_a_thought_is_refused(encoder, tmp_path):
 
 
 @pytest.mark.parametrize('overlong', ['truncate', 'split', 'drop'])
-def test_parts_that_are_too_long_are_left_out_and_the_row_is_noted_once(overlong, encoder):
+def test_parts_that_are_too_long_are_dropped_and_the_row_is_counted_once(overlong, encoder):
     short, long = A + PLAIN, A + thinking('Tell me', 'Hm. ' * 40, 'No.') + B
     limit = len(encoder()([Conversation(short)])[0][0].ids) + 40
     own = encoder(max_length=limit, overlong=overlong)

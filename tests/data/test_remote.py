@@ -1,4 +1,4 @@
-"""Remote data sets: what is tried again, what is not, and that a broken connection costs no row."""
+"""Remote data sets: what is retried, what is not, and that no row is lost or repeated when a connection breaks."""
 
 import json
 import os
@@ -68,7 +68,7 @@ def no_waits(monkeypatch):
     monkeypatch.setattr(remote, 'WAITS', (0.0, 0.0, 0.0))
 
 
-class Flaky:
+class FailingCall:
     """Raises `errors` one after the other, then returns the number of calls."""
 
     def __init__(self, *errors):
@@ -81,7 +81,7 @@ class Flaky:
         return self.calls
 
 
-class Breaking:
+class UnreliableRows:
     """An iterable data set whose connection breaks before the rows `breaks`, each of them once."""
 
     def __init__(self, rows, *breaks, error=None):
@@ -136,7 +136,7 @@ def test_a_refused_connection_a_cut_answer_and_a_busy_server_are_transient(serve
         assert is_transient(wrapped(DataError('cannot be loaded'), error)) == transient
 
 
-def test_what_stands_behind_an_error_decides():
+def test_the_cause_of_an_error_decides():
     refused = ConnectionRefusedError()
     assert not is_transient(wrapped(FileNotFoundError('not cached'), RuntimeError()))
     assert is_transient(wrapped(FileNotFoundError('not cached'), wrapped(RuntimeError(), refused)))
@@ -146,53 +146,53 @@ def test_what_stands_behind_an_error_decides():
         assert not is_transient(error)
 
 
-def test_transient_errors_are_tried_again_and_others_not(no_waits, capsys):
-    flaky = Flaky(ConnectionResetError('reset\nby peer'), TimeoutError())
+def test_transient_errors_are_retried_and_others_not(no_waits, capsys):
+    flaky = FailingCall(ConnectionResetError('reset\nby peer'), TimeoutError())
     assert with_retries(flaky, 'someone/set') == 3
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == 'note: someone/set: reset; retrying in 0 s' and 'TimeoutError' in lines[1]
     for error, attempts in ((ConnectionResetError('reset'), 4), (ValueError('no such split'), 1)):
-        flaky = Flaky(*[error] * 9)
+        flaky = FailingCall(*[error] * 9)
         assert caught(with_retries, flaky, 'x') is error and flaky.calls == attempts
-    once = Flaky(ConnectionResetError('reset'))
+    once = FailingCall(ConnectionResetError('reset'))
     assert caught(with_retries, once, 'x', ()) and once.calls == 1
-    assert with_retries(Flaky(ConnectionResetError('reset')), 'x', (0.01,)) == 2
-    assert caught(with_retries, Flaky(*[ConnectionResetError('reset')] * 3), 'x', (0.01,))
+    assert with_retries(FailingCall(ConnectionResetError('reset')), 'x', (0.01,)) == 2
+    assert caught(with_retries, FailingCall(*[ConnectionResetError('reset')] * 3), 'x', (0.01,))
 
 
-def test_no_further_attempt_begins_when_the_client_has_been_patient(monkeypatch):
+def test_no_retry_starts_after_the_limit(monkeypatch):
     monkeypatch.setattr(remote, 'RETRY_LIMIT', -1.0)
-    flaky = Flaky(ConnectionResetError('reset'))
+    flaky = FailingCall(ConnectionResetError('reset'))
     assert caught(with_retries, flaky, 'x', (0.0, 0.0)) and flaky.calls == 1
 
 
 @pytest.mark.parametrize('start', [0, 2])
-def test_a_connection_that_breaks_gives_every_row_once(no_waits, capsys, start):
-    rows = Breaking(ROWS, 3, 5)
+def test_every_row_is_read_once_when_the_connection_breaks(no_waits, capsys, start):
+    rows = UnreliableRows(ROWS, 3, 5)
     assert list(rows_with_retries(rows, start, 'someone/set')) == ROWS[start:]
     assert rows.opened == [start, 3, 5]
     assert 'note: someone/set, row 4: reset by peer; retrying in 0 s' in capsys.readouterr().out
 
 
 def test_a_connection_that_breaks_before_the_first_row(no_waits):
-    rows = Breaking(ROWS, 0, 0, 0)
+    rows = UnreliableRows(ROWS, 0, 0, 0)
     assert list(rows_with_retries(rows, 0, 'someone/set')) == ROWS and rows.opened == [0] * 4
 
 
-def test_failures_count_anew_after_each_row(no_waits):
-    rows = Breaking(ROWS, *[2] * 3, *[3] * 3, *[6] * 3)
+def test_the_number_of_failures_is_reset_after_each_row(no_waits):
+    rows = UnreliableRows(ROWS, *[2] * 3, *[3] * 3, *[6] * 3)
     assert list(rows_with_retries(rows, 0, 'someone/set')) == ROWS
 
 
 def test_a_connection_that_stays_broken_is_an_error_that_names_the_row(no_waits):
-    rows, got = Breaking(ROWS, *[4] * 9), []
+    rows, got = UnreliableRows(ROWS, *[4] * 9), []
     with pytest.raises(DataError, match='^someone/set: the connection failed after row 4: reset by peer$'):
         got.extend(iter(rows_with_retries(rows, 0, 'someone/set')))
     assert rows.opened == [0, 4, 4, 4]
 
 
 def test_a_row_that_cannot_be_read_is_an_error_that_names_it(no_waits):
-    rows = Breaking(ROWS, 4, error=TypeError('Could not convert "x"\nwith type str'))
+    rows = UnreliableRows(ROWS, 4, error=TypeError('Could not convert "x"\nwith type str'))
     with pytest.raises(DataError, match='^someone/set, row 5 cannot be read: Could not convert "x"$'):
         list(rows_with_retries(rows, 0, 'someone/set'))
     assert rows.opened == [0]
@@ -212,12 +212,12 @@ def test_hub_without_a_connection_ends_within_a_minute_and_says_what_to_do(tmp_p
 
 def test_errors_of_the_datasets_library_are_errors_for_the_user(monkeypatch, no_waits):
     for error in (datasets.exceptions.DatasetGenerationError('broken json'), ValueError('Unknown split "x"')):
-        monkeypatch.setattr(datasets, 'load_dataset', lambda *_, error=error, **__: Flaky(error)())
+        monkeypatch.setattr(datasets, 'load_dataset', lambda *_, error=error, **__: FailingCall(error)())
         with pytest.raises(DataError, match='(?s)`someone/set` is not a local file.*(broken json|Unknown split)'):
             load_hub(Source('someone/set'))
 
 
-def test_offline_is_not_tried_again(monkeypatch):
+def test_offline_mode_is_not_retried(monkeypatch):
     """The suite runs offline; a wait of an hour would show."""
     monkeypatch.setattr(remote, 'WAITS', (3600.0,))
     with pytest.raises(DataError, match='someone/nothing'):
@@ -239,7 +239,7 @@ def modelscope(tmp_path, monkeypatch):
     sys.modules.pop('modelscope', None)
 
 
-def test_modelscope_set_is_downloaded_and_read_by_split(modelscope, tmp_path):
+def test_modelscope_data_set_is_downloaded_and_read_by_split(modelscope, tmp_path):
     modelscope(f'return {str(tmp_path)!r} + "/" + name')
     folder = tmp_path / 'someone' / 'set'
     folder.mkdir(parents=True)
@@ -265,7 +265,7 @@ def test_modelscope_error_is_an_error_for_the_user(modelscope):
         load_modelscope('someone/set', 'train')
 
 
-def test_modelscope_download_is_tried_again(modelscope, tmp_path, no_waits):
+def test_modelscope_download_is_retried(modelscope, tmp_path, no_waits):
     (tmp_path / 'a.jsonl').write_text('{"text": "a"}')
     body = 'import modelscope as m; m.n = getattr(m, "n", 0) + 1\n'
     body += f'    if m.n < 3: raise ConnectionError("reset")\n    return {str(tmp_path)!r}'

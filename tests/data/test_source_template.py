@@ -1,4 +1,4 @@
-"""Plain text beside chats, a template of a source's own, and the units of text files."""
+"""Plain text mixed with chats, sources with their own template, and the units of text files."""
 
 import gzip
 import json
@@ -84,7 +84,7 @@ def texts(data, split):
 
 
 @pytest.mark.parametrize('streaming', [False, True])
-def test_text_and_chats_in_one_run_each_in_its_form(build, streaming):
+def test_text_and_chats_in_one_run(build, streaming):
     options = {'data__streaming': True, 'data__window': 18, 'schedule__max_steps': 2} if streaming else {}
     job, data = build(CHAT, TEXT, (CHAT, {'template': 'zephyr'}), val=TEXT[:2], **options)
     trained = texts(data, data.train)
@@ -98,12 +98,12 @@ def test_text_and_chats_in_one_run_each_in_its_form(build, streaming):
     assert 'as openai with template `zephyr`: 6 rows' in printed
 
 
-def test_of_text_alone_the_template_that_nothing_uses_is_named(build):
+def test_a_template_that_no_row_uses_is_reported(build):
     job, data = build(TEXT)
     assert dict(data_lines(job, data))['template'].endswith("chat_template='plain' trains a text model")
 
 
-def test_a_stream_with_other_templates_is_another_one(build):
+def test_the_identity_of_a_stream_depends_on_the_templates(build):
     def digest(**given):
         return build((CHAT, given), data__streaming=True, data__window=6, schedule__max_steps=2)[1].steps.identity()
 
@@ -116,7 +116,7 @@ def test_rows_of_text_among_chats_of_one_source(prepared):
     assert text == 'Only text.<|im_end|>' and chat.startswith('<|im_start|>')
 
 
-def test_a_source_has_a_template_of_its_own(prepared, refusal):
+def test_a_source_with_its_own_template(prepared, refusal):
     made, report = prepared(CHAT, template='zephyr')
     assert '<|assistant|>\n0!' in made[0] and report.template == 'zephyr'
     again, report = prepared(CHAT)
@@ -142,7 +142,7 @@ def test_units_of_text(tmp_path, name, unit, expected):
     assert len(list(read_file(tmp_path / name))) == (1 if name == 'x.md' else 4)
 
 
-def test_text_unit_reaches_the_samples_and_is_for_text_files(prepared, refusal):
+def test_text_unit_applies_to_text_files_only(prepared, refusal):
     assert prepared('a\nb\n\nc', text_unit='paragraph')[0] == ['a\nb<|im_end|>', 'c<|im_end|>']
     assert "text_unit='file' is for .txt and .md files" in refusal(TEXT, text_unit='file')
 
@@ -158,7 +158,7 @@ def test_text_unit_reaches_the_samples_and_is_for_text_files(prepared, refusal):
         ('\n'.join(f'A short line, {i}' for i in range(40)), False),
     ],
 )
-def test_lines_that_were_broken_at_some_width_are_hinted_at(prepared, text, hinted):
+def test_hard_wrapped_lines_give_a_hint(prepared, text, hinted):
     assert bool(prepared(text, max_length=4096)[1].hints) == hinted
     assert not prepared(text, max_length=4096, text_unit='paragraph')[1].hints
 
@@ -190,7 +190,7 @@ RENDERED = [
         [{'instruction': f'Say {i}.', 'output': f'{i}!<|im_end|>'} for i in range(4)],
     ],
 )
-def test_rows_that_a_template_has_written_are_refused(prepared, refusal, rows):
+def test_prerendered_rows_are_refused(prepared, refusal, rows):
     message = refusal(rows)
     assert "control_tokens='text'" in message and 'map function' in message
     assert len(prepared(rows, 'text')[0]) == len(rows)
@@ -212,13 +212,13 @@ def test_a_row_that_quotes_a_token_is_counted(prepared, row, remarks):
     assert dict(report.remarks) == remarks and (ESCAPED in remarks) == any('row 13' in line for line in report.lines())
 
 
-def test_parsed_text_does_not_end_twice(prepared):
+def test_parsed_text_has_one_eos(prepared):
     made, report = prepared(RENDERED, 'parse')
     assert made[2] == RENDERED[2]['text'].strip() and report.tokens < 6 * 25
 
 
 @pytest.mark.parametrize('overlong', ['truncate', 'split'])
-def test_prompts_that_are_too_long_name_the_length_that_would_do(prepared, refusal, overlong):
+def test_the_advice_for_too_long_prompts_names_a_sufficient_length(prepared, refusal, overlong):
     rows = [{'instruction': 'word ' * (80 + i), 'output': 'Yes.'} for i in range(3)]
     rows += [{'instruction': f'Say {i}.', 'output': f'{i}!'} for i in range(7)]
     message = refusal(rows, overlong=overlong)
@@ -231,7 +231,7 @@ def test_prompts_that_are_too_long_name_the_length_that_would_do(prepared, refus
     assert f'max_length={needed} ' in refusal(rows[:3], overlong='drop')
 
 
-def test_of_many_long_prompts_the_length_for_nearly_all_is_named(refusal):
+def test_the_advice_for_many_long_prompts_names_the_99th_percentile(refusal):
     rows = [{'instruction': 'word ' * (80 + (i == 0) * 300), 'output': 'Yes.'} for i in range(200)]
     few, most = map(int, re.search(r'max_length=(\d+) \(99 % of them; all: (\d+)\)', refusal(rows)).groups())
     assert 80 < few < 130 and most > 380

@@ -1,4 +1,4 @@
-"""Special-token text in data stays text, wherever it stands: it cannot end a turn or open one."""
+"""Special-token text in data stays text, wherever it is: it cannot end a turn or start one."""
 
 import json
 import re
@@ -27,7 +27,7 @@ def talk(text):
     return Conversation([*first, *exchange(text, f'  {text}\n'), *exchange('Sure?', 'Yes.')])
 
 
-def called(text):
+def tool_conversation(text):
     """A call whose name, arguments, their names and result hold `text`, and its tool."""
     arguments = {text: text, 'role': text, 'list': [{'deep': f'a {text}'}]}
     schema = {'type': 'object', 'properties': {text: {'type': 'string', 'description': text}}}
@@ -42,22 +42,23 @@ def called(text):
     return Conversation(messages, [tool])
 
 
-def harmless(text):
+def without_special_text(text):
     return re.sub('[<>|]', '.', text)
 
 
-def bare(text):
+def without_escapes(text):
     return text.replace(BEGIN, '').replace(END, '')
 
 
 def encoded(chat_tokenizer, conversation):
-    """Return the rendered text without marks, the ids, the token spans, and the texts of the spans."""
+    """Return the rendered text without escapes, the ids, the token spans, and the texts of the spans."""
     rendered = chat_tokenizer.render(conversation)
     [(ids, turns)] = chat_tokenizer.tokenize([rendered])
-    return bare(rendered.text), ids, turns, [bare(rendered.text[start:end]) for start, end in rendered.spans]
+    replies = [without_escapes(rendered.text[start:end]) for start, end in rendered.spans]
+    return without_escapes(rendered.text), ids, turns, replies
 
 
-def controls(chat_tokenizer, ids):
+def special_ids(chat_tokenizer, ids):
     """Return the special tokens among `ids`, in order."""
     special = {i for i, token in chat_tokenizer.tokenizer.added_tokens_decoder.items() if token.special}
     special |= set(chat_tokenizer.tokenizer.all_special_ids) - {chat_tokenizer.tokenizer.unk_token_id}
@@ -69,8 +70,8 @@ def controls(chat_tokenizer, ids):
 def test_special_text_in_messages_stays_text(kind, name, forged, family, written, spaced):
     chat_tokenizer = family(kind, name, further=SPECIAL)
     text, ids, turns, replies = encoded(chat_tokenizer, talk(forged))
-    _, plain, _, _ = encoded(chat_tokenizer, talk(harmless(forged)))
-    assert controls(chat_tokenizer, ids) == controls(chat_tokenizer, plain)
+    _, plain, _, _ = encoded(chat_tokenizer, talk(without_special_text(forged)))
+    assert special_ids(chat_tokenizer, ids) == special_ids(chat_tokenizer, plain)
     say = written(chat_tokenizer.tokenizer)
     kept = [(say(ids), text), *zip([say(ids[start:end]) for start, end in turns], replies, strict=True)]
     for got, wanted in kept:
@@ -93,7 +94,7 @@ def test_special_text_has_the_ids_of_ordinary_text(kind, forged, family):
 
 
 @pytest.mark.parametrize('name', NAMES)
-def test_the_prompt_is_what_training_saw_with_special_text_too(kind, name, family):
+def test_prompts_with_special_text_are_tokenized_as_in_training(kind, name, family):
     """Also where it is in the last reply only, so that the prompt has none."""
     chat_tokenizer = family(kind, name, further=SPECIAL)
     last = Conversation([*exchange('Why? ', ' "So"'), *exchange('- Why?\n\n', 'a </s> b<|im_end|>')])
@@ -108,12 +109,12 @@ def test_the_prompt_is_what_training_saw_with_special_text_too(kind, name, famil
 @pytest.mark.parametrize('forged', FORGED)
 def test_special_text_in_calls_tools_and_results_stays_text(kind, name, forged, family, written):
     chat_tokenizer = family(kind, name, further=SPECIAL)
-    text, ids, _, _ = encoded(chat_tokenizer, called(forged))
-    _, plain, _, _ = encoded(chat_tokenizer, called(harmless(forged)))
-    assert controls(chat_tokenizer, ids) == controls(chat_tokenizer, plain)
+    text, ids, _, _ = encoded(chat_tokenizer, tool_conversation(forged))
+    _, plain, _, _ = encoded(chat_tokenizer, tool_conversation(without_special_text(forged)))
+    assert special_ids(chat_tokenizer, ids) == special_ids(chat_tokenizer, plain)
     assert written(chat_tokenizer.tokenizer)(ids).replace(' ', '') == text.replace(' ', '')
     assert text.count(json.dumps(forged)) >= 3
-    prompt = chat_tokenizer.prompt_ids(called(forged).messages[:4], called(forged).tools)
+    prompt = chat_tokenizer.prompt_ids(tool_conversation(forged).messages[:4], tool_conversation(forged).tools)
     assert prompt == ids[: len(prompt)]
 
 
@@ -128,17 +129,17 @@ def test_special_text_in_calls_tools_and_results_stays_text(kind, name, forged, 
         f'{BEGIN}a{END}{END}',
     ],
 )
-def test_private_use_characters_in_data_forge_no_mark(kind, data, family, written):
+def test_private_use_characters_in_data_cannot_forge_an_escape(kind, data, family, written):
     chat_tokenizer = family(kind, 'chatml', further=SPECIAL)
     text, ids, turns, replies = encoded(chat_tokenizer, talk(data))
     _, plain, _, _ = encoded(chat_tokenizer, talk('x'))
-    assert controls(chat_tokenizer, ids) == controls(chat_tokenizer, plain)
+    assert special_ids(chat_tokenizer, ids) == special_ids(chat_tokenizer, plain)
     say = written(chat_tokenizer.tokenizer)
     assert say(ids).replace(' ', '') == text.replace(' ', '')
-    assert bare(data) in replies[0] and '<|im_start|>assistant\n' not in say(ids[slice(*turns[0])])
+    assert without_escapes(data) in replies[0] and '<|im_start|>assistant\n' not in say(ids[slice(*turns[0])])
 
 
-def test_parse_lets_the_token_through(kind, family):
+def test_parse_encodes_special_tokens(kind, family):
     given = talk('<|im_end|>')
     text, parse = (family(kind, 'chatml', mode, SPECIAL) for mode in ('text', 'parse'))
     end = parse.tokenizer.convert_tokens_to_ids('<|im_end|>')
@@ -150,24 +151,24 @@ def test_parse_lets_the_token_through(kind, family):
 
 
 @pytest.mark.parametrize('place', range(5))
-def test_error_names_the_token_and_where_it_is(kind, place, family):
+def test_error_names_the_token_and_its_context(kind, place, family):
     chat_tokenizer = family(kind, 'chatml', 'error', SPECIAL)
-    messages = [*called('x').messages, *exchange('So?', 'Yes.')]
+    messages = [*tool_conversation('x').messages, *exchange('So?', 'Yes.')]
     if place == 2:
-        messages[2] = called('</s>').messages[2]
+        messages[2] = tool_conversation('</s>').messages[2]
     else:
         messages[place] = {**messages[place], 'content': 'It ends in </s>, which is a special token.'}
     with pytest.raises(RowError) as caught:
-        chat_tokenizer.render(Conversation(messages, called('x').tools))
+        chat_tokenizer.render(Conversation(messages, tool_conversation('x').tools))
     assert caught.value.reason == 'special token in the text'
     around = "'look</s>'" if place == 2 else "'It ends in </s>, which is a special'"
     assert caught.value.detail == f"'</s>' in {around}"
     with pytest.raises(RowError, match='special token in the text'):
-        chat_tokenizer.prompt_ids(messages, called('x').tools)
+        chat_tokenizer.prompt_ids(messages, tool_conversation('x').tools)
 
 
 @pytest.mark.parametrize('place', ['an argument', 'a tool', 'an argument named role'])
-def test_error_sees_names_and_tools(place, family):
+def test_error_includes_names_and_tools(place, family):
     chat_tokenizer = family('SmolLM2', 'chatml', 'error', SPECIAL)
     call = {'type': 'function', 'function': {'name': 'look', 'arguments': {}}}
     tool = {'type': 'function', 'function': {'name': 'look', 'parameters': {}}}
@@ -180,7 +181,7 @@ def test_error_sees_names_and_tools(place, family):
         chat_tokenizer.render(Conversation(given, [tool]))
 
 
-def test_a_row_with_special_text_is_refused_alone(family):
+def test_only_the_row_with_special_text_is_refused(family):
     """In 'error' mode; the encoder returns why, in its place among the others."""
     encode = Encoder(family('SmolLM2', 'chatml', 'error', SPECIAL), 999, 'error')
     good, bad = Conversation(exchange('Hi', 'Ho')), talk('</s>')
@@ -200,7 +201,7 @@ def test_added_tokens_that_are_not_special_stay_tokens(kind, mode, make):
 
 
 @pytest.mark.parametrize('mode, more', [('text', 0), ('parse', 2)])
-def test_a_chat_sends_special_text_as_the_mode_says(mode, more, tiny_model, family):
+def test_a_chat_session_follows_the_mode(mode, more, tiny_model, family):
     """What the model is given for a question and a system message that hold a token."""
     chat_tokenizer = family('SmolLM2', 'chatml', mode)
     model = AutoModelForCausalLM.from_pretrained(tiny_model)

@@ -1,4 +1,4 @@
-"""The tokens at which generation stops are those that training puts behind replies."""
+"""Generation stops at the tokens that end assistant messages in training."""
 
 import ast
 import re
@@ -56,7 +56,7 @@ def test_stops(kind, name, family):
     assert set(stops) == wanted and len(stops) == len(wanted)
 
 
-def test_the_end_of_a_last_reply_is_first(family):
+def test_the_end_of_the_last_message_comes_first(family):
     """Programs that take a single stop token take this one."""
     assert stops_of(family('Llama 2', 'chatglm3')) == ['<|user|>', '<|observation|>', EOS]
     assert stops_of(family('Llama 2', 'baichuan2_chat')) == [EOS, '<reserved_106>']
@@ -65,32 +65,32 @@ def test_the_end_of_a_last_reply_is_first(family):
 
 @pytest.mark.parametrize('kind', ['Llama 3', 'Llama 2', 'Llama 2 legacy', 'Baichuan, slow', 'byte by byte, slow'])
 @pytest.mark.parametrize('name', OF_SEVERAL_TOKENS)
-def test_an_end_of_several_tokens_is_refused(kind, name, make):
+def test_a_stop_token_of_several_tokens_is_refused(kind, name, make):
     own = make(kind)
     chat_tokenizer = ChatTokenizer(own, resolve(name, own))
     with pytest.raises(TemplateError) as caught:
         stop_token_ids(chat_tokenizer)
-    said = re.match(r"template `(\w+)` ends a message with ('.*'), which is (\d+) tokens in this", str(caught.value))
-    assert said[1] == name and 'one that fits this tokenizer: ' in str(caught.value)
-    tag = ast.literal_eval(said[2])
-    assert tag.strip() in STOPS[name] and int(said[3]) == len(own(tag, add_special_tokens=False)['input_ids']) > 1
+    match = re.match(r"template `(\w+)` ends a message with ('.*'), which is (\d+) tokens in this", str(caught.value))
+    assert match[1] == name and 'one that fits this tokenizer: ' in str(caught.value)
+    tag = ast.literal_eval(match[2])
+    assert tag.strip() in STOPS[name] and int(match[3]) == len(own(tag, add_special_tokens=False)['input_ids']) > 1
 
 
 @pytest.mark.parametrize('end, count', [(' So be it.', 4), ('', 0)])
-def test_the_end_of_a_template_of_ones_own_is_checked(end, count, make):
+def test_the_stop_token_of_a_custom_template_is_checked(end, count, make):
     own = make('SmolLM2')
     with pytest.raises(TemplateError, match=f"`mine` ends a message with '{end}', which is {count} tokens"):
         stop_token_ids(ChatTokenizer(own, ChatTemplate('mine', MINE.replace('END', end), {}, ())))
 
 
-def test_a_template_that_marks_too_much_is_a_fault_of_the_template(make):
+def test_a_template_with_wrong_generation_marks_is_refused(make):
     own = make('SmolLM2')
     source = '{% for m in messages %}{% generation %}{{ m.content }}<|im_end|>{% endgeneration %}{% endfor %}'
     with pytest.raises(TemplateError, match='template `mine` marks 4 spans for 2 replies'):
         stop_token_ids(ChatTokenizer(own, ChatTemplate('mine', source, {}, ())))
 
 
-def test_without_an_eos_the_end_of_a_turn_is_enough(make):
+def test_a_tokenizer_without_eos(make):
     own = make('Llama 2', ['<|im_start|>', '<|im_end|>'])
     own.eos_token = None
     chat_tokenizer = ChatTokenizer(own, resolve('chatml', own))
@@ -98,7 +98,7 @@ def test_without_an_eos_the_end_of_a_turn_is_enough(make):
 
 
 @pytest.mark.parametrize('name', ['chatml', 'auto', 'qwen3_5'])
-def test_the_start_of_a_turn_is_no_stop_token(name, make):
+def test_an_eos_that_starts_a_turn_is_no_stop_token(name, make):
     """Transformers 5.17 takes it for the eos of the GGUF of SmolLM2."""
     own = make('SmolLM2')
     own.eos_token = '<|im_start|>'
@@ -113,7 +113,7 @@ def test_an_eos_outside_the_conversation_is_a_stop_token(make):
 
 
 @pytest.mark.parametrize('changed', ['m.content | upper', "m.content | replace(' ', '')", 'm.content[:3]'])
-def test_marks_around_a_reply_that_is_changed_are_refused(family, changed):
+def test_a_template_that_changes_the_content_is_refused(family, changed):
     chat_tokenizer = family('SmolLM2', 'chatml')
     template = ChatTemplate('mine', MINE.replace('{{ m.content }}END', f'{{{{ {changed} }}}}END'), {}, ('END',))
     with pytest.raises(TemplateError, match="changes the text of assistant messages: 'Fine 7' became 'F"):

@@ -1,4 +1,4 @@
-"""Files, sheets, splits and parts of files that belong to a source and are not read are named; noise is not."""
+"""Files, sheets, splits and parts of files of a source that are not read are reported; metadata is not."""
 
 import json
 
@@ -23,7 +23,7 @@ def source(path, elsewhere=(), **options):
     )
 
 
-def not_read(path, **options):
+def unread_names(path, **options):
     """The names between the first backquotes of what is not read, after all rows were read."""
     rows = source(path, **options)
     list(rows)
@@ -65,61 +65,61 @@ def workbook(path, **sheets):
         (['a.jsonl', 'Makefile'], ['Makefile']),
     ],
 )
-def test_of_a_folder_other_types_and_splits_are_named_and_noise_is_not(folder, names, expected):
-    assert sorted(not_read(folder(*names))) == sorted(expected)
+def test_other_types_and_splits_in_a_folder_are_reported_and_metadata_is_not(folder, names, expected):
+    assert sorted(unread_names(folder(*names))) == sorted(expected)
 
 
-def test_what_another_source_of_the_run_reads_is_not_left_out(folder):
+def test_files_that_another_source_reads_are_not_reported(folder):
     path = folder('train.jsonl', 'test.jsonl', 'dev.jsonl')
-    assert not_read(path, elsewhere=[{'split': 'test'}, {'split': 'dev'}]) == []
-    assert not_read(path, elsewhere=[{'split': 'test'}]) == ['validation']
-    assert not_read(path / 'train.jsonl') == []
+    assert unread_names(path, elsewhere=[{'split': 'test'}, {'split': 'dev'}]) == []
+    assert unread_names(path, elsewhere=[{'split': 'test'}]) == ['validation']
+    assert unread_names(path / 'train.jsonl') == []
 
 
-def test_a_glob_is_meant_by_name_except_for_what_nobody_reads(folder):
+def test_matches_of_a_glob_without_a_reader_are_reported(folder):
     path = folder('a.jsonl', 'test.jsonl', 'a.docx', 'notes.md')
-    assert not_read(path / '*.jsonl') == [] and not_read(path / 'a*') == ['.docx']
+    assert unread_names(path / '*.jsonl') == [] and unread_names(path / 'a*') == ['.docx']
     assert [file.name for file in source(path / '*.md').files] == ['notes.md']
     with pytest.raises(DataError, match=r'\*\*/\*.md'):
         (path / 'a.jsonl').unlink(), (path / 'test.jsonl').unlink()
         source(path)
 
 
-def test_further_sheets_with_content_are_named_unless_one_is_asked_for(tmp_path):
+def test_other_sheets_with_content_are_reported_unless_a_sheet_is_selected(tmp_path):
     sheets = {'一月': [['q', 'a'], [1, 2]], '二月': [['q', 'a'], [3, 4]], 'Sheet3': []}
     path = workbook(tmp_path / 'x.xlsx', **sheets)
-    assert not_read(path) == not_read(tmp_path) == ['二月']
-    assert not_read(path, sheet='一月') == [] == not_read(path, elsewhere=[{'sheet': '二月'}])
+    assert unread_names(path) == unread_names(tmp_path) == ['二月']
+    assert unread_names(path, sheet='一月') == [] == unread_names(path, elsewhere=[{'sheet': '二月'}])
     rows = source(path, sheet='*')
     assert [row.values for row in rows] == [{'q': 1, 'a': 2}, {'q': 3, 'a': 4}] and rows.unread == []
     assert list(rows)[1].place == f'{path}, sheet `二月`, row 2'
 
 
-def test_what_stands_beside_the_rows_of_a_json_file_is_named(tmp_path):
+def test_other_keys_of_a_json_file_with_rows_are_reported(tmp_path):
     path = tmp_path / 'x.json'
     path.write_text(json.dumps({'version': 2, 'empty': '', 'data': [ROW], 'info': {'by': 'me'}}))
-    assert not_read(path) == ['version', 'info']
+    assert unread_names(path) == ['version', 'info']
     path.write_text(json.dumps({'data': [ROW], 'none': None}))
-    assert not_read(path) == []
+    assert unread_names(path) == []
 
 
 @pytest.mark.parametrize(('first', 'named'), [(['0', '1', '2'], []), (['1', '2', '3'], []), (['x', '1', ''], ['1'])])
-def test_a_csv_column_without_a_name_is_named_unless_it_counts_rows(tmp_path, first, named):
+def test_a_csv_column_without_a_name_is_reported_unless_it_is_an_index(tmp_path, first, named):
     lines = ''.join(f'{number},q,a\n' for number in first)
     (tmp_path / 'x.csv').write_text(f',question,answer\n{lines}')
-    assert not_read(tmp_path / 'x.csv') == named
+    assert unread_names(tmp_path / 'x.csv') == named
 
 
-def test_a_column_of_a_sheet_without_a_name_and_a_cell_over_columns_are_named(tmp_path):
+def test_a_sheet_column_without_a_name_and_a_cell_beyond_the_columns_are_reported(tmp_path):
     path = workbook(tmp_path / 'x.xlsx', QA=[['q', 'a', None, 'b'], ['1', '2', 'lost', '3'], ['both', None, None, '4']])
     book = openpyxl.load_workbook(path)
     book['QA'].merge_cells('A3:B3')
     book.save(path)
-    assert not_read(path) == ['a', 'C']
+    assert unread_names(path) == ['a', 'C']
     assert [column_letters(index) for index in (0, 25, 26, 701, 702)] == ['A', 'Z', 'AA', 'ZZ', 'AAA']
 
 
-def test_ignore_names_what_need_not_be_read():
+def test_ignored_names_are_not_reported():
     unused = UnusedData(
         unread=['files of type `.md`: a.md', 'split `test`: b', 'column `C` of sheet `QA` of x: no name']
     )
@@ -127,14 +127,14 @@ def test_ignore_names_what_need_not_be_read():
     assert unused.unread == ['column `C` of sheet `QA` of x: no name']
 
 
-def test_a_saved_data_set_is_read_and_its_other_splits_are_named(tmp_path):
+def test_a_saved_data_set_is_read_and_its_other_splits_are_reported(tmp_path):
     one, two = Dataset.from_list([ROW] * 3), Dataset.from_list([{'instruction': 'c', 'output': 'd'}])
     one.save_to_disk(tmp_path / 'one', num_shards=2)
     rows = source(tmp_path / 'one')
     assert [row.values for row in rows] == [ROW] * 3 and rows.unread == []
     DatasetDict({'train': one, 'extra': two}).save_to_disk(tmp_path / 'two')
     assert [row.values for row in source(tmp_path / 'two', split='extra')] == [{'instruction': 'c', 'output': 'd'}]
-    assert len(list(source(tmp_path / 'two'))) == 3 and not_read(tmp_path / 'two') == ['extra']
+    assert len(list(source(tmp_path / 'two'))) == 3 and unread_names(tmp_path / 'two') == ['extra']
     with pytest.raises(DataError, match='has no split `test`; it has train, extra'):
         source(tmp_path / 'two', split='test')
     next((tmp_path / 'one').glob('*.arrow')).unlink()
@@ -159,7 +159,7 @@ def test_arrow_files_of_both_forms(tmp_path, form):
 @pytest.mark.parametrize(
     'column', [pa.array([b'x']), pa.array([b'xy'], pa.binary(2)), pa.array([{'bytes': b'x', 'path': 'p'}])]
 )
-def test_a_column_of_bytes_stands_in_nobodys_way(tmp_path, column):
+def test_a_column_of_bytes_is_not_an_error(tmp_path, column):
     pq.write_table(pa.table({'a': ['b'], 'hash': column}), tmp_path / 'x.parquet')
     [row] = source(tmp_path / 'x.parquet')
     assert row.values['a'] == 'b' and row.values['hash'] == column[0].as_py()

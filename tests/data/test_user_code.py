@@ -1,4 +1,4 @@
-"""The hash of a map function's code: it follows imports through the user's own modules, and what a callable holds."""
+"""The hash of a map function follows imports through user modules, and includes captured values."""
 
 import importlib
 import os
@@ -97,7 +97,7 @@ def maps(tmp_path, monkeypatch):
         del sys.modules[name]
 
 
-def test_an_edit_in_any_module_that_is_reached_changes_the_hash(maps, tmp_path):
+def test_an_edit_in_any_imported_user_module_changes_the_hash(maps, tmp_path):
     before = code_hash(maps.plain)
     for name in REACHED:
         path = tmp_path / 'code' / name
@@ -123,7 +123,7 @@ def test_an_edit_in_any_module_that_is_reached_changes_the_hash(maps, tmp_path):
         ('kept', 'kept_too'),
     ],
 )
-def test_callables_of_one_source_differ_by_what_they_hold(maps, one, other):
+def test_callables_with_the_same_source_differ_by_captured_values(maps, one, other):
     assert code_hash(getattr(maps, one)) != code_hash(getattr(maps, other))
 
 
@@ -142,13 +142,13 @@ def test_the_hash_is_the_same_in_each_process(maps, tmp_path):
     assert ran.stdout.strip() == str([code_hash(getattr(maps, name)) for name in names])
 
 
-def test_objects_that_refer_to_each_other_come_to_an_end(maps):
+def test_circular_references_terminate(maps):
     one, two = maps.Mapper('x'), maps.Mapper('y')
     one.other, two.other, one.many = two, one, [one, two] * 50
     assert code_hash(one) == code_hash(one) != code_hash(two)
 
 
-def test_code_without_a_file_counts_by_what_it_does():
+def test_code_without_a_file_is_hashed_by_its_bytecode():
     def made(text):
         names = {}
         exec(f'def f(row):\n    return {text}', names)
@@ -157,7 +157,7 @@ def test_code_without_a_file_counts_by_what_it_does():
     assert code_hash(made('1')) == code_hash(made('1')) != code_hash(made('2'))
 
 
-def test_arrays_and_tensors_count_with_all_their_values():
+def test_arrays_and_tensors_are_hashed_with_all_values():
     import numpy as np
     import torch
 
