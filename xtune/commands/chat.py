@@ -23,7 +23,7 @@ def _between(low: float, high: float):
 
 
 def _add(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument('model', help='model folder or hub name')
+    parser.add_argument('model', help='model folder or Hub name')
     parser.add_argument('--adapter', help='adapter folder to load on top of the model')
     parser.add_argument('--bits', type=int, choices=(4, 8), help='quantize the weights while loading')
     parser.add_argument('--system', help='system message')

@@ -27,8 +27,7 @@ def add_strategy(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--strategy',
         metavar='NAME',
-        help='how the run is spread over devices: ddp, zero1, zero2, zero3, fsdp2, with _offload, ... '
-        '(xtune list-cfg -p strategies)',
+        help='parallelism strategy: ddp, zero1, zero2, zero3, fsdp2, with _offload, ... (xtune list-cfg -p strategies)',
     )
     parser.add_argument(
         '--deepspeed', metavar='NAME|JSON', help='zero1, zero2, zero2_offload, zero3, zero3_offload, or a JSON file'
