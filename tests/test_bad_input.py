@@ -60,7 +60,7 @@ def test_wrong_column_names_the_columns_and_the_fitting_map_fn(train, tmp_path):
 
 def test_broken_json_names_the_line(train, tmp_path):
     err = train(**rows(tmp_path / 'data.jsonl', GOOD, GOOD, '{"instruction": "a" "output": "b"}'))
-    assert 'data.jsonl, line 3: broken JSON' in err
+    assert 'data.jsonl, line 3: invalid JSON' in err
 
 
 def test_workbook_without_the_sheet_names_its_sheets(train, tmp_path):

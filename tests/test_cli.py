@@ -36,7 +36,7 @@ def test_help_shows_an_example(xtune, command):
     assert f'example:\n  xtune {" ".join(command)}' in out
 
 
-def test_what_training_imports_says_nothing():
+def test_imports_for_training_print_nothing():
     done = subprocess.run([sys.executable, '-c', 'import xtune.engine.train'], capture_output=True, text=True)
     assert (done.returncode, done.stdout, done.stderr) == (0, '', '')
 

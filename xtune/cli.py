@@ -1,6 +1,6 @@
-"""The command line: arguments only. Each command imports what it needs when it runs.
+"""The command line: argument parsing. Each command imports what it needs when it runs.
 
-Exit codes: 0 done, 1 a bug (with its traceback), 2 something the user can mend, 130 interrupted.
+Exit codes: 0 success, 1 bug (with a traceback), 2 user error, 130 interrupted.
 """
 
 import argparse
@@ -36,13 +36,13 @@ def build_parser() -> argparse.ArgumentParser:
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         add_arguments(command)
-        command.add_argument('--debug', action='store_true', help="show the traceback of a user's mistake too")
+        command.add_argument('--debug', action='store_true', help='print full tracebacks')
         command.set_defaults(run=run)
     return parser
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run one command and leave the process with its exit code."""
+    """Run one command and exit the process with its exit code."""
     arguments = sys.argv[1:] if arguments is None else arguments
     parsed = build_parser().parse_args(arguments)
     parsed.arguments = arguments
@@ -64,11 +64,11 @@ def _guarded(run: Callable[[argparse.Namespace], int | None], parsed: argparse.N
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 141 if parsed.command == 'train' else 0
         if error.errno in (errno.ENOSPC, errno.EDQUOT) and not parsed.debug:
-            print('error: the disk is full; make room, or write elsewhere (--work-dir, XTUNE_CACHE)', file=sys.stderr)
+            print('error: no space left on disk; free space, or set --work-dir or XTUNE_CACHE', file=sys.stderr)
             return 2
         if parsed.debug or error.filename is None:
             raise
-        print(f'error: {Path(str(error.filename))}: {error.strerror} (--debug shows where)', file=sys.stderr)
+        print(f'error: {Path(str(error.filename))}: {error.strerror} (--debug prints the traceback)', file=sys.stderr)
         return 2
     except KeyboardInterrupt as error:
         print(str(error) or 'interrupted', file=sys.stderr)
@@ -76,17 +76,19 @@ def _guarded(run: Callable[[argparse.Namespace], int | None], parsed: argparse.N
 
 
 def _require_home() -> None:
-    """Refuse a user without a home folder, as in containers that run under any number; libraries fail with tracebacks.
+    """Check that the user has a home folder: libraries fail with a traceback otherwise.
+
+    Containers that run under an arbitrary user id have none.
 
     Raises:
-        ConfigError: There is none.
+        ConfigError: The user has no home folder.
     """
     try:
         Path.home()
     except RuntimeError as error:
         raise ConfigError(
-            'this user has no home folder: set HOME to a folder that can be written to. Libraries keep their caches '
-            'there, and so does xtune unless XTUNE_CACHE names another folder'
+            'this user has no home folder: set HOME to a writable folder. Libraries store their caches there, and so '
+            'does xtune unless XTUNE_CACHE is set'
         ) from error
 
 

@@ -1,7 +1,7 @@
-"""Errors a user can mend. The command line prints their text without a traceback.
+"""User-facing errors, printed by the command line without a traceback.
 
-Every message says what is wrong, the value, and what to do. An error of another class is a bug of xtune's
-and is shown with its traceback.
+Every message states what is wrong, the value, and what to do. Errors of other classes are bugs of xtune and are printed
+with their traceback.
 """
 
 import difflib
@@ -9,7 +9,7 @@ from collections.abc import Iterable
 
 
 class XtuneError(ValueError):
-    """Base of all errors that are the user's to mend."""
+    """Base class of all errors that the user can fix."""
 
 
 class ConfigError(XtuneError):
@@ -21,15 +21,15 @@ class DataError(XtuneError):
 
 
 class TemplateError(XtuneError):
-    """A chat template does not fit the tokenizer or the conversation."""
+    """A chat template is incompatible with the tokenizer or the conversation."""
 
 
 class ModelError(XtuneError):
-    """A model folder, an adapter or a quantiser is missing or does not fit."""
+    """A model folder, an adapter or a quantization library is missing or incompatible."""
 
 
 class CheckpointError(XtuneError):
-    """A checkpoint is damaged, unsafe, or could not be written."""
+    """A checkpoint is damaged or unsafe, or could not be written."""
 
 
 class NonFiniteError(XtuneError):
@@ -37,10 +37,10 @@ class NonFiniteError(XtuneError):
 
 
 class OutOfMemory(XtuneError):
-    """The run does not fit into memory."""
+    """The run does not fit in memory."""
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """Return `'; did you mean `x`?'` for the known name closest to `name`, or an empty string."""
+    """Return `'; did you mean `x`?'` with up to three known names similar to `name`, or an empty string."""
     close = difflib.get_close_matches(str(name), [str(k) for k in known], n=3, cutoff=0.6)
     return f'; did you mean {", ".join(f"`{c}`" for c in close)}?' if close else ''

@@ -1,6 +1,6 @@
-"""The project's registries: a config may name a thing by its registered name instead of importing it.
+"""Registries: a config may give the registered name of an object instead of importing it.
 
-The built-in ones register themselves where they are defined; a module of the user's comes in through `custom_imports`.
+Built-in objects are registered where they are defined. User modules are imported through `custom_imports`.
 """
 
 from collections.abc import Callable
@@ -18,31 +18,32 @@ MAP_FNS = Registry('map function', scope='xtune', locations=['xtune.data.map_fns
 HOOKS = Registry('hook', parent=MMENGINE_HOOKS, scope='xtune', locations=['xtune.engine.hooks'])
 LOOPS = Registry('loop', parent=MMENGINE_LOOPS, scope='xtune', locations=['xtune.engine.loop'])
 STRATEGIES = Registry('strategy', parent=MMENGINE_STRATEGIES, scope='xtune', locations=['xtune.engine.strategy'])
-# A task is what is trained with which loss: a mmengine model.
+# A task is an mmengine model that combines the trained network and its loss.
 TASKS = Registry('task', parent=MMENGINE_MODELS, scope='xtune', locations=['xtune.tasks.sft'])
 
 
 def lookup(registry: Registry, name: str) -> Any:
-    """Return the thing registered as `name`.
+    """Return the object registered as `name`.
 
     Raises:
-        ConfigError: Nothing is registered under that name; the message names close ones.
+        ConfigError: No object is registered under that name; the message contains similar names.
     """
     known = {}
-    for one in (registry, registry.parent):
-        if one is not None:
-            one.import_from_location()
-            known = {**one.module_dict, **known}
-    found = known.get(name)
-    if found is None and name and registry.parent is not None:
-        found = registry.get(name)  # with a scope, or the dotted path of a class
-    if found is None:
+    for level in (registry, registry.parent):
+        if level is not None:
+            level.import_from_location()
+            known = {**level.module_dict, **known}
+    registered = known.get(name)
+    if registered is None and name and registry.parent is not None:
+        registered = registry.get(name)  # with a scope, or the dotted path of a class
+    if registered is None:
         close = did_you_mean(name.rpartition('.')[2], known)
         raise ConfigError(
             f'no {registry.name} is registered as `{name}`{close or "."} '
-            f'Known: {", ".join(sorted(registry.module_dict))}. One of your own needs its module in custom_imports.'
+            f'Known: {", ".join(sorted(registry.module_dict))}. List the module of your own {registry.name} in '
+            'custom_imports.'
         )
-    return found
+    return registered
 
 
 def map_fn(name: str) -> Callable[[Callable], Callable]:

@@ -20,7 +20,7 @@ def session(shared):
     return shared
 
 
-def test_reply_ends_at_the_stop_token_and_is_remembered(session):
+def test_response_ends_at_the_stop_token_and_is_in_the_history(session):
     session.settings.max_new_tokens = 60
     reply = session.ask('Answer with one word: what is the capital of France?')
     assert 'Paris' in reply and '<|im_end|>' not in reply and len(reply) < 200
@@ -28,7 +28,7 @@ def test_reply_ends_at_the_stop_token_and_is_remembered(session):
     session.settings.max_new_tokens = 8
 
 
-def test_prompt_holds_all_turns(session):
+def test_prompt_contains_all_turns(session):
     session.ask('My name is Ada.')
     session.ask('What is my name?')
     text = session.chat_tokenizer.template.prompt([*session.history, {'role': 'user', 'content': 'x'}])
@@ -41,16 +41,16 @@ def test_undo_edit_reset_history_system(session, monkeypatch, capsys):
     talk(session)
     out = capsys.readouterr().out
     assert 'user: Hello' in out and 'user: Goodbye' in out
-    assert '(forgot: Goodbye)' in out and '(nothing to forget)' in out
+    assert 'removed: Goodbye' in out and 'nothing to undo' in out
     assert session.system == 'Be brief.' and session.history == [] and '/history' in out
 
 
-def test_end_of_input_leaves(session, monkeypatch):
+def test_end_of_input_exits(session, monkeypatch):
     monkeypatch.setattr('sys.stdin', io.StringIO(''))
     talk(session)
 
 
-def test_greedy_is_repeatable_and_a_seed_makes_sampling_so(model_dir, xtune):
+def test_greedy_and_seeded_sampling_are_reproducible(model_dir, xtune):
     arguments = ('chat', model_dir, '--prompt', 'Name a colour.', '--max-new-tokens', '6')
     assert xtune(*arguments)[1] == xtune(*arguments)[1]
     sampled = (*arguments, '--temperature', '1.5', '--seed', '7')
@@ -58,7 +58,7 @@ def test_greedy_is_repeatable_and_a_seed_makes_sampling_so(model_dir, xtune):
 
 
 @pytest.mark.parametrize('bits', [4, 8])
-def test_quantised_chat_answers(bits, tiny_model, xtune):
+def test_quantized_chat(bits, tiny_model, xtune):
     code, _, err = xtune('chat', tiny_model, '--bits', bits, '--prompt', 'Hi', '--max-new-tokens', '2')
     assert code == 0, err
     assert err.count('\n') <= 2  # no warning for every layer and call
@@ -95,7 +95,7 @@ def test_wrong_models_and_options(tiny_model, tmp_path, xtune):
     assert code == 2 and 'no chat template' in err
 
 
-def test_greedy_takes_the_likeliest_token_whatever_the_model_prefers(shared):
+def test_greedy_overrides_the_generation_config(shared):
     from xtune.inference.generate import generate_ids
 
     ids = shared.chat_tokenizer.tokenizer('one two one two one two', return_tensors='pt')['input_ids']

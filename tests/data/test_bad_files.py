@@ -37,59 +37,59 @@ def refused(path, content=None):
     'name, content, message',
     [
         ('x.jsonl', '', 'is empty'),
-        ('x.jsonl', b'\xef\xbb\xbf{"a": 1}\n\n{"a": }\n', 'line 3: broken JSON: Expecting value at column 7: {"a": }'),
-        ('x.jsonl', '{"a": 1}\n{"a": "x\n', 'line 2: broken JSON: Invalid control character at column 9: {"a": "x'),
-        ('x.jsonl', '{"a": 1}\n{"a": \n', 'line 2: broken JSON: Expecting value'),
-        ('x.jsonl', '{"a": 1} {"a": 2}\n', 'line 1: broken JSON: Extra data at column 10'),
+        ('x.jsonl', b'\xef\xbb\xbf{"a": 1}\n\n{"a": }\n', 'line 3: .* column 7: {"a": }'),
+        ('x.jsonl', '{"a": 1}\n{"a": "x\n', 'line 2: .* column 9: {"a": "x'),
+        ('x.jsonl', '{"a": 1}\n{"a": \n', 'line 2: .* Expecting value'),
+        ('x.jsonl', '{"a": 1} {"a": 2}\n', 'line 1: .* column 10'),
         (
             'x.jsonl',
             '[\n{"a": 1}\n]',
-            r'line 1: broken JSON.*\[.*each row is one line; .* one JSON list, name it \.json',
+            r'line 1: .*\[.* name it \.json',
         ),
-        ('x.jsonl', '{\n"a": 1\n}', 'line 1: broken JSON.*each row is one line'),
-        ('x.jsonl', '[{"a": 1}]', r'line 1: a row must be an object.* got a list: .*name it \.json'),
-        ('x.jsonl', '{"a": 1}\n"b"', r'line 2: a row must be an object.* a text: .b.; plain text is written {"text"'),
-        ('x.jsonl', '[' * 200_000, 'line 1: broken JSON: brackets are nested too deeply'),
+        ('x.jsonl', '{\n"a": 1\n}', r'line 1: .* name it \.json'),
+        ('x.jsonl', '[{"a": 1}]', r'line 1: .* got a list: .*name it \.json'),
+        ('x.jsonl', '{"a": 1}\n"b"', r'line 2: .* got a string: .b.; .*{"text"'),
+        ('x.jsonl', '[' * 200_000, 'line 1: .* nested too deeply'),
         (
             'x.json',
             '[{"a": 1},\n {"a": 2}\n {"a": 3}]',
-            r"line 3: broken JSON: Expecting ',' or ']' at column 2: .*{\"a\": 3}",
+            r"line 3: .* ',' or ']' at column 2: .*{\"a\": 3}",
         ),
-        ('x.json', '[{"a": 1},\n {"a": 2,}\n]', r'line 2: broken JSON: .* at column \d+'),
-        ('x.json', '{"a": 1}\n{"a": 2}\n{"a" 3}\n', 'line 3: broken JSON.* {"a" 3}'),
-        ('x.json', '[{"a": 1}', 'line 1: broken JSON: .*Here the file ends: it is cut off'),
+        ('x.json', '[{"a": 1},\n {"a": 2,}\n]', r'line 2: .* column \d+'),
+        ('x.json', '{"a": 1}\n{"a": 2}\n{"a" 3}\n', 'line 3: .* {"a" 3}'),
+        ('x.json', '[{"a": 1}', 'line 1: .* truncated'),
         (
             'x.json',
             '[{"a": 1},\n{"a": "tex',
-            'line 2: broken JSON: Unterminated string .* column 7.*Here the file ends',
+            'line 2: .* column 7.* truncated',
         ),
-        ('x.json', '[{"a": 1}]\n]', 'line 2: broken JSON: Expecting the end of the file'),
-        ('x.json', ' \n', 'line 2: broken JSON: Expecting a value.*Here the file ends'),
-        ('x.json', b'\xef\xbb\xbf', 'line 1: broken JSON'),
-        ('x.json', 'a,b\n1,2', 'line 1: broken JSON: Expecting value at column 1: a,b'),
-        ('x.json', '[' * 200_000, 'line 1: broken JSON: brackets are nested too deeply'),
-        ('x.json', '"text"', 'holds a text, not a list of rows'),
-        ('x.json', '{"a": 1}', r'holds one object \(`a`\), not a list of rows; put the rows into \[ ... \]'),
-        ('x.json', '{}', r'holds one object \(empty\), not a list'),
-        ('x.json', '{1: [{}]}', 'line 1: broken JSON: Expecting a key in double quotes at column 2'),
-        ('x.json', '{"a": 1} {"a": 2}', r'holds objects that are no list; put them into \[ ... \]'),
+        ('x.json', '[{"a": 1}]\n]', 'line 2: .*the end of the file'),
+        ('x.json', ' \n', 'line 2: .*a value.* truncated'),
+        ('x.json', b'\xef\xbb\xbf', 'line 1: '),
+        ('x.json', 'a,b\n1,2', 'line 1: .* column 1: a,b'),
+        ('x.json', '[' * 200_000, 'line 1: .* nested too deeply'),
+        ('x.json', '"text"', 'contains a string, not a list of rows'),
+        ('x.json', '{"a": 1}', r'contains one object \(`a`\), .*\[ ... \]'),
+        ('x.json', '{}', r'contains one object \(empty\)'),
+        ('x.json', '{1: [{}]}', 'line 1: .*a key in double quotes at column 2'),
+        ('x.json', '{"a": 1} {"a": 2}', r'contains objects outside a list; .*\[ ... \]'),
         (
             'x.json',
             '{"train": [], "test": []}',
-            'holds two lists, `train` and `test`; keep one, or write each to a file',
+            'contains two lists, `train` and `test`',
         ),
-        ('x.json', '[{"a": 1}, ["b"]]', r"row 2: a row must be an object with named columns, got a list: \['b'\]"),
-        ('x.json', '["b"]', 'row 1: a row must be an object.*got a text: .*plain text is written {"text": "..."}'),
-        ('x.json', '{"data": [{"a": 1}, 5]}', 'row 2 of `data`: a row must be an object.* got a number: 5'),
+        ('x.json', '[{"a": 1}, ["b"]]', r"row 2: .* got a list: \['b'\]"),
+        ('x.json', '["b"]', 'row 1: .*got a string: .*{"text": "..."}'),
+        ('x.json', '{"data": [{"a": 1}, 5]}', 'row 2 of `data`: .* got a number: 5'),
         (
             'x.json',
             json.dumps({k: [v] for k, v in ALPACA.items()}),
-            'holds a list `instruction` .*one list a column, write one object a row',
+            'contains a list `instruction` .*one object per row',
         ),
         (
             'x.json',
             json.dumps({k: {'0': v} for k, v in ALPACA.items()}),
-            'is written column by column .*one object a row',
+            'is written by column .*`instruction`.*one object per row',
         ),
     ],
 )
@@ -101,16 +101,16 @@ def test_broken_json_and_lists_of_wrong_shape(tmp_path, name, content, message):
 @pytest.mark.parametrize(
     'row, message',
     [
-        ('{"a": 1, "b": {"c": 1, "d": 2, "c": 3}}', 'the key `c` is there twice in one object; rename or remove one'),
-        ('{"\\ud800": 1, "\\ud800": 2}', r'the key `\\ud800` is there twice'),
-        ('{"a": -Infinity}', '-Infinity is no value for training; write a number or null'),
+        ('{"a": 1, "b": {"c": 1, "d": 2, "c": 3}}', 'duplicate key `c`'),
+        ('{"\\ud800": 1, "\\ud800": 2}', r'duplicate key `\\ud800`'),
+        ('{"a": -Infinity}', '-Infinity '),
     ],
 )
-def test_json_that_python_reads_but_nobody_means(tmp_path, name, text, row, message):
+def test_duplicate_keys_and_infinity_are_refused(tmp_path, name, text, row, message):
     assert re.match(f'line 2: {message}', refused(tmp_path / name, text.format(row)))
 
 
-def test_messages_can_be_printed_whatever_characters_they_quote(tmp_path):
+def test_messages_are_printable(tmp_path):
     assert refused(tmp_path / 'x.json', '["\\ud800"]').isprintable()
     assert refused(tmp_path / 'x.json', '{"\\ud800": [1]}').isprintable()
     assert refused(tmp_path / 'x\udcff.jsonl', '{').isprintable()
@@ -122,24 +122,24 @@ def test_messages_can_be_printed_whatever_characters_they_quote(tmp_path):
         (
             'x.csv',
             'a,b\n1,2\n3\n',
-            'line 3: this row has not the 2 columns of the header but 1 .delimiter: `,`.; put a field',
+            'line 3: this row has 1 field.* 2 columns .delimiter: `,`.;',
         ),
-        ('x.csv', 'a;b\n1;2\n3,4,5\n', 'line 3: this row has not the 2 columns of the header but 1 .delimiter: `;`'),
-        ('x.tsv', 'a\tb\n"1\n2"\t3\t4\n', 'lines 2 to 3: this row has not the 2 columns .* but 3 .delimiter: tab'),
-        ('x.csv', 'a,b,c,b,a\n1,2,3,4,5\n', 'has more than one column `a`, `b`; rename or remove all but one'),
-        ('x.csv', ',\n1,2\n', 'names no columns; the first row that is not empty must be the header'),
-        ('x.csv', ' \n\n', 'names no columns'),
+        ('x.csv', 'a;b\n1;2\n3,4,5\n', 'line 3: this row has 1 field.* 2 columns .delimiter: `;`'),
+        ('x.tsv', 'a\tb\n"1\n2"\t3\t4\n', 'lines 2 to 3: this row has 3 fields.* 2 columns .delimiter: tab'),
+        ('x.csv', 'a,b,c,b,a\n1,2,3,4,5\n', 'has duplicate columns `a`, `b`'),
+        ('x.csv', ',\n1,2\n', 'has no column names'),
+        ('x.csv', ' \n\n', 'has no column names'),
         (
             'x.csv',
             'a,b\n1,2\n3,"x\n4,5\n',
-            'line 3: the quoted field that opens here has no right end .line 4: unexpected',
+            'line 3: the quoted field .*line 4: unexpected',
         ),
         (
             'x.csv',
             'a,b\n1,"x\n4,5\n"6",7\n',
-            'line 2: the quoted field that opens here .*line 4: .*; close it, and double quotes',
+            'line 2: the quoted field .*line 4: ',
         ),
-        ('x.csv', 'a,b\n1,"say "hi" now"\n', 'line 2: the quoted field that opens here .*double quotes inside it'),
+        ('x.csv', 'a,b\n1,"say "hi" now"\n', 'line 2: the quoted field '),
         ('x.csv', 'a,b\n"1\n""2""\n3","x\n' + 'y\n' * 20_000, 'line 4: the quoted field .*still open on line 10002'),
         ('x.csv', 'a,"b\n' + 'y\n' * 20_000, 'line 1: the quoted field .*still open on line 10001'),
     ],
@@ -163,25 +163,25 @@ def test_broken_tables(tmp_path, name, content, message):
         ('x.json', b'\x89PNG\r\n\x1a\n', r'is not UTF-8 text \(line 1, byte 1: 0x89'),
         ('x.csv', 'a,b\n'.encode('utf-16'), 'is UTF-16 text; convert it to UTF-8, e.g. `iconv -f UTF-16'),
         ('x.txt', 'a'.encode('utf-32'), 'is UTF-32 text; convert it to UTF-8'),
-        ('x.json', '[{"a": 1}]'.encode('utf-16-le'), 'line 1: this line holds a NUL byte; .*UTF-16'),
-        ('x.json', '[{"a": 1},\n{"a": "\0"}]', 'line 2: this line holds a NUL byte; the file is damaged'),
-        ('x.jsonl', '{"a": 1}\n{"a": "\0"}', 'line 2: this line holds a NUL byte'),
-        ('x.csv', 'a\n1\n\0\n', 'line 3: this line holds a NUL byte'),
-        ('x.txt', 'a\n\0\n', 'line 2: this line holds a NUL byte'),
-        ('x.jsonl', gzip.compress(b'{}', mtime=0), r'is compressed with gzip; give its name the ending \.gz'),
-        ('x.jsonl.gz', b'{}', r'is not compressed with gzip; take \.gz off its name'),
+        ('x.json', '[{"a": 1}]'.encode('utf-16-le'), 'line 1: .*NUL byte; .*UTF-16'),
+        ('x.json', '[{"a": 1},\n{"a": "\0"}]', 'line 2: .*NUL byte'),
+        ('x.jsonl', '{"a": 1}\n{"a": "\0"}', 'line 2: .*NUL byte'),
+        ('x.csv', 'a\n1\n\0\n', 'line 3: .*NUL byte'),
+        ('x.txt', 'a\n\0\n', 'line 2: .*NUL byte'),
+        ('x.jsonl', gzip.compress(b'{}', mtime=0), r'is compressed with gzip; .*\.gz'),
+        ('x.jsonl.gz', b'{}', r'is not compressed with gzip; .*\.gz'),
         ('x.jsonl.gz', gzip.compress(b'', mtime=0), 'is empty'),
-        ('x.jsonl.gz', gzip.compress(ROWS, mtime=0)[:-50], 'is damaged or cut off .*; compress or download it anew'),
-        ('x.csv', b'PK\x03\x04', r'is a zip archive or a workbook; unpack it, or name it \.xlsx'),
+        ('x.jsonl.gz', gzip.compress(ROWS, mtime=0)[:-50], 'is damaged or truncated '),
+        ('x.csv', b'PK\x03\x04', r'is a zip archive or a workbook; .*\.xlsx'),
         ('x.jsonl', b'PAR1\x15\x00', r'is a Parquet file; name it \.parquet'),
-        ('x.xlsx', b'\xd0\xcf\x11\xe0\xa1\xb1', r'is an old \.xls workbook, or one with a password; save it as \.xlsx'),
+        ('x.xlsx', b'\xd0\xcf\x11\xe0\xa1\xb1', r'is an \.xls workbook, .*save it as \.xlsx'),
         ('x.json', '<!DOCTYPE html><html>', 'is a web page; download the file itself'),
         ('x.parquet', 'version https://git-lfs.github.com/spec/v1\n', 'is a Git LFS pointer.*`git lfs pull`'),
-        ('x.parquet.gz', 'x', r'is of a type that is not read; known: \.json, .*and text formats with \.gz'),
-        ('x.jsonl.zst', 'x', 'is of a type that is not read'),
+        ('x.parquet.gz', 'x', r'has an unsupported type; .*\.json, .*text formats with \.gz'),
+        ('x.jsonl.zst', 'x', 'has an unsupported type'),
     ],
 )
-def test_what_is_no_text_or_not_what_its_name_says(tmp_path, name, content, message):
+def test_binary_files_and_wrong_suffixes(tmp_path, name, content, message):
     assert re.match(message, refused(tmp_path / name, content))
 
 
@@ -214,15 +214,15 @@ def test_lines_and_values_as_long_as_the_limit_pass_and_longer_ones_do_not():
 @pytest.mark.parametrize(
     'cells, message',
     [
-        ([['a', 'b', 'a', 'b'], [1, 2, 3, 4]], 'sheet `QA`: has more than one column `a`, `b`'),
+        ([['a', 'b', 'a', 'b'], [1, 2, 3, 4]], 'sheet `QA`: has duplicate columns `a`, `b`'),
         ([[], [None]], 'has an empty sheet `QA`'),
         (
             [['a', 'b'], ['x', 'y'], ['x', '=A2&"!"']],
-            'sheet `QA`, cell B3: this formula has no stored value; open and save',
+            'sheet `QA`, cell B3: this formula has no stored value',
         ),
         ([['a', '="b"'], ['x', 'y']], 'sheet `QA`, cell B1: this formula has no stored value'),
-        ([['a', 'b'], ['x', '#N/A']], 'sheet `QA`, cell B2: this cell holds the error #N/A; correct or empty it'),
-        ([['a'], ['#REF!']], 'sheet `QA`, cell A2: this cell holds the error #REF!'),
+        ([['a', 'b'], ['x', '#N/A']], 'sheet `QA`, cell B2: this cell contains the error #N/A'),
+        ([['a'], ['#REF!']], 'sheet `QA`, cell A2: this cell contains the error #REF!'),
     ],
 )
 def test_workbook_with_bad_cells(tmp_path, cells, message):
@@ -238,7 +238,7 @@ def test_damaged_workbooks(tmp_path):
     book = openpyxl.Workbook()
     book.active.append(['a'])
     book.save(tmp_path / 'x.xlsx')
-    message = r'is no \.xlsx workbook, or a damaged one \(.*\); save it anew as \.xlsx'
+    message = r'is not a valid \.xlsx workbook \('
     assert re.match(message, refused(tmp_path / 'text.xlsx', 'a,b'))
     assert re.match(message, refused(tmp_path / 'cut.xlsx', (tmp_path / 'x.xlsx').read_bytes()[:2000]))
     for part in ('sheet1', 'workbook.xml', 'Content_Types'):
@@ -254,8 +254,8 @@ def test_parquet_that_is_none_or_damaged(tmp_path):
         pa.table({'a': [f'{i * 7919 % 100_003:08d}' * 4 for i in range(50_000)]}), path, row_group_size=10_000
     )
     whole = path.read_bytes()
-    assert re.match(r'is no Parquet file, or a damaged one \(.*\); write or download it anew', refused(path, b'a,b'))
-    assert re.match('is no Parquet file, or a damaged one', refused(path, whole[: len(whole) // 2]))
+    assert re.match(r'is not a valid Parquet file \(', refused(path, b'a,b'))
+    assert re.match('is not a valid Parquet file', refused(path, whole[: len(whole) // 2]))
     middle = len(whole) * 7 // 10
     broken = whole[:middle] + b'\xff' * 3000 + whole[middle + 3000 :]
     assert re.match(r'is damaged after row [1-4]\d000 ', refused(path, broken))
@@ -264,7 +264,7 @@ def test_parquet_that_is_none_or_damaged(tmp_path):
 def test_parquet_with_two_columns_of_one_name_or_text_that_is_not_utf8(tmp_path):
     path = tmp_path / 'x.parquet'
     pq.write_table(pa.Table.from_arrays([pa.array([1]), pa.array([2])], names=['a', 'a']), path)
-    assert refused(path).startswith('has more than one column `a`')
+    assert refused(path).startswith('has duplicate columns `a`')
     latin = pa.array([b'ok'] * 1500 + [b'caf\xe9']).view(pa.string())
     pq.write_table(pa.table({'a': ['x'] * 1501, 'b': latin}), path)
-    assert refused(path).startswith('row 1501: the column `b` is not UTF-8 text')
+    assert refused(path).startswith('row 1501: column `b` is not UTF-8 text')

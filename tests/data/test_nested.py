@@ -57,13 +57,13 @@ def test_a_table_gives_the_same_rows_and_tokens_as_its_jsonl(tmp_path, tokenizer
     assert len(ids[0]) == 3 and ids[0] == ids[1]
 
 
-def test_a_null_that_jsonl_holds_stays(tmp_path):
+def test_null_in_jsonl_is_kept(tmp_path):
     given = called('find', {'city': None}, {'city': {'type': 'string', 'default': None}})
     assert rows(written(tmp_path / 'rows.jsonl', [given, CALLS[0]]))[0] == given
 
 
 @pytest.mark.parametrize('cell', [None, [], [None, 'x'], 'x'])
-def test_cells_that_are_no_objects_stay(tmp_path, cell):
+def test_cells_without_objects_are_unchanged(tmp_path, cell):
     pq.write_table(pa.Table.from_pylist([{'a': cell, 'b': 1}, {'a': cell, 'b': None}]), tmp_path / 'rows.parquet')
     assert rows(tmp_path / 'rows.parquet') == [{'a': cell, 'b': 1}, {'a': cell, 'b': None}]
 
@@ -75,7 +75,7 @@ def test_maps_are_objects(tmp_path):
     assert rows(tmp_path / 'rows.parquet') == [{'arguments': {'x': {'n': 1}, 'y': None}}, {'arguments': None}]
 
 
-def test_json_columns_of_datasets_hold_what_the_rows_held(tmp_path):
+def test_json_columns_of_datasets_are_parsed(tmp_path):
     """`datasets` 5 writes objects that differ from row to row as JSON, nulls and all."""
     held = [{'role': 'user', 'content': None}, {'role': 'assistant', 'n': 1}]
     texts = pa.array([*map(json.dumps, held), 'no json'])

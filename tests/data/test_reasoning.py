@@ -72,7 +72,7 @@ def test_every_reasoning_is_trained_once_after_its_prompt(name, encoder):
     template, told = own.chat_tokenizer.template, iter((1, 3, 5, 7))
     for before, _ in (pair for sample in made for pair in sample):
         history = messages[: next(told)]
-        ways = {template.run(history, prompt=True), template.run(history, prompt=True, enable_thinking=True)}
+        ways = {template.prompt(history), template.prompt(history, enable_thinking=True)}
         assert before in ways
 
 

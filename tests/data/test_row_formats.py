@@ -149,7 +149,7 @@ def own_map_fn(row):
     return [{'role': 'user', 'content': row['q']}, {'role': 'assistant', 'content': 'a'}]
 
 
-def test_a_function_of_a_user_decides_alone():
+def test_user_map_function_gets_the_unmodified_row():
     row = TrackedDict({'q': 'Hi', 'system': 'Be brief.', 'images': ['a.png'], 'reasoning': 'x'})
     given = mapper(row, map_fn=own_map_fn)(row)
     assert [m['role'] for m in given.messages] == ['user', 'assistant'] and row.read_keys == {'q'}
@@ -186,7 +186,7 @@ def test_media_are_refused_unless_the_config_says_so(row, media):
         '<video>\nWhat happens?',
     ],
 )
-def test_places_of_media_are_refused(text):
+def test_media_placeholders_are_refused(text):
     with pytest.raises(RowError, match='has a placeholder for'):
         made({'prompt': text, 'response': 'A boat.'})
 
@@ -210,7 +210,7 @@ def test_text_about_tags_is_text(text):
 @pytest.mark.parametrize(
     'row', [{'question': 'Hi', 'response': 'Hello!'}, {'messages': HI}, {'input': 'Hi', 'output': 'x'}]
 )
-def test_a_thought_beside_a_format_is_that_of_the_last_reply(row, name):
+def test_reasoning_column_belongs_to_the_last_message(row, name):
     row = {**row, name: ' A greeting. '}
     assert made(row).messages[-1]['reasoning_content'] == 'A greeting.'
     without = made(row, takes_thoughts=False)
@@ -218,12 +218,12 @@ def test_a_thought_beside_a_format_is_that_of_the_last_reply(row, name):
     assert any(name in what and 'greeting' in shown for what, shown in without.notes)
 
 
-def test_a_reply_with_a_thought_keeps_its_own():
+def test_existing_reasoning_is_kept():
     row = {'messages': [HI[0], {**HI[1], 'reasoning_content': 'own'}], 'reasoning': 'other'}
     assert made(row).messages[-1]['reasoning_content'] == 'own'
 
 
-def test_a_column_that_is_the_answer_is_no_thought():
+def test_answer_column_is_not_reasoning():
     row = {'q': 'Hi', 'rationale': 'Because.'}
     given = made(row, map_fn='pair', map_args=dict(question='q', answer='rationale'))
     assert 'reasoning_content' not in given.messages[-1] and given.messages[-1]['content'] == 'Because.'

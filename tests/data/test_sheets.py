@@ -39,12 +39,12 @@ def test_a_cell_merged_over_rows_has_its_value_in_each(tmp_path, merged, rows, e
     assert written(tmp_path / 'x.xlsx', [['q', 'a'], *rows], merged) == expected
 
 
-def test_a_title_merged_above_the_table_is_no_value(tmp_path):
+def test_merged_title_above_the_table_is_ignored(tmp_path):
     rows = [['q', 'a'], [1, 2]]
     assert written(tmp_path / 'x.xlsx', rows, ['C1:D5']) == [(1, 2)]
 
 
-def test_cells_are_given_as_they_are_shown(tmp_path):
+def test_cells_are_read_as_displayed(tmp_path):
     rows = [['a', 'b', 'c', 'd', 'e'], [0.45, 12.5, 123, datetime.date(2024, 3, 1), 3.14159]]
     formats = [('A2', '0%'), ('B2', '"€"#,##0.00'), ('C2', '00000'), ('D2', 'dd/mm/yyyy'), ('E2', '0.00')]
     assert written(tmp_path / 'x.xlsx', rows, (), formats) == [('45%', '€12.50', '00123', '2024-03-01', 3.14159)]

@@ -86,7 +86,7 @@ def test_the_stop_token_of_a_custom_template_is_checked(end, count, make):
 def test_a_template_with_wrong_generation_marks_is_refused(make):
     own = make('SmolLM2')
     source = '{% for m in messages %}{% generation %}{{ m.content }}<|im_end|>{% endgeneration %}{% endfor %}'
-    with pytest.raises(TemplateError, match='template `mine` marks 4 spans for 2 replies'):
+    with pytest.raises(TemplateError, match='template `mine` has 4 .* blocks for 2'):
         stop_token_ids(ChatTokenizer(own, ChatTemplate('mine', source, {}, ())))
 
 

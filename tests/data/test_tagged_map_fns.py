@@ -59,7 +59,7 @@ def test_moss_trains_neither_on_the_human_nor_on_results_and_can_be_renamed():
         (moss(0), 'column `num_turns` is not a number of turns'),
         (moss(MOSS=None), 'a turn is incomplete: `turn_1` has no text `MOSS`'),
         (moss(Commands=7), 'a turn is incomplete: `turn_1` has no text `Commands`'),
-        (moss() | {'chat': []}, 'column `chat` is not an object of turns: it holds a list'),
+        (moss() | {'chat': []}, 'column `chat` is not an object of turns: .*list'),
     ],
 )
 def test_moss_faults(row, message):
@@ -106,8 +106,8 @@ def test_msagent_reads_lists_json_and_tools_with_inputs():
     ('row', 'message'),
     [
         ({'id': 'x'}, 'no column `conversations`'),
-        ({'conversations': '__import__("os")'}, 'column `conversations` holds no list of turns: it starts'),
-        ({'conversations': '(' * 100_000}, 'column `conversations` holds no list of turns'),
+        ({'conversations': '__import__("os")'}, 'column `conversations` is not a list of turns'),
+        ({'conversations': '(' * 100_000}, 'column `conversations` is not a list of turns'),
         ({'conversations': '[1]'}, 'turn without from or value: turn 1'),
         ({'conversations': [{'from': 'alien', 'value': 'x'}]}, "unknown role: turn 1 is from 'alien'"),
         (agent('q', f'x{EXEC % 1}'), 'an exec block has no think block: turn 3'),
@@ -127,9 +127,9 @@ def test_llava_maps_only_rows_without_an_image():
     for empty in (None, '', float('nan'), []):
         assert mapped('llava', row | {'image': empty}) == HI
     for bad in (row | {'image': 'a.jpg'}, row | {'images': ['a.jpg']}, turns(('human', '<image>\nHi'), ('gpt', 'x'))):
-        with pytest.raises(RowError, match='^row holds an image: xtune trains text models; leave such rows out'):
+        with pytest.raises(RowError, match='^row contains an image: '):
             call('llava', bad)
-    with pytest.raises(RowError, match='^row holds an image'):
+    with pytest.raises(RowError, match='^row contains an image'):
         call('llava', {'img_id': 'x', 'sents': 'y', 'bbox': [1, 2, 3, 4]})
 
 
@@ -146,10 +146,10 @@ def test_token_ids_with_and_without_labels():
             {'input_ids': [1, 2], 'labels': [2, 3]},
             'labels are neither the ids nor -100: position 0 has id 1 and label 2',
         ),
-        ({'input_ids': [1, 2.5]}, 'column `input_ids` is not a list of whole numbers: position 1 holds 2.5'),
-        ({'input_ids': [True, 2]}, 'column `input_ids` is not a list of whole numbers'),
-        ({'input_ids': '1, 2'}, 'column `input_ids` is not a list: it holds text'),
-        ({'tokens': [[1]]}, 'column `tokens` is not a list of whole numbers'),
+        ({'input_ids': [1, 2.5]}, 'column `input_ids` is not a list of integers: position 1 .*2.5'),
+        ({'input_ids': [True, 2]}, 'column `input_ids` is not a list of integers'),
+        ({'input_ids': '1, 2'}, 'column `input_ids` is not a list: '),
+        ({'tokens': [[1]]}, 'column `tokens` is not a list of integers'),
         ({'input_ids': [-1, 2]}, 'token ids are not non-negative integers'),
         ({}, 'no column `input_ids`'),
     ):

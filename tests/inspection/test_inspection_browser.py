@@ -105,7 +105,7 @@ def test_hostile_rows_stay_text_and_nothing_is_fetched(browse, server, make_page
     attack = hostile(address)
     rows = [{'instruction': f'{attack} {i}', 'output': f'{i} {attack}'} for i in range(3)]
     dom = browse(make_page(rows), '--dump-dom')
-    assert dom.count('<article class="card">') == 3 and dom.count('<section class="piece">') == 3
+    assert dom.count('<article class="card">') == 3 and dom.count('<section class="segment">') == 3
     assert re.findall('<title>(.*?)</title>', dom) == ['run: training data']
     assert not re.findall('<(?:script|img|svg|iframe|link)', dom) and dom.count('<style') == 1
     assert dom.count('<mark>') == 4 and 'U+202E' in dom and '49' not in re.sub('<[^>]*>', '', dom).split()
@@ -116,7 +116,7 @@ def test_trained_tokens_are_green_in_light_and_dark(browse, make_page, tmp_path)
     rows = [{'instruction': 'Say the word.', 'output': 'word ' * 80}] * 4
     page, picture = make_page(rows), tmp_path / 'shot.png'
     sequence = browse(page, '--dump-dom').split('<article')[1]
-    assert sequence.count('<section class="piece">') == 4
+    assert sequence.count('<section class="segment">') == 4
     options = ('--window-size=900,1400', f'--screenshot={picture}')
     browse(page, *options)
     light = share(picture, GREEN_LIGHT)

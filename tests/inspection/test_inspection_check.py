@@ -32,7 +32,7 @@ def different(count, reply='The answer to this is {}, as one can see.'):
     return [{'instruction': f'What is {i}?', 'output': reply.format(i)} for i in range(count)]
 
 
-def test_a_verdict_in_ten_lines(make_config, xtune, write, tmp_path):
+def test_summary_has_about_ten_lines(make_config, xtune, write, tmp_path):
     code, out, _ = xtune('check-custom-dataset', make_config(pack=False, val_dataset=0.2, **write(different(40))))
     assert code == 0 and verdict(out) == ''
     assert [
@@ -46,9 +46,9 @@ def test_a_verdict_in_ten_lines(make_config, xtune, write, tmp_path):
 @pytest.mark.parametrize(
     ('rows', 'expected'),
     [
-        (different(40, 'Yes, it is.'), ', but: all 40 replies are the same'),
-        (different(8), ', but: 8 rows to train on are few: a model needs at least dozens to learn from'),
-        (different(30) + different(12), ', but: 29% of the samples repeat another row: remove the duplicates'),
+        (different(40, 'Yes, it is.'), ', but: all 40 samples have the same response'),
+        (different(8), ', but: only 8 rows to train on: use at least a few dozen'),
+        (different(30) + different(12), ', but: 29% of the samples are duplicates: remove them'),
         (different(60) + [{'instruction': 'a'}], ', but: 1.6% of the rows are skipped: fix or remove them (see above)'),
         (different(150) + [{'instruction': 'a'}], ''),
         (
@@ -57,13 +57,13 @@ def test_a_verdict_in_ten_lines(make_config, xtune, write, tmp_path):
         ),
     ],
 )
-def test_the_verdict_names_what_to_look_at_first(make_config, xtune, write, rows, expected):
+def test_verdict_names_the_worst_problem(make_config, xtune, write, rows, expected):
     code, out, err = xtune('check-custom-dataset', make_config(**write(rows)))
     assert code == 0 and verdict(out) == expected, err
 
 
 @pytest.mark.parametrize('overlong', ['truncate', 'drop', 'split'])
-def test_the_verdict_names_the_length_that_fits(make_config, xtune, write, overlong):
+def test_verdict_suggests_a_max_length(make_config, xtune, write, overlong):
     rows = different(80) + [{'instruction': f'Long {i}?', 'output': f'{i} ' + 'word ' * 150} for i in range(20)]
     code, out, _ = xtune('check-custom-dataset', make_config(overlong=overlong, **write(rows)))
     whole = build_job_data(
@@ -73,12 +73,12 @@ def test_the_verdict_names_the_length_that_fits(make_config, xtune, write, overl
     assert code == 0 and re.search(
         rf'20 rows (truncated|dropped|split).*; first: .*rows.json, row 81 \({whole[80]} tokens', out
     )
-    advice = f', but: 20% of the rows are shortened or dropped: raise max_length to {longest} (99 % of the rows fit)'
+    advice = f', but: 20% of the rows are truncated or dropped: set max_length to {longest} (fits 99 % of the rows)'
     assert verdict(out) == advice
     assert '\ntoo long   first ' in xtune('log-dataset', make_config(overlong=overlong, **write(rows)), '--rows', 0)[1]
 
 
-def test_skipped_rows_are_named_with_the_first_of_them(make_config, xtune, write, tmp_path):
+def test_skipped_rows_are_listed_with_an_example(make_config, xtune, write, tmp_path):
     rows = [*different(60), {'instruction': 'a', 'output': ''}, {'instruction': 'a'}, {'instruction': 'b'}]
     code, out, _ = xtune('check-custom-dataset', make_config(**write(rows)))
     first = f'{tmp_path / "rows.json"}, row 61: empty reply'
@@ -86,12 +86,12 @@ def test_skipped_rows_are_named_with_the_first_of_them(make_config, xtune, write
     assert code == 0 and f'           {line}\n' in out
 
 
-def test_data_that_cannot_be_trained_on_end_with_an_error(make_config, xtune, write):
+def test_unusable_data_is_an_error(make_config, xtune, write):
     code, out, err = xtune('check-custom-dataset', make_config(**write([{'instruction': 'a', 'output': ''}] * 3)))
     assert code == 2 and 'verdict' not in out and 'empty reply' in err
 
 
-def test_of_a_stream_the_first_window_is_looked_at(make_config, xtune, write, tmp_path):
+def test_streaming_checks_the_first_window(make_config, xtune, write, tmp_path):
     options = {**write(different(200)), 'data.streaming': True, 'data.window': 50, 'schedule.max_steps': 3}
     code, out, err = xtune('check-custom-dataset', make_config(**options))
     assert code == 0 and verdict(out) == '', err

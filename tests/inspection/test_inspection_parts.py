@@ -11,7 +11,7 @@ from xtune.data.split import Split
 from xtune.data.stream import MemoryStore
 from xtune.engine.job_data import build_job_data
 from xtune.inspection.statistics import histogram, length_text, trained_share
-from xtune.inspection.terminal import coloured, histogram_lines
+from xtune.inspection.terminal import colored_text, histogram_lines
 from xtune.inspection.view import Viewer
 from xtune.utils.visible import parts, visible
 
@@ -40,27 +40,27 @@ TEXTS = ['Hello 你好 😀 wörld', '👩‍💻👨‍👩‍👧', 'ascii onl
 @pytest.mark.parametrize('text', TEXTS)
 def test_tokens_are_shown_as_whole_characters(tokenizer, text):
     ids = tokenizer(text, add_special_tokens=False)['input_ids']
-    (piece,) = viewer(tokenizer, [(ids, [(0, len(ids))])]).sequence(0).pieces
-    assert ''.join(token.text for token in piece.tokens) == text
-    assert [i for token in piece.tokens for i in token.ids] == ids
-    assert all('\ufffd' not in token.text and token.kind == 'text' for token in piece.tokens)
+    (segment,) = viewer(tokenizer, [(ids, [(0, len(ids))])]).sequence(0).segments
+    assert ''.join(token.text for token in segment.tokens) == text
+    assert [i for token in segment.tokens for i in token.ids] == ids
+    assert all('\ufffd' not in token.text and token.kind == 'text' for token in segment.tokens)
 
 
-def test_a_cut_character_is_shown_by_the_names_of_its_tokens_and_damaged_text_as_it_is(tokenizer):
+def test_partial_characters_show_token_names_and_damaged_text_is_unchanged(tokenizer):
     ids = tokenizer('你', add_special_tokens=False)['input_ids']
     assert len(ids) == 2
-    (piece,) = viewer(tokenizer, [([*ids[:1], 2, *ids], [(1, 4)])]).sequence(0).pieces
+    (segment,) = viewer(tokenizer, [([*ids[:1], 2, *ids], [(1, 4)])]).sequence(0).segments
     names = tokenizer.convert_ids_to_tokens(ids)
-    assert [(t.text, t.kind) for t in piece.tokens] == [(names[0], 'part'), ('<|im_end|>', 'special'), ('你', 'text')]
+    assert [(t.text, t.kind) for t in segment.tokens] == [(names[0], 'part'), ('<|im_end|>', 'special'), ('你', 'text')]
     # The first token of a text is no target: a character that it begins belongs to what follows.
     sequence = viewer(tokenizer, [(ids, [(0, 2)])]).sequence(0)
-    assert [(t.text, t.trained) for t in sequence.pieces[0].tokens] == [('你', True)] and sequence.trained == 1
+    assert [(t.text, t.trained) for t in sequence.segments[0].tokens] == [('你', True)] and sequence.trained == 1
     damaged = tokenizer('a\ufffdb', add_special_tokens=False)['input_ids']
-    (piece,) = viewer(tokenizer, [(damaged, [(1, 2)])]).sequence(0).pieces
-    assert [(t.text, t.kind) for t in piece.tokens] == [('a', 'text'), ('\ufffd', 'text'), ('b', 'text')]
+    (segment,) = viewer(tokenizer, [(damaged, [(1, 2)])]).sequence(0).segments
+    assert [(t.text, t.kind) for t in segment.tokens] == [('a', 'text'), ('\ufffd', 'text'), ('b', 'text')]
 
 
-def test_spaces_before_words_stay(tmp_path):
+def test_spaces_before_words_are_kept(tmp_path):
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
@@ -71,30 +71,30 @@ def test_spaces_before_words_stay(tmp_path):
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, unk_token='<unk>', eos_token='</s>')
     ids = tokenizer('Hello big world', add_special_tokens=False)['input_ids']
     assert tokenizer.decode(ids[1:2]) == 'big'
-    (piece,) = viewer(tokenizer, [([*ids, 1], [(1, 4)])]).sequence(0).pieces
-    assert [t.text for t in piece.tokens] == ['Hello', ' big', ' world', '</s>']
+    (segment,) = viewer(tokenizer, [([*ids, 1], [(1, 4)])]).sequence(0).segments
+    assert [t.text for t in segment.tokens] == ['Hello', ' big', ' world', '</s>']
     view = viewer(tokenizer, [([*ids, 1], [(1, 4)])], 'exact', max_length=2)
-    assert [t.text for t in view.sequence(1).pieces[0].tokens] == [' world', '</s>']
+    assert [t.text for t in view.sequence(1).segments[0].tokens] == [' world', '</s>']
 
 
 def test_the_first_token_of_a_text_is_trained_only_if_another_text_comes_before_it(tokenizer):
     samples = [([10, 11, 12], [(0, 3)])] * 2
-    alone = viewer(tokenizer, samples, 'exact').sequence(0).pieces
-    joined = viewer(tokenizer, samples, 'stream').sequence(0).pieces
-    assert [[t.trained for t in piece.tokens] for piece in alone] == [[False, True, True]] * 2
-    assert [[t.trained for t in piece.tokens] for piece in joined] == [[False, True, True], [True, True, True]]
+    alone = viewer(tokenizer, samples, 'exact').sequence(0).segments
+    joined = viewer(tokenizer, samples, 'stream').sequence(0).segments
+    assert [[t.trained for t in segment.tokens] for segment in alone] == [[False, True, True]] * 2
+    assert [[t.trained for t in segment.tokens] for segment in joined] == [[False, True, True], [True, True, True]]
 
 
 def test_trained_text_is_green_and_ids_are_dim(tokenizer):
     ids = tokenizer('Hi you', add_special_tokens=False)['input_ids']
-    (piece,) = viewer(tokenizer, [([*ids, 198, 2], [(1, 4)])]).sequence(0).pieces
-    text = coloured(piece, with_ids=True)
+    (segment,) = viewer(tokenizer, [([*ids, 198, 2], [(1, 4)])]).sequence(0).segments
+    text = colored_text(segment, with_ids=True)
     assert text.plain == f'Hi‹{ids[0]}›⟦ you‹{ids[1]}›↵‹198›\n<|im_end|>‹2›⟧'
     styled = [(text.plain[span.start : span.end], str(span.style)) for span in text.spans]
     green = [(part, 'green') for part in ('⟦', ' you', '↵')] + [('<|im_end|>', 'bold green'), ('⟧', 'green')]
     assert [pair for pair in styled if 'green' in pair[1]] == green
     assert [part for part, style in styled if style == 'dim'] == [f'‹{i}›' for i in (*ids, 198, 2)]
-    assert coloured(piece).plain == 'Hi⟦ you\n<|im_end|>⟧'
+    assert colored_text(segment).plain == 'Hi⟦ you\n<|im_end|>⟧'
 
 
 @pytest.mark.parametrize(
@@ -129,7 +129,7 @@ def test_histograms_count_every_sample_in_round_bins(lengths, expected):
     assert sum(one.count for one in bins) == len(lengths) and len(bins) <= 10
 
 
-def test_bars_are_as_long_as_their_share_and_never_vanish():
+def test_bars_are_proportional_and_never_empty():
     bins = histogram(np.array([1] * 400 + [2] * 200 + [4]))
     assert [text for _, text in histogram_lines(bins)] == [
         f'1  400 {"█" * 40}',
@@ -139,5 +139,5 @@ def test_bars_are_as_long_as_their_share_and_never_vanish():
     ]
 
 
-def test_lengths_are_those_of_real_samples():
-    assert length_text(np.arange(1, 101)) == 'min 1, median 51, 95 % at most 96, max 100, mean 50.5 tokens'
+def test_length_statistics():
+    assert length_text(np.arange(1, 101)) == 'min 1, median 51, p95 96, max 100, mean 50.5 tokens'

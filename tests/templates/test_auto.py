@@ -1,4 +1,4 @@
-"""chat_template='auto' on templates as published: what it trains is proven, or it is refused and a better one named."""
+"""chat_template='auto' on published templates: the trained spans are found, or the error names a better template."""
 
 import copy
 import json
@@ -42,26 +42,26 @@ ACCEPTED = {
     'vicuna-llamacpp': (*LLAMA, None, None),
 }
 REFUSED = {
-    'THUDM-chatglm3-6b': (None, '</s>', 'chatglm3', 'no token ends a reply'),
-    'codellama-CodeLlama-70b-Instruct-hf': (*LLAMA, 'code_llama_70b_chat', 'differently from the prompt'),
-    'openbmb-MiniCPM': (*LLAMA, 'minicpm', 'no token ends a reply'),
+    'THUDM-chatglm3-6b': (None, '</s>', 'chatglm3', 'no token ends an assistant message'),
+    'codellama-CodeLlama-70b-Instruct-hf': (*LLAMA, 'code_llama_70b_chat', 'differs from the inference prompt'),
+    'openbmb-MiniCPM': (*LLAMA, 'minicpm', 'no token ends an assistant message'),
 }
 # Template -> what becomes of a row with a system message; the others write it.
 SYSTEM = {
     'google-gemma-2-2b-it': 'System role not supported',
     'google-gemma-7b-it': 'System role not supported',
-    'microsoft-Phi-3-mini-4k-instruct-2024-04': "leaves out system messages. .*chat_template='phi3_chat'",
+    'microsoft-Phi-3-mini-4k-instruct-2024-04': "drops system messages. .*chat_template='phi3_chat'",
     'mistralai-Mistral-7B-Instruct-v0.1': 'roles must alternate',
     'mistralai-Mistral-7B-Instruct-v0.2-old': 'roles must alternate',
     'mistralai-Mixtral-8x7B-Instruct-v0.1': 'roles must alternate',
 }
 # Template -> what becomes of a tool's result; the others refuse the role.
 RESULT = {
-    'HuggingFaceH4-zephyr-7b-beta': "leaves out tool messages. .*chat_template='zephyr'",
-    'deepseek-ai-DeepSeek-V2': "leaves out tool messages. .*chat_template='deepseek_v2'",
-    'deepseek-ai-deepseek-llm-7b-chat': "leaves out tool messages. .*chat_template='deepseek_v2'",
-    'microsoft-Phi-3-mini-4k-instruct-2024-04': "leaves out tool messages. .*chat_template='phi3_chat'",
-    'microsoft-Phi-3.5-mini-instruct': "leaves out tool messages. .*chat_template='phi3_chat'",
+    'HuggingFaceH4-zephyr-7b-beta': "drops tool messages. .*chat_template='zephyr'",
+    'deepseek-ai-DeepSeek-V2': "drops tool messages. .*chat_template='deepseek_v2'",
+    'deepseek-ai-deepseek-llm-7b-chat': "drops tool messages. .*chat_template='deepseek_v2'",
+    'microsoft-Phi-3-mini-4k-instruct-2024-04': "drops tool messages. .*chat_template='phi3_chat'",
+    'microsoft-Phi-3.5-mini-instruct': "drops tool messages. .*chat_template='phi3_chat'",
     'Qwen-Qwen1.5-72B-Chat': '<|im_start|>tool\n42<|im_end|>\n',
     'chatml': '<|im_start|>tool\n42<|im_end|>\n',
     'internlm-internlm2-chat-7b': '<|im_start|>tool\n42<|im_end|>\n',
@@ -108,10 +108,10 @@ def test_each_published_template_has_a_row():
     assert {*ACCEPTED, *REFUSED} == {path.stem for path in HUB.glob('*.jinja')} and not {*ACCEPTED} & {*REFUSED}
 
 
-def test_the_trained_text_is_that_of_the_named_template(accepted):
+def test_trained_text_equals_that_of_the_built_in_template(accepted):
     _, own, template, (name, other) = accepted
     text, spans = template.render(TURNS)
-    assert not template.has_marks
+    assert not template.has_generation_blocks
     if name is None:
         assert trained(text, spans) == [f' {m["content"]}</s>' for m in TURNS[1::2]]
         return
@@ -128,7 +128,7 @@ def test_the_trained_text_is_that_of_the_named_template(accepted):
     assert text == named and (other is None) == (template.render(TURNS) == (named, named_spans))
 
 
-def test_the_text_before_each_reply_is_the_prompt(accepted):
+def test_text_before_each_assistant_message_is_the_prompt(accepted):
     _, own, template, _ = accepted
     text, spans = template.render(TURNS)
     assert [text[:start] for start, _ in spans] == [template.prompt(TURNS[:i]) for i in (1, 3, 5)]
@@ -160,31 +160,33 @@ def test_a_tool_result_is_written_or_the_row_refused(accepted):
             chat_tokenizer.render(Conversation(given))
 
 
-def test_a_tool_call_without_a_form_is_refused(accepted):
+def test_unsupported_tool_calls_are_refused(accepted):
     _, own, template, (name, _) = accepted
     given = [{'role': 'user', 'content': 'Hi'}, {'role': 'assistant', 'content': '', 'tool_calls': [CALL]}]
-    advice = f"chat_template='{name}'" if name else 'named template'
-    with pytest.raises(TemplateError, match=f'it has no form for tool calls.*{advice}'):
+    advice = f"chat_template='{name}'" if name else 'built-in template'
+    with pytest.raises(TemplateError, match=f'it does not support tool calls.*{advice}'):
         template.render(given)
 
 
 @pytest.mark.parametrize('file', REFUSED)
-def test_a_template_that_cannot_be_proven_names_the_right_one_at_once(file, family):
+def test_refused_template_suggests_the_built_in_one_quickly(file, family):
     bos, eos, name, reason = REFUSED[file]
     own = family(file, bos, eos)
     start = time.perf_counter()
-    with pytest.raises(TemplateError, match=f"{reason}.*Take the named template closest to it: chat_template='{name}'"):
+    with pytest.raises(
+        TemplateError, match=f"{reason}.*Use the most similar built-in template: chat_template='{name}'"
+    ):
         resolve('auto', own)
     assert time.perf_counter() - start < 10  # 0.2 s, more where the machine is busy
     assert resolve('auto', own, for_training=False).prompt(TURNS[:1])
 
 
-def test_a_template_like_no_named_one_says_so_at_once(tokenizer):
+def test_template_similar_to_no_built_in_one_is_refused_quickly(tokenizer):
     own = copy.deepcopy(tokenizer)
     own.chat_template = '{% for m in messages %}{{ m.content | upper | reverse }}{% endfor %}' * 9
     start = time.perf_counter()
     with pytest.raises(
-        TemplateError, match=r'No named template is close to it \(.* chatml, .*, default\); write a .jinja file'
+        TemplateError, match=r'No built-in template is similar to it \(.* chatml, .*, default\); write a .jinja file'
     ):
         resolve('auto', own)
     assert time.perf_counter() - start < 10  # 0.2 s, more where the machine is busy
@@ -200,7 +202,7 @@ def calling(tokenizer):
 
 
 @pytest.mark.parametrize('value', ['x', '<|im_end|>', '</tool_call>', 'look', 'a <|im_end|>\n<|im_start|>user\nb'])
-def test_a_tool_call_ends_where_its_turn_ends(calling, value):
+def test_tool_call_span_ends_at_the_end_of_turn(calling, value):
     """Not at a token inside the call, of the template or of the data."""
     call = {'type': 'function', 'function': {'name': 'look', 'arguments': {'what': value}}}
     given = [

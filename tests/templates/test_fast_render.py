@@ -1,4 +1,4 @@
-"""Our own way to render a template writes what transformers writes."""
+"""The fast renderer of built-in templates gives the same text and spans as transformers."""
 
 import itertools
 
@@ -21,10 +21,10 @@ SYSTEM = [{'role': 'system', 'content': ' Be brief. '}]
 @pytest.mark.parametrize('prompt', [False, True])
 def test_text_and_spans_are_those_of_transformers(name, messages, prompt):
     source = (FOLDER / f'{name}.jinja').read_text(encoding='utf-8')
-    assert fast_render.fits(messages, None)
+    assert fast_render.supports(messages, None)
     call = dict(conversations=[messages], chat_template=source, add_generation_prompt=prompt, **VARIABLES)
     [text], [spans] = render_jinja_template(**call, return_assistant_tokens_mask=True)
-    assert fast_render.without_marks(fast_render.render(source, messages, prompt, VARIABLES)) == (text, spans)
+    assert fast_render.split_markers(fast_render.render(source, messages, prompt, VARIABLES)) == (text, spans)
 
 
 @pytest.mark.parametrize(
@@ -36,19 +36,21 @@ def test_text_and_spans_are_those_of_transformers(name, messages, prompt):
         (TALK, [{'type': 'function'}]),
     ],
 )
-def test_what_could_be_mistaken_goes_through_transformers(messages, tools):
-    assert not fast_render.fits(messages, tools)
+def test_unsupported_conversations_are_rendered_by_transformers(messages, tools):
+    assert not fast_render.supports(messages, tools)
 
 
-def test_a_text_with_marks_in_it_is_rendered_as_it_is():
+def test_content_with_marker_characters_is_unchanged():
     reply = f'a{fast_render.OPEN}b{fast_render.CLOSE}'
     source = (FOLDER / 'chatml.jinja').read_text(encoding='utf-8')
-    text, [(start, end)] = ChatTemplate('chatml', source, VARIABLES, (), own=True).render(exchange('Hi', reply))
+    text, [(start, end)] = ChatTemplate('chatml', source, VARIABLES, (), is_builtin=True).render(exchange('Hi', reply))
     assert text[start:end] == f'{reply}<|im_end|>'
 
 
-def test_a_refusal_says_so():
+def test_refusal_names_the_template():
     source = (FOLDER / 'baichuan_chat.jinja').read_text(encoding='utf-8')
     messages = [*TALK[:2], {'role': 'tool', 'content': 'x'}, TALK[1]]
-    with pytest.raises(TemplateError, match='`baichuan_chat` refuses this conversation: baichuan_chat has no form'):
-        ChatTemplate('baichuan_chat', source, VARIABLES, (), own=True).render(messages)
+    with pytest.raises(
+        TemplateError, match='`baichuan_chat` refuses this conversation: baichuan_chat does not support tools'
+    ):
+        ChatTemplate('baichuan_chat', source, VARIABLES, (), is_builtin=True).render(messages)

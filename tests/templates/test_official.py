@@ -76,7 +76,7 @@ def prompts_are_what_precedes_replies(name, messages):
     return [prompt(name, messages[:i]) for i in replies] == [text[:start] for start, _ in spans]
 
 
-def test_every_name_of_the_predecessor_is_a_file():
+def test_every_name_of_the_predecessor_exists():
     assert len(DATA['predecessor_names']) == 26
     assert set(DATA['predecessor_names']) <= set(ACCEPTED)
     assert set(ALIASES.values()) <= set(NAMES) and not set(ALIASES) & set(NAMES)
@@ -94,14 +94,14 @@ def test_text_and_spans_are_the_official_ones(name, form):
 
 @each_form
 @pytest.mark.parametrize('name', DIFFERENCES)
-def test_a_recorded_difference_is_one(name, form):
+def test_recorded_differences_are_real(name, form):
     assert DIFFERENCES[name]['why']
     assert DIFFERENCES[name].get(form) != official(name, form)
 
 
 @each_form
 @pytest.mark.parametrize('name', [name for name in OFFICIAL if OFFICIAL[name]['hub_file']])
-def test_the_prompt_is_the_one_of_the_published_template(name, form):
+def test_prompt_equals_that_of_the_published_template(name, form):
     """With space around all contents: what the published template trims is trimmed, and nothing else."""
     messages = [{**m, 'content': f' \n{m["content"]} \n'} for m in FORMS[form][:-1]]
     published = (FILES / 'hub' / f'{OFFICIAL[name]["hub_file"]}.jinja').read_text('utf-8')
@@ -116,12 +116,12 @@ def test_the_prompt_is_the_one_of_the_published_template(name, form):
 
 @each_form
 @each_template
-def test_a_prompt_is_exactly_the_text_before_the_reply(name, form):
+def test_prompt_equals_the_text_before_each_assistant_message(name, form):
     assert prompts_are_what_precedes_replies(name, FORMS[form])
 
 
 @each_template
-def test_text_of_users_and_replies_is_kept(name):
+def test_content_is_unchanged(name):
     odd = ' {{ 1 }} {% endfor %}\n\t<b>&"\'\\ 你好 😀\n'
     messages = [{'role': 'user', 'content': odd}, {'role': 'assistant', 'content': odd}] * 3
     text, spans = render(name, messages)
@@ -132,7 +132,7 @@ def test_text_of_users_and_replies_is_kept(name):
 
 @each_form
 @each_template
-def test_a_reply_ends_in_a_stop_word(name, form):
+def test_assistant_messages_end_in_a_stop_token(name, form):
     stop_words = ['</s>'] if name == 'moss_sft' else OFFICIAL.get(name, NO_RECORD)['stop_words']
     text, spans = render(name, FORMS[form])
     assert len(spans) == 2
@@ -141,7 +141,7 @@ def test_a_reply_ends_in_a_stop_word(name, form):
 
 @each_form
 @each_template
-def test_bos_is_at_the_start_and_nowhere_else(name, form):
+def test_bos_is_only_at_the_start(name, form):
     bos = OFFICIAL.get(name, NO_RECORD)['bos']
     text, _ = render(name, FORMS[form])
     if name in WITHOUT_BOS:
@@ -159,9 +159,9 @@ def test_the_file_works_as_the_chat_template_of_a_tokenizer(tokenizer, name):
 
 
 @pytest.mark.parametrize('name', [name for name in NAMES if name != 'plain'])
-def test_a_role_without_a_place_is_refused(name):
+def test_unsupported_roles_are_refused(name):
     for role in ('text', 'narrator'):
-        with pytest.raises(jinja2.TemplateError, match=f'{name} has no place for a message of role {role}'):
+        with pytest.raises(jinja2.TemplateError, match=f'{name} does not support messages of role {role}'):
             render(name, [*TURNS, {'role': role, 'content': 'Once upon a time'}])
 
 
@@ -171,12 +171,12 @@ def test_a_system_message_in_the_middle_is_refused_or_written(name):
     try:
         text, _ = render(name, [*TURNS[:2], late, *TURNS[2:]])
     except jinja2.TemplateError as error:
-        assert 'no place for a message of role system' in str(error)
+        assert 'does not support messages of role system' in str(error)
     else:
         assert late['content'] in text
 
 
-def test_what_no_published_template_here_shows():
+def test_details_without_a_published_template():
     """Mistral v0.3 trims replies; Phi-3 writes no empty system message; a text for pretraining is trained."""
     trimmed, _ = render('mistral_v3', [TURNS[0], {'role': 'assistant', 'content': ' 4.\n'}])
     assert trimmed == '<s>[INST] What is 2+2?[/INST] 4.</s>'

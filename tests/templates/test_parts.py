@@ -6,6 +6,7 @@ from copy import copy
 import pytest
 
 from xtune.models.loading.processor_template import with_processor_template
+from xtune.templates.rendering import JinjaTemplate
 from xtune.templates.resolve import resolve
 
 TALK = [
@@ -31,14 +32,14 @@ def own(tokenizer, source):
 
 
 @pytest.mark.parametrize(('turn', 'parts'), [(EACH_PART, True), (SELECTED, True), (REFUSES_TEXT, True), (BOTH, False)])
-def test_text_stands_where_a_template_for_text_has_it(tokenizer, turn, parts):
+def test_content_parts_render_like_text_content(tokenizer, turn, parts):
     template, expected = own(tokenizer, LOOP % turn), own(tokenizer, TEXT)
-    assert template.takes_parts is parts and not expected.takes_parts
+    assert JinjaTemplate(template.source, template.variables).needs_content_parts is parts
     assert template.render(TALK) == expected.render(TALK)
     assert template.prompt(TALK[:1]) == expected.prompt(TALK[:1])
 
 
-def test_the_template_of_a_processor_is_that_of_the_model(tokenizer, tmp_path):
+def test_processor_template_is_used_for_the_tokenizer(tokenizer, tmp_path):
     (tmp_path / 'chat_template.json').write_text(json.dumps(dict(chat_template=LOOP % EACH_PART)))
     bare = copy(tokenizer)
     bare.chat_template = None

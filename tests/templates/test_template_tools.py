@@ -116,7 +116,7 @@ def test_text_with_two_calls_and_two_results(name, reply, results):
     assert text[end:answer] == results
 
 
-def test_a_tool_needs_no_system_message():
+def test_tools_without_a_system_message():
     """Without one, chatml and Qwen3 have the tools alone, Qwen its default text, ChatGLM3 a sentence of its pages."""
     heads = {
         name: render(name, ASKED[1:], TOOLS)[0].splitlines()[1] for name in ('chatml', 'qwen3', 'qwen_chat', 'chatglm3')
@@ -132,7 +132,7 @@ def test_a_tool_needs_no_system_message():
 
 
 @pytest.mark.parametrize('name, gap', [('mistral_v3', ' '), ('mistral_nemo', '')])
-def test_mistral_writes_the_ids_of_calls(name, gap):
+def test_mistral_writes_call_ids(name, gap):
     asked = [{**m, 'tool_call_id': 'a1b2c3d4e'} if m['role'] == 'tool' else m for m in ASKED]
     asked[2] = {**asked[2], 'tool_calls': [{**asked[2]['tool_calls'][0], 'id': 'a1b2c3d4e'}]}
     text, _ = render(name, asked, TOOLS)
@@ -149,7 +149,7 @@ def test_default_writes_a_result_like_a_system_message():
     assert prompt('default', messages[:4]) == text[: spans[1][0]]
 
 
-def test_moss_commands_follow_the_user_text_and_results_come_before_the_answer():
+def test_moss_order_of_commands_results_and_answer():
     commands = '<|Inner Thoughts|>: Look.<eot>\n<|Commands|>: Search("x")<eoc>'
     messages = [
         {'role': 'user', 'content': 'Who?'},
@@ -164,9 +164,9 @@ def test_moss_commands_follow_the_user_text_and_results_come_before_the_answer()
     assert prompt('moss_sft', messages[:3]) == whole[: whole.rindex('⟦')].replace('⟦', '').replace('⟧', '')
     untagged = [messages[0], {'role': 'assistant', 'content': 'Search("x")'}, *messages[2:]]
     assert marked(*render('moss_sft', untagged)) == whole.replace(commands, 'Search("x")')
-    with pytest.raises(jinja2.TemplateError, match='one reply with commands for each user message'):
+    with pytest.raises(jinja2.TemplateError, match='one message with commands for each user message'):
         render('moss_sft', [*messages[:3], messages[1]])
-    with pytest.raises(jinja2.TemplateError, match='no place for a message of role tool'):
+    with pytest.raises(jinja2.TemplateError, match='does not support messages of role tool'):
         render('moss_sft', [messages[0], messages[2]])
     for refused, tools in ((messages, TOOLS), (ASKED, None)):
         with pytest.raises(jinja2.TemplateError, match='takes tools as text in the system message'):
@@ -174,16 +174,16 @@ def test_moss_commands_follow_the_user_text_and_results_come_before_the_answer()
 
 
 @pytest.mark.parametrize(('name', 'what'), sorted(REFUSED))
-def test_a_template_without_a_form_for_tools_says_so(name, what):
+def test_template_without_tool_support_refuses_tools(name, what):
     messages = {'tools': PLAIN, 'tool_calls': ASKED[:3], 'tool': [*PLAIN, ASKED[3]]}[what]
-    reason = f'{name} has no form for tools'
+    reason = f'{name} does not support tools'
     with pytest.raises(jinja2.TemplateError, match=reason):
         render(name, messages, TOOLS if what == 'tools' else None)
 
 
 @pytest.mark.parametrize('name', ['chatglm3', 'glm4', 'gpt_oss', 'llama3_chat'])
-def test_several_calls_in_one_reply_are_refused_where_there_is_no_form(name):
-    with pytest.raises(jinja2.TemplateError, match=f'{name} has no form for several tool calls'):
+def test_several_calls_are_refused_if_unsupported(name):
+    with pytest.raises(jinja2.TemplateError, match=f'{name} does not support several tool calls'):
         render(name, TWO_CALLS)
 
 
@@ -195,7 +195,9 @@ def test_text_beside_one_call():
     )
     text, [(start, end)] = render('glm4', beside)
     assert text[start:end] == '\nLet me see.<|assistant|>weather\n{"city": "Rome"}<|observation|>'
-    with pytest.raises(jinja2.TemplateError, match='llama3_chat has no form for .* text, in a reply with a call'):
+    with pytest.raises(
+        jinja2.TemplateError, match='llama3_chat does not support .* text, in a message with a tool call'
+    ):
         render('llama3_chat', beside)
 
 
@@ -205,12 +207,12 @@ def test_two_calls_without_text(name):
     assert 'Let me see.\n' + text[start:end] == HERMES_CALLS
 
 
-def test_space_beside_a_call_is_not_text():
+def test_whitespace_beside_a_call_is_ignored():
     asked = [{**m, 'content': ' \n'} if 'tool_calls' in m else m for m in ASKED]
     assert render('llama3_chat', asked, TOOLS) == render('llama3_chat', ASKED, TOOLS)
 
 
-def test_chatglm3_stops_for_results_also_where_the_call_is_text():
+def test_chatglm3_stops_before_results_if_the_call_is_text():
     messages = [TWO_CALLS[0], {'role': 'assistant', 'content': 'Look: both'}, *TWO_CALLS[2:]]
     assert marked(*render('chatglm3', messages)) == (
         '[gMASK]sop<|user|>\n Rome or Oslo?<|assistant|>⟦\n Look: both<|observation|>⟧\n 1<|observation|>\n 2'
@@ -240,14 +242,16 @@ def test_arguments_may_be_json_text(name):
 
 
 @pytest.mark.parametrize('name', OF_OBJECTS)
-def test_arguments_of_json_text_are_refused_where_the_form_is_another(name):
-    with pytest.raises(jinja2.TemplateError, match=f'{name} takes the arguments of a call as an object, not as JSON'):
+def test_json_text_arguments_are_refused_by_non_json_formats(name):
+    with pytest.raises(
+        jinja2.TemplateError, match=f'{name} requires the arguments of a call as an object, not as JSON'
+    ):
         render(name, texts(ASKED), TOOLS)
 
 
 @pytest.mark.parametrize('given', ['{"a": "x\\"y"}', '{}', '{"a": [1, {"b": null}], "c": "é"}'])
 @pytest.mark.parametrize('name', ['chatml', 'deepseek_v3_1', 'gpt_oss', 'llama3_chat', 'mistral_v3'])
-def test_json_text_is_written_as_it_is(name, given):
+def test_json_text_arguments_are_written_unchanged(name, given):
     asked = {'role': 'assistant', 'content': '', 'tool_calls': [{'function': {'name': 'weather', 'arguments': given}}]}
     text, [(start, end)] = render(name, [ASKED[1], asked])
     assert text[start:end].count(given) == 1
@@ -278,20 +282,20 @@ NEWER = {
 
 
 @pytest.mark.parametrize('name', NEWER)
-def test_two_calls_and_two_results_of_the_newer_forms(name):
+def test_two_calls_and_two_results_of_newer_formats(name):
     text, [(start, end), (answer, _)] = render(name, TWO_CALLS)
     assert (text[start:end], text[end:answer]) == NEWER[name]
 
 
 @pytest.mark.parametrize('name', ['qwen3_5', 'nemotron3'])
-def test_values_of_parameters_are_json_only_where_they_have_parts(name):
+def test_only_nested_parameter_values_are_json(name):
     asked = {'role': 'assistant', 'content': '', 'tool_calls': [call(a=[1, 'é'], b={'c': None}, d='"x"', e=None)]}
     text, [(start, end)] = render(name, [ASKED[1], asked])
     values = [part.split('\n')[1] for part in text[start:end].split('<parameter=')[1:]]
     assert values == ['[1, "é"]', '{"c": null}', '"x"', 'None']
 
 
-def test_nemotron3_lists_everything_of_a_tool():
+def test_nemotron3_lists_all_fields_of_a_tool():
     city = {'type': 'string', 'description': ' A city. ', 'enum': ['Rome'], 'pattern': 'R.*', 'examples': ['Rome']}
     parameters = {'type': 'object', 'properties': {'city': city}, 'additionalProperties': False}
     tool = {'type': 'function', 'function': {'name': 'weather', 'parameters': parameters, 'strict': True}}
@@ -331,7 +335,7 @@ def test_gpt_oss_writes_the_types_of_tools():
     )
 
 
-def test_gpt_oss_calls_with_text_and_thoughts():
+def test_gpt_oss_calls_with_text_and_reasoning():
     talk = [
         ASKED[1],
         {'role': 'assistant', 'content': 'I look.', 'thinking': 'Ask.', 'tool_calls': [call(city='Rome')]},
@@ -346,17 +350,17 @@ def test_gpt_oss_calls_with_text_and_thoughts():
         '<|channel|>analysis<|message|>Warm.<|end|><|start|>assistant<|channel|>final<|message|>Yes.<|return|>',
     ]
     assert [prompt('gpt_oss', talk[:i], TOOLS) for i in (1, 3)] == [text[:start] for start, _ in spans]
-    with pytest.raises(jinja2.TemplateError, match='gpt_oss takes the result of a tool behind a call only'):
+    with pytest.raises(jinja2.TemplateError, match='gpt_oss accepts a tool result only after a tool call'):
         render('gpt_oss', [ASKED[1], ASKED[3]], TOOLS)
 
 
-def test_deepseek_v3_1_has_no_thought_behind_a_result():
+def test_deepseek_v3_1_refuses_reasoning_after_a_tool_result():
     talk = [*ASKED[1:4], {**ASKED[4], 'reasoning_content': 'Warm.'}]
-    with pytest.raises(jinja2.TemplateError, match='no place for a thought behind the result of a tool'):
+    with pytest.raises(jinja2.TemplateError, match='does not support reasoning after a tool result'):
         render('deepseek_v3_1', talk, TOOLS)
 
 
-def test_lfm2_5_keeps_thoughts_behind_the_last_question_only():
+def test_lfm2_5_keeps_reasoning_after_the_last_question_only():
     talk = [*ASKED[1:4], {**ASKED[4], 'reasoning_content': 'Warm.'}]
     text, spans = render('lfm2_5', talk)
     assert text[slice(*spans[-1])] == '<think>Warm.</think>Yes, 28 °C.<|im_end|>'

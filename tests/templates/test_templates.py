@@ -34,16 +34,16 @@ def marked(text, spans):
 
 
 @pytest.mark.parametrize('name', NAMES)
-def test_what_comes_before_a_reply_is_the_prompt_of_inference(tokenizer, name):
+def test_text_before_each_message_equals_the_prompt(tokenizer, name):
     template = resolve(name, tokenizer)
     text, spans = template.render(TURNS)
     assert [text[:start] for start, _ in spans] == [template.prompt(TURNS[:1]), template.prompt(TURNS[:3])]
 
 
-def test_auto_proves_the_spans_that_chatml_marks(tokenizer):
+def test_auto_finds_the_spans_of_the_chatml_blocks(tokenizer):
     messages = [{'role': 'system', 'content': SYSTEM}, *TURNS, *exchange('4.', '  4.<b>你好 😀</b>\n')]
     auto, chatml = resolve('auto', tokenizer), resolve('chatml', tokenizer)
-    assert not auto.has_marks and chatml.has_marks
+    assert not auto.has_generation_blocks and chatml.has_generation_blocks
     assert auto.render(messages) == chatml.render(messages)
     assert auto.prompt(messages[:-1]) == chatml.prompt(messages[:-1])
 
@@ -54,7 +54,7 @@ def test_auto_keeps_the_default_system_message_of_the_model(tokenizer):
     assert [text[start:end] for start, end in spans] == ['4.<|im_end|>', '6.<|im_end|>']
 
 
-def test_auto_accepts_a_template_that_trims_replies(own):
+def test_auto_accepts_a_template_that_strips_content(own):
     own.chat_template = UNMARKED.replace('REPLY', 'm.content | trim')
     text, [(start, end)] = resolve('auto', own).render(exchange('Hi', '  Hello \n'))
     assert text[start:end] == 'Hello<|im_end|>'
@@ -63,16 +63,18 @@ def test_auto_accepts_a_template_that_trims_replies(own):
 @pytest.mark.parametrize(
     'source, reason',
     [
-        (UNMARKED.replace('REPLY', '(m.content | upper)'), 'it changes the text of replies'),
-        (UNMARKED.replace('REPLY', "m.content.split('</think>')[-1]"), 'it changes the text of replies'),
-        (UNMARKED.replace('REPLY', 'm.content').replace('<|im_end|>', '\n'), 'no token ends a reply'),
-        (UNMARKED.replace('REPLY', 'm.content').replace('assistant\n', 'bot\n'), 'differently from the prompt'),
-        ('{{ messages[0].content }}', 'it changes the text of replies'),
+        (UNMARKED.replace('REPLY', '(m.content | upper)'), 'it changes the content of assistant messages'),
+        (UNMARKED.replace('REPLY', "m.content.split('</think>')[-1]"), 'it changes the content of assistant messages'),
+        (UNMARKED.replace('REPLY', 'm.content').replace('<|im_end|>', '\n'), 'no token ends an assistant message'),
+        (UNMARKED.replace('REPLY', 'm.content').replace('assistant\n', 'bot\n'), 'differs from the inference prompt'),
+        ('{{ messages[0].content }}', 'it changes the content of assistant messages'),
     ],
 )
-def test_template_that_cannot_be_proven_is_refused(own, source, reason):
+def test_template_without_determinable_spans_is_refused(own, source, reason):
     own.chat_template = source
-    with pytest.raises(TemplateError, match=f'template `auto` has no generation marks, .*{reason}.*amed template'):
+    with pytest.raises(
+        TemplateError, match=f'template `auto` has no {{% generation %}} blocks, .*{reason}.*built-in template'
+    ):
         resolve('auto', own).render(exchange('Hi', '<think>Hm</think>Hello'))
 
 
@@ -80,18 +82,21 @@ def test_template_that_cannot_be_proven_is_refused(own, source, reason):
     'source, reason',
     [
         ("{{ raise_exception('No system message, please') }}", 'refuses this conversation: No system message, please'),
-        ('{% generation %}{{ messages[-1].content }}{% endgeneration %}', 'marks 1 spans for 2 replies'),
+        (
+            '{% generation %}{{ messages[-1].content }}{% endgeneration %}',
+            'has 1 {% generation %} blocks for 2 assistant messages',
+        ),
     ],
 )
-def test_template_that_raises_or_marks_too_little_is_refused(own, source, reason):
+def test_template_that_raises_or_misses_a_block_is_refused(own, source, reason):
     own.chat_template = source
     with pytest.raises(TemplateError, match=reason):
         resolve('auto', own).render(TURNS)
 
 
-def test_unknown_name_has_a_near_one(tokenizer):
+def test_unknown_name_suggests_a_similar_one(tokenizer):
     with pytest.raises(
-        TemplateError, match=r'no template is called `chatlm`; did you mean .*`chatml`.*known: auto, baichuan'
+        TemplateError, match=r'there is no template `chatlm`; did you mean .*`chatml`.*known: auto, baichuan'
     ):
         resolve('chatlm', tokenizer)
 
@@ -100,7 +105,7 @@ def test_auto_needs_a_template_of_the_tokenizer(own):
     own.chat_template = None
     with pytest.raises(
         TemplateError,
-        match="chat_template='auto' .* its tokenizer has none; name one of chatml, .*, default, or a .jinja file",
+        match="chat_template='auto' .* its tokenizer has none; use chatml, .*, default, or a .jinja file",
     ):
         resolve('auto', own)
 
@@ -124,13 +129,13 @@ def test_path_of_a_jinja_file(tokenizer, tmp_path):
 @pytest.mark.parametrize(
     ('name', 'data', 'said'),
     [
-        ('other.jinja', None, 'there is no template file .*other.jinja'),
-        ('mine.txt', b'{{ messages }}', 'a template file ends in .jinja; .*mine.txt does not'),
+        ('other.jinja', None, 'template file .*other.jinja does not exist'),
+        ('mine.txt', b'{{ messages }}', 'template file .*mine.txt must end in .jinja'),
         ('mine.jinja', b'\xff\xfe{\x00', 'mine.jinja is not UTF-8 text'),
-        ('mine', None, 'no template is called'),
+        ('mine', None, 'there is no template'),
     ],
 )
-def test_a_file_that_is_no_template_is_refused(tokenizer, tmp_path, name, data, said):
+def test_invalid_template_files_are_refused(tokenizer, tmp_path, name, data, said):
     if data is not None:
         (tmp_path / name).write_bytes(data)
     with pytest.raises(TemplateError, match=said):
@@ -149,14 +154,12 @@ def test_plain_has_bos_only_if_the_tokenizer_adds_it(own):
 def test_missing_eos_is_an_error_and_missing_bos_is_empty(own):
     own.bos_token = own.eos_token = None
     assert resolve('llama3_chat', own).prompt(TURNS[:1]).startswith('<|start_header_id|>')
-    with pytest.raises(
-        TemplateError, match='template `plain` ends replies with the eos token, which this tokenizer lacks'
-    ):
+    with pytest.raises(TemplateError, match='template `plain` needs the eos token'):
         resolve('plain', own)
 
 
-def test_transformers_still_renders_marks_as_character_spans():
-    """If this fails, transformers changed `render_jinja_template`: mend ChatTemplate._run in templates/template.py."""
+def test_transformers_returns_block_spans_in_characters():
+    """If this fails, transformers changed `render_jinja_template`: fix JinjaTemplate in templates/rendering.py."""
     names = inspect.signature(render_jinja_template).parameters
     assert {'conversations', 'chat_template', 'add_generation_prompt', 'return_assistant_tokens_mask'} <= set(names)
     source = '{{ bos_token }}{% generation %}{{ messages[0].content }}{% endgeneration %}!'

@@ -18,7 +18,7 @@ class Holder:
 
 @pytest.mark.parametrize('fails', [False, True])
 @pytest.mark.parametrize(('kind', 'freed'), [('cuda', True), ('cpu', False)])
-def test_what_only_cycles_hold_is_freed_on_a_gpu(kind, freed, fails):
+def test_reference_cycles_are_freed_on_a_gpu(kind, freed, fails):
     def run():
         holders.append(weakref.ref(Holder()))
         if fails:

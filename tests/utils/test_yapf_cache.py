@@ -33,7 +33,7 @@ def test_a_file_that_is_being_written_is_waited_for(cache):
 
 
 @pytest.mark.parametrize('share', [0, 0.5])
-def test_a_file_that_nobody_finished_is_made_anew(cache, share):
+def test_incomplete_file_is_recreated(cache, share):
     env, files = cache
     for path, content in files.items():
         path.write_bytes(content[: int(share * len(content))])
@@ -41,7 +41,7 @@ def test_a_file_that_nobody_finished_is_made_anew(cache, share):
     assert all(path.stat().st_size == len(content) for path, content in files.items())
 
 
-def test_processes_that_heal_it_together_do(cache):
+def test_concurrent_processes_repair_the_cache(cache):
     env, files = cache
     for path in files:
         path.write_bytes(b'')
@@ -49,7 +49,7 @@ def test_processes_that_heal_it_together_do(cache):
     assert [process.communicate(timeout=60)[0] for process in together] == ['imported\n'] * 4
 
 
-def test_mmengine_alone_does_not_survive_it(cache):
+def test_mmengine_alone_fails(cache):
     """When this fails, yapf has mended it, and xtune/utils/yapf_cache.py can go."""
     env, files = cache
     for path in files:

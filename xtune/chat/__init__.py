@@ -1,1 +1,1 @@
-"""Chat: generation with the template and stop tokens of the model's own folder."""
+"""Chat: generate with the chat template and stop tokens of the model folder."""

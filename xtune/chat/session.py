@@ -1,4 +1,4 @@
-"""A conversation with a model: its messages, its settings, and one reply at a time."""
+"""A chat with a model: message history, generation settings, one response at a time."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,7 +16,7 @@ from ..templates.system_prompts import system_text
 
 @dataclass
 class ChatSettings:
-    """How replies are generated: temperature 0 always takes the likeliest token."""
+    """Generation settings; `temperature` 0 is greedy decoding."""
 
     max_new_tokens: int = 512
     temperature: float = 0.0
@@ -25,7 +25,7 @@ class ChatSettings:
 
 @dataclass
 class ChatSession:
-    """Messages so far, and the model that continues them."""
+    """A model and the messages so far."""
 
     llm: Any
     chat_tokenizer: ChatTokenizer
@@ -35,22 +35,27 @@ class ChatSession:
     history: list[Message] = field(default_factory=list)
 
     def ask(self, question: str, stream: bool = False) -> str:
-        """Return the reply to `question` and remember both; with `stream`, print it as it comes.
+        """Return the response to `question` and append both to the history; with `stream`, print tokens as generated.
 
         Raises:
-            DataError: The question is no valid text, or the conversation no longer fits the model.
-            ModelError: The tokenizer gives ids that the model has no rows for.
+            DataError: The question is not valid text, or the conversation exceeds the context length of the model.
+            ModelError: The tokenizer produces ids outside the embedding matrix of the model.
         """
         try:
             question.encode('utf-8')
         except UnicodeEncodeError as error:
-            raise DataError(f'character {error.start + 1} of the question is no valid UTF-8; type it again') from error
-        messages = [*self._head(), *self.history, {'role': 'user', 'content': question}]
+            raise DataError(
+                f'character {error.start + 1} of the question is not valid UTF-8; enter it again'
+            ) from error
+        messages = [*self._system_message(), *self.history, {'role': 'user', 'content': question}]
         ids = torch.tensor([self.chat_tokenizer.prompt_ids(messages)])
         limit = getattr(self.llm.config, 'max_position_embeddings', None)
         if limit and ids.shape[1] >= limit:
-            raise DataError(f'the conversation has {ids.shape[1]} tokens, the model takes {limit}; use /undo or /reset')
-        # Of BPE tokenizers transformers ignores this setting of the tokenizer, and warns that it does.
+            raise DataError(
+                f'the conversation has {ids.shape[1]} tokens, the context length of the model is {limit}; '
+                'use /undo or /reset'
+            )
+        # transformers ignores this setting in the config of BPE tokenizers, with a warning.
         decoding = dict(skip_special_tokens=True, clean_up_tokenization_spaces=False)
         streamer = TextStreamer(self.chat_tokenizer.tokenizer, skip_prompt=True, **decoding) if stream else None
         rows = self.llm.get_input_embeddings().weight.shape[0]
@@ -69,7 +74,7 @@ class ChatSession:
         return reply
 
     def undo(self) -> str | None:
-        """Forget the last exchange and return its question."""
+        """Remove the last question and response from the history; return the question."""
         if not self.history:
             return None
         question = self.history[-2]['content']
@@ -77,10 +82,10 @@ class ChatSession:
         return question
 
     def reset(self) -> None:
-        """Forget everything but the system message."""
+        """Clear the history; the system message is kept."""
         self.history.clear()
 
-    def _head(self) -> list[Message]:
+    def _system_message(self) -> list[Message]:
         return [{'role': 'system', 'content': system_text(self.system)}] if self.system else []
 
     def _without_stop(self, ids: torch.Tensor) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""`xtune chat`: load a model and talk to it, once or until /exit."""
+"""`xtune chat`: load a model and chat with it, for one prompt or until /exit."""
 
 import sys
 from pathlib import Path
@@ -17,12 +17,12 @@ from ..utils.cpu_threads import use_free_cores
 from ..utils.device import best_device, compute_dtype
 from .session import ChatSession, ChatSettings
 
-HELP = """/reset        forget the conversation
-/undo         forget the last exchange
-/edit TEXT    ask TEXT instead of the last question
+HELP = """/reset        clear the conversation
+/undo         remove the last question and response
+/edit TEXT    replace the last question with TEXT
 /history      show the conversation
-/system TEXT  set the system message (alone: remove it) and start anew
-/exit         leave (also Ctrl-D)"""
+/system TEXT  set the system message (without TEXT: remove it) and clear the conversation
+/exit         exit (also Ctrl-D)"""
 
 
 def open_session(
@@ -35,12 +35,13 @@ def open_session(
     seed: int | None = None,
     variant: str | None = None,
 ) -> ChatSession:
-    """Load a model, with its own template and stop tokens, for a conversation.
+    """Load a model with its chat template and stop tokens.
 
     `variant` says which of the layouts of 2023 the model has, where its config.json does not tell.
 
     Raises:
-        ModelError, TemplateError: The folder, the adapter or the template cannot be used.
+        ModelError: The model folder or the adapter cannot be used.
+        TemplateError: The template cannot be used.
     """
     check_model_folder(model, own_code=False)
     if adapter:
@@ -51,7 +52,7 @@ def open_session(
     tokenizer = load_tokenizer_of(adapter, model, variant=variant)
     if template == 'auto' and not tokenizer.chat_template:
         raise TemplateError(
-            f'{adapter or model} has no chat template, so it is no chat model; name one with --template (chatml, ...)'
+            f'{adapter or model} has no chat template, so it is not a chat model; set --template (chatml, ...)'
         )
     chat_tokenizer = ChatTokenizer(tokenizer, resolve(template, tokenizer, for_training=False))
     llm = load_for_inference(model, adapter, device, compute_dtype('auto', device), bits, variant)
@@ -59,32 +60,32 @@ def open_session(
         refuse_ids_beyond(adapter, len(tokenizer) - 1, llm.get_input_embeddings().weight.shape[0])
     if seed is not None:
         torch.manual_seed(seed)
-    own = template == 'auto'
-    stops = _stop_ids(model, adapter, llm, tokenizer) if own else template_stops(chat_tokenizer)
+    is_auto = template == 'auto'
+    stops = _stop_ids(model, adapter, llm, tokenizer) if is_auto else template_stops(chat_tokenizer)
     return ChatSession(llm, chat_tokenizer, stops, settings or ChatSettings(), system)
 
 
 def _stop_ids(model: str, adapter: str | None, llm: torch.nn.Module, tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """Return the stop tokens: the adapter's, which training wrote there, else those the model was loaded with."""
+    """Return the stop tokens that training saved with the adapter, otherwise those of the model."""
     stops = read_json(Path(adapter).expanduser() / 'generation_config.json').get('eos_token_id') if adapter else None
     for other in (llm.generation_config.eos_token_id, tokenizer.eos_token_id):
         stops = other if stops is None else stops
-    found = [stops] if isinstance(stops, int) else list(stops or ())
-    if not found:
+    ids = [stops] if isinstance(stops, int) else list(stops or ())
+    if not ids:
         raise TemplateError(
-            f'{adapter or model} names no stop token: its generation_config.json has no eos_token_id; '
-            'name a template with --template, whose stop tokens are taken then'
+            f'{adapter or model} has no stop token: its generation_config.json has no eos_token_id; '
+            'set --template to use the stop tokens of a template'
         )
-    return found
+    return ids
 
 
 def talk(session: ChatSession) -> None:
-    """Read questions until the input ends; answers stream to the terminal."""
+    """Read questions until the end of the input; responses are streamed to the terminal."""
     interactive = sys.stdin.isatty()
     if interactive:
         import readline  # noqa: F401  line editing and history for input()
 
-        print('Type a question; /help shows the commands, /exit leaves.')
+        print('Type a question. /help: list commands, /exit: exit.')
     while True:
         try:
             line = input('>>> ' if interactive else '').strip()
@@ -97,7 +98,7 @@ def talk(session: ChatSession) -> None:
             try:
                 _answer(session, line)
             except KeyboardInterrupt:
-                print('\n(stopped; the exchange is not kept)')
+                print('\n(interrupted; the question is not added to the history)')
             except XtuneError as error:
                 print(f'error: {error}', file=sys.stderr)
 
@@ -108,10 +109,10 @@ def _answer(session: ChatSession, line: str) -> None:
         session.ask(line, stream=True)
     elif command == '/reset':
         session.reset()
-        print('(a new conversation)')
+        print('(conversation cleared)')
     elif command == '/undo':
         question = session.undo()
-        print(f'(forgot: {question})' if question else '(nothing to forget)')
+        print(f'(removed: {question})' if question else '(nothing to undo)')
     elif command == '/edit' and text:
         before = list(session.history)
         session.undo()

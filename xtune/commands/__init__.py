@@ -1,7 +1,7 @@
-"""One module for each group of commands: arguments, and a function that runs them.
+"""One module per group of commands: the arguments and a function that runs the command.
 
-`COMMANDS` maps a name to (summary, example, add_arguments, run). Importing this package imports neither torch nor
-mmengine, so that `--help` answers at once.
+`COMMANDS` maps a name to (summary, example, add_arguments, run). This package imports neither torch nor mmengine, so
+`--help` is fast.
 """
 
 from . import chat, configs, convert, data, env, plan, train

@@ -23,20 +23,25 @@ def _between(low: float, high: float):
 
 
 def _add(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument('model', help='model folder or hub name')
-    parser.add_argument('--adapter', help='adapter folder to put on the model')
-    parser.add_argument('--bits', type=int, choices=(4, 8), help='quantise the weights while loading')
+    parser.add_argument('model', help='model folder or Hub name')
+    parser.add_argument('--adapter', help='adapter folder to load on top of the model')
+    parser.add_argument('--bits', type=int, choices=(4, 8), help='quantize the weights while loading')
     parser.add_argument('--system', help='system message')
-    parser.add_argument('--prompt', help='answer this once and leave')
+    parser.add_argument('--prompt', help='answer this prompt and exit')
     parser.add_argument('--template', default='auto', help="chat template (default: the model's own)")
-    parser.add_argument('--max-new-tokens', type=_positive, default=512, help='tokens per reply at most (default: 512)')
     parser.add_argument(
-        '--temperature', type=_between(0, 10), default=0.0, help='0 always takes the likeliest token (default: 0)'
+        '--max-new-tokens', type=_positive, default=512, help='maximum new tokens per response (default: 512)'
     )
     parser.add_argument(
-        '--top-p', type=_between(0, 1), default=0.9, help='with a temperature: nucleus size (default: 0.9)'
+        '--temperature', type=_between(0, 10), default=0.0, help='sampling temperature; 0: greedy decoding (default: 0)'
     )
-    parser.add_argument('--seed', type=int, help='with a temperature: makes replies repeatable')
+    parser.add_argument(
+        '--top-p',
+        type=_between(0, 1),
+        default=0.9,
+        help='nucleus sampling threshold, used with --temperature (default: 0.9)',
+    )
+    parser.add_argument('--seed', type=int, help='random seed for sampling, used with --temperature')
     add_variant(parser)
 
 
@@ -45,8 +50,16 @@ def _run(args: argparse.Namespace) -> int:
     from ..chat.terminal import open_session, talk
 
     settings = ChatSettings(args.max_new_tokens, args.temperature, args.top_p)
-    how = args.bits, args.system, args.template, settings, args.seed, args.variant
-    session = open_session(args.model, args.adapter, *how)
+    session = open_session(
+        args.model,
+        args.adapter,
+        bits=args.bits,
+        system=args.system,
+        template=args.template,
+        settings=settings,
+        seed=args.seed,
+        variant=args.variant,
+    )
     if args.prompt is not None:
         session.ask(args.prompt, stream=True)
     else:
@@ -56,7 +69,7 @@ def _run(args: argparse.Namespace) -> int:
 
 COMMANDS = {
     'chat': (
-        'talk to a model, with an adapter or merged, in full precision or 4 bits',
+        'chat with a model, with an adapter or merged, in full precision or quantized',
         'xtune chat ./merged --bits 4 --prompt "Who are you?"',
         _add,
         _run,

@@ -18,14 +18,14 @@ def _add(parser: argparse.ArgumentParser) -> None:
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
 
-    unverified = dict(dest='verify', action='store_false', help='do not compare with the logits that training kept')
-    size = dict(metavar='SIZE', help='size of a weights file at most, such as 2GB (default: %(default)s)')
+    unverified = dict(dest='verify', action='store_false', help='skip the comparison with the logits saved in training')
+    size = dict(metavar='SIZE', help='maximum size of a weight file, such as 2GB (default: %(default)s)')
     to_hf = action(
         'pth_to_hf',
-        'turn a .pth checkpoint into a Hugging Face folder',
+        'convert a .pth checkpoint to a Hugging Face folder',
         'xtune convert pth_to_hf my_cfg.py work_dirs/my_cfg/epoch_3.pth ./adapter',
     )
-    to_hf.add_argument('config', help='config that wrote the checkpoint, or name of the preset')
+    to_hf.add_argument('config', help='config file or preset name that the checkpoint was trained with')
     to_hf.add_argument('checkpoint', help='the .pth file')
     to_hf.add_argument('target', help='new folder')
     to_hf.add_argument('--max-shard-size', default='5GB', **size)
@@ -33,44 +33,46 @@ def _add(parser: argparse.ArgumentParser) -> None:
 
     merge = action(
         'merge',
-        'merge an adapter into its base model and compare their answers',
+        'merge an adapter into its base model and compare the logits',
         'xtune convert merge HuggingFaceTB/SmolLM2-135M-Instruct ./adapter ./merged',
     )
-    merge.add_argument('base', help='base model: folder or hub name')
+    merge.add_argument('base', help='base model: folder or Hub name')
     merge.add_argument('adapter', help='adapter folder')
     merge.add_argument('target', help='new folder')
     merge.add_argument('--max-shard-size', default='5GB', **size)
-    merge.add_argument('--device', choices=('cpu', 'cuda'), default='cpu', help='where to merge (default: %(default)s)')
+    merge.add_argument(
+        '--device', choices=('cpu', 'cuda'), default='cpu', help='device to merge on (default: %(default)s)'
+    )
     merge.add_argument(
         '--dtype',
         choices=('auto', 'bfloat16', 'float16', 'float32'),
         default='auto',
-        help="type of the merged weights; auto: the base's (default)",
+        help='dtype of the merged weights; auto: dtype of the base (default)',
     )
 
     merge.add_argument(
         '--layout',
         choices=('native', 'original'),
         default='native',
-        help='native: as transformers loads it (default); original: as a base of 2023 came',
+        help='native: the layout of transformers (default); original: that of a 2023 remote-code checkpoint',
     )
     add_variant(merge)
-    merge.add_argument('--revision', help='branch, tag or commit of a base on the hub')
+    merge.add_argument('--revision', help='branch, tag or commit of the base on the Hub')
     merge.add_argument('--no-verify', **unverified)
 
     legacy = action(
         'legacy',
-        'turn a model of 2023 (InternLM, Baichuan, Qwen, ChatGLM2 and 3) into a folder that transformers loads',
+        'convert a 2023 remote-code checkpoint (InternLM, Baichuan, Qwen, ChatGLM2 and 3) to the native layout',
         'xtune convert legacy internlm/internlm-7b ./internlm-7b-hf',
     )
-    legacy.add_argument('source', help='model folder or hub name')
+    legacy.add_argument('source', help='model folder or Hub name')
     legacy.add_argument('target', help='new folder')
     legacy.add_argument('--max-shard-size', default='5GB', **size)
     add_variant(legacy)
 
     split = action(
         'split',
-        'write a model again with smaller weight files',
+        'rewrite a model with smaller weight files',
         'xtune convert split ./merged ./small --max-shard-size 1GB',
     )
     split.add_argument('source', help='model folder')
@@ -82,7 +84,7 @@ def _add(parser: argparse.ArgumentParser) -> None:
 def _run(args: argparse.Namespace) -> int:
     from ..utils.cpu_threads import use_free_cores
 
-    use_free_cores()  # comparisons compute on the CPU
+    use_free_cores()  # the comparison of logits runs on the CPU
     return {'pth_to_hf': _pth_to_hf, 'merge': _merge, 'split': _split, 'legacy': _legacy}[args.action](args)
 
 
@@ -93,12 +95,11 @@ def _pth_to_hf(args: argparse.Namespace) -> int:
     from ..export.verify import line
 
     parse_size(args.max_shard_size)
-    where = Path(args.checkpoint), Path(args.target)
-    made = pth_to_hf(find(args.config), *where, args.max_shard_size, args.verify)
-    print(f'wrote the {"adapter" if made.is_adapter else "model"} to {args.target}')
-    for note in made.notes:
+    exported = pth_to_hf(find(args.config), Path(args.checkpoint), Path(args.target), args.max_shard_size, args.verify)
+    print(f'wrote the {"adapter" if exported.is_adapter else "model"} to {args.target}')
+    for note in exported.notes:
         print(f'note: {note}')
-    print(line(made.report))
+    print(line(exported.report))
     return 0
 
 
@@ -108,16 +109,24 @@ def _merge(args: argparse.Namespace) -> int:
     from ..export.verify import line
 
     parse_size(args.max_shard_size)
-    where = args.base, args.adapter, Path(args.target)
     report = merge(
-        *where, args.max_shard_size, args.device, args.dtype, args.layout, args.variant, args.verify, args.revision
+        args.base,
+        args.adapter,
+        Path(args.target),
+        args.max_shard_size,
+        args.device,
+        args.dtype,
+        args.layout,
+        args.variant,
+        args.verify,
+        args.revision,
     )
     dtype = report['dtype']
-    cause = f'rounding to {dtype}, as expected; --dtype float32 merges exactly'
-    cause = 'the rounding of float32' if dtype == 'float32' else cause
+    cause = f'rounding to {dtype} is expected; --dtype float32 merges exactly'
+    cause = 'float32 rounding' if dtype == 'float32' else cause
     print(
-        f'wrote the merged model to {args.target} ({dtype}). Against adapter on base: largest logit '
-        f'difference {report["max_abs_diff"]:.2e}, mean KL {report["mean_kl"]:.2e} nats, same first choice at '
+        f'wrote the merged model to {args.target} ({dtype}). Compared with base + adapter: largest logit '
+        f'difference {report["max_abs_diff"]:.2e}, mean KL {report["mean_kl"]:.2e} nats, same top-1 token at '
         f'{report["same_first_choice"]:.1%} of positions ({cause}; figures in merge_report.json)'
     )
     print(line(report['training']))
@@ -127,10 +136,10 @@ def _merge(args: argparse.Namespace) -> int:
 def _legacy(args: argparse.Namespace) -> int:
     from ..export.legacy_layout import convert_legacy
 
-    made = convert_legacy(args.source, Path(args.target), args.max_shard_size, args.variant)
-    files = f'{made.files} weight file{"s" * (made.files != 1)}'
-    print(f'wrote {args.target}: {made.variant} as {made.model_class}, {files}')
-    for note in made.notes:
+    converted = convert_legacy(args.source, Path(args.target), args.max_shard_size, args.variant)
+    files = f'{converted.files} weight file{"s" * (converted.files != 1)}'
+    print(f'wrote {args.target}: {converted.variant} as {converted.model_class}, {files}')
+    for note in converted.notes:
         print(f'note: {note}')
     return 0
 

@@ -10,16 +10,16 @@ MAX_ROWS = 1_000_000
 
 def _add_log(parser: argparse.ArgumentParser) -> None:
     add_config(parser)
-    parser.add_argument('--rows', type=_rows, help='sequences to show; 0: only figures (default: 3)')
-    parser.add_argument('--ids', action='store_true', help="show each token's id behind it")
-    parser.add_argument('--html', type=Path, metavar='FILE', help='write the sequences to a page for a browser instead')
-    parser.add_argument('--val', action='store_true', help='show validation instead of training data')
+    parser.add_argument('--rows', type=_rows, help='number of sequences to show; 0: statistics only (default: 3)')
+    parser.add_argument('--ids', action='store_true', help='show the id after each token')
+    parser.add_argument('--html', type=Path, metavar='FILE', help='write the sequences to an HTML page instead')
+    parser.add_argument('--val', action='store_true', help='show validation data instead of training data')
 
 
 def _rows(text: str) -> int:
     rows = int(text) if text.isdecimal() and len(text) < 20 else -1
     if not 0 <= rows <= MAX_ROWS:
-        raise argparse.ArgumentTypeError(f'{text!r} is not a whole number from 0 to {MAX_ROWS:,}')
+        raise argparse.ArgumentTypeError(f'must be an integer from 0 to {MAX_ROWS:,}, got {text!r}')
     return rows
 
 
@@ -42,7 +42,7 @@ def _check(args: argparse.Namespace) -> int:
 
 
 def _add_formats(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument('name', nargs='?', default='', help='show one format, or names that contain or match this')
+    parser.add_argument('name', nargs='?', default='', help='name, part of a name, or pattern with wildcards')
 
 
 def _formats(args: argparse.Namespace) -> int:
@@ -54,19 +54,19 @@ def _formats(args: argparse.Namespace) -> int:
 
 COMMANDS = {
     'log-dataset': (
-        'show what the model will see: tokens trained and not trained',
+        'show training sequences as the model sees them, and which tokens are trained',
         'xtune log-dataset my_cfg.py --rows 2',
         _add_log,
         _log,
     ),
     'check-custom-dataset': (
-        'read, map and tokenise the data of a config and give a verdict; no model is loaded',
+        'read, map and tokenize the data of a config and report problems; no model is loaded',
         'xtune check-custom-dataset my_cfg.py --cfg-options train_dataset.path=my.jsonl',
         add_config,
         _check,
     ),
     'list-dataset-format': (
-        'show the rows that map functions take, and the conversations they become',
+        'show an example row and its conversation for each map function',
         'xtune list-dataset-format alpaca',
         _add_formats,
         _formats,

@@ -11,4 +11,4 @@ def _run(_: argparse.Namespace) -> int:
     return 2 if missing else 0
 
 
-COMMANDS = {'env': ('show versions, devices, and what is missing', 'xtune env', lambda parser: None, _run)}
+COMMANDS = {'env': ('show versions, devices and missing packages', 'xtune env', lambda parser: None, _run)}

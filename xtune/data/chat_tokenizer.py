@@ -66,7 +66,7 @@ class ChatTokenizer:
     def keeps_tags(self) -> bool:
         """Whether the template parses reasoning tags, and tags in data are not escaped as special tokens."""
         is_escaped_tag = self.special_tokens.mode != 'parse' and self.special_tokens.occurs_in(OPEN)
-        return self.template.reads_tags and not is_escaped_tag
+        return self.template.parses_think_tags and not is_escaped_tag
 
     def render(self, conversation: Conversation) -> RenderedConversation:
         """Return `conversation` as text.
@@ -109,7 +109,7 @@ class ChatTokenizer:
             TemplateError: The template refuses the conversation.
             RowError: There is special-token text, and `control_tokens` is 'error'.
         """
-        if self.template.takes_thoughts:
+        if self.template.supports_reasoning:
             messages = normalize_history(messages, self.keeps_tags)
         escaped = self.special_tokens.escape(Conversation(messages, tools))
         text = self.template.prompt(escaped.messages, escaped.tools)

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from .map_fns.columns import is_messages
-from .map_fns.prompts import pair_in
+from .map_fns.prompts import question_answer_columns
 
 RowTest = Callable[[dict], bool]
 
@@ -51,7 +51,7 @@ def _any_messages(*columns: str) -> RowTest:
 
 
 def _has_pair(row: dict) -> bool:
-    return pair_in(row) is not None and 'context' not in {str(name).lower() for name in row}
+    return question_answer_columns(row) is not None and 'context' not in {str(name).lower() for name in row}
 
 
 def _question_and_answer(row: dict) -> bool:

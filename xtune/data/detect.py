@@ -5,7 +5,7 @@ from typing import Any
 
 from ..errors import DataError
 from .column_patterns import COLUMN_PATTERNS
-from .map_fns.columns import structured
+from .map_fns.columns import json_column
 
 # Columns that may have a list or an object as JSON text.
 _JSON_COLUMNS = (
@@ -24,7 +24,7 @@ def detect_map_fn(row: dict) -> str | None:
 
 
 def _parsed(row: dict, name: str) -> Any:
-    value = structured(row, name)
+    value = json_column(row, name)
     return value if isinstance(value, list) and value and isinstance(value[0], dict) else row[name]
 
 

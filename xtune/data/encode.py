@@ -129,7 +129,7 @@ class Encoder:
         template = self.chat_tokenizer.template
         if conversation.messages[0]['role'] == 'text':
             return [conversation]
-        if not (template.takes_thoughts or template.reads_tags):
+        if not (template.supports_reasoning or template.parses_think_tags):
             for number, message in enumerate(conversation.messages, 1):
                 if message['role'] == 'assistant':
                     reasoning.check_closed(message, f'message {number}')

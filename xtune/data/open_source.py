@@ -16,7 +16,7 @@ def open_source(rows: RowSource, encoder: Encoder) -> RowMapper:
         DataError: They fit no map function, or a chat template has already been applied to them.
     """
     head = rows.head(ROWS_CHECKED)
-    mapper = resolve_row_mapper(rows.source, head[:5], encoder.chat_tokenizer.template.takes_thoughts)
+    mapper = resolve_row_mapper(rows.source, head[:5], encoder.chat_tokenizer.template.supports_reasoning)
     refuse_prerendered(head, mapper, encoder.chat_tokenizer)
     rows.hints = hard_wrap_hints(rows)
     return mapper

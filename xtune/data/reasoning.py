@@ -70,7 +70,7 @@ def split(conversation: Conversation, template: ChatTemplate, keep_tags: bool, l
     remarks = [TAG_IN_RESPONSE] * any(OPEN in m['content'] or CLOSE in m['content'] for m in normalized.values())
     reasonings = {i: text for i, m in normalized.items() if (text := (m.get('reasoning_content') or '').strip())}
     questions = [i for i, m in enumerate(messages) if m['role'] == 'user']
-    if not reasonings or min(reasonings) > questions[-1] or not template.drops_thoughts:
+    if not reasonings or min(reasonings) > questions[-1] or not template.drops_earlier_reasoning:
         return ReasoningSplit([conversation], remarks)
     trained = [i for i, m in enumerate(messages) if is_trained(m) and (not last_reply_only or i == len(messages) - 1)]
     parts = _trained_messages_of_parts(questions, trained, reasonings)

@@ -12,7 +12,7 @@ from typing import Any
 from ..messages import Conversation, RowError
 from ..utils.visible import shortened
 from .key_usage import has_content
-from .map_fns.parts import text_of
+from .map_fns.parts import content_text
 
 SYSTEM = ('system', 'system_prompt', 'system_message', 'systemPrompt')
 REASONING = (
@@ -63,7 +63,7 @@ def check_media(row: dict, conversation: Conversation, ignored: frozenset[str]) 
 
 def with_system(row: dict, conversation: Conversation, name: str) -> Conversation:
     """Return `conversation` with the text of column `name` as system message, appended to an existing one."""
-    text = text_of(row[name], f'column `{name}`').strip()
+    text = content_text(row[name], f'column `{name}`').strip()
     first = conversation.messages[0]
     if first['role'] != 'system':
         return replace(conversation, messages=[{'role': 'system', 'content': text}, *conversation.messages])
@@ -81,7 +81,7 @@ def with_reasoning(row: dict, conversation: Conversation, name: str, is_rendered
     last = conversation.messages[-1]
     if 'reasoning_content' in last or '<think>' in last['content']:
         return conversation
-    text = text_of(row[name], f'column `{name}`')
+    text = content_text(row[name], f'column `{name}`')
     if not is_rendered:
         note = f'column `{name}`, as the chat template does not render reasoning'
         return replace(conversation, notes=(*conversation.notes, (note, shortened(text))))

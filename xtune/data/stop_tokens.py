@@ -2,7 +2,7 @@
 
 from ..errors import TemplateError
 from ..messages import Conversation, RowError, exchange
-from ..templates.template_tokens import suggested
+from ..templates.template_tokens import suggestions
 from .chat_tokenizer import ChatTokenizer, RenderedConversation
 
 _PROBES = ('Fine 7', 'Good 8')
@@ -54,7 +54,7 @@ def _refusal(chat_tokenizer: ChatTokenizer, suffix: str) -> TemplateError:
     own = "chat_template='auto', the model's own, or " if tokenizer.chat_template else ''
     return TemplateError(
         f'template `{template.name}` ends a message with {suffix!r}, which {reason}: it cannot be used as a stop '
-        f'token. Use {own}one that fits this tokenizer: {suggested(template.end_tokens)}.'
+        f'token. Use {own}one that fits this tokenizer: {suggestions(template.end_tokens)}.'
     )
 
 

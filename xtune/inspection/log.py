@@ -1,4 +1,4 @@
-"""`xtune log-dataset`: training sequences as the model will see them, in the terminal or on a page."""
+"""`xtune log-dataset`: show training sequences as the model sees them, in the terminal or on an HTML page."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +12,7 @@ from ..engine.summary import data_lines
 from ..errors import ConfigError
 from .page import write_page
 from .statistics import figure_lines, histogram, sample_lengths
-from .survey import Uncut, surveyed
+from .survey import RowLengths, measure_long_sources
 from .terminal import LEGEND, console, histogram_lines, print_sequence, say
 from .view import Viewer
 
@@ -22,37 +22,37 @@ ROWS = 3
 def log_dataset(
     job: Job, rows: int | None, with_ids: bool = False, html: Path | None = None, val: bool = False
 ) -> None:
-    """Show the first `rows` sequences (default `ROWS`), in the terminal or on the page `html`, then figures.
+    """Show the first `rows` sequences (default `ROWS`) in the terminal or on the page `html`, then statistics.
 
     Raises:
         ConfigError: There are no validation data to show, or `html` is a folder.
     """
     if html is not None and html.is_dir():
-        raise ConfigError(f'--html {html} is a folder; name a file, such as {html / "data.html"}')
+        raise ConfigError(f'--html {html} is a folder; give a file name, such as {html / "data.html"}')
     if val and job.val_sources is None:
-        raise ConfigError('--val shows validation data, and the config has none; set val_dataset (such as 0.05)')
+        raise ConfigError('--val requires validation data; set val_dataset (such as 0.05)')
     data = build_job_data(job)
     split = data.val if val else data.train
-    there = len(split.sequences)
-    shown = min(ROWS if rows is None else rows, there)
-    if html is None and shown:
+    available = len(split.sequences)
+    requested = min(ROWS if rows is None else rows, available)
+    if html is None and requested:
         target, viewer = console(), Viewer(split, data.tokenizer)
-        for index in range(shown):
+        for index in range(requested):
             print_sequence(target, viewer.sequence(index), with_ids)
         target.rule()
         target.print(LEGEND)
-    surveys = surveyed(job, data)
+    surveys = measure_long_sources(job, data)
     say(_figures(job, data, split, surveys))
-    if rows is not None and rows > there:
-        of = 'the first window' if job.data.streaming and not val else 'validation data' if val else 'training data'
-        say([('rows', f'--rows {rows:,} is more than there is: {of} have {counted(there, "sequence")}')])
+    if rows is not None and rows > available:
+        name = 'the first window' if job.data.streaming and not val else 'validation data' if val else 'training data'
+        say([('rows', f'--rows {rows:,}: {name} has only {counted(available, "sequence")}')])
     if html is not None:
-        on_page = write_page(html, job, data, split, shown, surveys)
-        less = '' if on_page == shown else f'; the rest of the {shown:,} asked for would make it too large to open'
-        say([('wrote', f'{html} with {counted(on_page, "sequence")}{less}')])
+        written = write_page(html, job, data, split, requested, surveys)
+        omitted = '' if written == requested else f'; more of the {requested:,} requested would make the page too large'
+        say([('wrote', f'{html} with {counted(written, "sequence")}{omitted}')])
 
 
-def _figures(job: Job, data: TrainingData, split: Split, surveys: list[Uncut | None]) -> Iterator[tuple[str, str]]:
+def _figures(job: Job, data: TrainingData, split: Split, surveys: list[RowLengths | None]) -> Iterator[tuple[str, str]]:
     yield from data_lines(job, data)
     for survey in surveys:
         if survey and survey.first:

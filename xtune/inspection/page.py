@@ -1,4 +1,4 @@
-"""The page of `xtune log-dataset --html`: one file without scripts, that loads nothing."""
+"""The page of `xtune log-dataset --html`: one HTML file without scripts and external resources."""
 
 from itertools import groupby
 from pathlib import Path
@@ -13,18 +13,20 @@ from ..data.training_data import TrainingData
 from ..utils.atomic import write_text
 from ..utils.visible import parts, visible
 from .statistics import efficiency, histogram, length_text, sample_lengths, trained_share
-from .survey import Uncut
-from .view import Piece, Viewer
+from .survey import RowLengths
+from .view import Segment, Viewer
 
 MAX_SEQUENCES = 200
 MAX_TOKENS = 200_000  # about 10 MB
 
 
-def write_page(path: Path, job: Job, data: TrainingData, split: Split, rows: int, surveys: list[Uncut | None]) -> int:
-    """Write the first `rows` sequences of `split` and figures to `path`; return how many sequences fitted.
+def write_page(
+    path: Path, job: Job, data: TrainingData, split: Split, rows: int, surveys: list[RowLengths | None]
+) -> int:
+    """Write statistics and the first `rows` sequences of `split` to `path`; return the number of sequences written.
 
     Raises:
-        OSError: It could not be written.
+        OSError: The file could not be written.
     """
     viewer = Viewer(split, data.tokenizer)
     sequences = [viewer.sequence(index) for index in range(fitting_count(split, rows))]
@@ -48,9 +50,9 @@ def write_page(path: Path, job: Job, data: TrainingData, split: Split, rows: int
             trained=trained_share(split),
             efficiency=efficiency(split, data.max_length),
             bins=bins,
-            most=max(one.count for one in bins),
+            max_count=max(one.count for one in bins),
             sequences=sequences,
-            asked=rows,
+            requested=rows,
         )
     )
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -59,13 +61,13 @@ def write_page(path: Path, job: Job, data: TrainingData, split: Split, rows: int
 
 
 def fitting_count(split: Split, rows: int, max_tokens: int = MAX_TOKENS) -> int:
-    """Return how many of the first `rows` sequences a browser can show; at least one if one is asked for."""
+    """Return how many of the first `rows` sequences a browser can display: at least one if `rows` > 0."""
     ends = np.cumsum(split.sequences.lengths[: min(rows, MAX_SEQUENCES)])
     return max(int((ends <= max_tokens).sum()), min(rows, 1))
 
 
-def _runs(piece: Piece) -> list[tuple[bool, list]]:
-    return [(trained, list(tokens)) for trained, tokens in groupby(piece.tokens, key=lambda token: token.trained)]
+def _runs(segment: Segment) -> list[tuple[bool, list]]:
+    return [(trained, list(tokens)) for trained, tokens in groupby(segment.tokens, key=lambda token: token.trained)]
 
 
 def _environment() -> Environment:

@@ -1,4 +1,4 @@
-"""Figures about the samples of a split."""
+"""Statistics of the samples of a split."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -8,13 +8,13 @@ import numpy as np
 from ..data.report import counted
 from ..data.split import Split
 
-# Reading every span of a very large set takes minutes.
-LOOK = 100_000
+# Samples; reading every span of a very large data set takes minutes.
+MAX_SAMPLES = 100_000
 
 
 @dataclass(frozen=True)
 class Bin:
-    """How many samples have from `low` to `high` tokens."""
+    """Number of samples with `low` to `high` tokens."""
 
     low: int
     high: int
@@ -22,18 +22,18 @@ class Bin:
 
     @property
     def name(self) -> str:
-        """The lengths as text."""
+        """The range of lengths as text."""
         return f'{self.low:,}-{self.high:,}' if self.high > self.low else f'{self.low:,}'
 
 
 def sample_lengths(split: Split) -> np.ndarray:
-    """Return the tokens of each sample [N], of one used twice twice."""
-    pieces = split.sequences.ranges
-    return split.store.lengths[pieces[pieces[:, 1] == 0, 0]]
+    """Return the number of tokens of each sample [N]; a sample that is used twice is counted twice."""
+    segments = split.sequences.ranges
+    return split.store.lengths[segments[segments[:, 1] == 0, 0]]
 
 
 def histogram(lengths: np.ndarray, bins: int = 10) -> list[Bin]:
-    """Return at most `bins` bins of one width, 1, 2 or 5 times a power of ten, from the shortest to the longest."""
+    """Return at most `bins` bins of equal width, 1, 2 or 5 times a power of ten, from the shortest to the longest."""
     low, high = int(lengths.min()), int(lengths.max())
     widths = (step * 10**power for power in range(19) for step in (1, 2, 5))
     width = next(w for w in widths if high // w - low // w < bins)
@@ -43,21 +43,21 @@ def histogram(lengths: np.ndarray, bins: int = 10) -> list[Bin]:
 
 
 def length_text(lengths: np.ndarray) -> str:
-    """Return the lengths in one line."""
-    median, most = np.percentile(lengths, [50, 95], method='higher')
+    """Return a summary of the lengths (tokens) in one line."""
+    median, p95 = np.percentile(lengths, [50, 95], method='higher')
     return (
-        f'min {lengths.min():,}, median {median:,}, 95 % at most {most:,}, max {lengths.max():,}, '
+        f'min {lengths.min():,}, median {median:,}, p95 {p95:,}, max {lengths.max():,}, '
         f'mean {lengths.mean():,.1f} tokens'
     )
 
 
 def trained_share(split: Split) -> float:
-    """Return the share of tokens that get a loss."""
+    """Return the fraction of tokens that are trained."""
     if split.reports:
         used = split.repeats or [1.0] * len(split.reports)
         pairs = list(zip(split.reports, used, strict=False))
         return sum(r.trained_tokens * n for r, n in pairs) / sum(r.tokens * n for r, n in pairs)
-    samples = np.unique(split.sequences.ranges[:, 0])[:LOOK].tolist()
+    samples = np.unique(split.sequences.ranges[:, 0])[:MAX_SAMPLES].tolist()
     trained = sum(
         int((stops - np.maximum(starts, 1)).sum()) for starts, stops in (split.store.spans(i).T for i in samples)
     )
@@ -65,7 +65,7 @@ def trained_share(split: Split) -> float:
 
 
 def efficiency(split: Split, max_length: int) -> float:
-    """Return the share of the places in full-length sequences that hold a token."""
+    """Return the number of tokens divided by the capacity of full-length sequences."""
     return split.tokens / (len(split.sequences) * max_length)
 
 

@@ -1,4 +1,4 @@
-"""Training sequences and figures in the terminal. Nothing of the data reaches it that could command it."""
+"""Print training sequences and statistics to the terminal; control characters in the data are escaped."""
 
 from collections.abc import Iterable, Iterator
 from itertools import groupby
@@ -8,17 +8,17 @@ from rich.text import Text
 
 from ..utils.visible import visible
 from .statistics import Bin
-from .view import Piece, Sequence, Token
+from .view import Segment, Sequence, Token
 
 LEGEND = (
-    'green: trained; plain: context; bold: control tokens. Without colour, trained text stands between ⟦ and ⟧. '
-    r'Hidden characters are shown as \x1b or \u202e.'
+    'green: trained, in ⟦ ⟧; plain: context; bold: special tokens. '
+    r'Hidden characters are escaped, such as \x1b or \u202e.'
 )
 _BAR = 40  # columns
 
 
 def console() -> Console:
-    """Return a console that interprets nothing in a text."""
+    """Return a console that does not interpret markup, emoji codes or numbers in a text."""
     return Console(highlight=False, soft_wrap=True, markup=False, emoji=False)
 
 
@@ -29,17 +29,17 @@ def say(lines: Iterable[tuple[str, str]]) -> None:
 
 
 def print_sequence(target: Console, sequence: Sequence, with_ids: bool) -> None:
-    """Print a sequence: a rule, and each piece with its place."""
+    """Print a sequence: a rule, and each segment with its place."""
     target.rule(f'sequence {sequence.number}: {sequence.tokens:,} tokens, {sequence.trained:,} trained')
-    for piece in sequence.pieces:
-        target.print(Text(f'[{visible(piece.title)}]', style='dim'))
-        target.print(coloured(piece, with_ids))
+    for segment in sequence.segments:
+        target.print(Text(f'[{visible(segment.title)}]', style='dim'))
+        target.print(colored_text(segment, with_ids))
 
 
-def coloured(piece: Piece, with_ids: bool = False) -> Text:
-    """Return a piece as text, trained tokens green and bracketed, and behind each token its id if wanted."""
+def colored_text(segment: Segment, with_ids: bool = False) -> Text:
+    """Return a segment as text: trained tokens green and in brackets, optionally with the id after each token."""
     text = Text()
-    for trained, tokens in groupby(piece.tokens, key=lambda token: token.trained):
+    for trained, tokens in groupby(segment.tokens, key=lambda token: token.trained):
         colour = 'green' if trained else ''
         text.append('⟦' if trained else '', style=colour)
         for token in tokens:
@@ -60,9 +60,10 @@ def _append(text: Text, token: Token, colour: str, with_id: bool) -> None:
 
 
 def histogram_lines(bins: list[Bin]) -> Iterator[tuple[str, str]]:
-    """Yield one labelled line for each bin, with a bar as long as its share of the largest."""
-    most = max(one.count for one in bins)
-    wide, numbers = max(len(one.name) for one in bins), len(f'{most:,}')
-    for index, one in enumerate(bins):
-        bar = '█' * round(_BAR * one.count / most) or '▏' * bool(one.count)
-        yield '' if index else 'tokens', f'{one.name:>{wide}}  {one.count:>{numbers},} {bar}'.rstrip()
+    """Yield one labelled line per bin, with a bar proportional to its count."""
+    max_count = max(bin_.count for bin_ in bins)
+    name_width, count_width = max(len(bin_.name) for bin_ in bins), len(f'{max_count:,}')
+    for index, bin_ in enumerate(bins):
+        bar = '█' * round(_BAR * bin_.count / max_count) or '▏' * bool(bin_.count)
+        line = f'{bin_.name:>{name_width}}  {bin_.count:>{count_width},} {bar}'
+        yield '' if index else 'tokens', line.rstrip()

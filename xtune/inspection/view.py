@@ -1,4 +1,4 @@
-"""A training sequence as pieces of shown tokens."""
+"""Convert training sequences to readable tokens."""
 
 from dataclasses import dataclass
 
@@ -7,17 +7,17 @@ from transformers import PreTrainedTokenizerBase
 
 from ..data.split import Split
 
-# Tokens that may have to be read together; a character has at most four bytes, but tokens may begin and end inside one.
+# Tokens that may have to be decoded together: a character has up to four bytes, and tokens may end inside it.
 _GROUP = 16
 _REPLACEMENT = '\ufffd'
 
 
 @dataclass(frozen=True)
 class Token:
-    """A token, or several that only together are whole characters.
+    """A token, or several tokens that form complete characters only together.
 
-    `kind` is 'text', 'special' (a control token) or 'part': part of a character whose rest was cut off, or a token
-    without text, for which `text` is its name in the vocabulary. `trained`: (the last of) it is a target.
+    `kind` is 'text', 'special' (a special token) or 'part': a part of a character that was cut off, or a token without
+    text, in which case `text` is its name in the vocabulary. `trained`: the (last) token is a target.
     """
 
     text: str
@@ -27,8 +27,8 @@ class Token:
 
 
 @dataclass(frozen=True)
-class Piece:
-    """The tokens [first, end) of a sample of `total` tokens, from the row at `place`; `trained` of them are targets."""
+class Segment:
+    """The tokens [first, end) of a sample of `total` tokens from the row at `place`; `trained` of them are targets."""
 
     place: str
     first: int
@@ -39,7 +39,7 @@ class Piece:
 
     @property
     def title(self) -> str:
-        """The place, and which tokens of how many if the sample is cut."""
+        """The place, and the range of tokens if the sample is split."""
         cut = (self.first, self.end) != (0, self.total)
         return f'{self.place}, tokens {self.first + 1}-{self.end} of {self.total}' if cut else self.place
 
@@ -49,50 +49,50 @@ class Sequence:
     """One training sequence; `number` counts from 1."""
 
     number: int
-    pieces: list[Piece]
+    segments: list[Segment]
 
     @property
     def tokens(self) -> int:
-        """How many tokens there are."""
-        return sum(piece.end - piece.first for piece in self.pieces)
+        """Number of tokens."""
+        return sum(segment.end - segment.first for segment in self.segments)
 
     @property
     def trained(self) -> int:
-        """How many of the tokens get a loss."""
-        return sum(piece.trained for piece in self.pieces)
+        """Number of trained tokens."""
+        return sum(segment.trained for segment in self.segments)
 
 
 class Viewer:
-    """Makes training sequences readable.
+    """Converts training sequences to readable tokens.
 
     Args:
-        split: Where the sequences are.
-        tokenizer: The one that made the ids.
+        split: The sequences.
+        tokenizer: The tokenizer that produced the ids.
     """
 
     def __init__(self, split: Split, tokenizer: PreTrainedTokenizerBase) -> None:
         self.split, self.tokenizer = split, tokenizer
         added = tokenizer.added_tokens_decoder.items()
         self._special = set(tokenizer.all_special_ids) | {i for i, token in added if token.special}
-        # U+FFFD may stand in the data itself, where something else damaged the text.
+        # The data may contain U+FFFD itself, where another program damaged the text.
         self._damaged = tokenizer(_REPLACEMENT, add_special_tokens=False)['input_ids'][-1:]
         self._texts: dict[tuple[int, ...], str] = {}
 
     def sequence(self, index: int) -> Sequence:
         """Return sequence `index`, counted from 0."""
-        pieces, at, store = [], 0, self.split.store
+        segments, at, store = [], 0, self.split.store
         for sample, first, end in self.split.sequences[index].tolist():
             ids = store.ids(sample).tolist()
             trained = np.zeros(len(ids), dtype=bool)
             for start, stop in store.spans(sample).tolist():
                 trained[start:stop] = True
             if not (self.split.sequences.concatenated and at):
-                trained[0] = False  # nothing comes before it that could predict it
+                trained[0] = False  # no token before it predicts it
             tokens = self._tokens(ids, trained.tolist(), first, end)
             count = int(trained[first:end].sum())
-            pieces.append(Piece(store.place(sample), first, end, len(ids), count, tokens))
+            segments.append(Segment(store.place(sample), first, end, len(ids), count, tokens))
             at += end - first
-        return Sequence(index + 1, pieces)
+        return Sequence(index + 1, segments)
 
     def _tokens(self, ids: list[int], trained: list[bool], first: int, end: int) -> list[Token]:
         tokens, at = [], first
@@ -105,7 +105,7 @@ class Viewer:
         return tokens
 
     def _token(self, ids: list[int], trained: list[bool], at: int, end: int, before: list[int]) -> Token:
-        """Return the token `at`, with those after it that complete its last character."""
+        """Return the token at `at`, with the following tokens that complete its last character."""
         first = ids[at]
         if first in self._special:
             return Token(self._name(first), (first,), trained[at], 'special')
@@ -118,9 +118,9 @@ class Viewer:
         return Token(self._name(first), (first,), trained[at], 'part')
 
     def _text(self, before: list[int], ids: list[int]) -> str:
-        """Return the text of `ids` after `before`; at the begin of a text some tokenizers drop the space."""
-        context, whole = self._decoded(before), self._decoded(before + ids)
-        return whole[len(context) :] if whole.startswith(context) else self._decoded(ids)
+        """Return the text of `ids` after `before`: some tokenizers drop a space at the start of a text."""
+        context, full_text = self._decoded(before), self._decoded(before + ids)
+        return full_text[len(context) :] if full_text.startswith(context) else self._decoded(ids)
 
     def _decoded(self, ids: list[int]) -> str:
         key = tuple(ids)

@@ -1,6 +1,6 @@
-"""Chat templates: one .jinja file per format, with generation marks around what is trained.
+"""Chat templates: one .jinja file per format, with `{% generation %}` blocks around the trained text.
 
-| name                | model family                               | end of a reply                     | tools |
+| name                | model family                               | stop token                         | tools |
 |---------------------|--------------------------------------------|------------------------------------|-------|
 | baichuan_chat       | Baichuan 13B chat                          | <reserved_102>, last: eos          | no    |
 | baichuan2_chat      | Baichuan 2 chat                            | <reserved_106>, last: eos          | no    |
@@ -14,7 +14,7 @@
 | deepseek_v2         | DeepSeek LLM, MoE and V2 chat              | eos                                | no    |
 | deepseek_v3         | DeepSeek V3                                | eos                                | no    |
 | deepseek_v3_1       | DeepSeek V3.1                              | eos                                | yes   |
-| default             | base models without a format of their own  | eos                                | no    |
+| default             | base models without a chat format          | eos                                | no    |
 | gemma               | Gemma and Gemma 2 instruct                 | <end_of_turn>                      | no    |
 | glm4                | GLM-4 9B chat, GLM-4-0414                  | <|user|>, of a call: <|observation|> | yes |
 | gpt_oss             | gpt-oss                                    | <|return|>, of a call: <|call|>    | yes   |
@@ -30,7 +30,7 @@
 | moss_sft            | MOSS records                               | eos                                | text  |
 | nemotron3           | Nemotron 3                                 | <|im_end|>                         | yes   |
 | phi3_chat           | Phi-3 instruct                             | <|end|>                            | no    |
-| plain               | no roles: text, or question + reply        | eos                                | no    |
+| plain               | no roles: text, or question + answer       | eos                                | no    |
 | qwen3               | Qwen3                                      | <|im_end|>                         | yes   |
 | qwen3_5             | Qwen3.5, Qwen3.6                           | <|im_end|>                         | yes   |
 | qwen_chat           | Qwen to 2.5 chat                           | <|im_end|>                         | yes   |
@@ -38,10 +38,10 @@
 | wizardcoder         | WizardCoder                                | eos                                | no    |
 | zephyr              | Zephyr                                     | eos                                | no    |
 
-`text`: tools are described in the system message, calls and results are messages. Where a file departs from the
-official text, its first lines say so and why.
+`text`: tools are described in the system message, calls and results are messages. The first lines of a file list the
+differences from the official text and their reasons.
 
-Names ending in `_thinking` are a template whose prompts end before the thought of a reply, not behind an empty one.
+Names ending in `_thinking` are templates whose prompts end before the reasoning, not after empty reasoning.
 """
 
 from pathlib import Path
@@ -57,7 +57,7 @@ ALIASES = {
     'mixtral': 'mistral',
     'wizardlm': 'vicuna',
 }
-# Template whose prompts end before a thought -> its file, with `enable_thinking` set.
+# Template whose prompts end before the reasoning -> its file, rendered with `enable_thinking`.
 THINKING = {
     'deepseek_v3_1_thinking': 'deepseek_v3_1',
     'gpt_oss_thinking': 'gpt_oss',

@@ -1,68 +1,63 @@
-"""What to take instead of a template that cannot be used: only names whose special tokens the tokenizer has."""
+"""Suggest a template instead of one that cannot be used: only names whose special tokens the tokenizer has."""
 
 from difflib import SequenceMatcher
 from functools import lru_cache
-from typing import TYPE_CHECKING
 
-from ..errors import TemplateError
-from ..messages import exchange
 from . import FOLDER
-from .template_tokens import SEVERAL_CALLS, THOUGHTS, TOOLS, fitting, suggested
+from .probes import TWO_EXCHANGES
+from .rendering import JinjaTemplate
+from .template_tokens import SUPPORT_REASONING, SUPPORT_SEVERAL_CALLS, SUPPORT_TOOLS, compatible, suggestions
 
-if TYPE_CHECKING:
-    from .template import ChatTemplate
-
-_PROBE = exchange('What is 2+2?', '4.') + exchange('And 3+3?', '6.')
-# Below this likeness of the rendered probe, a name would be a guess.
-_ALIKE = 0.8
-_WRITE = 'write a .jinja file with generation marks'
+# Minimum similarity of the rendered conversation; a name below it would be a guess.
+_MIN_SIMILARITY = 0.8
+_WRITE_ONE = 'write a .jinja file with {% generation %} blocks'
 
 
-def closest(template: 'ChatTemplate') -> str:
-    """Return a sentence that says what to take instead of `template`."""
-    name = _closest(template.source, tuple(template.variables.items()), template.end_tokens)
+def most_similar(source: str, variables: dict[str, str], end_tokens: tuple[str, ...]) -> str:
+    """Return a sentence that names the built-in template most similar to the template `source`."""
+    name = _most_similar(source, tuple(variables.items()), end_tokens)
     if name is None:
-        fit = suggested(template.end_tokens)
-        return f'No named template is close to it (those that fit this tokenizer are {fit}); {_WRITE}.'
-    return f"Take the named template closest to it: chat_template='{name}'."
-
-
-def for_tools(template: 'ChatTemplate', several: bool = False) -> str:
-    """Return what to take where `template` has no form for tools, or none for `several` calls in one reply."""
-    names = [name for name in (SEVERAL_CALLS if several else TOOLS) if name != template.name]
-    return _take(fitting(template.end_tokens, names), f'a form for {"several calls" if several else "tools"}')
-
-
-def for_thoughts(template: 'ChatTemplate') -> str:
-    """Return what to take where `template` has no place for the thought of a reply."""
-    return _take(fitting(template.end_tokens, THOUGHTS), 'a place for thoughts', 'or write thoughts into the replies')
-
-
-def _take(names: list[str], what: str, otherwise: str = '') -> str:
-    if names:
-        return ', '.join(filter(None, (f'take {", ".join(names)}', otherwise)))
-    return ' '.join(
-        filter(
-            None, (f'no named template with {what} has its tokens in this tokenizer: {_WRITE} and {what}', otherwise)
+        return (
+            f'No built-in template is similar to it (compatible with this tokenizer: {suggestions(end_tokens)}); '
+            f'{_WRITE_ONE}.'
         )
+    return f"Use the most similar built-in template: chat_template='{name}'."
+
+
+def for_tools(name: str, end_tokens: tuple[str, ...], several_calls: bool = False) -> str:
+    """Return what to use if the template `name` does not support tools, or `several_calls` in one message."""
+    names = [other for other in (SUPPORT_SEVERAL_CALLS if several_calls else SUPPORT_TOOLS) if other != name]
+    return _use(compatible(end_tokens, names), 'several tool calls in one message' if several_calls else 'tools')
+
+
+def for_reasoning(end_tokens: tuple[str, ...]) -> str:
+    """Return what to use if a template does not support reasoning."""
+    return _use(compatible(end_tokens, SUPPORT_REASONING), 'reasoning', ', or write the reasoning into the content')
+
+
+def _use(names: list[str], feature: str, alternative: str = '') -> str:
+    if names:
+        return f'use {", ".join(names)}{alternative}'
+    return (
+        f'no built-in template that supports {feature} fits this tokenizer: {_WRITE_ONE} that supports '
+        f'{feature}{alternative}'
     )
 
 
 @lru_cache
-def _closest(source: str, variables: tuple, end_tokens: tuple[str, ...]) -> str | None:
-    from .template import ChatTemplate
-
-    def text(name: str, source: str) -> str:
+def _most_similar(source: str, variables: tuple, end_tokens: tuple[str, ...]) -> str | None:
+    def text(source: str) -> str:
+        template = JinjaTemplate(source, {'bos_token': '', 'eos_token': '</s>', **dict(variables)})
         try:
-            return ChatTemplate(name, source, {'bos_token': '', 'eos_token': '</s>', **dict(variables)}, ()).run(_PROBE)
-        except TemplateError:
+            return template.render(TWO_EXCHANGES, None, add_generation_prompt=False)
+        except Exception:  # jinja2 and raise_exception() in templates use many classes
             return ''
 
-    wanted = text('given', source)
-    likeness = {
-        name: SequenceMatcher(None, wanted, text(name, (FOLDER / f'{name}.jinja').read_text('utf-8')), False).ratio()
-        for name in fitting(end_tokens)
+    wanted = text(source)
+    similarity = {
+        name: SequenceMatcher(None, wanted, text((FOLDER / f'{name}.jinja').read_text('utf-8')), False).ratio()
+        for name in compatible(end_tokens)
         if name != 'plain'
     }
-    best = max(likeness, key=likeness.get)
-    return best if likeness[best] >= _ALIKE else None
+    best = max(similarity, key=similarity.get)
+    return best if similarity[best] >= _MIN_SIMILARITY else None

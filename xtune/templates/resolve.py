@@ -1,4 +1,4 @@
-"""From the name in a config to a template proven to fit the tokenizer."""
+"""Load the template that a config names, and check that it fits the tokenizer."""
 
 from pathlib import Path
 
@@ -6,14 +6,14 @@ from transformers import PreTrainedTokenizerBase
 
 from ..errors import TemplateError, did_you_mean
 from . import ALIASES, FOLDER, NAMES, THINKING
-from .generation_marks import PROBE, check_marks
-from .template import ChatTemplate, special_variables
-from .template_tokens import TOKENS, suggested
+from .probes import TWO_EXCHANGES
+from .template import ChatTemplate
+from .template_tokens import REQUIRED_TOKENS, suggestions
 
 _BOS = '{{- bos_token -}}\n'
-# `thinks_always`: replies without a thought are trained behind the prompt for one too, so all have one, if empty.
-_THINKING = '{%- set enable_thinking = enable_thinking | default(true) -%}\n{%- set thinks_always = true -%}\n'
-# Formats for any base model: they start with bos only where the tokenizer itself would put it.
+# `thinks_always`: messages without reasoning are trained after the thinking prompt too, with empty reasoning.
+_ENABLE_THINKING = '{%- set enable_thinking = enable_thinking | default(true) -%}\n{%- set thinks_always = true -%}\n'
+# Formats for any base model: they start with bos only if the tokenizer itself adds it.
 _ANY_TOKENIZER = ('plain', 'default', 'wizardcoder', 'moss_sft')
 
 
@@ -21,31 +21,31 @@ def resolve(name: str, tokenizer: PreTrainedTokenizerBase, for_training: bool = 
     """Return the template `name`: 'auto', one of `ACCEPTED`, or the path of a .jinja file.
 
     Raises:
-        TemplateError: There is no such template, the tokenizer has none of its own, a token it needs is missing, or,
-            `for_training`, what it trains cannot be proven, or its marks stand in the wrong place.
+        TemplateError: There is no such template, the tokenizer has no template, a token it needs is missing, or,
+            with `for_training`, its trained spans cannot be determined or its generation blocks are wrong.
     """
-    template = _bound(name, _source(name, tokenizer), tokenizer)
-    if for_training and not template.has_marks:
-        template.render(PROBE)
-    elif for_training and not template.own:  # tests check our own
-        check_marks(template)
+    template = _bind(name, _source(name, tokenizer), tokenizer)
+    if for_training and not template.has_generation_blocks:
+        template.render(TWO_EXCHANGES)
+    elif for_training and not template.is_builtin:  # tests check the built-in ones
+        template.check_generation_blocks()
     return template
 
 
-def _bound(name: str, source: str, tokenizer: PreTrainedTokenizerBase) -> ChatTemplate:
-    variables = special_variables(tokenizer)
+def _bind(name: str, source: str, tokenizer: PreTrainedTokenizerBase) -> ChatTemplate:
+    variables = {key: value for key, value in tokenizer.special_tokens_map.items() if isinstance(value, str)}
     for needed in ('bos_token', 'eos_token'):
         if needed not in variables and needed in source:
             if needed == 'eos_token' and name != 'auto':
-                raise TemplateError(f'template `{name}` ends replies with the eos token, which this tokenizer lacks')
+                raise TemplateError(f'template `{name}` needs the eos token as stop token, and this tokenizer has none')
             variables[needed] = ''
-    return ChatTemplate(name, source, variables, _added(tokenizer), own=_file(name) in NAMES)
+    return ChatTemplate(name, source, variables, _end_tokens(tokenizer), is_builtin=_file(name) in NAMES)
 
 
-def _added(tokenizer: PreTrainedTokenizerBase) -> tuple[str, ...]:
-    """Return the added tokens, longest first, and those of named templates that are in the vocabulary itself."""
+def _end_tokens(tokenizer: PreTrainedTokenizerBase) -> tuple[str, ...]:
+    """Return the added tokens and the tokens of built-in templates that are in the vocabulary, longest first."""
     added = set(tokenizer.get_added_vocab())
-    for token in {token for tokens in TOKENS.values() for token in tokens} - added:
+    for token in {token for tokens in REQUIRED_TOKENS.values() for token in tokens} - added:
         ids = tokenizer(token, add_special_tokens=False)['input_ids']
         if len(ids) == 1 and tokenizer.convert_ids_to_tokens(ids[0]) == token:
             added.add(token)
@@ -54,19 +54,19 @@ def _added(tokenizer: PreTrainedTokenizerBase) -> tuple[str, ...]:
 
 def _source(name: str, tokenizer: PreTrainedTokenizerBase) -> str:
     if name == 'auto':
-        own = tokenizer.chat_template
-        if isinstance(own, dict):
-            own = own.get('default')
-        if not own:
+        source = tokenizer.chat_template
+        if isinstance(source, dict):
+            source = source.get('default')
+        if not source:
             raise TemplateError(
-                f"chat_template='auto' takes the model's own chat template, but its tokenizer has none; "
-                f'name one of {suggested(_added(tokenizer))}, or a .jinja file'
+                "chat_template='auto' uses the model's own chat template, but its tokenizer has none; "
+                f'use {suggestions(_end_tokens(tokenizer))}, or a .jinja file'
             )
-        return own
+        return source
     file = _file(name)
     if file in NAMES:
         source = (FOLDER / f'{file}.jinja').read_text(encoding='utf-8')
-        source = f'{_THINKING}{source}' if name in THINKING else source
+        source = f'{_ENABLE_THINKING}{source}' if name in THINKING else source
         return source.replace(_BOS, '') if file in _ANY_TOKENIZER and not _adds_bos(tokenizer) else source
     check_name(name)
     try:
@@ -76,7 +76,7 @@ def _source(name: str, tokenizer: PreTrainedTokenizerBase) -> str:
 
 
 def check_name(name: str) -> None:
-    """Refuse a template that is not there.
+    """Check that a template exists.
 
     Raises:
         TemplateError: `name` is not 'auto', one of `ACCEPTED`, or the path of a .jinja file.
@@ -85,11 +85,11 @@ def check_name(name: str) -> None:
     if name == 'auto' or name in known or (path.suffix in ('.jinja', '.j2') and path.is_file()):
         return
     if path.suffix in ('.jinja', '.j2'):
-        raise TemplateError(f'there is no template file {name}')
+        raise TemplateError(f'template file {name} does not exist')
     if path.is_file():
-        raise TemplateError(f'a template file ends in .jinja; {name} does not, so rename it')
+        raise TemplateError(f'template file {name} must end in .jinja; rename it')
     raise TemplateError(
-        f'no template is called `{name}`{did_you_mean(name, known)} (known: auto, {", ".join(NAMES)}, or a .jinja file)'
+        f'there is no template `{name}`{did_you_mean(name, known)} (known: auto, {", ".join(NAMES)}, or a .jinja file)'
     )
 
 

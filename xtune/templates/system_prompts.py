@@ -1,8 +1,8 @@
-"""Named system texts: what the map functions of common data sets tell the model to be."""
+"""Built-in system prompts, used by the map functions of common data sets."""
 
 from ..errors import TemplateError, did_you_mean
 
-# `{bot_name}` in `moss_sft` is left to whoever uses it. Spelling as in the models that were trained on these texts.
+# `{bot_name}` in `moss_sft` is a placeholder. Spelling as in the prompts that existing models were trained with.
 SYSTEM_PROMPTS: dict[str, str] = {
     'moss_sft': (
         'You are an AI assistant whose name is {bot_name}.\n'
@@ -39,17 +39,17 @@ SYSTEM_PROMPTS: dict[str, str] = {
 
 
 def system_text(name_or_text: str) -> str:
-    """Return the text of that name in `SYSTEM_PROMPTS`; what is no name is the text itself.
+    """Return the built-in system prompt of that name; other strings are returned unchanged.
 
     Raises:
-        TemplateError: A single word that is nearly one of the names.
+        TemplateError: A single word that is similar to a name.
     """
     if name_or_text in SYSTEM_PROMPTS:
         return SYSTEM_PROMPTS[name_or_text].replace('{bot_name}', 'MOSS')
     is_word = name_or_text.split() == [name_or_text]
     if is_word and (hint := did_you_mean(name_or_text, SYSTEM_PROMPTS)):
         raise TemplateError(
-            f'no system text is called `{name_or_text}`{hint} Known: {", ".join(SYSTEM_PROMPTS)}. '
-            'A text of your own needs two words or more.'
+            f'there is no built-in system prompt `{name_or_text}`{hint} Known: {", ".join(SYSTEM_PROMPTS)}. '
+            'A text of your own must have two words or more.'
         )
     return name_or_text

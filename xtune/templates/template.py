@@ -1,228 +1,188 @@
-"""A chat template: conversation -> text, and which characters of the text are trained.
+"""A chat template bound to a tokenizer: conversation -> text, and the characters that are trained.
 
-The trained span of a reply is the reply and its end of turn, nothing else. Templates with `{% generation %}` marks say
-so themselves. For a template without marks the span is proven (see `proof.py`).
+The trained span of an assistant message is its content and its stop token, nothing else. `{% generation %}` blocks mark
+these spans. For a template without such blocks they are found by comparing prefixes (see `prefix_spans.py`).
 """
 
-import json
 import re
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from transformers import PreTrainedTokenizerBase
-from transformers.utils.chat_template_utils import render_jinja_template
-
 from ..errors import TemplateError
 from ..messages import TRAINABLE_ROLES, Message
-from . import fast_render
-from .advice import closest, for_thoughts, for_tools
-from .generation_marks import THOUGHTS, TOOLS, fault_with
-from .span_proof import proven
+from . import advice, reasoning_support
+from .generation_blocks import block_fault, block_fault_with, without_trailing_whitespace
+from .omissions import OMITTED_REASONING, first_omission
+from .prefix_spans import SpanError, spans_from_prefixes
+from .probes import WITH_REASONING, WITH_TOOL_CALL
+from .rendering import JinjaTemplate, Span
 
-_MARK = re.compile(r'\{%-?\s*generation\s*-?%\}')
-Span = tuple[int, int]
-_PROBE = 'Is this text shown?'
+_GENERATION = re.compile(r'\{%-?\s*generation\s*-?%\}')
+_NO_TOOLS = re.compile('does not support (?:tools|several tool calls)')
 
 
 @dataclass(frozen=True)
 class ChatTemplate:
     """A template bound to a tokenizer's special tokens.
 
-    `end_tokens` are the added tokens of the tokenizer, longest first: the texts that may close a turn; `own` says that
-    the source is a file of this package.
+    Args:
+        name: The name in the config.
+        source: Jinja source.
+        variables: The special tokens by name, such as eos_token.
+        end_tokens: The added tokens of the tokenizer, longest first: texts that may end a turn.
+        is_builtin: The source is a file of this package.
     """
 
     name: str
     source: str
     variables: dict[str, str]
     end_tokens: tuple[str, ...]
-    own: bool = False
+    is_builtin: bool = False
 
     @cached_property
-    def has_marks(self) -> bool:
-        """Whether the template itself says what is trained."""
-        return bool(_MARK.search(self.source))
+    def has_generation_blocks(self) -> bool:
+        """Whether the template itself marks what is trained."""
+        return bool(_GENERATION.search(self.source))
 
     @cached_property
-    def takes_parts(self) -> bool:
-        """Whether it takes content as a list of parts only, as templates of some vision-language models do."""
-        return not self.own and not _shows(self, list) and _shows(self, in_parts)
+    def supports_reasoning(self) -> bool:
+        """Whether it writes the `reasoning_content` of the last assistant message."""
+        return reasoning_support.supports_reasoning(self.text)
 
     @cached_property
-    def takes_thoughts(self) -> bool:
-        """Whether it writes the thought of a last reply that is given as `reasoning_content`."""
-        reply = dict(role='assistant', content='4.', reasoning_content=_PROBE)
-        try:
-            return _PROBE in self.run([dict(role='user', content='What is 2+2?'), reply])
-        except TemplateError:
-            return False
+    def drops_earlier_reasoning(self) -> bool:
+        """Whether it drops the reasoning of assistant messages before the last user message."""
+        return reasoning_support.drops_earlier_reasoning(self.text)
 
     @cached_property
-    def drops_thoughts(self) -> bool:
-        """Whether it leaves out the thought of a reply before the last question."""
-        return _PROBE not in self._earlier(content='4.', reasoning_content=_PROBE)
-
-    @cached_property
-    def reads_tags(self) -> bool:
-        """Whether it tells a thought in tags from the text of a reply."""
-        reply = f'<think>{_PROBE}</think>4.'
-        return reply not in self._earlier(content=reply)
-
-    def _earlier(self, **reply: str) -> str:
-        """Return the text of a conversation with this reply before the last question; empty if it is refused."""
-        question = dict(role='user', content='What is 2+2?')
-        try:
-            return self.prompt([question, dict(role='assistant', **reply), question])
-        except TemplateError:
-            return ''
+    def parses_think_tags(self) -> bool:
+        """Whether it separates reasoning in <think> tags from the rest of the content."""
+        return reasoning_support.parses_think_tags(self.text)
 
     def render(self, messages: list[Message], tools: list[dict] | None = None) -> tuple[str, list[Span]]:
-        """Return the text of a conversation and the characters [start, end) of each reply with its end of turn.
+        """Return the text of a conversation and the characters of each assistant message with its stop token.
 
         Raises:
-            TemplateError: The template refuses the conversation, leaves something of it out, or no trained span can be
-                proven.
+            TemplateError: The template refuses the conversation or leaves out a part of it, or a trained span cannot
+                be determined.
         """
         if tools and 'tools' not in self.source:
-            raise TemplateError(f'template `{self.name}` has no form for tools; {for_tools(self)}')
-        replies = [i for i, m in enumerate(messages) if m['role'] in TRAINABLE_ROLES]
-        if self.has_marks and not self.own:
-            self._check_marks_with(messages, tools)
-        if self.has_marks:
-            return self.marked(messages, tools)
-        text, spans = proven(self, messages, tools, replies)
-        self._require_all(messages, text)
-        return text, spans
+            raise TemplateError(f'template `{self.name}` does not support tools; {self._advice_for_tools()}')
+        if not self.has_generation_blocks:
+            return self._render_by_prefixes(messages, tools)
+        if not self.is_builtin:
+            self._check_blocks_for(messages, tools)
+        return self._render_blocks(messages, tools)
 
-    def marked(self, messages: list[Message], tools: list[dict] | None = None) -> tuple[str, list[Span]]:
-        """Return the text of a conversation and the characters of each reply, as the marks of the template say.
+    def prompt(self, messages: list[Message], tools: list[dict] | None = None, **variables: Any) -> str:
+        """Return the inference prompt: the text that a model continues with its response to `messages`.
+
+        `variables` are extra template variables, such as enable_thinking.
 
         Raises:
-            TemplateError: The template refuses the conversation, leaves something of it out, or marks more or fewer
-                replies than there are.
+            TemplateError: The template refuses the conversation.
         """
-        replies = sum(m['role'] in TRAINABLE_ROLES for m in messages)
-        text, spans = self.run(messages, tools, marks=True)
-        if not self.own:  # ours have no blanks there
-            spans = [self._without_blanks(text, span) for span in spans]
-        if len(spans) != replies:
-            raise TemplateError(f'template `{self.name}` marks {len(spans)} spans for {replies} replies')
-        self._require_all(messages, text)
-        return text, spans
+        return self.text(messages, tools, add_generation_prompt=True, **variables)
 
-    def _check_marks_with(self, messages: list[Message], tools: list[dict] | None) -> None:
-        """Raise if the marks stand wrong where there are tools, or thoughts, and this conversation has some."""
-        calls = tools or any(m['role'] == 'tool' or m.get('tool_calls') for m in messages)
-        thinks = any(m.get('reasoning_content') or m.get('thinking') for m in messages)
-        fault = (calls and self._fault_with_tools) or (thinks and self._fault_with_thoughts)
-        if fault:
-            raise TemplateError(str(fault))
-
-    @cached_property
-    def _fault_with_tools(self) -> TemplateError | None:
-        return fault_with(TOOLS, self)
-
-    @cached_property
-    def _fault_with_thoughts(self) -> TemplateError | None:
-        return fault_with(THOUGHTS, self)
-
-    def prompt(self, messages: list[Message], tools: list[dict] | None = None) -> str:
-        """Return the text that a model continues with its reply to `messages`."""
-        return self.run(messages, tools, prompt=True)
-
-    def run(
+    def text(
         self,
         messages: list[Message],
         tools: list[dict] | None = None,
-        prompt: bool = False,
-        marks: bool = False,
+        add_generation_prompt: bool = False,
         **variables: Any,
-    ) -> Any:
-        """Return the text of `messages`, and with `marks` the characters [start, end) of each marked part.
-
-        Args:
-            messages: The conversation.
-            tools: JSON schemas of the tools on offer.
-            prompt: Add the head of a reply that is to be generated.
-            marks: Return (text, spans) instead of the text.
-            variables: More variables for the template, such as enable_thinking.
+    ) -> str:
+        """Return the text of `messages`; a `RenderFunction`.
 
         Raises:
             TemplateError: The template refuses the conversation.
         """
         try:
-            if self.own and not variables and fast_render.fits(messages, tools):
-                text, spans = fast_render.without_marks(
-                    fast_render.render(self.source, messages, prompt, self.variables)
-                )
-                return (text, spans) if marks else text
-            plain = [{k: v for k, v in m.items() if k != 'train'} for m in messages]
-            texts, spans = render_jinja_template(
-                conversations=[in_parts(plain) if self.takes_parts else plain],
-                tools=tools,
-                chat_template=self.source,
-                add_generation_prompt=prompt,
-                return_assistant_tokens_mask=marks,
-                **self.variables | variables,
-            )
+            return self._jinja.render(messages, tools, add_generation_prompt, **variables)
         except Exception as error:  # jinja2 and raise_exception() in templates use many classes
+            raise self._refusal(error, messages) from error
+
+    def check_generation_blocks(self) -> None:
+        """Check that each block begins where the inference prompt ends, and contains the stop token.
+
+        Raises:
+            TemplateError: It does not, or the template refuses two exchanges.
+        """
+        self._raise_block_fault(block_fault(self._render_blocks, self.text, self.end_tokens))
+
+    @cached_property
+    def _jinja(self) -> JinjaTemplate:
+        return JinjaTemplate(self.source, self.variables, self.is_builtin)
+
+    @cached_property
+    def _fault_with_tools(self) -> str | None:
+        return block_fault_with(WITH_TOOL_CALL, self._render_blocks, self.text)
+
+    @cached_property
+    def _fault_with_reasoning(self) -> str | None:
+        return block_fault_with(WITH_REASONING, self._render_blocks, self.text)
+
+    def _check_blocks_for(self, messages: list[Message], tools: list[dict] | None) -> None:
+        """Check the blocks with tools and with reasoning, if this conversation has them."""
+        if tools or any(m['role'] == 'tool' or m.get('tool_calls') for m in messages):
+            self._raise_block_fault(self._fault_with_tools)
+        if any(m.get('reasoning_content') or m.get('thinking') for m in messages):
+            self._raise_block_fault(self._fault_with_reasoning)
+
+    def _raise_block_fault(self, fault: str | None) -> None:
+        if fault:
+            raise TemplateError(f'template `{self.name}` {fault} {self._most_similar()}')
+
+    def _render_blocks(self, messages: list[Message], tools: list[dict] | None = None) -> tuple[str, list[Span]]:
+        """Return the text of a conversation and the characters of each `{% generation %}` block.
+
+        Raises:
+            TemplateError: The template refuses the conversation, leaves out a part of it, or has more or fewer blocks
+                than there are assistant messages.
+        """
+        try:
+            text, spans = self._jinja.render_with_spans(messages, tools)
+        except Exception as error:  # jinja2 and raise_exception() in templates use many classes
+            raise self._refusal(error, messages) from error
+        if not self.is_builtin:  # the built-in templates have no whitespace there
+            spans = [without_trailing_whitespace(text, span, self.end_tokens) for span in spans]
+        expected = sum(m['role'] in TRAINABLE_ROLES for m in messages)
+        if len(spans) != expected:
             raise TemplateError(
-                f'template `{self.name}` refuses this conversation: {error}{self._remedy(str(error), messages)}'
+                f'template `{self.name}` has {len(spans)} {{% generation %}} blocks for {expected} assistant messages'
+            )
+        self._require_complete(messages, text)
+        return text, spans
+
+    def _render_by_prefixes(self, messages: list[Message], tools: list[dict] | None) -> tuple[str, list[Span]]:
+        targets = [i for i, m in enumerate(messages) if m['role'] in TRAINABLE_ROLES]
+        try:
+            text, spans = spans_from_prefixes(self.text, self.end_tokens, messages, tools, targets)
+        except SpanError as error:
+            raise TemplateError(
+                f'template `{self.name}` has no {{% generation %}} blocks, and the tokens to train cannot be '
+                f'determined: {error}. {self._most_similar()}'
             ) from error
-        return (texts[0], spans[0]) if marks else texts[0]
+        self._require_complete(messages, text)
+        return text, spans
 
-    def _remedy(self, error: str, messages: list[Message]) -> str:
-        """Return the advice that follows an error of a named template without a form for tools."""
-        if not self.own or 'no form for' not in error:
-            return ''
-        several = any(len(m.get('tool_calls') or ()) > 1 for m in messages)
-        return f'; {for_tools(self, several)}'
+    def _require_complete(self, messages: list[Message], text: str) -> None:
+        omission = first_omission(messages, text)
+        if omission == OMITTED_REASONING:
+            raise TemplateError(f'template `{self.name}` drops {omission}; {advice.for_reasoning(self.end_tokens)}')
+        if omission:
+            raise TemplateError(f'template `{self.name}` drops {omission}. {self._most_similar()}')
 
-    def _without_blanks(self, text: str, span: Span) -> Span:
-        """Return `span` without the space behind its end of turn, which no model has to write."""
-        start, end = span
-        if not text[end - 1 : end].isspace():
-            return span
-        bare = text[start:end].rstrip()
-        return (start, start + len(bare)) if bare.endswith(self.end_tokens) else span
+    def _refusal(self, error: Exception, messages: list[Message]) -> TemplateError:
+        """Return the error for a conversation that the template refuses, with advice if tools are not supported."""
+        remedy = ''
+        if self.is_builtin and _NO_TOOLS.search(str(error)):
+            several = any(len(m.get('tool_calls') or ()) > 1 for m in messages)
+            remedy = f'; {self._advice_for_tools(several)}'
+        return TemplateError(f'template `{self.name}` refuses this conversation: {error}{remedy}')
 
-    def _require_all(self, messages: list[Message], text: str) -> None:
-        """Raise if a system or tool message, a tool call, or a thought is not in `text`: some templates drop them."""
-        last = max((i for i, m in enumerate(messages) if m['role'] == 'user'), default=0)
-        for index, message in enumerate(messages):
-            wanted = [call['function']['name'] for call in message.get('tool_calls') or ()]
-            if message['role'] in ('system', 'tool'):
-                wanted.append(message['content'].strip())
-            for part in wanted:
-                if part not in text and json.dumps(part, ensure_ascii=False)[1:-1] not in text:
-                    what = 'tool calls' if message['role'] == 'assistant' else f'{message["role"]} messages'
-                    raise TemplateError(f'template `{self.name}` leaves out {what}. {closest(self)}')
-            # Most formats have no place for thoughts before the last question: such replies must not be trained.
-            thought = message.get('reasoning_content') or message.get('thinking') or ''
-            if thought.strip() not in text and (index > last or message.get('train', True)):
-                raise TemplateError(f'template `{self.name}` leaves out the thought of a reply; {for_thoughts(self)}')
+    def _advice_for_tools(self, several_calls: bool = False) -> str:
+        return advice.for_tools(self.name, self.end_tokens, several_calls)
 
-
-def in_parts(messages: list[dict]) -> list[dict]:
-    """Return `messages` with each text as a list of one part: [{'type': 'text', 'text': ...}]."""
-    return [
-        {**m, 'content': [{'type': 'text', 'text': m['content']}]} if isinstance(m.get('content'), str) else m
-        for m in messages
-    ]
-
-
-def _shows(template: ChatTemplate, form: Callable[[list[dict]], list[dict]]) -> bool:
-    """Tell whether a template shows the text of a message that is given in this form."""
-    try:
-        messages = form([dict(role='user', content=_PROBE)])
-        texts, _ = render_jinja_template([messages], chat_template=template.source, **template.variables)
-    except Exception:  # jinja2 and raise_exception() in templates use many classes
-        return False
-    return _PROBE in texts[0]
-
-
-def special_variables(tokenizer: PreTrainedTokenizerBase) -> dict[str, str]:
-    """Return `bos_token`, `eos_token` and so on as templates see them."""
-    return {name: value for name, value in tokenizer.special_tokens_map.items() if isinstance(value, str)}
+    def _most_similar(self) -> str:
+        return advice.most_similar(self.source, self.variables, self.end_tokens)

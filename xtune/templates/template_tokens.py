@@ -1,4 +1,4 @@
-"""What each named template needs of a tokenizer, and what it has a form for: the facts that advice goes by."""
+"""The tokens that each built-in template requires, and the features that it supports."""
 
 from collections.abc import Iterable
 
@@ -7,8 +7,8 @@ from . import NAMES
 _CHATML = ('<|im_start|>', '<|im_end|>')
 _GLM = ('<|user|>', '<|assistant|>', '<|observation|>')
 _DEEPSEEK = ('<｜User｜>', '<｜Assistant｜>')
-# Template -> the special tokens around turns, which must be one token each. What is not here ends replies with the eos.
-TOKENS: dict[str, tuple[str, ...]] = {
+# Template -> the special tokens around turns, each of which must be one token. The other templates stop at the eos.
+REQUIRED_TOKENS: dict[str, tuple[str, ...]] = {
     'baichuan_chat': ('<reserved_102>', '<reserved_103>'),
     'baichuan2_chat': ('<reserved_106>', '<reserved_107>'),
     'chatglm3': _GLM,
@@ -43,8 +43,8 @@ TOKENS: dict[str, tuple[str, ...]] = {
     'qwen3_5': (*_CHATML, '<think>', '</think>'),
     'qwen_chat': _CHATML,
 }
-# Templates with a form for tools, calls and results: those that write several calls in one reply, and all.
-SEVERAL_CALLS = (
+# Templates that support several tool calls in one message, and all that support tools, calls and results.
+SUPPORT_SEVERAL_CALLS = (
     'chatml',
     'qwen_chat',
     'qwen3',
@@ -56,9 +56,9 @@ SEVERAL_CALLS = (
     'deepseek_v3_1',
     'lfm2_5',
 )
-TOOLS = (*SEVERAL_CALLS, 'llama3_chat', 'glm4', 'chatglm3', 'gpt_oss')
-# Accepted name -> its file, for the templates with a place for thoughts.
-THOUGHTS = {
+SUPPORT_TOOLS = (*SUPPORT_SEVERAL_CALLS, 'llama3_chat', 'glm4', 'chatglm3', 'gpt_oss')
+# Accepted name -> its file, for the templates that support reasoning.
+SUPPORT_REASONING = {
     'qwen3_thinking': 'qwen3',
     'qwen3_5_thinking': 'qwen3_5',
     'nemotron3_thinking': 'nemotron3',
@@ -67,18 +67,16 @@ THOUGHTS = {
     'lfm2_5': 'lfm2_5',
     'gpt_oss_thinking': 'gpt_oss',
 }
+# Compatible with any tokenizer that has an eos.
+_FALLBACK = 'default'
 
 
-# Fits any tokenizer that has an eos.
-_ANY = 'default'
+def suggestions(end_tokens: Iterable[str]) -> str:
+    """Return the compatible names, separated by commas: those that require tokens, and the fallback."""
+    return ', '.join([*compatible(end_tokens, REQUIRED_TOKENS), _FALLBACK])
 
 
-def suggested(end_tokens: Iterable[str]) -> str:
-    """Return the names that fit a tokenizer, as text: those whose tokens it has, and the one that always fits."""
-    return ', '.join([*fitting(end_tokens, TOKENS), _ANY])
-
-
-def fitting(end_tokens: Iterable[str], names: Iterable[str] = NAMES) -> list[str]:
-    """Return those of `names` whose special tokens are all among `end_tokens`, the added tokens of a tokenizer."""
+def compatible(end_tokens: Iterable[str], names: Iterable[str] = NAMES) -> list[str]:
+    """Return those of `names` whose required tokens are all in `end_tokens`, the added tokens of a tokenizer."""
     known = set(end_tokens)
-    return [name for name in names if known.issuperset(TOKENS.get(THOUGHTS.get(name, name), ()))]
+    return [name for name in names if known.issuperset(REQUIRED_TOKENS.get(SUPPORT_REASONING.get(name, name), ()))]

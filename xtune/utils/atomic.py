@@ -1,18 +1,18 @@
-"""Small text files that appear whole or not at all."""
+"""Write small text files atomically."""
 
 import os
 from pathlib import Path
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write `text` aside and rename it to `path`; after a failure (disk full) `path` is as it was.
+    """Write `text` to a temporary file and rename it to `path`; after a failure (disk full) `path` is unchanged.
 
     Raises:
-        OSError: It could not be written.
+        OSError: The file could not be written.
     """
-    aside = path.with_name(f'.{path.name}.tmp')
+    temporary = path.with_name(f'.{path.name}.tmp')
     try:
-        aside.write_text(text, encoding='utf-8')
-        os.replace(aside, path)
+        temporary.write_text(text, encoding='utf-8')
+        os.replace(temporary, path)
     finally:
-        aside.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""Where things are kept that can be made again."""
+"""The cache folder, for files that can be recomputed."""
 
 import os
 from pathlib import Path
@@ -13,10 +13,10 @@ def cache_root() -> Path:
 
 
 def cache_folder(name: str) -> Path:
-    """Return the folder `name` in the cache, which is there from now on and can be written to.
+    """Create the folder `name` in the cache if needed, and return it; it is writable.
 
     Raises:
-        ConfigError: It cannot be made or written to.
+        ConfigError: The folder cannot be created or is not writable.
     """
     folder = cache_root() / name
     try:
@@ -24,7 +24,7 @@ def cache_folder(name: str) -> Path:
         TemporaryFile(dir=folder).close()
     except OSError as error:
         raise ConfigError(
-            f'the cache folder {folder} cannot be written to ({error.strerror}); '
-            'name another folder in the environment variable XTUNE_CACHE'
+            f'the cache folder {folder} is not writable ({error.strerror}); '
+            'set the environment variable XTUNE_CACHE to another folder'
         ) from error
     return folder

@@ -1,4 +1,4 @@
-"""What Ctrl-C and SIGTERM do to a run: an answer at once, and no save that fails because nobody reads its output."""
+"""Handle Ctrl-C and SIGTERM: respond at once, and save even if the reader of the output is gone."""
 
 import os
 import signal
@@ -12,7 +12,7 @@ NOTHING_TO_SAVE = 'interrupted before the first optimizer step: there is nothing
 
 @contextmanager
 def interrupted_as(text: Callable[[], str]) -> Iterator[None]:
-    """Let a KeyboardInterrupt that says nothing yet say what `text` returns, which the command line prints."""
+    """Give a KeyboardInterrupt without a message the message `text()`, which the command line prints."""
     try:
         yield
     except KeyboardInterrupt as error:
@@ -23,7 +23,7 @@ def interrupted_as(text: Callable[[], str]) -> Iterator[None]:
 
 @contextmanager
 def sigterm_as_interrupt() -> Iterator[None]:
-    """Let SIGTERM raise a KeyboardInterrupt, so that files are closed and locks released."""
+    """Raise a KeyboardInterrupt on SIGTERM, so that files are closed and locks are released."""
 
     def interrupt(_number: int, _frame: Any) -> None:
         raise KeyboardInterrupt
@@ -34,30 +34,30 @@ def sigterm_as_interrupt() -> Iterator[None]:
 
 @contextmanager
 def handling(handler: Callable[[int, Any], None], *signals: signal.Signals) -> Iterator[None]:
-    """Let `handler` take `signals`; in another thread than the main one whoever runs us handles them."""
-    kept = {}
+    """Install `handler` for `signals`, and restore the previous handlers on exit; only in the main thread."""
+    previous = {}
     try:
         with suppress(ValueError):  # not in the main thread
             for number in signals:
-                kept[number] = signal.signal(number, handler)
+                previous[number] = signal.signal(number, handler)
         yield
     finally:
-        for number, before in kept.items():
-            signal.signal(number, before)
+        for number, old_handler in previous.items():
+            signal.signal(number, old_handler)
 
 
 def say(text: str) -> None:
-    """Write a line to the terminal, from a signal handler: around Python's buffers, which may be in use."""
+    """Write a line to the terminal from a signal handler, bypassing Python's buffers, which may be in use."""
     with suppress(OSError):
         os.write(2, f'\n{text}\n'.encode())
 
 
 class Output:
-    """A stream whose reader may be gone once `interrupted` is true, as Ctrl-C also ends the `tee` of a pipe.
+    """A stream that ignores a closed pipe once the run is interrupted: Ctrl-C also ends the `tee` of a pipe.
 
     Args:
-        stream: Where to write.
-        interrupted: Tells whether the run was asked to stop. Before that a closed pipe is an error.
+        stream: The stream to write to.
+        interrupted: Returns whether the run was asked to stop. Before that, a closed pipe is an error.
     """
 
     def __init__(self, stream: TextIO, interrupted: Callable[[], bool]) -> None:
@@ -83,9 +83,9 @@ class Output:
 
 
 def print_last(text: str) -> None:
-    """Print the last line of an interrupted run, to stderr if nobody reads stdout any more."""
+    """Print the last line of an interrupted run, to stderr if stdout is closed."""
     try:
         print(text, flush=True)
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is still buffered fails at the exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # buffered text would fail at exit
         say(text)

@@ -1,4 +1,4 @@
-"""Hold the libraries' remarks back where xtune says itself what happens."""
+"""Silence progress bars and log messages of libraries where xtune logs the same itself."""
 
 import logging
 import warnings
@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Hold back the libraries' progress bars and remarks while a model loads or is saved; errors still show."""
+    """Silence libraries while a model is loaded or saved; errors are still shown."""
     from transformers.utils import logging as hf_logging
 
     level = hf_logging.get_verbosity()
@@ -21,7 +21,7 @@ def quiet() -> Iterator[None]:
         logger.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter('ignore', FutureWarning)  # peft uses names that transformers is renaming
+            warnings.simplefilter('ignore', FutureWarning)  # peft uses deprecated names of transformers
             yield
     finally:
         hf_logging.set_verbosity(level)

@@ -1,6 +1,7 @@
-"""Files of torch that are mapped into memory: whether each tensor has the bytes that the file says it has.
+"""Check memory-mapped torch files: every tensor must be completely in the file.
 
-torch compares the two only if it reads a file at once; of a mapped one, a tensor would hold the bytes of its neighbour.
+torch checks this only if it reads a file without mmap. With mmap, a truncated tensor would contain the bytes of the
+next tensor.
 """
 
 import zipfile
@@ -13,19 +14,19 @@ import torch
 
 
 def refuse_short(path: Path, content: Any) -> None:
-    """Refuse the file `path`, whose `content` torch mapped, if a tensor is larger than its bytes in the file.
+    """Check that the storages of `content`, which torch memory-mapped from `path`, are completely in the file.
 
     Raises:
-        RuntimeError: There is such a tensor.
+        RuntimeError: A storage is larger than its data in the file.
     """
-    if not zipfile.is_zipfile(path):  # torch before 1.6: read at once
+    if not zipfile.is_zipfile(path):  # torch before 1.6: read without mmap
         return
     with zipfile.ZipFile(path) as archive:
-        held = Counter(part.file_size for part in archive.infolist() if '/data/' in part.filename)
-    claimed = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in _tensors(content)}
-    short = Counter(size for size in claimed.values() if size) - held
+        stored_sizes = Counter(part.file_size for part in archive.infolist() if '/data/' in part.filename)
+    storages = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in _tensors(content)}
+    short = Counter(size for size in storages.values() if size) - stored_sizes
     if short:
-        raise RuntimeError(f'{sum(short.values())} of its tensors are larger than what the file holds of them')
+        raise RuntimeError(f'{sum(short.values())} of its tensors are larger than their data in the file')
 
 
 def _tensors(value: Any) -> Iterator[torch.Tensor]:
@@ -33,8 +34,8 @@ def _tensors(value: Any) -> Iterator[torch.Tensor]:
         if value.layout == torch.strided:
             yield value
     elif isinstance(value, dict):
-        for one in value.values():
-            yield from _tensors(one)
+        for item in value.values():
+            yield from _tensors(item)
     elif isinstance(value, (list, tuple)):
-        for one in value:
-            yield from _tensors(one)
+        for item in value:
+            yield from _tensors(item)

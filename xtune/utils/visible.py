@@ -1,35 +1,37 @@
-"""Characters that one cannot see, or that command a terminal, made visible."""
+"""Escape invisible characters and terminal control characters."""
 
 import unicodedata
 from collections.abc import Iterator
 
-# Letters by their category, but blank: Hangul and Braille fillers.
+# Letters by Unicode category, but rendered blank: Hangul and Braille fillers.
 _BLANK = '\u115f\u1160\u2800\u3164\uffa0'
 
 SHOWN = 60  # characters of a shortened value
 
 
 def visible(text: str, keep: str = '') -> str:
-    r"""Return `text` with escapes such as `\x1b` and `\u202e` for hidden characters other than those in `keep`."""
+    r"""Return `text` with hidden characters escaped, such as `\x1b` and `\u202e`, except those in `keep`."""
     if text.isascii() and text.isprintable():
         return text
     return ''.join(_escape(c) if c not in keep and _is_hidden(c) else c for c in text)
 
 
 def parts(text: str) -> Iterator[tuple[str, str]]:
-    """Yield `text` as ('text', characters), ('line', newline), ('tab', tab) and, for a hidden character, ('chip', its
-    code point)."""
-    at = 0
+    """Yield the parts of `text`: ('text', characters), ('line', newline), ('tab', tab), ('chip', code point).
+
+    A 'chip' is a hidden character.
+    """
+    start = 0
     for index, char in enumerate(text):
-        kind = {'\n': 'line', '\t': 'tab'}.get(char) or ('chip' if _is_hidden(char) else '')
-        if not kind:
+        part_type = {'\n': 'line', '\t': 'tab'}.get(char) or ('chip' if _is_hidden(char) else '')
+        if not part_type:
             continue
-        if index > at:
-            yield 'text', text[at:index]
-        yield kind, f'U+{ord(char):04X}' if kind == 'chip' else char
-        at = index + 1
-    if at < len(text):
-        yield 'text', text[at:]
+        if index > start:
+            yield 'text', text[start:index]
+        yield part_type, f'U+{ord(char):04X}' if part_type == 'chip' else char
+        start = index + 1
+    if start < len(text):
+        yield 'text', text[start:]
 
 
 def _is_hidden(char: str) -> bool:

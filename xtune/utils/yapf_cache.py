@@ -1,7 +1,7 @@
-"""Import yapf, which mmengine needs, past a file of its cache that another process has not finished.
+"""Import yapf, which mmengine needs, in spite of incomplete files in yapf's cache.
 
-yapf names a file of its cache before the bytes of it are on the disk. Processes that start together on a new machine,
-as torchrun starts them, can read half of one and fail; where the disk was full, each import fails from then on.
+yapf creates a cache file before its content is on disk. Processes that start together on a new machine, as with
+torchrun, can read an incomplete file and fail. If the disk was full, every later import fails.
 """
 
 import pickle
@@ -11,38 +11,38 @@ from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 
-# Trials before files that nobody finished are removed, and again as many after.
+# Attempts before incomplete files are removed, and again after it.
 TRIES = 10
 PAUSE_S = 0.1
-# What an import raises if a file is not finished, or if another process removes it just then.
+# Errors of an import if a file is incomplete, or if another process removes it at the same time.
 UNFINISHED = (EOFError, FileNotFoundError, pickle.UnpicklingError)
 
 
 def import_yapf() -> None:
-    """Import yapf, if it is installed; wait a second for files that are being written, then remove them.
+    """Import yapf if it is installed. Wait one second for incomplete cache files, then remove them.
 
     Raises:
-        EOFError, FileNotFoundError, pickle.UnpicklingError: A file is still damaged a second after that.
-        OSError: It cannot be removed.
+        EOFError, FileNotFoundError, pickle.UnpicklingError: A file is still incomplete after another second.
+        OSError: A file cannot be removed.
     """
     if find_spec('yapf') is None:
-        return  # `import xtune` shall work, for `xtune env`
-    for left in reversed(range(2 * TRIES)):
+        return  # `import xtune` must work without yapf, for `xtune env`
+    for attempts_left in reversed(range(2 * TRIES)):
         try:
             import_module('yapf')
             return
         except UNFINISHED:
-            if left == 0:
+            if attempts_left == 0:
                 raise
-        except RuntimeError:  # there is no home folder to look for a cache in, which `cli.main` says
+        except RuntimeError:  # no home folder for the cache; `cli.main` reports it
             return
-        if left == TRIES:
+        if attempts_left == TRIES:
             _remove_cache()
         time.sleep(PAUSE_S)
 
 
 def _remove_cache() -> None:
-    import platformdirs  # by which yapf finds its cache
+    import platformdirs  # yapf locates its cache with it
 
     folder = Path(platformdirs.user_cache_dir('YAPF', 'Google', version('yapf')))
     for path in folder.glob('*.pickle'):

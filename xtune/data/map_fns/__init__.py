@@ -1,6 +1,6 @@
 """Map functions: one row of a data set -> a conversation.
 
-The docstring of each shows a row and its result; `xtune list-dataset-format` prints them.
+Each docstring shows a row and its result; `xtune list-dataset-format` prints both.
 """
 
 from .alpaca import alpaca_map_fn, alpaca_zh_map_fn, medical_map_fn

@@ -1,8 +1,8 @@
-"""Alpaca and data sets of its shape: an instruction, an optional input, an output."""
+"""Alpaca and data sets in its format: an instruction, an optional input, an output."""
 
 from ...messages import Message, RowError, column
 from ...registry import map_fn
-from .columns import before_last_exchange, pairs, question_and_reply
+from .columns import history_messages, insert_before_last_exchange, question_and_response
 
 
 @map_fn('alpaca')
@@ -16,16 +16,16 @@ def alpaca_map_fn(row: dict, system: str | None = None) -> list[Message]:
         assistant: "5"
 
     An empty input adds no newline, and an output of "<nooutput>" is an empty reply. Columns `system` and `history`
-    (pairs of earlier question and reply) are used where they exist. `system` is a name or a text; the column
-    comes first.
+    (pairs of an earlier question and response) are used if present. `system` is the name of a built-in system prompt
+    or a text; the column takes precedence.
     """
-    own = column(row, 'system') if 'system' in row else ''
-    return before_last_exchange(_instruction(row, '', system, own), pairs(row))
+    row_system = column(row, 'system') if 'system' in row else ''
+    return insert_before_last_exchange(_instruction(row, '', system, row_system), history_messages(row))
 
 
 @map_fn('alpaca_zh')
 def alpaca_zh_map_fn(row: dict, system: str | None = None) -> list[Message]:
-    r"""Alpaca in Chinese; its English columns are ignored.
+    r"""Alpaca in Chinese; the English columns are ignored.
 
     Row:
         {"instruction_zh": "给出三个保持健康的小贴士。", "input_zh": "", "output_zh": "1. 均衡饮食。",
@@ -34,7 +34,7 @@ def alpaca_zh_map_fn(row: dict, system: str | None = None) -> list[Message]:
         user: "给出三个保持健康的小贴士。"
         assistant: "1. 均衡饮食。"
 
-    `system` is a name or a text.
+    `system` is the name of a built-in system prompt or a text.
     """
     return _instruction(row, '_zh', system)
 
@@ -50,15 +50,15 @@ def medical_map_fn(row: dict, system: str | None = 'medical') -> list[Message]:
         user: "血热的临床表现是什么?"
         assistant: "初发或复发病不久。"
 
-    `system` is a name or a text; None leaves it out.
+    `system` is the name of a built-in system prompt or a text; None: no system message.
     """
     return _instruction(row, '', system)
 
 
-def _instruction(row: dict, suffix: str, system: str | None, own: str = '') -> list[Message]:
-    instruction, given, output = (f'{name}{suffix}' for name in ('instruction', 'input', 'output'))
-    questions = (instruction, given) if given in row else (instruction,)
-    messages = question_and_reply(row, questions, output, system, own)
+def _instruction(row: dict, suffix: str, system: str | None, row_system: str = '') -> list[Message]:
+    instruction, extra_input, output = (f'{name}{suffix}' for name in ('instruction', 'input', 'output'))
+    questions = (instruction, extra_input) if extra_input in row else (instruction,)
+    messages = question_and_response(row, questions, output, system, row_system)
     if messages[-1]['content'].strip() == '<nooutput>':
         raise RowError('empty reply', f'the {output} is "<nooutput>"')
     return messages

@@ -1,4 +1,4 @@
-"""LLaVA and other sets with images: xtune trains on text, so only their rows without an image are mapped."""
+"""LLaVA and other data sets with images: xtune trains on text, so only rows without an image are mapped."""
 
 from ...messages import Conversation, RowError
 from ...registry import map_fn
@@ -10,7 +10,7 @@ _ADVICE = 'xtune trains text models; leave such rows out'
 
 @map_fn('llava')
 def llava_map_fn(row: dict) -> Conversation:
-    r"""ShareGPT turns of sets with images, as in LLaVA and InternVL: rows without an image.
+    r"""ShareGPT turns of data sets with images, as in LLaVA and InternVL: only rows without an image.
 
     Row:
         {"id": "wgByO4Y_0", "conversations": [{"from": "human", "value": "Name a colour."},
@@ -19,13 +19,13 @@ def llava_map_fn(row: dict) -> Conversation:
         user: "Name a colour."
         assistant: "Red."
 
-    A row with an `image`, `images` or `img_id` (RefCOCO), or with "<image>" in a text, is unusable.
+    Rows with an `image`, `images` or `img_id` (RefCOCO), or with "<image>" in a text, are skipped.
     """
     for name in ('image', 'images', 'img_id'):
         if not is_empty(row.get(name)) and row[name] != []:
-            raise RowError('row holds an image', f'{_ADVICE} (column `{name}`)')
+            raise RowError('row contains an image', f'{_ADVICE} (column `{name}`)')
     conversation = wizardlm_map_fn(row)
     for number, message in enumerate(conversation.messages, 1):
         if '<image>' in message['content']:
-            raise RowError('row holds an image', f'{_ADVICE} ("<image>" in message {number})')
+            raise RowError('row contains an image', f'{_ADVICE} ("<image>" in message {number})')
     return conversation

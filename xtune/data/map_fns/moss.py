@@ -1,11 +1,11 @@
-"""MOSS: turns whose texts carry tags, with inner thoughts, commands and their results."""
+"""MOSS: turns of tagged texts, with inner thoughts, commands and their results."""
 
 from typing import Any
 
 from ...messages import Message, RowError, column
 from ...registry import map_fn
 
-# key of a part -> its opening tag and its end
+# Field of a turn -> its opening and closing tag.
 _TAGS = {
     'Human': ('<|Human|>:', '<eoh>'),
     'Inner Thoughts': ('<|Inner Thoughts|>:', '<eot>'),
@@ -34,14 +34,14 @@ def moss_sft_map_fn(row: dict, bot_name: str | None = None) -> list[Message]:
         tool: "Calculate(\"500/3\") => '166.67'"
         assistant: "About 166.67."
 
-    A turn whose thoughts and commands are both "None" is a question and a reply. What the user says is not trained.
+    A turn whose thoughts and commands are both "None" is a question and a response. User messages are not trained.
     `bot_name` replaces "MOSS" in all texts.
     """
     chat = row.get('chat')
     if not isinstance(chat, dict):
-        raise RowError('column `chat` is not an object of turns', f'it holds a {type(chat).__name__}')
-    head = column(row, 'meta_instruction').strip()
-    messages = [{'role': 'system', 'content': head}] if head else []
+        raise RowError('column `chat` is not an object of turns', f'it contains a {type(chat).__name__}')
+    system = column(row, 'meta_instruction').strip()
+    messages = [{'role': 'system', 'content': system}] if system else []
     for number in range(1, _turns(row, chat) + 1):
         messages += _turn(chat.get(f'turn_{number}'), f'turn_{number}')
     if bot_name is None:
@@ -52,14 +52,14 @@ def moss_sft_map_fn(row: dict, bot_name: str | None = None) -> list[Message]:
 def _turns(row: dict, chat: dict) -> int:
     number = row.get('num_turns', len(chat))
     if isinstance(number, bool) or not isinstance(number, (int, float)) or number != number or number < 1:
-        raise RowError('column `num_turns` is not a number of turns', f'it holds {number!r:.40}')
+        raise RowError('column `num_turns` is not a number of turns', f'it contains {number!r:.40}')
     return int(number)
 
 
 def _turn(turn: Any, place: str) -> list[Message]:
     if not isinstance(turn, dict):
         raise RowError('a turn is missing', f'`{place}` is {str(turn)[:60]!r}')
-    human, reply = (_text(turn, key, place) for key in ('Human', 'MOSS'))
+    human, response = (_text(turn, key, place) for key in ('Human', 'MOSS'))
     thoughts, commands, result = (
         _text(turn, key, place) if turn.get(key) is not None else _NOTHING
         for key in ('Inner Thoughts', 'Commands', 'Tool Responses')
@@ -68,13 +68,13 @@ def _turn(turn: Any, place: str) -> list[Message]:
     if thoughts != _NOTHING or commands != _NOTHING:
         content = f'<|Inner Thoughts|>: {thoughts}<eot>\n<|Commands|>: {commands}<eoc>'
         messages += [{'role': 'assistant', 'content': content}, {'role': 'tool', 'content': result}]
-    return [*messages, {'role': 'assistant', 'content': reply}]
+    return [*messages, {'role': 'assistant', 'content': response}]
 
 
 def _text(turn: dict, key: str, place: str) -> str:
-    """Return a part without its tags."""
+    """Return the text of field `key` without its tags."""
     value = turn.get(key)
     if not isinstance(value, str):
         raise RowError('a turn is incomplete', f'`{place}` has no text `{key}`')
-    opening, end = _TAGS[key]
-    return value.strip().removeprefix(opening).removesuffix(end).strip()
+    opening, closing = _TAGS[key]
+    return value.strip().removeprefix(opening).removesuffix(closing).strip()

@@ -1,4 +1,4 @@
-"""MSAgent-Bench: API calls between tags, rewritten to the ReAct layout of thought, action, response and answer."""
+"""MSAgent-Bench: API calls between tags, rewritten to the ReAct format of thought, action, response and answer."""
 
 import ast
 import json
@@ -32,7 +32,7 @@ Final Answer:给用户的最终答复
 
 @map_fn('msagent_react')
 def msagent_react_map_fn(row: dict) -> list[Message]:
-    r"""MSAgent-Bench conversations in the ReAct layout.
+    r"""MSAgent-Bench conversations in the ReAct format.
 
     Row:
         {"id": "MS_Agent_Bench_20", "conversations":
@@ -53,14 +53,14 @@ def msagent_react_map_fn(row: dict) -> list[Message]:
         tool: "Response:{'人物': ['小明']}"
         assistant: "Final Answer:人物是小明。"
 
-    The column is a list of turns, or text that holds one as a Python or JSON literal. A system turn becomes its tools
-    and the layout. A reply without API calls is a final answer.
+    The column is a list of turns, or its text as a Python or JSON literal. A system turn is replaced by its tools and
+    the ReAct instructions. An assistant turn without API calls is a final answer.
     """
     messages: list[Message] = []
     for number, turn in enumerate(_turns(row), 1):
         messages += _messages(turn, f'turn {number}')
     if any(message['role'] == 'system' for message in messages[1:]):
-        raise RowError('system message after the start', 'only the first turn may be it')
+        raise RowError('system message after the start', 'only the first turn may be a system message')
     return messages
 
 
@@ -71,7 +71,7 @@ def _turns(row: dict) -> list:
     if isinstance(turns, str):
         turns = _literal(turns)
     if not isinstance(turns, list):
-        raise RowError('column `conversations` holds no list of turns', f'it starts {str(turns)[:40]!r}')
+        raise RowError('column `conversations` is not a list of turns', f'it starts with {str(turns)[:40]!r}')
     return turns
 
 
@@ -94,7 +94,7 @@ def _messages(turn: Any, place: str) -> list[Message]:
     if role == 'user':
         return [{'role': 'user', 'content': value}]
     if role == 'assistant':
-        return _reply(value, place)
+        return _assistant_steps(value, place)
     raise RowError('unknown role', f'{place} is from {role!r}; known: system, user, assistant')
 
 
@@ -104,17 +104,17 @@ def _system(text: str) -> str:
 
 
 def _tools(text: str) -> dict[str, str]:
-    """Return name -> description, with the input parameters, of each JSON object in `text` that has both."""
-    tools, at, decoder = {}, text.find('{'), json.JSONDecoder()
-    while at >= 0:
+    """Return name -> description with input parameters, for each JSON object in `text` that has both fields."""
+    tools, start, decoder = {}, text.find('{'), json.JSONDecoder()
+    while start >= 0:
         try:
-            found, end = decoder.raw_decode(text, at)
+            tool, end = decoder.raw_decode(text, start)
         except (ValueError, RecursionError):
-            end = at + 1
+            end = start + 1
         else:
-            if 'name' in found and 'description' in found:
-                tools[str(found['name'])] = f'{found["description"]}{_inputs(found)}'
-        at = text.find('{', end)
+            if 'name' in tool and 'description' in tool:
+                tools[str(tool['name'])] = f'{tool["description"]}{_inputs(tool)}'
+        start = text.find('{', end)
     return tools
 
 
@@ -126,10 +126,10 @@ def _inputs(tool: dict) -> str:
     return f'\n输入参数: {inputs}'
 
 
-def _reply(value: str, place: str) -> list[Message]:
-    """Return a reply as its steps: actions, the responses of tools, the final answer."""
-    pieces = _BLOCK.split(value)  # text, kind, block, text, kind, block, ..., text
-    texts, kinds, blocks = pieces[::3], pieces[1::3], pieces[2::3]
+def _assistant_steps(value: str, place: str) -> list[Message]:
+    """Return an assistant turn as its steps: actions, tool responses, the final answer."""
+    segments = _BLOCK.split(value)  # text, kind, block, text, kind, block, ..., text
+    texts, kinds, blocks = segments[::3], segments[1::3], segments[2::3]
     if _TAG.search(''.join(texts)):
         raise RowError('a think or exec block is not closed', f'{place} is {value[:60]!r}')
     if not kinds:

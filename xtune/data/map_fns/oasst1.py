@@ -1,4 +1,4 @@
-"""OpenAssistant, the Guanaco subset: whole dialogues in one text column."""
+"""OpenAssistant, the Guanaco subset: complete dialogues in one text column."""
 
 import re
 
@@ -18,11 +18,11 @@ def oasst1_map_fn(row: dict) -> list[Message]:
         user: "What is a monopsony?"
         assistant: "A market with one buyer."
 
-    Only "### Human:" and "### Assistant:" end a turn, so that Markdown headings stay in replies. A last question
-    without a reply is left out.
+    Only "### Human:" and "### Assistant:" start a new turn, so other Markdown headings stay in the text. A last
+    question without a response is left out.
     """
-    pieces = _TURN.split(column(row, 'text'))
-    if len(pieces) < 3:
+    segments = _TURN.split(column(row, 'text'))
+    if len(segments) < 3:
         raise RowError('no "### Human:" and "### Assistant:" turns')
-    roles = ({'Human': 'user', 'Assistant': 'assistant'}[name] for name in pieces[1::2])
-    return [{'role': role, 'content': text.strip()} for role, text in zip(roles, pieces[2::2], strict=True)]
+    roles = ({'Human': 'user', 'Assistant': 'assistant'}[name] for name in segments[1::2])
+    return [{'role': role, 'content': text.strip()} for role, text in zip(roles, segments[2::2], strict=True)]

@@ -1,12 +1,12 @@
-"""The content of a message as a list of parts, as OpenAI, Anthropic, Bedrock and Gemini write it.
+"""Read message content that is a list of parts, in the formats of OpenAI, Anthropic, Bedrock and Gemini.
 
-| part     | OpenAI                              | Anthropic     | Bedrock            | Gemini             |
-|----------|-------------------------------------|---------------|--------------------|--------------------|
-| text     | type text, input_text, output_text  | type text     | text               | text               |
-| refusal  | type refusal                        |               |                    |                    |
-| thought  |                                     | type thinking | reasoningContent   | text, thought true |
-| call     |                                     | type tool_use | toolUse            | functionCall       |
-| result   |                                     | type tool_result | toolResult      | functionResponse   |
+| part      | OpenAI                             | Anthropic        | Bedrock          | Gemini             |
+|-----------|------------------------------------|------------------|------------------|--------------------|
+| text      | type text, input_text, output_text | type text        | text             | text               |
+| refusal   | type refusal                       |                  |                  |                    |
+| reasoning |                                    | type thinking    | reasoningContent | text, thought true |
+| call      |                                    | type tool_use    | toolUse          | functionCall       |
+| result    |                                    | type tool_result | toolResult       | functionResponse   |
 """
 
 import json
@@ -14,124 +14,124 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ...messages import Message, RowError
-from .tools import calls
+from .tools import tool_calls
 
 _TEXTS = ('text', 'input_text', 'output_text')
-_THOUGHTS = ('thinking', 'reasoning', 'thought')
+_REASONING = ('thinking', 'reasoning', 'thought')
 
 
 @dataclass
-class Parts:
-    """What the parts of one message hold."""
+class ContentParts:
+    """The parts of one message by type."""
 
     texts: list[str] = field(default_factory=list)
-    thoughts: list[str] = field(default_factory=list)
+    reasoning_texts: list[str] = field(default_factory=list)
     calls: list[dict] = field(default_factory=list)
     results: list[Message] = field(default_factory=list)
 
     @property
     def text(self) -> str:
-        """All texts, one after the other."""
+        """All texts, concatenated."""
         return ''.join(self.texts)
 
     @property
-    def thought(self) -> str:
-        """All thoughts, one a line."""
-        return '\n'.join(self.thoughts)
+    def reasoning(self) -> str:
+        """All reasoning texts, one per line."""
+        return '\n'.join(self.reasoning_texts)
 
 
-def read_parts(content: list, place: str) -> Parts:
-    """Return what the parts in `content` hold; `place` names the message in errors.
+def read_parts(content: list, place: str) -> ContentParts:
+    """Return the parts in `content` by type. `place` names the message in errors.
 
     Raises:
-        RowError: A part is none of the kinds above, such as an image.
+        RowError: A part has another type than those above, such as an image.
     """
-    parts = Parts()
+    parts = ContentParts()
     for number, part in enumerate(content, 1):
         where = f'part {number} of {place}'
         if isinstance(part, str):
             parts.texts.append(part)
         elif not isinstance(part, dict) or not (_typed(part, where, parts) or _keyed(part, where, parts)):
-            kind = part.get('type') or next(iter(part), 'nothing') if isinstance(part, dict) else type(part).__name__
+            shown = part.get('type') or next(iter(part), 'empty') if isinstance(part, dict) else type(part).__name__
             raise RowError(
-                'content is not text', f'{where} is {kind}; xtune trains text models: leave such rows or parts out'
+                'content is not text', f'{where} is {shown}; xtune trains text models: leave such rows or parts out'
             )
     return parts
 
 
-def text_of(value: Any, place: str) -> str:
-    """Return a text that is given as it is, as parts, or as an object with parts.
+def content_text(value: Any, place: str) -> str:
+    """Return the text of `value`: a string, a list of parts, or an object with parts.
 
     Raises:
-        RowError: It holds something else.
+        RowError: It is something else.
     """
     if isinstance(value, dict) and 'parts' in value:
-        value.get('role')  # of a text there is none to tell
+        value.get('role')  # read, so that the field is not reported as unused
         value = value['parts']
     if isinstance(value, list):
         return read_parts(value, place).text
     if not isinstance(value, str):
-        raise RowError('content is not text', f'{place} holds {kind_of(value)}')
+        raise RowError('content is not text', f'{place} is {type_name(value)}')
     return value
 
 
-def kind_of(value: Any) -> str:
-    """Return what kind of value stands where a text should, in words."""
-    return 'nothing' if value is None else f'a {type(value).__name__}'
+def type_name(value: Any) -> str:
+    """Return the type of a value that should be text, in words."""
+    return 'null' if value is None else f'a {type(value).__name__}'
 
 
-def _typed(part: dict, where: str, parts: Parts) -> bool:
-    """Add a part that says its `type`; tell whether it does."""
-    kind = part.get('type')
-    if kind in _TEXTS:
+def _typed(part: dict, where: str, parts: ContentParts) -> bool:
+    """Add a part with a known `type` field to `parts`; return whether it has one."""
+    part_type = part.get('type')
+    if part_type in _TEXTS:
         parts.texts.append(_string(part.get('text'), where))
-    elif kind == 'refusal':
+    elif part_type == 'refusal':
         parts.texts.append(_string(part.get('refusal'), where))
-    elif kind in _THOUGHTS:
-        parts.thoughts.append(_string(part.get(kind, part.get('text')), where))
-        part.get('signature')  # a seal of the vendor, of no use to another model
-    elif kind == 'tool_use':
-        parts.calls += calls(part, where)
-    elif kind == 'tool_result':
+    elif part_type in _REASONING:
+        parts.reasoning_texts.append(_string(part.get(part_type, part.get('text')), where))
+        part.get('signature')  # the vendor's signature, useless to another model; read, so that it is not reported
+    elif part_type == 'tool_use':
+        parts.calls += tool_calls(part, where)
+    elif part_type == 'tool_result':
         parts.results.append(_result(part.get('content'), part.get('tool_use_id'), where))
     else:
         return False
     return True
 
 
-def _keyed(part: dict, where: str, parts: Parts) -> bool:
-    """Add a part whose key says what it is; tell whether it does."""
+def _keyed(part: dict, where: str, parts: ContentParts) -> bool:
+    """Add a part whose key is its type to `parts`; return whether the key is known."""
     if part.get('type') is not None:
         return False
     if isinstance(part.get('text'), str):
-        (parts.thoughts if part.get('thought') is True else parts.texts).append(part['text'])
-    elif found := part.get('toolUse') or part.get('functionCall') or part.get('function_call'):
-        parts.calls += calls(found, where)
-    elif isinstance(found := part.get('toolResult'), dict):
-        parts.results.append(_result(found.get('content'), found.get('toolUseId'), where))
-    elif isinstance(found := part.get('functionResponse') or part.get('function_response'), dict):
-        parts.results.append(_result([{'json': found.get('response')}], None, where) | {'name': found.get('name')})
-    elif isinstance(found := part.get('reasoningContent'), dict):
-        parts.thoughts.append(_string((found.get('reasoningText') or {}).get('text'), where))
+        (parts.reasoning_texts if part.get('thought') is True else parts.texts).append(part['text'])
+    elif call := part.get('toolUse') or part.get('functionCall') or part.get('function_call'):
+        parts.calls += tool_calls(call, where)
+    elif isinstance(result := part.get('toolResult'), dict):
+        parts.results.append(_result(result.get('content'), result.get('toolUseId'), where))
+    elif isinstance(result := part.get('functionResponse') or part.get('function_response'), dict):
+        parts.results.append(_result([{'json': result.get('response')}], None, where) | {'name': result.get('name')})
+    elif isinstance(reasoning := part.get('reasoningContent'), dict):
+        parts.reasoning_texts.append(_string((reasoning.get('reasoningText') or {}).get('text'), where))
     else:
         return False
     return True
 
 
-def _result(content: Any, identity: Any, where: str) -> Message:
+def _result(content: Any, call_id: Any, where: str) -> Message:
     if isinstance(content, list):
         texts = [
             json.dumps(item['json'], ensure_ascii=False)
             if isinstance(item, dict) and 'json' in item
-            else text_of([item], where)
+            else content_text([item], where)
             for item in content
         ]
         content = '\n'.join(texts)
-    message = {'role': 'tool', 'content': '' if content is None else text_of(content, where)}
-    return message if identity is None else message | {'tool_call_id': identity}
+    message = {'role': 'tool', 'content': '' if content is None else content_text(content, where)}
+    return message if call_id is None else message | {'tool_call_id': call_id}
 
 
 def _string(value: Any, where: str) -> str:
     if not isinstance(value, str):
-        raise RowError('content is not text', f'{where} holds {kind_of(value)}')
+        raise RowError('content is not text', f'{where} is {type_name(value)}')
     return value

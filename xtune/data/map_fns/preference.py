@@ -1,4 +1,4 @@
-"""Preference pairs: xtune trains on one of the two replies."""
+"""Preference pairs: xtune trains on one of the two responses."""
 
 from typing import Any
 
@@ -6,16 +6,16 @@ from ...errors import ConfigError
 from ...messages import Conversation, RowError, column
 from ...registry import map_fn
 from ...templates.system_prompts import system_text
-from .columns import is_empty, is_messages, listed, structured
+from .columns import is_empty, is_messages, json_column, list_column
 from .openai import openai_map_fn
 from .sharegpt import sharegpt_map_fn
 
-_REPLIES = ('chosen', 'rejected')
+_RESPONSES = ('chosen', 'rejected')
 
 
 @map_fn('preference')
 def preference_map_fn(row: dict, reply: str = 'chosen', system: str | None = None) -> Conversation:
-    r"""Preference pairs of which the chosen reply is trained.
+    r"""Preference pairs; the chosen response is trained.
 
     Row:
         {"conversations": [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Hello!"},
@@ -27,33 +27,33 @@ def preference_map_fn(row: dict, reply: str = 'chosen', system: str | None = Non
         user: "Name a prime."
         assistant: "7"
 
-    What comes before is in `conversations` (ShareGPT turns), in `prompt` or `question` (a text, or OpenAI messages),
-    or in `instruction` and `input` (Alpaca); `chosen` and `rejected` hold a text, a message or a list of messages. A
-    list that starts with a question is the whole conversation, whose last message is the reply. Earlier replies are
-    context. A column `system`, or else the argument (a name or a text), is for rows without a system message. `reply`
-    is 'chosen' or 'rejected'.
+    The context is in `conversations` (ShareGPT turns), in `prompt` or `question` (a text, or OpenAI messages), or in
+    `instruction` and `input` (Alpaca). `chosen` and `rejected` contain a text, a message or a list of messages. A list
+    that starts with a user message is the complete conversation, and its last message is the response. Earlier
+    assistant messages are not trained. The column `system`, or else the argument (the name of a built-in system prompt
+    or a text), is used for rows without a system message. `reply` is 'chosen' or 'rejected'.
     """
-    if reply not in _REPLIES:
-        raise ConfigError(f'reply={reply!r} of the map function `preference` is none of {", ".join(_REPLIES)}')
+    if reply not in _RESPONSES:
+        raise ConfigError(f'reply={reply!r} of map function `preference`: must be one of {", ".join(_RESPONSES)}')
     answer = _entries(row, reply)
     if len(answer) > 1 and _speaker(answer[0]) not in ('assistant', 'gpt'):
         context, answer = answer[:-1], answer[-1:]
     else:
         context = _context(row)
-    given = _mapped(row, context, answer)
+    conversation = _mapped(row, context, answer)
     messages = [
         {**message, 'train': False} if message['role'] == 'assistant' else message
-        for message in given.messages[: -len(answer)]
+        for message in conversation.messages[: -len(answer)]
     ]
     text = (column(row, 'system') if 'system' in row else '') or (system and system_text(system))
     if text and messages and messages[0]['role'] != 'system':
         messages.insert(0, {'role': 'system', 'content': text})
-    return Conversation(messages + given.messages[-len(answer) :], given.tools, given.notes)
+    return Conversation(messages + conversation.messages[-len(answer) :], conversation.tools, conversation.notes)
 
 
 @map_fn('orpo_dpo_mix_40k')
 def orpo_dpo_mix_40k_map_fn(row: dict, reply: str = 'chosen', system: str | None = None) -> Conversation:
-    r"""Preference pairs of whole conversations, as in orpo-dpo-mix-40k and UltraFeedback.
+    r"""Preference pairs of complete conversations, as in orpo-dpo-mix-40k and UltraFeedback.
 
     Row:
         {"source": "Airoboros", "prompt": "Name a prime.", "question": "Name a prime.",
@@ -70,7 +70,7 @@ def orpo_dpo_mix_40k_map_fn(row: dict, reply: str = 'chosen', system: str | None
 
 @map_fn('openai_preference')
 def openai_preference_map_fn(row: dict, reply: str = 'chosen', system: str | None = None) -> Conversation:
-    r"""Preference pairs as OpenAI's fine-tuning takes them.
+    r"""Preference pairs in the format of OpenAI's fine-tuning API.
 
     Row:
         {"input": {"messages": [{"role": "user", "content": "Name a prime."}], "tools": [],
@@ -81,22 +81,24 @@ def openai_preference_map_fn(row: dict, reply: str = 'chosen', system: str | Non
         user: "Name a prime."
         assistant: "7"
 
-    `reply` is 'chosen' (the column `preferred_output`) or 'rejected'. `system` is a name or a text.
+    `reply` is 'chosen' (the column `preferred_output`) or 'rejected'. `system` is the name of a built-in system prompt
+    or a text.
     """
-    given = structured(row, 'input')
-    if not isinstance(given, dict) or not isinstance(given.get('messages'), list):
-        raise RowError('column `input` holds no messages', f'it is {str(given)[:60]!r}')
+    context = json_column(row, 'input')
+    if not isinstance(context, dict) or not isinstance(context.get('messages'), list):
+        raise RowError('column `input` does not contain messages', f'it is {str(context)[:60]!r}')
     name = {'chosen': 'preferred_output', 'rejected': 'non_preferred_output'}.get(reply)
-    made = {'prompt': given['messages'], reply: listed(row, name) if name else None}
-    return preference_map_fn(made | ({'tools': given['tools']} if given.get('tools') else {}), reply, system)
+    preference_row = {'prompt': context['messages'], reply: list_column(row, name) if name else None}
+    tools = {'tools': context['tools']} if context.get('tools') else {}
+    return preference_map_fn(preference_row | tools, reply, system)
 
 
 def _entries(row: dict, reply: str) -> list:
-    """Return the reply as a list of messages or turns."""
+    """Return the response as a list of messages or turns."""
     value = row.get(reply)
     if isinstance(value, str):
-        found = structured(row, reply)  # a text may look like JSON, too
-        value = found if _speaker(found[0] if isinstance(found, list) and found else found) else None
+        parsed = json_column(row, reply)  # a plain text may look like JSON
+        value = parsed if _speaker(parsed[0] if isinstance(parsed, list) and parsed else parsed) else None
     if isinstance(value, dict):
         return [value]
     if isinstance(value, list) and value:
@@ -105,28 +107,28 @@ def _entries(row: dict, reply: str) -> list:
 
 
 def _context(row: dict) -> list:
-    """Return what comes before the reply, as messages or turns."""
+    """Return the context of the response as messages or turns."""
     if 'conversations' in row:
-        return listed(row, 'conversations')
+        return list_column(row, 'conversations')
     if not {'prompt', 'question'} & row.keys() and 'instruction' in row:
         parts = [column(row, name) for name in ('instruction', 'input') if name in row]
         return [{'role': 'user', 'content': '\n'.join(part for part in parts if part)}]
     name = next((name for name in ('prompt', 'question') if name in row and not is_empty(row[name])), 'prompt')
-    value = structured(row, name)
+    value = json_column(row, name)
     return value if is_messages(value) else [{'role': 'user', 'content': column(row, name)}]
 
 
 def _mapped(row: dict, context: list, answer: list) -> Conversation:
-    """Return the conversation of `context` and `answer`, which ends with the messages of `answer`."""
+    """Return the conversation of `context` and `answer`; it ends with the messages of `answer`."""
     extra = {name: row[name] for name in ('tools', 'functions') if name in row}
     if any(isinstance(entry, dict) and 'from' in entry for entry in context + answer):
         turns = [_turn(entry) for entry in context + answer]
-        given = sharegpt_map_fn({'conversations': turns} | extra)
+        conversation = sharegpt_map_fn({'conversations': turns} | extra)
     else:
-        given = openai_map_fn({'messages': context + answer} | extra)
-    if not given.messages or given.messages[-1]['role'] != 'assistant':
-        raise RowError('reply missing', "the last message is not the assistant's")
-    return given
+        conversation = openai_map_fn({'messages': context + answer} | extra)
+    if not conversation.messages or conversation.messages[-1]['role'] != 'assistant':
+        raise RowError('reply missing', 'the last message is not from the assistant')
+    return conversation
 
 
 def _turn(entry: Any) -> Any:

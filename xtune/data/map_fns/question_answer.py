@@ -1,9 +1,9 @@
-"""Data sets of one question column and one reply column that need no system text of their own."""
+"""Data sets of one question column and one answer column, without a default system message."""
 
 from ...messages import Message, column, exchange
 from ...registry import map_fn
 from ...templates.system_prompts import system_text
-from .columns import question_and_reply
+from .columns import question_and_response
 
 
 @map_fn('default')
@@ -16,9 +16,9 @@ def default_map_fn(row: dict, system: str | None = None) -> list[Message]:
         user: "Which gas do plants take in?"
         assistant: "Carbon dioxide."
 
-    `system` is a name or a text.
+    `system` is the name of a built-in system prompt or a text.
     """
-    return question_and_reply(row, ('input',), 'output', system)
+    return question_and_response(row, ('input',), 'output', system)
 
 
 @map_fn('medqa')
@@ -34,8 +34,8 @@ def medqa_map_fn(
         user: "how does rivastigmine interact with otc sleep medicine"
         assistant: "tell your doctor what other medicines you take."
 
-    `question` and `answer` name the columns; where there is none of that name, one that differs only in upper and
-    lower case is taken. `system` is a name or a text.
+    `question` and `answer` name the columns. If a column does not exist, one that differs only in upper and lower case
+    is used. `system` is the name of a built-in system prompt or a text.
     """
     texts = [column(row, _name(row, wanted)).strip() for wanted in (question, answer)]
     return exchange(*texts, system and system_text(system))
@@ -43,7 +43,7 @@ def medqa_map_fn(
 
 @map_fn('openorca')
 def openorca_map_fn(row: dict, system: str | None = None) -> list[Message]:
-    r"""Questions with a system text each, as in OpenOrca.
+    r"""Questions, each with its own system message, as in OpenOrca.
 
     Row:
         {"id": "niv.242684", "system_prompt": "You are an AI assistant.", "question": "What is 2 + 3?",
@@ -53,9 +53,9 @@ def openorca_map_fn(row: dict, system: str | None = None) -> list[Message]:
         user: "What is 2 + 3?"
         assistant: "5"
 
-    `system`, a name or a text, is for rows whose `system_prompt` is empty.
+    `system`, the name of a built-in system prompt or a text, is used for rows whose `system_prompt` is empty.
     """
-    return question_and_reply(row, ('question',), 'response', system, column(row, 'system_prompt'))
+    return question_and_response(row, ('question',), 'response', system, column(row, 'system_prompt'))
 
 
 @map_fn('prompt_response')
@@ -68,9 +68,9 @@ def prompt_response_map_fn(row: dict, system: str | None = None) -> list[Message
         user: "Name a prime number."
         assistant: "7"
 
-    `system` is a name or a text.
+    `system` is the name of a built-in system prompt or a text.
     """
-    return question_and_reply(row, ('prompt',), 'response' if 'response' in row else 'completion', system)
+    return question_and_response(row, ('prompt',), 'response' if 'response' in row else 'completion', system)
 
 
 @map_fn('stack_exchange')
@@ -84,9 +84,9 @@ def stack_exchange_map_fn(row: dict, system: str | None = None) -> list[Message]
         user: "How do I add two lists?"
         assistant: "Use the + operator."
 
-    `system` is a name or a text.
+    `system` is the name of a built-in system prompt or a text.
     """
-    return question_and_reply(row, ('question',), 'response', system)
+    return question_and_response(row, ('question',), 'response', system)
 
 
 def _name(row: dict, wanted: str) -> str:

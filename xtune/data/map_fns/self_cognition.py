@@ -1,4 +1,4 @@
-"""Self-cognition: OpenAI messages with placeholders for the model's name and its maker."""
+"""Self-cognition: OpenAI messages with placeholders for the names of the model and its author."""
 
 from ...messages import Conversation
 from ...registry import map_fn
@@ -16,9 +16,9 @@ def self_cognition_map_fn(row: dict, name: str = 'Xiaotu', author: str = 'the xt
         user: "Who are you?"
         assistant: "I am Xiaotu, made by the xtune team."
     """
-    given = openai_map_fn(row)
+    conversation = openai_map_fn(row)
     messages = [
         {**message, 'content': message['content'].replace('{{NAME}}', name).replace('{{AUTHOR}}', author)}
-        for message in given.messages
+        for message in conversation.messages
     ]
-    return Conversation(messages, given.tools)
+    return Conversation(messages, conversation.tools)

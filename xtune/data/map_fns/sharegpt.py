@@ -1,14 +1,14 @@
-"""ShareGPT: a list of turns with `from` and `value`, and optionally tools."""
+"""ShareGPT: a list of turns with `from` and `value`, optionally with tools."""
 
 from typing import Any
 
 from ...messages import Conversation, Message, RowError, column
 from ...registry import map_fn
-from .columns import is_empty, listed
-from .openai import THOUGHTS
-from .parts import text_of
-from .tools import calls, offered
-from .turns import CALL, conversation_of, role_of, trained
+from .columns import is_empty, list_column
+from .openai import REASONING_FIELDS
+from .parts import content_text
+from .tools import declared_tools, tool_calls
+from .turns import CALL, normalize_role, to_conversation, train_flag
 
 
 @map_fn('sharegpt')
@@ -29,26 +29,26 @@ def sharegpt_map_fn(row: dict) -> Conversation:
         tools: [{"type": "function", "function": {
                     "name": "add", "description": "Add numbers", "parameters": {"type": "object"}}}]
 
-    The column may also be called `conversation`. A `function_call` turn holds one call or a list of calls. A
-    column `system` follows the text of a system turn. Replies before the first question are left out. A turn may say
-    whether it is trained, and hold a thought, as in the format `openai`.
+    The column may also be called `conversation`. A `function_call` turn contains one call or a list of calls. The
+    column `system` is appended to the system turn. Assistant turns before the first user turn are left out. A turn may
+    have a training flag and reasoning, as in the format `openai`.
     """
     return _conversation(row, join_questions=False)
 
 
 def _conversation(row: dict, join_questions: bool) -> Conversation:
-    turns = listed(row, 'conversations', 'conversation')
+    turns = list_column(row, 'conversations', 'conversation')
     messages = [_message(turn, f'turn {number}') for number, turn in enumerate(turns, 1)]
-    if own := column(row, 'system').strip() if 'system' in row else '':
+    if system := column(row, 'system').strip() if 'system' in row else '':
         if messages and messages[0]['role'] == 'system':
-            own = f'{messages.pop(0)["content"]}\n\n{own}'
-        messages.insert(0, {'role': 'system', 'content': own})
-    return conversation_of(messages, offered(row), join_questions)
+            system = f'{messages.pop(0)["content"]}\n\n{system}'
+        messages.insert(0, {'role': 'system', 'content': system})
+    return to_conversation(messages, declared_tools(row), join_questions)
 
 
 @map_fn('wizardlm')
 def wizardlm_map_fn(row: dict) -> Conversation:
-    r"""ShareGPT turns in which one side may speak twice, as in WizardLM_evol_instruct_V2.
+    r"""ShareGPT turns with consecutive turns of the same speaker, as in WizardLM_evol_instruct_V2.
 
     Row:
         {"idx": "0", "conversations": [{"from": "gpt", "value": "Welcome!"},
@@ -59,7 +59,7 @@ def wizardlm_map_fn(row: dict) -> Conversation:
         user: "Name a colour.\nA warm one."
         assistant: "Red."
 
-    `human` turns in a row are joined by a line break. Replies before the first question are left out.
+    Consecutive `human` turns are joined by a line break. Assistant turns before the first user turn are left out.
     """
     return _conversation(row, join_questions=True)
 
@@ -67,12 +67,12 @@ def wizardlm_map_fn(row: dict) -> Conversation:
 def _message(turn: Any, place: str) -> Message:
     if not isinstance(turn, dict) or 'from' not in turn or 'value' not in turn:
         raise RowError('turn without from or value', f'{place} is {str(turn)[:60]!r}')
-    role, place = role_of(turn['from'], place), f'{place} ({turn["from"]})'
+    role, place = normalize_role(turn['from'], place), f'{place} ({turn["from"]})'
     value = turn['value']
     if role == CALL:
-        return {'role': 'assistant', 'content': '', 'tool_calls': calls(value, place)} | trained(turn, place)
-    message = {'role': role, 'content': text_of(value, place)}
-    name = next((name for name in THOUGHTS if role == 'assistant' and name in turn and not is_empty(turn[name])), None)
-    if name:
-        message['reasoning_content'] = text_of(turn[name], f'{place}, {name}')
-    return message | trained(turn, place, message['content'])
+        return {'role': 'assistant', 'content': '', 'tool_calls': tool_calls(value, place)} | train_flag(turn, place)
+    message = {'role': role, 'content': content_text(value, place)}
+    names = REASONING_FIELDS if role == 'assistant' else ()
+    if name := next((name for name in names if name in turn and not is_empty(turn[name])), None):
+        message['reasoning_content'] = content_text(turn[name], f'{place}, {name}')
+    return message | train_flag(turn, place, message['content'])

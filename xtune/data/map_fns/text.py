@@ -8,14 +8,14 @@ from ...registry import map_fn
 @map_fn('pretrain')
 @map_fn('text')
 def text_map_fn(row: dict, column: str = 'text') -> list[Message]:
-    r"""Plain text for pretraining: the whole text is trained on, in the template `plain`.
+    r"""Plain text for pretraining: all of it is trained, with the template `plain`.
 
     Row:
         {"text": "Anarchism is a political philosophy.\n"}
     Result:
         text: "Anarchism is a political philosophy."
 
-    `column` names another column than `text`.
+    `column` is the name of the column.
     """
     return [{'role': 'text', 'content': text_of(row, column).strip()}]
 

@@ -1,8 +1,8 @@
-"""Rows that are token ids already: no template, no tokenizer."""
+"""Pretokenized rows: token ids, used without a template and a tokenizer."""
 
 from ...messages import RowError, Tokens
 from ...registry import map_fn
-from .columns import is_empty, listed
+from .columns import is_empty, list_column
 
 
 @map_fn('tokenized')
@@ -15,28 +15,32 @@ def tokenized_map_fn(row: dict) -> Tokens:
         ids: [1, 333, 352, 1621, 103028, 13, 2]
         trained: [true, false, false, false, true, true, true]
 
-    In `tokens` a negative value is that id without a loss. A label of -100 is no loss, any other one is the id
-    itself. Ids whose `attention_mask` is 0 are padding and left out.
+    In `tokens`, a negative value is an id without loss. A label is -100 (no loss) or equal to the id. Ids whose
+    `attention_mask` is 0 are padding and are removed.
     """
     if row.get('tokens') is not None:
-        signed = _whole(listed(row, 'tokens'), 'tokens')
+        signed = _integers(list_column(row, 'tokens'), 'tokens')
         return Tokens([abs(i) for i in signed], [i >= 0 for i in signed])
-    ids = _whole(listed(row, 'input_ids'), 'input_ids')
-    labels = ids if is_empty(row.get('labels')) else _whole(listed(row, 'labels'), 'labels')
-    mask = [1] * len(ids) if is_empty(row.get('attention_mask')) else _whole(listed(row, 'attention_mask'), 'mask')
+    ids = _integers(list_column(row, 'input_ids'), 'input_ids')
+    labels = ids if is_empty(row.get('labels')) else _integers(list_column(row, 'labels'), 'labels')
+    mask = (
+        [1] * len(ids) if is_empty(row.get('attention_mask')) else _integers(list_column(row, 'attention_mask'), 'mask')
+    )
     if not len(ids) == len(labels) == len(mask):
         raise RowError(
             'ids and labels differ in length', f'{len(ids)} ids, {len(labels)} labels, {len(mask)} of attention_mask'
         )
-    for at, (token, label) in enumerate(zip(ids, labels, strict=True)):
+    for position, (token, label) in enumerate(zip(ids, labels, strict=True)):
         if label not in (token, -100):
-            raise RowError('labels are neither the ids nor -100', f'position {at} has id {token} and label {label}')
-    kept = [(token, label != -100) for token, label, seen in zip(ids, labels, mask, strict=True) if seen]
+            raise RowError(
+                'labels are neither the ids nor -100', f'position {position} has id {token} and label {label}'
+            )
+    kept = [(token, label != -100) for token, label, attended in zip(ids, labels, mask, strict=True) if attended]
     return Tokens([token for token, _ in kept], [trained for _, trained in kept])
 
 
-def _whole(values: list, name: str) -> list[int]:
-    for at, value in enumerate(values):
+def _integers(values: list, name: str) -> list[int]:
+    for position, value in enumerate(values):
         if type(value) is not int:
-            raise RowError(f'column `{name}` is not a list of whole numbers', f'position {at} holds {value!r:.60}')
+            raise RowError(f'column `{name}` is not a list of integers', f'position {position} is {value!r:.60}')
     return values

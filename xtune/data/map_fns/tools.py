@@ -1,10 +1,10 @@
-"""Tools on offer and calls of them, in the one form that chat templates take.
+"""Convert tools and tool calls of all formats to the form that chat templates take.
 
     tool   {"type": "function", "function": {"name": "add", "description": "...", "parameters": {...}}}
     call   {"type": "function", "function": {"name": "add", "arguments": {"a": 2}}}
 
-A bare {"name": ...} is read as the function itself, and JSON in a string as what it holds. Other keys of a function,
-such as `strict`, are kept. The forms of Anthropic, Bedrock and Gemini are read too.
+A bare {"name": ...} is the function itself, and a JSON string is parsed. Other keys of a function, such as `strict`,
+are kept. The forms of Anthropic, Bedrock and Gemini are accepted too.
 """
 
 import json
@@ -16,58 +16,58 @@ from .columns import is_empty
 _COLUMNS = ('tools', 'functions', 'toolConfig')
 _SCHEMAS = ('parameters', 'input_schema', 'inputSchema', 'parametersJsonSchema')
 _ARGUMENTS = ('arguments', 'input', 'args')
-_KINDS = (None, 'function', 'custom', 'tool_use')
+_TYPES = (None, 'function', 'custom', 'tool_use')
 _DECLARED = ('functionDeclarations', 'function_declarations')
 
 
-def offered(row: dict) -> list[dict] | None:
-    """Return the tools of column `tools` (or `functions`, or Bedrock's `toolConfig`), None if there are none.
+def declared_tools(row: dict) -> list[dict] | None:
+    """Return the tools in column `tools` (or `functions`, or Bedrock's `toolConfig`), None if there are none.
 
     Raises:
-        RowError: The column holds no JSON, no list, or a tool without a name.
+        RowError: The column is not JSON or not a list, or a tool has no name.
     """
     name = next((name for name in _COLUMNS if name in row and not is_empty(row[name])), None)
     if name is None:
         return None
-    tools = from_json(row[name], f'column `{name}` is not JSON', '')
+    tools = parse_json(row[name], f'column `{name}` is not JSON', '')
     if isinstance(tools, dict) and isinstance(tools.get('tools'), list):
         tools = tools['tools']
     if not isinstance(tools, list):
-        raise RowError(f'column `{name}` is not a list of tools', f'it holds a {type(tools).__name__}')
+        raise RowError(f'column `{name}` is not a list of tools', f'it contains a {type(tools).__name__}')
     return [_tool(tool, f'tool {number}') for number, tool in enumerate(_declared(tools), 1)] or None
 
 
-def calls(value: Any, place: str) -> list[dict]:
-    """Return the calls in `value`: one or a list, as objects or as JSON; `place` names the message in errors.
+def tool_calls(value: Any, place: str) -> list[dict]:
+    """Return the calls in `value`: one call or a list, as objects or as JSON. `place` names the message in errors.
 
-    An `id` is kept. Arguments that are no JSON object stay a string.
+    An `id` is kept. Arguments that are not a JSON object stay a string.
 
     Raises:
-        RowError: Not JSON, or a call without a name.
+        RowError: The value is not JSON, or a call has no name.
     """
-    value = from_json(value, 'a tool call is not JSON', place)
+    value = parse_json(value, 'a tool call is not JSON', place)
     return [_call(call, place) for call in (value if isinstance(value, list) else [value])]
 
 
-def from_json(value: Any, reason: str, place: str) -> Any:
-    """Return what a JSON string holds; what is no string is returned as it is.
+def parse_json(value: Any, reason: str, place: str) -> Any:
+    """Parse a JSON string; other values are returned unchanged.
 
     Raises:
-        RowError: With `reason`, if the string is not JSON.
+        RowError: The string is not JSON; the error has the reason `reason`.
     """
     if not isinstance(value, str):
         return value
     try:
         return json.loads(value)
     except (ValueError, RecursionError) as error:
-        raise RowError(reason, f'{place}{": " if place else ""}{error}; it starts {value[:40]!r}') from error
+        raise RowError(reason, f'{place}{": " if place else ""}{error}; it starts with {value[:40]!r}') from error
 
 
 def _tool(tool: Any, place: str) -> dict:
     function = _function(tool, 'a tool has no name', place)
     description = function.get('description')
     name = next((name for name in _SCHEMAS if name in function), 'parameters')
-    parameters = from_json(function.get(name), 'the parameters of a tool are not JSON', place)
+    parameters = parse_json(function.get(name), 'the parameters of a tool are not JSON', place)
     if isinstance(parameters, dict) and name == 'inputSchema' and 'json' in parameters:
         parameters = parameters['json']
     if not isinstance(parameters, (dict, type(None))):
@@ -108,15 +108,15 @@ def _function(entry: Any, reason: str, place: str) -> dict:
         function = entry.get('toolSpec', entry)
     if not isinstance(function, dict) or not isinstance(function.get('name'), str) or not function['name'].strip():
         raise RowError(reason, f'{place} is {str(entry)[:60]!r}')
-    if entry.get('type') not in _KINDS:
-        raise RowError('a tool is no function', f'{place} is of type {entry["type"]!r:.40}')
+    if entry.get('type') not in _TYPES:
+        raise RowError('a tool is not a function', f'{place} has type {entry["type"]!r:.40}')
     return function
 
 
 def _declared(tools: list) -> list:
-    """Return `tools` with the functions that Gemini declares together as tools of their own."""
-    found: list = []
+    """Return `tools` with each of Gemini's functionDeclarations as a separate tool."""
+    result: list = []
     for tool in tools:
         name = next((name for name in _DECLARED if isinstance(tool, dict) and name in tool), None)
-        found += tool[name] if name else [tool]
-    return found
+        result += tool[name] if name else [tool]
+    return result

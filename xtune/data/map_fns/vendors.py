@@ -1,14 +1,14 @@
-"""Conversations as the APIs of Gemini and Bedrock take them."""
+"""Conversations in the formats of the Gemini and Bedrock APIs."""
 
 from typing import Any
 
 from ...messages import Conversation, Message
 from ...registry import map_fn
-from .columns import is_empty, listed
-from .openai import messages_of
-from .parts import text_of
-from .tools import offered
-from .turns import conversation_of
+from .columns import is_empty, list_column
+from .openai import to_messages
+from .parts import content_text
+from .tools import declared_tools
+from .turns import to_conversation
 
 
 @map_fn('gemini')
@@ -28,9 +28,9 @@ def gemini_map_fn(row: dict) -> Conversation:
         tool: "{\"m\": 7}" {"name": "depth"}
         assistant: "7 metres."
 
-    `tools` with functionDeclarations are used. A part whose `thought` is true is a thought.
+    `tools` with functionDeclarations are used. A part whose `thought` is true is reasoning.
     """
-    return _conversation(row, listed(row, 'contents'), ('systemInstruction', 'system_instruction'))
+    return _conversation(row, list_column(row, 'contents'), ('systemInstruction', 'system_instruction'))
 
 
 @map_fn('bedrock')
@@ -48,14 +48,14 @@ def bedrock_map_fn(row: dict) -> Conversation:
 
     `toolUse` and `toolResult` blocks, and the tools of `toolConfig`, are used.
     """
-    row.get('schemaVersion')  # says which format this is
-    return _conversation(row, listed(row, 'messages'), ('system',))
+    row.get('schemaVersion')  # read, so that it is not reported as unused
+    return _conversation(row, list_column(row, 'messages'), ('system',))
 
 
 def _conversation(row: dict, entries: list[Any], systems: tuple[str, ...]) -> Conversation:
     name = next((name for name in systems if name in row and not is_empty(row[name])), None)
-    own = text_of(row[name], f'column `{name}`') if name else ''
-    messages: list[Message] = [{'role': 'system', 'content': own}] if own else []
+    system = content_text(row[name], f'column `{name}`') if name else ''
+    messages: list[Message] = [{'role': 'system', 'content': system}] if system else []
     for number, entry in enumerate(entries, 1):
-        messages += messages_of(entry, f'message {number}')
-    return conversation_of(messages, offered(row))
+        messages += to_messages(entry, f'message {number}')
+    return to_conversation(messages, declared_tools(row))

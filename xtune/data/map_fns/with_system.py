@@ -1,12 +1,12 @@
-"""Data sets of one kind of task, whose rows all get the same system text.
+"""Data sets of one task each; all rows get the same system message.
 
-The argument `system` of each function is the name of a system text of xtune, or a text; None leaves it out.
+The argument `system` of each function is the name of a built-in system prompt or a text; None: no system message.
 """
 
 from ...messages import Message, column, exchange
 from ...registry import map_fn
 from ...templates.system_prompts import system_text
-from .columns import question_and_reply
+from .columns import question_and_response
 
 
 @map_fn('arxiv')
@@ -22,7 +22,7 @@ def arxiv_map_fn(row: dict, system: str | None = 'arxiv_gentile') -> list[Messag
         user: "We let models count."
         assistant: "Small Models Count"
     """
-    return question_and_reply(row, ('abstract',), 'title', system)
+    return question_and_response(row, ('abstract',), 'title', system)
 
 
 @map_fn('code_alpaca')
@@ -37,7 +37,7 @@ def code_alpaca_map_fn(row: dict, system: str | None = 'coder') -> list[Message]
         user: "Sum a sequence of integers.\n[1, 2, 3]"
         assistant: "sum([1, 2, 3])"
     """
-    return question_and_reply(row, ('prompt',), 'completion', system)
+    return question_and_response(row, ('prompt',), 'completion', system)
 
 
 @map_fn('colors')
@@ -52,7 +52,7 @@ def colors_map_fn(row: dict, system: str | None = 'colorist') -> list[Message]:
         user: "A calming, fairly bright color."
         assistant: "#66ccff"
 
-    The question is what follows the first colon; without a colon it is the whole description.
+    The question is the text after the first colon; without a colon, the full description.
     """
     text = column(row, 'description')
     name, _, rest = text.partition(':')
@@ -70,12 +70,12 @@ def crime_kg_assitant_map_fn(row: dict, system: str | None = 'lawyer') -> list[M
         user: "请问离婚需要准备什么材料？"
         assistant: "身份证、户口本和结婚证。"
     """
-    return question_and_reply(row, ('input',), 'output', system)
+    return question_and_response(row, ('input',), 'output', system)
 
 
 @map_fn('law_reference')
 def law_reference_map_fn(row: dict, system: str | None = 'lawyer') -> list[Message]:
-    r"""Questions to a Chinese lawyer with the law they rest on; the column `reference` is ignored.
+    r"""Questions to a Chinese lawyer with references to the law; the column `reference` is ignored.
 
     Row:
         {"question": "该公司是否需要承担责任？", "answer": "根据《妇女权益保障法》第八十条规定，需要。",
@@ -85,7 +85,7 @@ def law_reference_map_fn(row: dict, system: str | None = 'lawyer') -> list[Messa
         user: "该公司是否需要承担责任？"
         assistant: "根据《妇女权益保障法》第八十条规定，需要。"
     """
-    return question_and_reply(row, ('question',), 'answer', system)
+    return question_and_response(row, ('question',), 'answer', system)
 
 
 @map_fn('sql')
@@ -101,7 +101,7 @@ def sql_map_fn(row: dict, system: str | None = 'sql') -> list[Message]:
         user: "CREATE TABLE head (age INTEGER)\nHow many heads are older than 56?"
         assistant: "SELECT COUNT(*) FROM head WHERE age > 56"
     """
-    return question_and_reply(row, ('context', 'question'), 'answer', system)
+    return question_and_response(row, ('context', 'question'), 'answer', system)
 
 
 @map_fn('tiny_codes')
@@ -117,4 +117,4 @@ def tiny_codes_map_fn(row: dict, system: str | None = 'coder') -> list[Message]:
         user: "Write a Bash snippet that prints the date."
         assistant: "Here it is: `date`"
     """
-    return question_and_reply(row, ('prompt',), 'response', system)
+    return question_and_response(row, ('prompt',), 'response', system)

@@ -4,7 +4,7 @@ from ...messages import Conversation, RowError, column
 from ...registry import map_fn
 from ...templates.system_prompts import system_text
 from .columns import is_empty
-from .tools import calls, offered
+from .tools import declared_tools, tool_calls
 
 
 @map_fn('xlam')
@@ -20,11 +20,12 @@ def xlam_map_fn(row: dict, system: str | None = None) -> Conversation:
         tools: [{"type": "function", "function": {
                     "name": "depth", "description": "Depth", "parameters": {"type": "object"}}}]
 
-    `answers` and `tools` are lists, or JSON text of lists. `system` is a name or a text.
+    `answers` and `tools` are lists, or JSON text of lists. `system` is the name of a built-in system prompt or a text.
     """
-    called = [] if is_empty(row.get('answers')) else calls(row['answers'], 'column `answers`')
-    if not called:
-        raise RowError('empty reply', 'column `answers` holds no call')
-    head = [{'role': 'system', 'content': system_text(system)}] if system else []
-    question = {'role': 'user', 'content': column(row, 'query')}
-    return Conversation([*head, question, {'role': 'assistant', 'content': '', 'tool_calls': called}], offered(row))
+    calls = [] if is_empty(row.get('answers')) else tool_calls(row['answers'], 'column `answers`')
+    if not calls:
+        raise RowError('empty reply', 'column `answers` contains no call')
+    messages = [{'role': 'system', 'content': system_text(system)}] if system else []
+    messages.append({'role': 'user', 'content': column(row, 'query')})
+    messages.append({'role': 'assistant', 'content': '', 'tool_calls': calls})
+    return Conversation(messages, declared_tools(row))

@@ -1,17 +1,17 @@
-"""The conversations of XTuner v0.1."""
+"""Conversations in the format of XTuner v0.1."""
 
 from typing import Any
 
 from ...messages import Message, RowError, exchange
 from ...registry import map_fn
 from ...templates.system_prompts import system_text
-from .columns import is_empty, listed
-from .turns import trained
+from .columns import is_empty, list_column
+from .turns import train_flag
 
 
 @map_fn('xtuner')
 def xtuner_map_fn(row: dict, system: str | None = None) -> list[Message]:
-    r"""Turns of input and output, as XTuner v0.1 takes them.
+    r"""Turns of input and output, the format of XTuner v0.1.
 
     Row:
         {"conversation": [{"system": "You are a gardener.", "input": "When do I cut hedges?",
@@ -24,10 +24,11 @@ def xtuner_map_fn(row: dict, system: str | None = None) -> list[Message]:
         user: "And roses?"
         assistant: "In spring." {"train": true}
 
-    One turn with an empty input and no system text is plain text for pretraining: all of it is trained. A turn whose
-    `output_with_loss` is false is not trained. `system`, a name or a text, is for rows without one.
+    A single turn with an empty input and no system text is plain text for pretraining: all of it is trained. A turn
+    whose `output_with_loss` is false is not trained. `system`, the name of a built-in system prompt or a text, is used
+    for rows without a system text.
     """
-    turns = listed(row, 'conversation', 'conversations')
+    turns = list_column(row, 'conversation', 'conversations')
     for number, turn in enumerate(turns, 1):
         if not isinstance(turn, dict) or 'output' not in turn:
             raise RowError('turn without input or output', f'turn {number} is {str(turn)[:60]!r}')
@@ -42,14 +43,13 @@ def xtuner_map_fn(row: dict, system: str | None = None) -> list[Message]:
 
 
 def _turn(turn: dict, place: str) -> list[Message]:
-    question, reply = _text(turn, 'input', place), _text(turn, 'output', place)
+    question, response = _text(turn, 'input', place), _text(turn, 'output', place)
     if not question.strip():
-        raise RowError('empty input', f'{place}; only the single turn of a text for pretraining has none')
-    own = '' if is_empty(turn.get('system')) else _text(turn, 'system', place)
-    head = [{'role': 'system', 'content': own}] if own else []
+        raise RowError('empty input', f'{place}; only a single turn of pretraining text may have none')
+    system = '' if is_empty(turn.get('system')) else _text(turn, 'system', place)
     flags = {'train': turn['output_with_loss']} if 'output_with_loss' in turn else {}
-    *before, answer = exchange(question, reply)
-    return [*head, *before, {**answer, **trained(flags, place)}]
+    *before, answer = exchange(question, response, system)
+    return [*before, {**answer, **train_flag(flags, place)}]
 
 
 def _text(turn: dict, key: str, place: str) -> str:
@@ -57,5 +57,5 @@ def _text(turn: dict, key: str, place: str) -> str:
     if value is None:
         return ''
     if not isinstance(value, str):
-        raise RowError('content is not text', f'`{key}` of {place} holds a {type(value).__name__}')
+        raise RowError('content is not text', f'`{key}` of {place} is a {type(value).__name__}')
     return value

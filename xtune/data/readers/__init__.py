@@ -1,8 +1,8 @@
-"""Read local files row by row, with the row's number, and say exactly where a file is broken.
+"""Read local files row by row; errors name the exact place of a fault.
 
-Each reader yields (number, row): the line for jsonl, csv, txt and md, the sheet's row for xlsx, for json, parquet and
-arrow the position from 1. Files are streamed: a block and one row stand in memory, and of a workbook all texts. Text
-formats are also read compressed, as `.jsonl.gz`, `.csv.gz`, ...
+Each reader yields (number, row). The number is the line for jsonl, csv, txt and md, the row of the sheet for xlsx, and
+the position from 1 for json, parquet and arrow. Files are streamed: one block and one row are in memory, and all texts
+of a workbook. Text formats may be compressed: `.jsonl.gz`, `.csv.gz`, ...
 """
 
 import gzip
@@ -30,12 +30,12 @@ READERS: dict[str, Callable[..., Rows]] = {
     '.txt': read_text,
     '.md': read_text,
 }
-_BINARY = ('.parquet', '.arrow', '.xlsx')  # compressed inside already
-_NOTING = ('.json', '.csv', '.tsv')  # whose readers say what of a file they do not read
+_BINARY = ('.parquet', '.arrow', '.xlsx')  # already compressed inside
+_WITH_NOTES = ('.json', '.csv', '.tsv')  # their readers report the parts of a file that they skip
 
 
 def reader_suffix(path: Path) -> str | None:
-    """Return the key of `READERS` for a file's name, for `a.jsonl.gz` that of `.jsonl`; None if it is not read."""
+    """Return the key of `READERS` for a file name (`.jsonl` for `a.jsonl.gz`), None if the format is not supported."""
     suffix = inner_suffix(path)
     return suffix if suffix in READERS and not (is_gz(path) and suffix in _BINARY) else None
 
@@ -46,15 +46,16 @@ def read_file(path: Path, sheet: str | None = None, text_unit: str | None = None
     Args:
         path: The file.
         sheet: The sheet of an .xlsx file; None for the first.
-        text_unit: What of a text file is a row, a key of `TEXT_UNITS`; None for what is usual for its type.
-        note: Is told of parts of the file that are not read, one sentence each, maybe several times.
+        text_unit: The part of a text file that is one row: 'line', 'paragraph' or 'file'; None for the default of the
+            file type.
+        note: Called with one sentence for each part of the file that is skipped, possibly several times.
 
     Raises:
         DataError: The file is empty, broken at a named line, not UTF-8, of an unknown format, or has no such sheet.
     """
     suffix = reader_suffix(path)
     if suffix is None:
-        raise fault(path, f'is of a type that is not read; known: {", ".join(READERS)}, and text formats with .gz')
+        raise fault(path, f'has an unsupported type; supported: {", ".join(READERS)}, and text formats with .gz')
     try:
         check_start(path)
         if suffix == '.xlsx':
@@ -62,10 +63,10 @@ def read_file(path: Path, sheet: str | None = None, text_unit: str | None = None
         elif suffix in TEXT_UNITS:
             yield from read_text(path, text_unit or TEXT_UNITS[suffix])
         else:
-            yield from READERS[suffix](path, *([note] if suffix in _NOTING else []))
+            yield from READERS[suffix](path, *([note] if suffix in _WITH_NOTES else []))
     except UnicodeDecodeError as error:
         raise not_utf8(path) from error
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise fault(path, f'is damaged or cut off ({error}); compress or download it anew') from error
+        raise fault(path, f'is damaged or truncated ({error}); compress or download it again') from error
     except OSError as error:
         raise fault(path, f'cannot be read: {error.strerror or error}') from error

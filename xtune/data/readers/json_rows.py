@@ -1,7 +1,7 @@
-"""Rows of .jsonl (one object a line) and .json (one list of objects, or one object that holds the list) files.
+"""Rows of .jsonl files (one object per line) and .json files (a list of objects, or an object that contains the list).
 
-An object with a key twice is refused. The check costs little where rows are a few long texts, and a third of the speed
-where they are many short messages.
+Duplicate keys in an object are an error. The check costs little for rows of a few long texts, and a third of the speed
+for rows of many short messages.
 """
 
 import json
@@ -12,12 +12,12 @@ from typing import Any, TextIO
 
 from ...errors import DataError
 from ...utils.visible import shortened
-from .json_stream import DECODER, JsonStream, broken
+from .json_stream import DECODER, JsonStream, json_error
 from .opening import BLOCK, MAX_LINE, Note, Rows, fault, lines, open_text
 
-_KINDS = {str: 'a text', list: 'a list', dict: 'an object', int: 'a number', float: 'a number', bool: 'true or false'}
-_ONE_A_LINE = '. In a .jsonl file each row is one line; if the file is one JSON list, name it .json'
-_ROW_WISE = 'write one object a row: [{"instruction": ..., "output": ...}, ...] (pandas: orient=\'records\')'
+_TYPES = {str: 'a string', list: 'a list', dict: 'an object', int: 'a number', float: 'a number', bool: 'a boolean'}
+_ONE_PER_LINE = '. In a .jsonl file each row is one line; if the file is one JSON list, name it .json'
+_BY_ROW = 'write one object per row: [{"instruction": ..., "output": ...}, ...] (pandas: orient=\'records\')'
 
 
 def read_jsonl(path: Path) -> Rows:
@@ -27,9 +27,9 @@ def read_jsonl(path: Path) -> Rows:
 
 
 def read_json(path: Path, note: Note = str) -> Rows:
-    """Yield (position from 1, row); (line, row) if the file has one object a line, whatever it is called.
+    """Yield (position from 1, row); (line, row) if the file has one object per line, in spite of its name.
 
-    If the rows are a list in an object, `note` is told of what else the object holds.
+    If the rows are a list in an object, `note` is called for each other value of the object.
     """
     with open_text(path) as file:
         stream = JsonStream(file, path)
@@ -46,12 +46,12 @@ def read_json(path: Path, note: Note = str) -> Rows:
         elif start == '[':
             yield from _numbered(stream.elements(), path)
         else:
-            raise fault(path, f'holds {_kind(stream.value())}, not a list of rows; put the rows into [ ... ]')
+            raise fault(path, f'contains {_type_name(stream.value())}, not a list of rows; put the rows into [ ... ]')
         stream.end()
 
 
-def _kind(value: Any) -> str:
-    return _KINDS.get(type(value), 'null')
+def _type_name(value: Any) -> str:
+    return _TYPES.get(type(value), 'null')
 
 
 def _object_lines(file: TextIO, path: Path) -> Rows:
@@ -61,17 +61,17 @@ def _object_lines(file: TextIO, path: Path) -> Rows:
         try:
             row, end = DECODER.raw_decode(line) if line[0] == '{' else (None, 0)
             if line[end:] != '\n':
-                row = DECODER.decode(line)  # which allows blanks around it
+                row = DECODER.decode(line)  # allows whitespace around the object
         except (ValueError, RecursionError) as error:
-            hint = _ONE_A_LINE if line.strip() in ('[', '{') else ''
-            raise broken(path, error, line.rstrip(), number, hint=hint) from error
+            hint = _ONE_PER_LINE if line.strip() in ('[', '{') else ''
+            raise json_error(path, error, line.rstrip(), number, hint=hint) from error
         if type(row) is not dict:
-            raise _no_object(path, row, f'line {number}', _ONE_A_LINE if isinstance(row, list) else '')
+            raise _not_an_object(path, row, f'line {number}', _ONE_PER_LINE if isinstance(row, list) else '')
         yield number, row
 
 
 def _has_object_lines(file: TextIO) -> bool:
-    """Tell whether the first line is an object by itself and more than blanks follow it."""
+    """Return whether the first line is a complete object and other lines follow."""
     first = next(line for line in iter(partial(file.readline, MAX_LINE), '') if not line.isspace())
     if all(block.isspace() for block in iter(partial(file.read, BLOCK), '')):
         return False
@@ -80,67 +80,67 @@ def _has_object_lines(file: TextIO) -> bool:
     except (json.JSONDecodeError, RecursionError):
         return False
     except ValueError:
-        return True  # its syntax is right; the reader of lines says what is wrong with it
+        return True  # the syntax is valid; the line reader reports what is wrong
     return True
 
 
 def _numbered(elements: Iterator[Any], path: Path) -> Rows:
     for number, row in enumerate(elements, 1):
         if type(row) is not dict:
-            raise _no_object(path, row, f'row {number}')
+            raise _not_an_object(path, row, f'row {number}')
         yield number, row
 
 
-def _no_object(path: Path, row: Any, where: str, hint: str = '') -> DataError:
+def _not_an_object(path: Path, row: Any, where: str, hint: str = '') -> DataError:
     if isinstance(row, str):
-        hint = '; plain text is written {"text": "..."}, or one text a line in a .txt file'
+        hint = '; write plain text as {"text": "..."}, or one text per line in a .txt file'
     shown = repr(row)
     shown = shown if len(shown) <= 60 else f'{shown[:60]}...'
-    what = f'a row must be an object with named columns, got {_kind(row)}: {shown}{hint}'
+    what = f'a row must be an object with named columns, got {_type_name(row)}: {shown}{hint}'
     return fault(path, what, where)
 
 
 def _wrapped(stream: JsonStream, path: Path, note: Note) -> Rows:
-    """Yield the rows of the one list that the object holds; `note` is told of its other values.
+    """Yield the rows of the only list in the object; `note` is called for its other values.
 
-    A second list is an error only where it starts, after the rows of the first.
+    A second list raises an error when it is reached, after the rows of the first.
     """
-    found: str | None = None
+    list_key: str | None = None
     keys = []
-    mark = stream.take('{')
+    delimiter = stream.take('{')
     if stream.peek() == '}':
-        mark = stream.take('}')
-    while mark != '}':
+        delimiter = stream.take('}')
+    while delimiter != '}':
         keys.append(key := stream.key())
         if stream.peek() != '[':
-            _check_no_table(path, key, value := stream.value())
+            _check_not_by_column(path, key, value := stream.value())
             if value not in (None, '', {}):
-                note(f'key `{key}` of {path}, which stands beside the rows and holds {shortened(value)}')
-        elif found is None:
-            found = key
+                note(f'key `{key}` of {path}: it is next to the rows and contains {shortened(value)}')
+        elif list_key is None:
+            list_key = key
             yield from _rows_of(stream.elements(), path, key)
         else:
-            raise fault(path, f'holds two lists, `{found}` and `{key}`; keep one, or write each to a file of its own')
-        mark = stream.take(',}')
-    if found is None and stream.peek() == '{':
+            raise fault(path, f'contains two lists, `{list_key}` and `{key}`; keep one, or write each to its own file')
+        delimiter = stream.take(',}')
+    if list_key is None and stream.peek() == '{':
         raise fault(
-            path, 'holds objects that are no list; put them into [ ... ], with commas between, or one on each line'
+            path, 'contains objects outside a list; put them into [ ... ], separated by commas, or one on each line'
         )
-    if found is None:
+    if list_key is None:
         names = ', '.join(f'`{key}`' for key in keys[:8]) or 'empty'
-        raise fault(path, f'holds one object ({names}), not a list of rows; put the rows into [ ... ]')
+        raise fault(path, f'contains one object ({names}), not a list of rows; put the rows into [ ... ]')
 
 
 def _rows_of(elements: Iterator[Any], path: Path, key: str) -> Rows:
     for number, row in enumerate(elements, 1):
         if number == 1 and type(row) is not dict:
-            what = f'holds a list `{key}` of which the first element is {_kind(row)}, not a row.'
-            raise fault(path, f'{what} If it has one list a column, {_ROW_WISE}; else keep only the list of rows')
+            what = f'contains a list `{key}` whose first element is {_type_name(row)}, not a row.'
+            raise fault(path, f'{what} If it has one list per column, {_BY_ROW}; else keep only the list of rows')
         if type(row) is not dict:
-            raise _no_object(path, row, f'row {number} of `{key}`')
+            raise _not_an_object(path, row, f'row {number} of `{key}`')
         yield number, row
 
 
-def _check_no_table(path: Path, key: str, value: Any) -> None:
+def _check_not_by_column(path: Path, key: str, value: Any) -> None:
     if isinstance(value, dict) and '0' in value:
-        raise fault(path, f'is written column by column (`{key}` holds the cells 0, 1, ...); {_ROW_WISE}')
+        raise fault(path, f'is written by column (`{key}` contains the cells 0, 1, ...); {_BY_ROW}')

@@ -1,4 +1,4 @@
-"""Read one JSON text of any size value by value, with the place of what is broken in it."""
+"""Read one JSON text of any size value by value; errors name the exact place of a fault."""
 
 import json
 import re
@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any, NoReturn, TextIO
 
 from ...errors import DataError
-from .opening import BLOCK, MAX_LINE, fault, holds_nul
+from .opening import BLOCK, MAX_LINE, fault, nul_byte
 
 _BLANK = re.compile(r'[ \t\n\r]*')
 _COMMA = re.compile(r'[ \t\n\r]*,[ \t\n\r]*')
-_LONGEST_TOKEN = 16  # characters; `-Infinity` or a pair of \uXXXX: nearer to the end, a fault may be a token cut in two
+_LONGEST_TOKEN = 16  # characters (`-Infinity`, a pair of \uXXXX); closer to the end, an error may be a truncated token
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -19,48 +19,48 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(row) == len(pairs):
         return row
     names = [name for name, _ in pairs]
-    twice = next(name for name in names if names.count(name) > 1)
-    raise ValueError(f'the key `{twice}` is there twice in one object; rename or remove one')
+    duplicate = next(name for name in names if names.count(name) > 1)
+    raise ValueError(f'duplicate key `{duplicate}` in one object; rename or remove one')
 
 
 def _constant(token: str) -> float:
-    if token == 'NaN':  # tables write it for an empty cell
+    if token == 'NaN':  # table libraries write it for an empty cell
         return float('nan')
-    raise ValueError(f'{token} is no value for training; write a number or null')
+    raise ValueError(f'{token} cannot be trained on; write a number or null')
 
 
 DECODER = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_constant)
 
 
-def broken(
+def json_error(
     path: Path, error: ValueError | RecursionError, text: str, line: int, before: int = 0, hint: str = ''
 ) -> DataError:
     """Return the error for `text`, which starts at `line` after `before` characters of that line."""
     if isinstance(error, RecursionError):
-        return fault(path, 'broken JSON: brackets are nested too deeply', f'line {line}')
+        return fault(path, 'invalid JSON: brackets are nested too deeply', f'line {line}')
     if not isinstance(error, json.JSONDecodeError):
         return fault(path, str(error), f'line {line}')
-    message = error.msg.removesuffix(' at')  # some end so, for a position of another form
+    message = error.msg.removesuffix(' at')  # some messages end with it, for a position in another format
     last = text.rfind('\n', 0, error.pos)
     column = error.pos - last if last >= 0 else before + error.pos + 1
     near = ' '.join(text[max(0, error.pos - 30) : error.pos + 30].split())
     where = f'line {line + text.count(chr(10), 0, error.pos)}'
-    return fault(path, f'broken JSON: {message} at column {column}: {near}{hint}', where)
+    return fault(path, f'invalid JSON: {message} at column {column}: {near}{hint}', where)
 
 
 class JsonStream:
-    """A JSON text of which only a block and the value at hand stand in memory.
+    """A JSON text of which only one block and the current value are in memory.
 
-    Every method raises DataError where the text is broken, or where a value is longer than `limit` characters.
+    Every method raises DataError if the text is invalid, or if a value is longer than `limit` characters.
     """
 
     def __init__(self, file: TextIO, path: Path, limit: int = MAX_LINE) -> None:
         self.file, self.path, self.limit = file, path, limit
         self.text, self.at = '', 0
-        self.line, self.before = 1, 0  # of text[0]: its line, and how many characters of that line precede it
+        self.line, self.before = 1, 0  # line of text[0], and the number of characters before it on that line
 
     def peek(self) -> str:
-        """Go to the next character that is not blank and return it; '' at the end of the file."""
+        """Skip whitespace and return the next character; '' at the end of the file."""
         while True:
             self.at = _BLANK.match(self.text, self.at).end()
             if self.at < len(self.text):
@@ -68,44 +68,44 @@ class JsonStream:
             if not self._read_more():
                 return ''
 
-    def take(self, marks: str) -> str:
-        """Return the next character, which must be one of `marks`, and go past it."""
-        mark = self.peek()
-        if not mark or mark not in marks:
-            self.expected(' or '.join(f"'{m}'" for m in marks))
+    def take(self, expected: str) -> str:
+        """Consume and return the next character, which must be one of `expected`."""
+        character = self.peek()
+        if not character or character not in expected:
+            self.fail(' or '.join(f"'{c}'" for c in expected))
         self.at += 1
-        return mark
+        return character
 
     def value(self) -> Any:
-        """Return the next value and go past it."""
+        """Consume and return the next value."""
         if not self.text.startswith('{', self.at) and not self.peek():
-            self.expected('a value')
+            self.fail('a value')
         while True:
             try:
                 value, end = DECODER.raw_decode(self.text, self.at)
-                # A number may go on in the next block; the other kinds have an end of their own.
-                whole = isinstance(value, (dict, list, str)) or end < len(self.text) - _LONGEST_TOKEN
-                if whole or not self._read_more():
+                # A number may continue in the next block; the other types have an end of their own.
+                complete = isinstance(value, (dict, list, str)) or end < len(self.text) - _LONGEST_TOKEN
+                if complete or not self._read_more():
                     self.at = end
                     return value
             except json.JSONDecodeError as error:
-                cut = error.msg.startswith('Unterminated string') or error.pos > len(self.text) - _LONGEST_TOKEN
-                if not cut or not self._read_more():
-                    raise self._broken(error) from error
+                truncated = error.msg.startswith('Unterminated string') or error.pos > len(self.text) - _LONGEST_TOKEN
+                if not truncated or not self._read_more():
+                    raise self._error(error) from error
             except (ValueError, RecursionError) as error:
                 line = self.line + self.text.count('\n', 0, self.at)
-                raise broken(self.path, error, self.text, line) from error
+                raise json_error(self.path, error, self.text, line) from error
 
     def key(self) -> str:
-        """Return the next key of an object and go past its colon."""
+        """Consume the next key of an object and its colon; return the key."""
         if self.peek() != '"':
-            self.expected('a key in double quotes')
+            self.fail('a key in double quotes')
         name = self.value()
         self.take(':')
         return name
 
     def elements(self) -> Iterator[Any]:
-        """Yield the elements of the list that comes next, and go past it."""
+        """Consume the next list and yield its elements."""
         self.take('[')
         if self.peek() == ']':
             self.at += 1
@@ -121,11 +121,11 @@ class JsonStream:
     def end(self) -> None:
         """Check that nothing follows."""
         if self.peek():
-            self.expected('the end of the file')
+            self.fail('the end of the file')
 
-    def expected(self, what: str) -> NoReturn:
-        """Raise the error that something else stands here."""
-        raise self._broken(json.JSONDecodeError(f'Expecting {what}', self.text, self.at))
+    def fail(self, expected: str) -> NoReturn:
+        """Raise the error that `expected` is not at the current position."""
+        raise self._error(json.JSONDecodeError(f'Expecting {expected}', self.text, self.at))
 
     def _read_more(self) -> bool:
         left = len(self.text) - self.at
@@ -133,7 +133,7 @@ class JsonStream:
             where = f'line {self.line + self.text.count(chr(10), 0, self.at)}'
             what = f'the value that starts here is longer than {self.limit:,} characters; split it or leave it out'
             raise fault(self.path, what, where)
-        # As much again: a long value is tried a few times, not once a block.
+        # Double the amount: a long value is parsed a few times, not once per block.
         block = self.file.read(max(BLOCK, min(left, self.limit + 1 - left)))
         if not block:
             return False
@@ -142,10 +142,10 @@ class JsonStream:
         self.line += self.text.count('\n', 0, self.at)
         self.text, self.at = self.text[self.at :] + block, 0
         if '\0' in block:
-            raise holds_nul(self.path, self.line + self.text.count('\n', 0, self.text.index('\0')))
+            raise nul_byte(self.path, self.line + self.text.count('\n', 0, self.text.index('\0')))
         return True
 
-    def _broken(self, error: json.JSONDecodeError) -> DataError:
-        ends = error.msg.startswith('Unterminated string') or not self.text[error.pos :].strip()
-        hint = '. Here the file ends: it is cut off, or something is not closed' if ends else ''
-        return broken(self.path, error, self.text, self.line, self.before, hint)
+    def _error(self, error: json.JSONDecodeError) -> DataError:
+        at_end = error.msg.startswith('Unterminated string') or not self.text[error.pos :].strip()
+        hint = '. The file ends here: it is truncated, or a bracket or quote is not closed' if at_end else ''
+        return json_error(self.path, error, self.text, self.line, self.before, hint)

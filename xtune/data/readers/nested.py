@@ -1,13 +1,13 @@
-"""Lists and objects inside the columns of Arrow tables, as the rows had them before they became a table.
+"""Restore lists and objects in columns of Arrow tables to their form before the table was written.
 
-A table gives every object of a column the keys of all of them, with null where a row had none:
+All objects of a column in a table have the same keys, with null for a key that a row did not have:
 
     rows      {"arguments": {"x": 1}}                  {"arguments": {"text": "hi"}}
-    a table   {"arguments": {"x": 1, "text": null}}    {"arguments": {"x": null, "text": "hi"}}
+    table     {"arguments": {"x": 1, "text": null}}    {"arguments": {"x": null, "text": "hi"}}
 
-Such keys are taken out again, so that a model is trained on the same text as from the rows. A null that somebody wrote
-cannot be told from them, unless the table keeps it as JSON: columns of type `arrow.json`, which `datasets` writes for
-objects that differ, are read as what they hold.
+These keys are removed, so that a model is trained on the same text as from the rows. A null in the original rows is
+indistinguishable from them and is removed too, unless the column has the type `arrow.json`, which `datasets` writes for
+objects of different keys: such columns are parsed as JSON.
 """
 
 import json
@@ -21,7 +21,7 @@ Clean = Callable[[Any], Any]
 
 
 def to_rows(batch: 'pa.RecordBatch') -> list[dict[str, Any]]:
-    """Return the rows of `batch`, without the keys that the table has added to objects in its columns."""
+    """Return the rows of `batch` without the keys that the table added to objects."""
     rows = batch.to_pylist()
     for name, clean in cleaners(batch.schema, as_text=True).items():
         for row in rows:
@@ -30,29 +30,29 @@ def to_rows(batch: 'pa.RecordBatch') -> list[dict[str, Any]]:
 
 
 def cleaners(schema: 'pa.Schema', as_text: bool) -> dict[str, Clean]:
-    """Return for each column that may hold objects the function that undoes what a table does to a cell.
+    """Return a function for each column that may contain objects; it removes the keys that the table added to a cell.
 
     Args:
-        schema: That of the table.
-        as_text: JSON is given as text, as pyarrow does; `datasets` has parsed it.
+        schema: The schema of the table.
+        as_text: Cells of type `arrow.json` are text, as in pyarrow; `datasets` has parsed them.
     """
-    found = {field.name: _cleaner(field, as_text) for field in schema}
-    return {name: clean for name, clean in found.items() if clean is not None}
+    by_column = {field.name: _cleaner(field, as_text) for field in schema}
+    return {name: clean for name, clean in by_column.items() if clean is not None}
 
 
 def row_cleaner(features: Any) -> Callable[[dict], dict]:
-    """Return the function that does the same to a row of a `datasets` data set with these `features` (None: unknown).
+    """Return a function that does the same to a row of a `datasets` data set with these `features` (None: unknown).
 
-    Cells that are null stay, so that each row has all columns.
+    Cells that are null are kept, so each row has all columns.
     """
     if features is None:
         return lambda row: {name: without_nulls(cell) for name, cell in row.items()}
-    found = cleaners(features.arrow_schema, as_text=False)
-    return lambda row: {name: found[name](cell) if name in found else cell for name, cell in row.items()}
+    by_column = cleaners(features.arrow_schema, as_text=False)
+    return lambda row: {name: by_column[name](cell) if name in by_column else cell for name, cell in row.items()}
 
 
 def without_nulls(value: Any) -> Any:
-    """Return `value` without the keys of objects that hold null, for tables of unknown columns."""
+    """Return `value` without object keys whose value is null, for tables of unknown columns."""
     if isinstance(value, dict):
         return {key: without_nulls(item) for key, item in value.items() if item is not None}
     return [without_nulls(item) for item in value] if isinstance(value, list) else value
@@ -61,24 +61,24 @@ def without_nulls(value: Any) -> Any:
 def _cleaner(field: 'pa.Field', as_text: bool) -> Clean | None:
     import pyarrow.types as types
 
-    kind = field.type
-    # Versions of pyarrow that do not know the type say so in the metadata only.
-    extension = getattr(kind, 'extension_name', None) or (field.metadata or {}).get(b'ARROW:extension:name', b'')
+    arrow_type = field.type
+    # Versions of pyarrow that do not know the extension type have its name in the metadata only.
+    extension = getattr(arrow_type, 'extension_name', None) or (field.metadata or {}).get(b'ARROW:extension:name', b'')
     if extension in ('arrow.json', b'arrow.json'):
-        return _parsed if as_text else None
-    if types.is_struct(kind):
-        return _of_struct({inner.name: _cleaner(inner, as_text) for inner in kind})
-    if types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind):
-        return _of_list(_cleaner(kind.value_field, as_text))
-    return _of_map(_cleaner(kind.item_field, as_text)) if types.is_map(kind) else None
+        return _parse_json if as_text else None
+    if types.is_struct(arrow_type):
+        return _struct_cleaner({inner.name: _cleaner(inner, as_text) for inner in arrow_type})
+    if types.is_list(arrow_type) or types.is_large_list(arrow_type) or types.is_fixed_size_list(arrow_type):
+        return _list_cleaner(_cleaner(arrow_type.value_field, as_text))
+    return _map_cleaner(_cleaner(arrow_type.item_field, as_text)) if types.is_map(arrow_type) else None
 
 
-def _of_struct(inner: dict[str, Clean | None]) -> Clean:
+def _struct_cleaner(inner: dict[str, Clean | None]) -> Clean:
     def clean(value: Any) -> Any:
         if not isinstance(value, dict):  # null, or an image that `datasets` has decoded
             return value
         return {
-            key: item if (each := inner.get(key)) is None else each(item)
+            key: item if (clean_item := inner.get(key)) is None else clean_item(item)
             for key, item in value.items()
             if item is not None
         }
@@ -86,13 +86,13 @@ def _of_struct(inner: dict[str, Clean | None]) -> Clean:
     return clean
 
 
-def _of_list(inner: Clean | None) -> Clean | None:
+def _list_cleaner(inner: Clean | None) -> Clean | None:
     if inner is None:
         return None
     return lambda value: [inner(item) for item in value] if isinstance(value, list) else value
 
 
-def _of_map(inner: Clean | None) -> Clean:
+def _map_cleaner(inner: Clean | None) -> Clean:
     def clean(value: Any) -> Any:
         if not isinstance(value, list):
             return value
@@ -101,8 +101,8 @@ def _of_map(inner: Clean | None) -> Clean:
     return clean
 
 
-def _parsed(value: Any) -> Any:
+def _parse_json(value: Any) -> Any:
     try:
         return json.loads(value) if isinstance(value, str) else value
-    except (ValueError, RecursionError):  # then it is text
+    except (ValueError, RecursionError):  # plain text
         return value

@@ -1,4 +1,4 @@
-"""Open a text file, plain or gzip-compressed, read its lines, and name the place of every fault."""
+"""Open a text file, plain or gzip-compressed, and read its lines; errors name the exact place of a fault."""
 
 import codecs
 import gzip
@@ -11,14 +11,14 @@ from typing import Any, BinaryIO, TextIO
 from ...errors import DataError
 
 Rows = Iterator[tuple[int, dict[str, Any]]]
-Note = Callable[[str], object]  # takes a sentence about a part of a file that is not read
-MAX_LINE = 64 << 20  # characters; one line, one csv row, or one row of a .json list stands in memory as a whole
-BLOCK = 1 << 20
+Note = Callable[[str], object]  # called with a sentence about a part of a file that is skipped
+MAX_LINE = 64 << 20  # characters; a line, a csv row, or a row of a .json list must fit in memory
+BLOCK = 1 << 20  # characters or bytes per read
 
 CONVERT, TO = 'convert it to UTF-8, e.g. `iconv -f', '-t UTF-8 old > new`'
 
-# The first bytes, what such a file is, what to do, and the suffix with which it is right.
-KINDS = (
+# First bytes, what the file is, what to do, and the suffix for which these bytes are correct.
+SIGNATURES = (
     (b'\xff\xfe\0\0', 'is UTF-32 text', f'{CONVERT} UTF-32 {TO}', None),
     (b'\0\0\xfe\xff', 'is UTF-32 text', f'{CONVERT} UTF-32 {TO}', None),
     (b'\xff\xfe', 'is UTF-16 text', f'{CONVERT} UTF-16 {TO}', None),
@@ -26,16 +26,16 @@ KINDS = (
     (
         b'\x1f\x8b',
         'is compressed with gzip',
-        'give its name the ending .gz (only text formats are read compressed)',
+        'add .gz to its name (only text formats may be compressed)',
         None,
     ),
     (b'(\xb5/\xfd', 'is compressed with zstd', 'decompress it', None),
-    (b'PK\x03\x04', 'is a zip archive or a workbook', 'unpack it, or name it .xlsx', '.xlsx'),
+    (b'PK\x03\x04', 'is a zip archive or a workbook', 'unzip it, or name it .xlsx', '.xlsx'),
     (b'PAR1\x15', 'is a Parquet file', 'name it .parquet', '.parquet'),
     (
         b'\xd0\xcf\x11\xe0',
-        'is an old .xls workbook, or one with a password',
-        'save it as .xlsx, without password',
+        'is an .xls workbook, or one with a password',
+        'save it as .xlsx without a password',
         None,
     ),
     (b'%PDF-', 'is a PDF', 'extract its text first', None),
@@ -47,13 +47,13 @@ KINDS = (
 
 
 def fault(path: Path, what: str, where: str | None = None) -> DataError:
-    """Return the error to raise; half characters (lone surrogates) in it are escaped, so that it can be printed."""
+    """Return the error to raise; lone surrogates in it are escaped, so that it can be printed."""
     text = f'{path}, {where}: {what}' if where else f'{path} {what}'
     return DataError(text.encode('utf-8', 'backslashreplace').decode())
 
 
 def is_gz(path: Path) -> bool:
-    """Tell whether the name says gzip."""
+    """Return whether the name ends in .gz."""
     return path.suffix.lower() == '.gz'
 
 
@@ -68,34 +68,34 @@ def open_bytes(path: Path) -> BinaryIO:
 
 
 def open_text(path: Path, newline: str | None = None) -> TextIO:
-    """Open a file as UTF-8 with or without a byte order mark, through gzip if its name ends in .gz."""
+    """Open a file as UTF-8, with or without a byte order mark, through gzip if its name ends in .gz."""
     return io.TextIOWrapper(open_bytes(path), encoding='utf-8-sig', newline=newline)
 
 
 def check_start(path: Path) -> None:
-    """Refuse a file that by its first bytes cannot be what its suffix says.
+    """Check that the first bytes of a file fit its suffix.
 
     Raises:
-        DataError: It is empty, or something else, e.g. UTF-16, a workbook, a web page, a Git LFS pointer.
+        DataError: The file is empty, or something else, e.g. UTF-16, a workbook, a web page, a Git LFS pointer.
     """
     with path.open('rb') as file:
         raw = file.read(4)
     if raw and is_gz(path) and raw[:2] != b'\x1f\x8b':
-        raise fault(path, 'is not compressed with gzip; take .gz off its name')
+        raise fault(path, 'is not compressed with gzip; remove .gz from its name')
     with open_bytes(path) as file:
         start = file.read(64)
     if not start:
         raise fault(path, 'is empty')
-    for magic, what, remedy, right in KINDS:
-        if start.startswith(magic) and inner_suffix(path) != right:
-            raise fault(path, f'{what}; {remedy}')
+    for magic, what, fix, correct_suffix in SIGNATURES:
+        if start.startswith(magic) and inner_suffix(path) != correct_suffix:
+            raise fault(path, f'{what}; {fix}')
 
 
 def lines(file: TextIO, path: Path, limit: int = MAX_LINE) -> Iterator[tuple[int, str]]:
-    """Yield (number from 1, line with its end). No more than `limit` characters are read for a line.
+    """Yield (number from 1, line with its line break). At most `limit` characters are read for a line.
 
     Raises:
-        DataError: A line is longer, or holds a NUL byte.
+        DataError: A line is longer, or contains a NUL byte.
     """
     for number, line in enumerate(iter(partial(file.readline, limit + 1), ''), 1):
         if len(line) > limit:
@@ -103,18 +103,18 @@ def lines(file: TextIO, path: Path, limit: int = MAX_LINE) -> Iterator[tuple[int
             what = f'this line is longer than {limit:,} characters; split it or leave it out{hint}'
             raise fault(path, what, f'line {number}')
         if '\0' in line:
-            raise holds_nul(path, number)
+            raise nul_byte(path, number)
         yield number, line
 
 
-def holds_nul(path: Path, number: int) -> DataError:
-    """Return the error for a line with a NUL byte, which no text has."""
-    what = 'this line holds a NUL byte; the file is damaged, no text, or UTF-16 (then convert it to UTF-8)'
+def nul_byte(path: Path, number: int) -> DataError:
+    """Return the error for a line with a NUL byte."""
+    what = 'this line contains a NUL byte; the file is damaged, not text, or UTF-16 (then convert it to UTF-8)'
     return fault(path, what, f'line {number}')
 
 
 def not_utf8(path: Path) -> DataError:
-    """Return the error that names the first byte that is not UTF-8, by line and byte of the line, both from 1."""
+    """Return the error that names the first byte that is not UTF-8, by line and byte in the line, both from 1."""
     line, column, rest = 1, 1, b''
     with open_bytes(path) as file:
         while True:

@@ -1,11 +1,11 @@
-"""Rows of .parquet and .arrow files, read in batches. Bytes are given as bytes; no map function takes them for text."""
+"""Rows of .parquet and .arrow files, read in batches. Binary columns stay bytes; map functions refuse them as text."""
 
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ...errors import DataError
-from .delimited import check_names
+from .delimited import check_column_names
 from .nested import to_rows
 from .opening import Rows, fault
 
@@ -19,23 +19,23 @@ def read_parquet(path: Path) -> Rows:
     """Yield (position from 1, row).
 
     Raises:
-        DataError: It is no Parquet file or a damaged one, or two columns have one name.
+        DataError: It is not a Parquet file, it is damaged, or two columns have the same name.
     """
     import pyarrow.parquet as pq
 
     def batches() -> Iterator['pa.RecordBatch']:
         with pq.ParquetFile(path) as file:
-            check_names(path, file.schema_arrow.names)
+            check_column_names(path, file.schema_arrow.names)
             yield from file.iter_batches(batch_size=BATCH)
 
     return _rows(path, batches(), 'Parquet')
 
 
 def read_arrow(path: Path) -> Rows:
-    """Yield (position from 1, row) of an Arrow file or stream, as the package `datasets` keeps rows.
+    """Yield (position from 1, row) of an Arrow file or stream, the storage format of `datasets`.
 
     Raises:
-        DataError: It is no Arrow file or a damaged one, or two columns have one name.
+        DataError: It is not an Arrow file, it is damaged, or two columns have the same name.
     """
     import pyarrow as pa
 
@@ -43,19 +43,19 @@ def read_arrow(path: Path) -> Rows:
         with pa.memory_map(str(path)) as file:
             if file.read(6) == b'ARROW1':
                 reader = pa.ipc.open_file(file)
-                found = (reader.get_batch(i) for i in range(reader.num_record_batches))
+                stored_batches = (reader.get_batch(i) for i in range(reader.num_record_batches))
             else:
                 file.seek(0)
-                found = reader = pa.ipc.open_stream(file)
-            check_names(path, reader.schema.names)
-            for batch in found:
+                stored_batches = reader = pa.ipc.open_stream(file)
+            check_column_names(path, reader.schema.names)
+            for batch in stored_batches:
                 for start in range(0, batch.num_rows, BATCH):
                     yield batch.slice(start, BATCH)
 
     return _rows(path, batches(), 'Arrow')
 
 
-def _rows(path: Path, batches: Iterator['pa.RecordBatch'], kind: str) -> Rows:
+def _rows(path: Path, batches: Iterator['pa.RecordBatch'], file_type: str) -> Rows:
     import pyarrow as pa
 
     number = 0
@@ -69,8 +69,8 @@ def _rows(path: Path, batches: Iterator['pa.RecordBatch'], kind: str) -> Rows:
             number += len(rows)
     except (pa.ArrowException, OSError) as error:
         first = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip('.')
-        what = f'is damaged after row {number}' if number else f'is no {kind} file, or a damaged one'
-        raise fault(path, f'{what} ({first}); write or download it anew') from error
+        what = f'is damaged after row {number}' if number else f'is not a valid {file_type} file'
+        raise fault(path, f'{what} ({first}); write or download it again') from error
 
 
 def _not_text(path: Path, batch: 'pa.RecordBatch', before: int) -> DataError:
@@ -79,6 +79,6 @@ def _not_text(path: Path, batch: 'pa.RecordBatch', before: int) -> DataError:
             try:
                 cell.as_py()
             except UnicodeDecodeError as error:
-                what = f'the column `{name}` is not UTF-8 text ({error.reason}); write the file anew from UTF-8'
+                what = f'column `{name}` is not UTF-8 text ({error.reason}); write the file again from UTF-8'
                 return fault(path, what, f'row {number}')
-    return fault(path, 'a text is not UTF-8; write the file anew from UTF-8', f'rows from {before + 1} on')
+    return fault(path, 'a text is not UTF-8; write the file again from UTF-8', f'rows from {before + 1} on')

@@ -1,4 +1,4 @@
-"""The parts of an .xlsx file that openpyxl does not show while it streams rows: sheets by name, and merged cells."""
+"""Read from an .xlsx file what openpyxl does not provide while it streams rows: sheet names and merged cells."""
 
 import posixpath
 import re
@@ -13,21 +13,21 @@ from .opening import BLOCK
 _VALUE = re.compile(rb'<(\w+:)?(v|is)[ />]')
 _FORMULA = re.compile(rb'<(\w+:)?f[ />]')
 _MERGED = re.compile(rb'<(?:\w+:)?mergeCell [^>]*ref="\$?([A-Z]+)\$?(\d+):\$?([A-Z]+)\$?(\d+)"')
-_OVERLAP = 256  # bytes; longer than what the expressions above match
+_OVERLAP = 256  # bytes; longer than any match of the expressions above
 UNREADABLE = (zipfile.BadZipFile, ParseError, OSError, LookupError, ValueError)
 
 
 @dataclass(frozen=True)
 class Sheet:
-    """A worksheet: its name, and its part of the archive."""
+    """A worksheet: its name and its file in the archive."""
 
     title: str
     part: str
 
 
 @dataclass(frozen=True)
-class Merged:
-    """A merged range: columns count from 0, rows from 1, the last ones included."""
+class MergedRange:
+    """A merged range: columns counted from 0, rows from 1, the last ones included."""
 
     first_column: int
     first_row: int
@@ -36,43 +36,45 @@ class Merged:
 
 
 def sheets(path: Path) -> list[Sheet]:
-    """Return the worksheets in their order; charts on a sheet of their own are none.
+    """Return the worksheets in their order, without chart sheets.
 
     Raises:
-        One of `UNREADABLE`: It is no workbook, or a damaged one.
+        One of `UNREADABLE`: It is not a workbook, or it is damaged.
     """
     with zipfile.ZipFile(path) as book:
         parts = {}
-        for one in fromstring(book.read('xl/_rels/workbook.xml.rels')):
-            if one.attrib['Type'].endswith('/worksheet'):
-                target = one.attrib['Target']
-                parts[one.attrib['Id']] = target.lstrip('/') if target[0] == '/' else posixpath.normpath(f'xl/{target}')
-        found = [one.attrib for one in fromstring(book.read('xl/workbook.xml')).iter() if one.tag.endswith('}sheet')]
-    named = [(next(v for k, v in one.items() if k.endswith('}id')), one['name']) for one in found]
-    return [Sheet(name, parts[key]) for key, name in named if key in parts]
+        for relation in fromstring(book.read('xl/_rels/workbook.xml.rels')):
+            if relation.attrib['Type'].endswith('/worksheet'):
+                target = relation.attrib['Target']
+                part = target.lstrip('/') if target[0] == '/' else posixpath.normpath(f'xl/{target}')
+                parts[relation.attrib['Id']] = part
+        elements = fromstring(book.read('xl/workbook.xml')).iter()
+        attributes = [element.attrib for element in elements if element.tag.endswith('}sheet')]
+    names = [(next(v for k, v in sheet.items() if k.endswith('}id')), sheet['name']) for sheet in attributes]
+    return [Sheet(name, parts[key]) for key, name in names if key in parts]
 
 
 def has_values(path: Path, sheet: Sheet) -> bool:
-    """Tell whether a cell of the sheet holds something."""
+    """Return whether any cell of the sheet has a value."""
     return any(_VALUE.search(block) for block in _blocks(path, sheet))
 
 
 def has_formulas(path: Path, sheet: Sheet) -> bool:
-    """Tell whether a cell of the sheet holds a formula."""
+    """Return whether any cell of the sheet has a formula."""
     return any(_FORMULA.search(block) for block in _blocks(path, sheet))
 
 
-def merged_ranges(path: Path, sheet: Sheet) -> list[Merged]:
+def merged_ranges(path: Path, sheet: Sheet) -> list[MergedRange]:
     """Return the merged ranges of the sheet."""
-    found = {match.groups() for block in _blocks(path, sheet) for match in _MERGED.finditer(block)}
+    ranges = {match.groups() for block in _blocks(path, sheet) for match in _MERGED.finditer(block)}
     return sorted(
-        (Merged(_index(left), int(top), _index(right), int(bottom)) for left, top, right, bottom in found),
-        key=lambda one: (one.first_row, one.first_column),
+        (MergedRange(_index(left), int(top), _index(right), int(bottom)) for left, top, right, bottom in ranges),
+        key=lambda merged: (merged.first_row, merged.first_column),
     )
 
 
 def column_letters(index: int) -> str:
-    """Return the name of column `index`, counted from 0, as a spreadsheet shows it."""
+    """Return the letters of column `index`, counted from 0, as a spreadsheet shows them."""
     letters = ''
     while index >= 0:
         letters, index = chr(65 + index % 26) + letters, index // 26 - 1
@@ -87,9 +89,9 @@ def _index(letters: bytes) -> int:
 
 
 def _blocks(path: Path, sheet: Sheet) -> Iterator[bytes]:
-    """Yield the XML of a sheet in blocks that overlap."""
+    """Yield the XML of a sheet in overlapping blocks."""
     with zipfile.ZipFile(path) as book, book.open(sheet.part) as file:
-        end = b''
+        overlap = b''
         while block := file.read(BLOCK):
-            yield end + block
-            end = block[-_OVERLAP:]
+            yield overlap + block
+            overlap = block[-_OVERLAP:]

@@ -1,20 +1,20 @@
-"""Rows of text files: each line, each paragraph, or the whole file is one document."""
+"""Rows of text files: one document per line, per paragraph or per file."""
 
 from collections.abc import Iterator
 from pathlib import Path
 
 from .opening import MAX_LINE, Rows, fault, lines, open_text
 
-# The usual unit of each type of file: .md marks what belongs together by itself.
+# Default unit of each file type: a Markdown file is one document.
 TEXT_UNITS = {'.txt': 'line', '.md': 'file'}
 
 
 def read_text(path: Path, unit: str = 'line') -> Rows:
-    """Yield (line on which it starts, `{'text': document}`) for each document that is not blank.
+    """Yield (first line, `{'text': document}`) for each document that is not blank.
 
     Args:
         path: The file.
-        unit: 'line'; 'paragraph', what stands between blank lines; or 'file'. Line breaks inside a document stay.
+        unit: 'line', 'paragraph' (separated by blank lines) or 'file'. Line breaks inside a document are kept.
 
     Raises:
         DataError: A document is longer than `MAX_LINE` characters.
@@ -26,23 +26,23 @@ def read_text(path: Path, unit: str = 'line') -> Rows:
                 if not line.isspace():
                     yield number, {'text': line.rstrip('\n')}
         else:
-            yield from _joined(path, numbered, unit == 'paragraph')
+            yield from _documents(path, numbered, unit == 'paragraph')
 
 
-def _joined(path: Path, numbered: Iterator[tuple[int, str]], blank_ends: bool) -> Rows:
-    held: list[str] = []
+def _documents(path: Path, numbered: Iterator[tuple[int, str]], split_at_blank_lines: bool) -> Rows:
+    document: list[str] = []
     first, size = 1, 0
     for number, line in numbered:
-        if line.isspace() and (blank_ends or not held):
-            if held:
-                yield first, {'text': ''.join(held).rstrip('\n')}
-            held, size = [], 0
+        if line.isspace() and (split_at_blank_lines or not document):
+            if document:
+                yield first, {'text': ''.join(document).rstrip('\n')}
+            document, size = [], 0
             continue
-        first = first if held else number
-        held.append(line)
+        first = first if document else number
+        document.append(line)
         size += len(line)
         if size > MAX_LINE:
-            what = f'the document that starts here is longer than {MAX_LINE:,} characters; take a smaller text_unit'
+            what = f'the document that starts here is longer than {MAX_LINE:,} characters; use a smaller text_unit'
             raise fault(path, what, f'line {first}')
-    if held:
-        yield first, {'text': ''.join(held).rstrip()}
+    if document:
+        yield first, {'text': ''.join(document).rstrip()}

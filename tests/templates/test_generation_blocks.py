@@ -1,4 +1,4 @@
-"""Generation marks: each marked reply must begin where the prompt of inference ends; refused with the difference."""
+"""`{% generation %}` blocks must begin where the inference prompt ends; the error shows the difference."""
 
 from pathlib import Path
 
@@ -9,12 +9,11 @@ from xtune.data.stop_tokens import stop_token_ids
 from xtune.errors import TemplateError
 from xtune.messages import Conversation, exchange
 from xtune.templates import NAMES, THINKING
-from xtune.templates.generation_marks import check_marks
 from xtune.templates.resolve import resolve
 
-CASES = Path(__file__).parent / 'files' / 'marks'
+CASES = Path(__file__).parent / 'files' / 'generation_blocks'
 HEAD = '<|im_start|>assistant\n'
-# A ChatML template in parts: before the marks, the marked reply, behind it, a system message, the prompt.
+# A ChatML template in parts: before the block, the block, after it, a system message, the prompt.
 FORM = (
     "{%- for m in messages -%}{%- if m.role == 'assistant' -%}{{- BEFORE -}}"
     '{%- generation -%}{{- REPLY -}}{%- endgeneration -%}{{- BEHIND -}}'
@@ -34,27 +33,27 @@ CALLS = "(m.content or '') + (m.tool_calls | string if m.tool_calls else '') + '
 WRONG = {
     'the header is marked, and a blank in front': (
         {'BEFORE': "''", 'REPLY': "'\n<|im_start|>assistant\n' + m.content + '<|im_end|>'"},
-        'writes another prompt for inference than before a reply',
+        'writes an inference prompt that differs',
     ),
     'half of the header is marked': (
         {'BEFORE': "'<|im_start|>'", 'REPLY': "'assistant\n' + m.content + '<|im_end|>'"},
-        r"marks 'assistant\\n' as part of the reply",
+        r"has 'assistant\\n' inside {% generation %}",
     ),
     'no prompt': (
         {'PROMPT': "''"},
-        r"writes '<\|im_start\|>assistant\\n' between the prompt of inference and the marked reply",
+        r"writes '<\|im_start\|>assistant\\n' between the inference prompt and",
     ),
     'an empty thought in training only': (
         {'BEFORE': "'<|im_start|>assistant\n<think></think>'"},
-        "writes '<think></think>' between the prompt",
+        "writes '<think></think>' between the inference prompt",
     ),
     'the end of turn is not marked': (
         {'REPLY': 'm.content', 'BEHIND': "'<|im_end|>\n'"},
-        r"writes '<\|im_end\|>' behind \{% endgeneration %\}.*the marked reply is '4\.'",
+        r"writes '<\|im_end\|>' after \{% endgeneration %\}.*the trained text is '4\.'",
     ),
     'a system message is only in finished conversations': (
         {'SYSTEM': "m.content if not add_generation_prompt else ''"},
-        'in a conversation with a system message, writes another prompt',
+        'in a conversation with a system message. writes an inference prompt',
     ),
 }
 CALL = {'type': 'function', 'function': {'name': 'add_up', 'arguments': {'a': 2}}}
@@ -63,12 +62,12 @@ WRONG_WITH = {
     'a tool call is marked behind its own head': (
         {'BEFORE': "'<|im_start|>assistant\n' + ('call:' if m.tool_calls else '')", 'REPLY': CALLS},
         {'content': '', 'tool_calls': [CALL]},
-        "in a conversation with a tool call, writes 'call:' between",
+        "in a conversation with a tool call. writes 'call:' between",
     ),
     'a thought is not trained': (
         {'BEFORE': "'<|im_start|>assistant\n' + ('<think>' + m.thinking + '</think>' if m.thinking else '')"},
         {'content': '4.', 'thinking': 'A sum.'},
-        r"in a conversation with thoughts, writes '<think>A sum\.</think>' between",
+        r"in a conversation with reasoning. writes '<think>A sum\.</think>' between",
     ),
 }
 
@@ -92,15 +91,15 @@ def made(tokenizer, tmp_path):
     [
         (
             'header_inside',
-            [r"marks '<|im_start|>assistant\n' as part of the reply", "Write '<|im_start|>assistant\\n'"],
+            [r"has '<|im_start|>assistant\n' inside {% generation %}", "Write '<|im_start|>assistant\\n'"],
         ),
         (
             'prompt_differs',
-            [r'prompt of inference  ...m_end|>\n<|im_start|>assistant\n<think>\n', "Write '<think>\\n'"],
+            [r'inference prompt  ...m_end|>\n<|im_start|>assistant\n<think>\n', "Write '<think>\\n'"],
         ),
     ],
 )
-def test_the_cases_of_users_are_refused_with_the_difference(case, shown, tokenizer):
+def test_errors_show_the_difference(case, shown, tokenizer):
     with pytest.raises(TemplateError) as caught:
         resolve(str(CASES / f'{case}.jinja'), tokenizer)
     assert all(part in str(caught.value) for part in (*shown, "chat_template='chatml'"))
@@ -109,14 +108,14 @@ def test_the_cases_of_users_are_refused_with_the_difference(case, shown, tokeniz
 
 
 @pytest.mark.parametrize('what', WRONG)
-def test_marks_in_the_wrong_place_are_refused(what, made):
+def test_wrong_blocks_are_refused(what, made):
     changes, reason = WRONG[what]
     with pytest.raises(TemplateError, match=f'(?s)template `.*mine.jinja`.*{reason}'):
         made(changes)
 
 
 @pytest.mark.parametrize('what', WRONG_WITH)
-def test_marks_that_are_wrong_with_calls_or_thoughts_refuse_only_those(what, made):
+def test_blocks_wrong_with_calls_or_reasoning_refuse_only_such_conversations(what, made):
     changes, reply, reason = WRONG_WITH[what]
     template = made(changes).template
     assert template.render(exchange('Hi', 'Ho'))[1]
@@ -125,14 +124,14 @@ def test_marks_that_are_wrong_with_calls_or_thoughts_refuse_only_those(what, mad
             template.render([{'role': 'user', 'content': 'Hi'}, {'role': 'assistant', **reply}])
 
 
-def test_marks_in_the_right_place_are_accepted(made):
+def test_correct_blocks_are_accepted(made):
     chat_tokenizer = made({'REPLY': CALLS})
     text, [(start, end)] = chat_tokenizer.template.render(exchange('Hi', 'Ho', 'Be brief.'))
     assert text[start:end] == 'Ho<|im_end|>' and text[:start].endswith(HEAD)
 
 
 @pytest.mark.parametrize('blanks', ['\n', ' ', '\n\n\t'])
-def test_blanks_behind_the_end_of_turn_are_not_trained(blanks, made):
+def test_whitespace_after_the_stop_token_is_not_trained(blanks, made):
     """As LFM2.5 has it: the model stops at the token, so what follows is of no use."""
     chat_tokenizer = made({'REPLY': f"m.content + '<|im_end|>{blanks}'", 'BEHIND': "''"})
     rendered = chat_tokenizer.render(Conversation(exchange('Hi', ' Ho\n') + exchange('And?', 'Hm')))
@@ -142,7 +141,7 @@ def test_blanks_behind_the_end_of_turn_are_not_trained(blanks, made):
     assert [ids[stop - 1] for _, stop in turns] == [end, end] and stop_token_ids(chat_tokenizer) == [end]
 
 
-def test_blanks_without_a_stop_token_stay(made):
+def test_whitespace_without_a_stop_token_is_kept(made):
     """They are the reply's own, or all that ends it; the check of stop tokens says so."""
     chat_tokenizer = made({'REPLY': "m.content + '\n'"})
     text, [(start, end)] = chat_tokenizer.template.render(exchange('Hi', 'Ho'))
@@ -152,12 +151,12 @@ def test_blanks_without_a_stop_token_stay(made):
 
 
 @pytest.mark.parametrize('changes', [{'SYSTEM': "raise_exception('no system')"}, {'SYSTEM': "''"}])
-def test_what_a_template_refuses_or_leaves_out_is_left_to_the_rows(changes, made):
+def test_unsupported_features_are_refused_per_row(changes, made):
     chat_tokenizer = made(changes)
-    with pytest.raises(TemplateError, match='no system|leaves out system messages'):
+    with pytest.raises(TemplateError, match='no system|drops system messages'):
         chat_tokenizer.template.render(exchange('Hi', 'Ho', 'Be brief.'))
 
 
 @pytest.mark.parametrize('name', sorted({*NAMES, *THINKING}))
-def test_our_own_templates_pass(name, tokenizer):
-    check_marks(resolve(name, tokenizer))
+def test_built_in_templates_pass(name, tokenizer):
+    resolve(name, tokenizer).check_generation_blocks()

@@ -1,4 +1,4 @@
-"""Templates of models that think: where a prompt ends, what of a thought is trained, what becomes of earlier ones."""
+"""Templates of reasoning models: where the prompt ends, which reasoning is trained, which is dropped."""
 
 import copy
 
@@ -79,7 +79,7 @@ def rendered(template, messages, **options):
 
 
 @each_form
-def test_where_the_prompt_ends_and_what_is_trained(name, chat_tokenizer):
+def test_end_of_prompt_and_trained_text(name, chat_tokenizer):
     end, opening, plain, thought = FORMS[name]
     template, base = chat_tokenizer(name).template, THINKING.get(name, name)
     assert template.prompt(THOUGHT[:1]).endswith(HEADS[base] + opening)
@@ -91,7 +91,7 @@ def test_where_the_prompt_ends_and_what_is_trained(name, chat_tokenizer):
 
 
 @pytest.mark.parametrize('name', THINKING)
-def test_a_thinking_template_trains_behind_its_own_prompt(name, chat_tokenizer):
+def test_thinking_template_trains_after_its_own_prompt(name, chat_tokenizer):
     template, base = chat_tokenizer(name).template, chat_tokenizer(THINKING[name]).template
     for messages in (THOUGHT, exchange('What is 2+2?', '4.')):
         text, [(start, _)] = template.render(messages)
@@ -101,7 +101,7 @@ def test_a_thinking_template_trains_behind_its_own_prompt(name, chat_tokenizer):
 
 
 @each_form
-def test_tokens_before_each_reply_are_the_prompt(name, chat_tokenizer):
+def test_tokens_before_each_message_equal_the_prompt(name, chat_tokenizer):
     own = chat_tokenizer(name)
     messages = exchange('What is 2+2?', '4.') + AGAIN
     [(ids, turns)] = own.tokenize([own.render(Conversation(messages))])
@@ -112,7 +112,7 @@ def test_tokens_before_each_reply_are_the_prompt(name, chat_tokenizer):
 
 
 @each_form
-def test_thoughts_of_earlier_replies_are_left_out(name, chat_tokenizer):
+def test_earlier_reasoning_is_dropped(name, chat_tokenizer):
     template = chat_tokenizer(name).template
     plain = exchange('What is 2+2?', '4.')
     assert template.render(THOUGHT + AGAIN) == template.render(plain + AGAIN)
@@ -123,22 +123,23 @@ def test_thoughts_of_earlier_replies_are_left_out(name, chat_tokenizer):
 
 
 @each_form
-def test_a_thought_may_be_a_field(name, chat_tokenizer):
+def test_reasoning_may_be_a_field(name, chat_tokenizer):
     template = chat_tokenizer(name).template
     for key in ('reasoning_content', 'thinking') if 'gpt_oss' in name else ('reasoning_content',):
         messages = [THOUGHT[0], {'role': 'assistant', 'content': '4.', key: 'Sum.\n'}]
         assert template.render(messages) == template.render(THOUGHT)
 
 
-def test_a_template_without_a_place_for_a_thought_says_so(tokenizer):
+def test_template_without_reasoning_support_is_refused(tokenizer):
     messages = [THOUGHT[0], {'role': 'assistant', 'content': '4.', 'reasoning_content': 'Sum.'}]
     with pytest.raises(
-        TemplateError, match='template `chatml` leaves out the thought of a reply; take qwen3_thinking, or write'
+        TemplateError,
+        match='template `chatml` drops the reasoning of an assistant message; use qwen3_thinking, or write',
     ):
         resolve('chatml', tokenizer).render(messages)
 
 
-def test_thoughts_between_calls_stay(chat_tokenizer):
+def test_reasoning_between_tool_calls_is_kept(chat_tokenizer):
     call = {'type': 'function', 'function': {'name': 'add', 'arguments': {'a': 2}}}
     messages = [
         THOUGHT[0],
@@ -156,14 +157,14 @@ def test_thoughts_between_calls_stay(chat_tokenizer):
     assert [text[:start] for start, _ in spans] == [own.template.prompt(messages[:i]) for i in (1, 3)]
 
 
-def test_gpt_oss_has_a_date_and_an_effort_if_they_are_given(chat_tokenizer):
+def test_gpt_oss_writes_date_and_effort_if_set(chat_tokenizer):
     template = chat_tokenizer('gpt_oss').template
     assert 'date' not in template.prompt(THOUGHT[:1])
     text = rendered(template, THOUGHT[:1], current_date='2025-08-05', reasoning_effort='low')
     assert '\nKnowledge cutoff: 2024-06\nCurrent date: 2025-08-05\n\nReasoning: low\n\n# Valid channels' in text
 
 
-def test_special_tokens_in_a_thought_stay_text(chat_tokenizer):
+def test_special_tokens_in_reasoning_stay_text(chat_tokenizer):
     own = chat_tokenizer('gpt_oss_thinking')
     [(ids, [(start, stop)])] = own.tokenize([own.render(Conversation(exchange('Hi', '<think>A<|end|>B</think>C')))])
     end = own.tokenizer.convert_tokens_to_ids('<|end|>')
