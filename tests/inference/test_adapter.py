@@ -18,7 +18,7 @@ from transformers import (
 )
 
 from xtune.errors import ModelError
-from xtune.inference.adapter import other_base, with_adapter
+from xtune.inference.adapter import attach_adapter, other_base
 from xtune.inference.load import load_for_inference
 
 CPU = torch.device('cpu')
@@ -94,7 +94,7 @@ def test_the_base_gets_the_rows_of_the_adapter(tied, lora, rows, save, bases, tm
 )
 def test_new_rows_without_weights_are_refused(tied, lora, lost, bases, tmp_path):
     saved(bases[tied], tmp_path, save=False, **lora)
-    with pytest.raises(ModelError, match=f'no weights of the new rows of {lost}: save it with save_embedding_layers'):
+    with pytest.raises(ModelError, match=f'new rows of {lost}.*save_embedding_layers'):
         load_for_inference(str(bases[tied]), str(tmp_path), CPU, torch.float32)
 
 
@@ -164,7 +164,7 @@ def test_adapters_of_single_experts_that_peft_can_fit(config, targets, tmp_path)
 )
 def test_adapters_of_single_experts_that_cannot_be_fitted(config, targets, tmp_path):
     experts_of_version_4(config, tmp_path, targets)
-    with pytest.raises(ModelError, match='made with transformers before 5, where each expert had layers of its own'):
+    with pytest.raises(ModelError, match='transformers before 5.*experts'):
         load_for_inference(str(tmp_path / 'base'), str(tmp_path / 'adapter'), CPU, torch.float32)
 
 
@@ -186,15 +186,15 @@ def test_an_adapter_of_another_size_names_its_base(bases, tmp_path):
     saved(bases[True], tmp_path / 'adapter', 37)
     other = LlamaForCausalLM(LlamaConfig(**(SIZES | dict(hidden_size=16))))
     with pytest.raises(ModelError, match=r'q_proj.lora_A.*is \[2, 32\] in the adapter and \[2, 16\].*bases.*/base\)'):
-        with_adapter(other, str(tmp_path / 'adapter'))
+        attach_adapter(other, str(tmp_path / 'adapter'))
 
 
 @pytest.mark.parametrize('start', ['pissa_niter_4', 'lora_ga', 'corda'])
-def test_an_adapter_for_a_changed_base_that_is_gone_is_refused(start, bases, tmp_path):
+def test_an_adapter_whose_changed_base_cannot_be_reproduced_is_refused(start, bases, tmp_path):
     saved(bases[True], tmp_path, 37)
     values = json.loads((tmp_path / 'adapter_config.json').read_text())
     (tmp_path / 'adapter_config.json').write_text(json.dumps(values | dict(init_lora_weights=start)))
-    with pytest.raises(ModelError, match=f"lacks a part of its weights.*init_lora_weights='{start}'"):
+    with pytest.raises(ModelError, match=f"init_lora_weights='{start}'"):
         load_for_inference(str(bases[True]), str(tmp_path), CPU, torch.float32)
 
 
@@ -208,7 +208,7 @@ def test_the_base_that_an_adapter_was_trained_on(bases, tmp_path, capsys):
         assert other_base(adapter, str(same)) is None
     assert other_base(adapter, str(tmp_path / 'renamed')) == str(bases[True])
     load_for_inference(str(tmp_path / 'renamed'), adapter, CPU, torch.float32)
-    assert f'was trained on {bases[True]}; if' in capsys.readouterr().err
+    assert f'was trained on {bases[True]}' in capsys.readouterr().err
 
 
 def test_embeddings_that_peft_saves_beside_an_adapter(bases, tmp_path):

@@ -12,7 +12,7 @@ from xtune.config.load import load
 from xtune.config.wire import wire
 from xtune.errors import CheckpointError, ConfigError, ModelError
 from xtune.hf_format.writer import ExportInfo
-from xtune.methods.residual_init import initial_of, ordinary_lora, split_base
+from xtune.methods.residual_init import as_plain_lora, initial_adapter_state, subtract_initial_adapter
 
 CPU = torch.device('cpu')
 SHORT = {'schedule.max_steps': 3, 'checkpoint.every_steps': 1, 'optimizer.lr': 1e-2}
@@ -102,7 +102,7 @@ def test_the_start_is_that_of_peft(start, tiny_model):
         AutoModelForCausalLM.from_pretrained(tiny_model), LoraConfig(init_lora_weights=start, **config)
     )
     own = get_peft_model(AutoModelForCausalLM.from_pretrained(tiny_model), LoraConfig(**config))
-    split_base(own, start)
+    subtract_initial_adapter(own, start)
     for (name, one), (_, other) in zip(peft.named_parameters(), own.named_parameters(), strict=True):
         torch.testing.assert_close(other, one, rtol=0, atol=1e-5, msg=name)
 
@@ -113,7 +113,7 @@ def gpt2(start=None, stored=None, **lora):
     settings = {**dict(r=3, lora_alpha=5, target_modules=['c_attn', 'c_proj'], fan_in_fan_out=True), **lora}
     llm = get_peft_model(GPT2LMHeadModel(config), LoraConfig(**settings))
     if start is not None:
-        split_base(llm, start, stored)
+        subtract_initial_adapter(llm, start, stored)
     return llm
 
 
@@ -130,12 +130,12 @@ def described(llm):
 def test_layers_that_keep_their_weights_transposed(start):
     plain, llm = logits(gpt2()), gpt2(start)
     torch.testing.assert_close(logits(llm), plain, rtol=0, atol=1e-5)
-    initial = initial_of(llm)['initial_adapter']
+    initial = initial_adapter_state(llm)['initial_adapter']
     torch.testing.assert_close(logits(gpt2(start, initial)), logits(llm), rtol=0, atol=0)
     for parameter in llm.parameters():
         if parameter.requires_grad:
             parameter.data += 0.1 * torch.randn_like(parameter)
-    state, info = ordinary_lora(adapter_of(llm), initial, described(llm))
+    state, info = as_plain_lora(adapter_of(llm), initial, described(llm))
     values = json.loads(info.adapter_config)
     loaded = gpt2(r=values['r'], lora_alpha=values['lora_alpha'])
     set_peft_model_state_dict(loaded, state)
@@ -146,13 +146,13 @@ def test_layers_that_keep_their_weights_transposed(start):
 def test_a_plain_adapter_stays_as_it_is():
     llm = gpt2()
     state, info = adapter_of(llm), described(llm)
-    assert initial_of(llm) == {} and ordinary_lora(state, None, info) == (state, info)
+    assert initial_adapter_state(llm) == {} and as_plain_lora(state, None, info) == (state, info)
 
 
 @pytest.mark.parametrize(
     ('start', 'lora', 'message'),
     [
-        ('pissa', dict(target_modules=['wte']), 'wte is an adapter of the kind Embedding'),
+        ('pissa', dict(target_modules=['wte']), 'wte is an adapter of type Embedding'),
         ('olora', dict(target_modules=['c_attn', 'lm_head']), 'lm_head shares its weight with another layer'),
         ('pissa', dict(r=40), 'has only 32 features, fewer than the rank 40'),
         ('pissa', dict(lora_alpha=0), 'has the scaling 0, which is not above 0'),
@@ -164,13 +164,13 @@ def test_layers_that_cannot_be_split(start, lora, message):
 
 
 def test_a_checkpoint_of_another_adapter_is_not_the_start():
-    initial = initial_of(gpt2('pissa'))['initial_adapter']
+    initial = initial_adapter_state(gpt2('pissa'))['initial_adapter']
     with pytest.raises(CheckpointError, match=r'lora_A.weight is \(3, 32\), \(2, 32\) here'):
         gpt2('pissa', initial, r=2)
     llm = gpt2()
     llm.peft_config['default'].init_lora_weights = 'pissa_niter_4'  # as earlier versions wrote it
     with pytest.raises(CheckpointError, match='lacks the initial adapter'):
-        ordinary_lora(adapter_of(llm), None, described(llm))
+        as_plain_lora(adapter_of(llm), None, described(llm))
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from small_models import small_model
 from transformers import CONFIG_MAPPING
 
 from xtune.errors import ModelError
-from xtune.models.loading.context_limit import check_length, positions
+from xtune.models.loading.context_limit import check_length, position_embeddings
 
 # Type of model, changes -> tokens that it takes.
 TABLES = [
@@ -27,13 +27,13 @@ TABLES = [
 
 @pytest.mark.parametrize(('kind', 'changes', 'expected'), TABLES)
 def test_tables_of_positions_are_found_with_their_offsets(kind, changes, expected):
-    assert positions(CONFIG_MAPPING[kind](**changes)) == expected
+    assert position_embeddings(CONFIG_MAPPING[kind](**changes)) == expected
 
 
 @pytest.mark.parametrize('name', ['GPT2LMHeadModel', 'OPTForCausalLM', 'RobertaForCausalLM'])
 def test_the_limit_is_that_of_the_model(name):
     model = small_model(name)
-    limit = positions(model.config)
+    limit = position_embeddings(model.config)
     model(input_ids=torch.full((1, limit), 5))
     with pytest.raises((IndexError, RuntimeError)):
         model(input_ids=torch.full((1, limit + 1), 5))

@@ -11,7 +11,7 @@ import torch
 from peft import LoraConfig
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from xtune.methods.lora_targets import choose_targets
+from xtune.methods.lora_targets import resolve_targets
 from xtune.utils.experts import has_experts
 
 TOOLS = Path(__file__).parents[2] / 'tools'
@@ -187,7 +187,7 @@ def test_shapes_are_of_their_size_and_adapters_reach_what_xtune_reaches(tool, mo
         llm = AutoModelForCausalLM.from_config(config)
     assert llm.config.model_type == type_ and llm.num_parameters() == pytest.approx(parameters, rel=0.03)
     wanted = LoraConfig(target_modules='all-linear')
-    choose_targets(llm, wanted)
+    resolve_targets(llm, wanted)
     reached = wanted.target_modules
     if reached == 'all-linear':
         names = (name for name, module in llm.named_modules() if isinstance(module, torch.nn.Linear))

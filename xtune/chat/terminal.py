@@ -42,7 +42,7 @@ def open_session(
     Raises:
         ModelError, TemplateError: The folder, the adapter or the template cannot be used.
     """
-    check_model_folder(model, own_code=False)
+    check_model_folder(model, allow_remote_code=False)
     if adapter:
         check_adapter_folder(adapter)
     device = best_device()

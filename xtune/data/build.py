@@ -76,7 +76,9 @@ def load_tokenizer(job: Job) -> PreTrainedTokenizerBase:
         ConfigError: A key of the section `tokenizer` has no effect.
     """
     name = job.values.base_model
-    check_model_folder(name, weights=False, own_code=bool(job.load_tokenizer.keywords.get('trust_remote_code')))
+    check_model_folder(
+        name, weights=False, allow_remote_code=bool(job.load_tokenizer.keywords.get('trust_remote_code'))
+    )
     try:
         with quiet():
             tokenizer = with_processor_template(_load_tokenizer(job, name), name)

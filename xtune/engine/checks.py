@@ -14,9 +14,9 @@ from ..errors import ConfigError, ModelError, TemplateError
 from ..methods import float8_checks, tied_embeddings
 from ..methods.build import run_dtype
 from ..methods.lora_effects import check_skipped
-from ..methods.quantized_checkpoints import check_stored, is_unpacked, row_of_stored
+from ..methods.quantized_checkpoints import check_prequantized_base, is_dequantized, method_of_stored
 from ..models.legacy.hub import legacy_folder
-from ..models.loading.config_checks import check_attention, length_warning, stored_settings
+from ..models.loading.config_checks import check_attention, length_warning, stored_quantization
 from ..models.loading.context_limit import check_length
 from ..models.loading.model_class import auto_class, refuse_text_settings
 from ..optimizations.activation_checkpointing import check_count
@@ -140,17 +140,17 @@ def base(job: Job, world: World, device: torch.device) -> None:
         config = model_config(job)
     except ModelError:
         return
-    settings = stored_settings(config)
-    check_stored(job, config, device)
-    if settings is not None and not is_unpacked(settings):
-        compatibility.check(row_of_stored(settings), job.strategy.name, world.size)
+    settings = stored_quantization(config)
+    check_prequantized_base(job, config, device)
+    if settings is not None and not is_dequantized(settings):
+        compatibility.check(method_of_stored(settings), job.strategy.name, world.size)
     if not _looks_at_weights(job, config):
         return
     try:
         model = frame(job, config, torch.bfloat16)
     except ModelError:
         return
-    said = tied_embeddings.warning(adapted(model, job))
+    said = tied_embeddings.tied_embeddings_warning(adapted(model, job))
     if said:
         print(f'warning: {said}')
 

@@ -9,7 +9,7 @@ from ..config.adapter_start import changes_base
 from ..config.wire import Job
 from ..errors import CheckpointError, ModelError
 from ..methods.build import build_llm, finish, load_base, run_dtype
-from ..methods.residual_init import Initial
+from ..methods.residual_init import InitialAdapter
 from ..models.loading.meta_init import MetaInit
 from ..parallel.compatibility import SPREAD
 from ..parallel.fsdp import shard
@@ -25,7 +25,7 @@ def build_spread(
     device: torch.device,
     meeting: Rendezvous | None,
     show: Callable[[torch.nn.Module, torch.dtype], None],
-    initial: Initial | None = None,
+    initial: InitialAdapter | None = None,
 ) -> tuple[torch.nn.Module, torch.dtype]:
     """Return the model to train, where the strategy of `job` wants it, and its compute type.
 
@@ -59,7 +59,7 @@ def build_spread(
     return llm, dtype
 
 
-def resumed_initial(job: Job, checkpoint: Path | None) -> Initial | None:
+def resumed_initial(job: Job, checkpoint: Path | None) -> InitialAdapter | None:
     """Return the initial adapter that the run in `checkpoint` took out of its base; None: the base is as it was.
 
     Raises:

@@ -9,7 +9,7 @@ from ..config.wire import Job
 from ..data.build import TrainingData
 from ..data.encode import AS_TEXT
 from ..data.report import Report, counted
-from ..models.loading.config_checks import stored_form
+from ..models.loading.config_checks import describe_stored_quantization
 from ..ops.float8_linear import Float8Linear
 from ..parallel.env import World
 from ..utils.cpu_threads import described
@@ -92,7 +92,7 @@ def _base(job: Job, llm: torch.nn.Module) -> str:
         in_float8 = sum(isinstance(module, Float8Linear) for module in llm.modules())
         text += f' ({counted(in_float8, "linear layer")})' if in_float8 else ''
     else:
-        text = stored_form(llm.config)
+        text = describe_stored_quantization(llm.config)
         if text is None:
             return 'not quantised'
     experts = expert_tensors(llm)

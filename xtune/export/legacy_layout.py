@@ -35,7 +35,7 @@ def convert_legacy(source: str, target: Path, max_shard_size: str = '5GB', varia
         ConfigError: `target` is not empty, or the size cannot be read.
     """
     limit = parse_size(max_shard_size)
-    check_model_folder(source, own_code=False)
+    check_model_folder(source, allow_remote_code=False)
     path = legacy_folder(source)
     if path is None:
         kind = read_config(Path(source).expanduser()).get('model_type', 'unknown to transformers')

@@ -66,7 +66,7 @@ def merge(
     """
     if device == 'cuda' and not torch.cuda.is_available():
         raise ModelError('--device cuda: torch sees no GPU here; use --device cpu')
-    check_model_folder(base, own_code=False)
+    check_model_folder(base, allow_remote_code=False)
     revision = _revision(base, check_adapter_folder(adapter), revision)
     if layout == 'original':
         refuse_overrides(adapter)
@@ -141,7 +141,7 @@ def _merged(
     _refuse_unmergeable(llm)
     before = probe_logits(llm, tokenizer)
     llm = llm.merge_and_unload()
-    tied_embeddings.separate_config(llm)
+    tied_embeddings.untie_config(llm)
     report = compare(before, probe_logits(llm, tokenizer))
     if not report['mean_kl'] <= MAX_KL:
         raise ModelError(

@@ -22,13 +22,13 @@ from ..hf_format.config_overrides import note_overrides
 from ..hf_format.probe_logits import Probe
 from ..hf_format.transformers4_config import readable_by_v4
 from ..hf_format.writer import ExportInfo, vocabulary_hash, write_adapter, write_extras
-from ..methods.residual_init import ordinary_lora
+from ..methods.residual_init import as_plain_lora
 from ..utils.quiet import quiet
 from . import tensor_names, verify
 from .output_folder import new_folder
 from .processor_files import copy_processor_files
 from .stored_config import differences, stored_job
-from .weightless_model import empty_model
+from .weightless_model import meta_model
 
 _LOADS = AutoModelForCausalLM.from_pretrained
 
@@ -71,7 +71,7 @@ def pth_to_hf(
         probe = Probe.from_dict(content['probe']) if content.get('probe') else None
         state = content['state_dict']
         if info.adapter_config is not None:
-            state, info = ordinary_lora(state, content.get('initial_adapter'), info)
+            state, info = as_plain_lora(state, content.get('initial_adapter'), info)
             write_adapter(folder, state, info, tokenizer, probe)
             note_overrides(json.loads(info.config_overrides), info.base_model)
         else:
@@ -99,7 +99,7 @@ def write_model(folder: Path, state: dict[str, torch.Tensor], info: ExportInfo, 
         (Path(place) / 'config.json').write_text(info.model_config, encoding='utf-8')
         config = AutoConfig.from_pretrained(place, trust_remote_code=False)
     dtype = getattr(torch, json.loads(info.model_config)['dtype'])
-    model = empty_model(info.base_model, config, dtype)
+    model = meta_model(info.base_model, config, dtype)
     weights = {name: tensor.to(stored_type(model, name, tensor, dtype)) for name, tensor in state.items()}
     with quiet():
         model.save_pretrained(folder, state_dict=weights, max_shard_size=max_shard_size)

@@ -12,7 +12,7 @@ from ..errors import ModelError
 from ..hf_format.probe_logits import FILE, Probe, logits_of
 from ..inference.load import base_config, load_for_inference
 from ..models.legacy.hub import legacy_folder
-from ..models.loading.config_checks import stored_settings
+from ..models.loading.config_checks import stored_quantization
 
 REPORT = 'verification.json'
 # (mean KL in nats per position, relative error of log probabilities) above which an export is refused, by the least
@@ -127,7 +127,7 @@ def _as_in_training(
     """Return the arguments that load a quantised base as it was in training; None: it was not, or cannot be here."""
     if probe.about.base is None:
         return None
-    if legacy_folder(base) is None and stored_settings(base_config(base)) is not None:
+    if legacy_folder(base) is None and stored_quantization(base_config(base)) is not None:
         return {}  # its files are quantised
     if probe.about.base not in _BITSANDBYTES or quantization is None or find_spec('bitsandbytes') is None:
         return None

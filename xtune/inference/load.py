@@ -1,4 +1,4 @@
-"""Load a model for talking or merging: a folder or hub name, with an adapter, in 4 or 8 bits."""
+"""Load a model for inference or merging: a folder or hub name, optionally with an adapter and in 4 or 8 bits."""
 
 import sys
 from pathlib import Path
@@ -23,11 +23,11 @@ from ..models.loading.config_json import reason, tokenizer_error
 from ..models.loading.folder_checks import check_adapter_folder, check_model_folder
 from ..models.loading.model_class import loader
 from ..models.loading.processor_template import with_processor_template
-from ..models.loading.verify import FAILURES, checked
+from ..models.loading.verify import LOADING_ERRORS, verify_weights
 from ..ops.nf4_dequant import keep_what_does_not_fit
 from ..utils.device import require_bitsandbytes
 from ..utils.quiet import quiet
-from .adapter import other_base, with_adapter
+from .adapter import attach_adapter, other_base
 
 
 def load_for_inference(
@@ -44,25 +44,25 @@ def load_for_inference(
 
     Args:
         model: Folder or hub name of the base.
-        adapter: Folder of a peft adapter to put on it.
-        device: Where it goes.
-        dtype: Type of the weights; None: as they are stored.
-        bits: 4 (NF4) or 8 (int8) quantises the weights while loading.
-        variant: Which of the layouts of 2023 it has, where its config.json does not tell.
+        adapter: Folder of a peft adapter to attach.
+        device: Device of the weights.
+        dtype: Type of the weights; None keeps the stored type.
+        bits: 4 (NF4) or 8 (int8) quantizes the weights while loading.
+        variant: Variant of a 2023 remote-code checkpoint, if its config.json is ambiguous.
         revision: Branch, tag or commit of a hub name.
-        quantization: A transformers quantisation config, instead of `bits`.
+        quantization: A transformers quantization config, instead of `bits`.
 
     Raises:
         ModelError: A folder is missing or empty, bitsandbytes is missing, or loading fails.
     """
-    check_model_folder(model, own_code=False)
+    check_model_folder(model, allow_remote_code=False)
     if adapter:
         check_adapter_folder(adapter)
-        _warn_of_another_base(adapter, model)
+        _warn_of_other_base(adapter, model)
     arguments = {}
     overrides = read_overrides(adapter)
     if bits:
-        _refuse_stored(model, bits)
+        _refuse_pre_quantized(model, bits)
         require_bitsandbytes(f'--bits {bits}')
         if bits == 8:
             dtype = torch.bfloat16  # int8 kernels take no float32
@@ -83,27 +83,27 @@ def load_for_inference(
                 arguments['config'] = with_overrides(_config(model, variant, revision), overrides, model, adapter)
             llm = _load(model, variant, dtype=dtype or 'auto', device_map={'': str(device)}, **arguments)
             if adapter:
-                llm = with_adapter(llm, adapter)
+                llm = attach_adapter(llm, adapter)
     except ModelError:
         raise
-    except FAILURES as error:
+    except LOADING_ERRORS as error:
         what = f'{model} with adapter {adapter}' if adapter else model
         raise ModelError(f'{what} cannot be loaded: {reason(error)}') from error
     keep_what_does_not_fit(llm)
     return llm.eval()
 
 
-def _warn_of_another_base(adapter: str, model: str) -> None:
+def _warn_of_other_base(adapter: str, model: str) -> None:
     trained_on = other_base(adapter, model)
     if trained_on is not None:
         print(
-            f'warning: the adapter {adapter} was trained on {trained_on}; if {model} is another model, it answers '
-            'otherwise than in training',
+            f'warning: the adapter {adapter} was trained on {trained_on}; if {model} is a different model, its answers '
+            'will differ from those in training',
             file=sys.stderr,
         )
 
 
-def _refuse_stored(model: str, bits: int) -> None:
+def _refuse_pre_quantized(model: str, bits: int) -> None:
     if legacy_folder(model, weights=False) is None:
         refuse_more_bits(model, base_config(model), bits)
 
@@ -111,7 +111,7 @@ def _refuse_stored(model: str, bits: int) -> None:
 def _config(model: str, variant: str | None, revision: str | None) -> PreTrainedConfig:
     folder = legacy_folder(model, revision=revision)
     if folder is None:
-        return AutoConfig.from_pretrained(model, trust_remote_code=False, **_at(revision))
+        return AutoConfig.from_pretrained(model, trust_remote_code=False, **_revision_argument(revision))
     from ..models.legacy.families import open_legacy
 
     return open_legacy(folder, variant).config
@@ -124,18 +124,21 @@ def _load(model: str, variant: str | None, **arguments: Any) -> PreTrainedModel:
 
         return load_legacy(folder, variant, **arguments)
     load = loader(model, **{key: arguments[key] for key in ('revision',) if key in arguments})
-    return checked(model, *load(output_loading_info=True, ignore_mismatched_sizes=True, **arguments))
+    return verify_weights(model, *load(output_loading_info=True, ignore_mismatched_sizes=True, **arguments))
 
 
 def load_tokenizer_of(
     *folders: str | None, variant: str | None = None, revision: str | None = None
 ) -> PreTrainedTokenizerBase:
-    """Return the tokenizer of the first folder that has one: the adapter's, then the model's.
+    """Return the tokenizer of the first of `folders` that has one. Pass the adapter before its base.
 
-    `revision` is that of the hub names among them.
+    Args:
+        folders: Folders or hub names; None is skipped.
+        variant: Variant of a 2023 remote-code checkpoint, if its config.json is ambiguous.
+        revision: Branch, tag or commit of the hub names.
 
     Raises:
-        ModelError: None has one.
+        ModelError: None of them has a tokenizer, or it cannot be loaded.
     """
     for name in folders:
         folder = None if name is None else legacy_folder(name, weights=False, revision=revision)
@@ -147,15 +150,15 @@ def load_tokenizer_of(
             continue
         try:
             with quiet():
-                found = AutoTokenizer.from_pretrained(name, trust_remote_code=False, **_at(revision))
-                return with_processor_template(found, name)
+                tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False, **_revision_argument(revision))
+                return with_processor_template(tokenizer, name)
         except Exception as error:  # the tokenizers library raises nothing narrower
             raise tokenizer_error(name, error) from error
     raise ModelError(f'there is no tokenizer in {" or ".join(str(f) for f in folders if f)}')
 
 
 def stored_dtype(model: str, variant: str | None = None, revision: str | None = None) -> torch.dtype:
-    """Return the type in which a model's weights are stored, as its config.json says.
+    """Return the type of a model's stored weights, according to its config.json.
 
     Raises:
         ModelError: There is no such model, or its config.json cannot be read.
@@ -170,17 +173,17 @@ def stored_dtype(model: str, variant: str | None = None, revision: str | None = 
 
 
 def base_config(model: str, revision: str | None = None) -> PreTrainedConfig:
-    """Return the config of a model in a layout of today.
+    """Return the config of a model that transformers loads without remote code.
 
     Raises:
         ModelError: There is no such model, or its config.json cannot be read.
     """
     try:
         with quiet():
-            return AutoConfig.from_pretrained(model, trust_remote_code=False, **_at(revision))
+            return AutoConfig.from_pretrained(model, trust_remote_code=False, **_revision_argument(revision))
     except (OSError, ValueError, StrictDataclassError) as error:
         raise ModelError(f'the model {model} cannot be loaded: {str(error).splitlines()[0]}') from error
 
 
-def _at(revision: str | None) -> dict[str, str]:
+def _revision_argument(revision: str | None) -> dict[str, str]:
     return {'revision': revision} if revision else {}

@@ -16,7 +16,7 @@ from ..models.legacy.hub import legacy_folder
 from ..models.loading.config_json import reason
 from ..models.loading.folder_checks import check_model_folder
 from ..models.loading.model_class import loader
-from ..models.loading.verify import FAILURES, checked
+from ..models.loading.verify import LOADING_ERRORS, verify_weights
 from ..ops.float8_linear import refuse_trained, to_float8_base
 from ..ops.nf4_dequant import stay_trainable
 from ..optimizations.activation_checkpointing import recompute, recompute_activations
@@ -29,12 +29,12 @@ from ..utils.quiet import quiet
 from .float8_checks import float8_of
 from .lora_effects import check_adapted
 from .lora_names import check_names
-from .lora_targets import choose_targets
-from .residual_init import Initial, split_base
+from .lora_targets import resolve_targets
+from .residual_init import InitialAdapter, subtract_initial_adapter
 
 
 def build_llm(
-    job: Job, device: torch.device, initial: Initial | None = None
+    job: Job, device: torch.device, initial: InitialAdapter | None = None
 ) -> tuple[PreTrainedModel | PeftModel, torch.dtype]:
     """Return the model to train, on `device`, and its compute type.
 
@@ -109,12 +109,12 @@ def quantisation_of(job: Job, dtype: torch.dtype) -> Any:
 def finish(
     model: PreTrainedModel,
     job: Job,
-    initial: Initial | None = None,
+    initial: InitialAdapter | None = None,
     agree: Callable[[torch.Tensor], Any] | None = None,
 ) -> PreTrainedModel | PeftModel:
     """Return a base model with the adapter on it; without weights (on the meta device) it has none either.
 
-    `initial` and `agree` are those of `residual_init.split_base`.
+    `initial` and `agree` are those of `residual_init.subtract_initial_adapter`.
 
     Raises:
         ModelError: The adapter does not fit the model.
@@ -124,7 +124,7 @@ def finish(
         model = _add_adapter(model, job)
         start = job.lora.keywords.get('init_lora_weights')
         if changes_base(start):
-            split_base(model, start, initial, agree)
+            subtract_initial_adapter(model, start, initial, agree)
             model.peft_config['default'].init_lora_weights = start  # checkpoints say how the adapter began
     else:
         freeze_other_parts(model)
@@ -172,7 +172,7 @@ def load_model(job: Job, device: torch.device, dtype: torch.dtype, **arguments) 
         raise
     except torch.OutOfMemoryError as error:
         raise ModelError(f'the model `{name}` does not fit into memory: {brief(error)} {CHANGES}') from error
-    except FAILURES as error:
+    except LOADING_ERRORS as error:
         raise ModelError(f'the model `{name}` cannot be loaded: {reason(error)}') from error
 
 
@@ -183,7 +183,7 @@ def _load(job: Job, **arguments) -> PreTrainedModel:
     folder = legacy_folder(name, revision=given.get('revision'))
     if folder is None:
         load = loader(name, **given)
-        return checked(name, *load(output_loading_info=True, ignore_mismatched_sizes=True, **arguments))
+        return verify_weights(name, *load(output_loading_info=True, ignore_mismatched_sizes=True, **arguments))
     from ..models.legacy.load import load_legacy, remarks
 
     for remark in remarks(folder, given.get('variant'), job.values.max_length, job.lora is None):
@@ -205,7 +205,7 @@ def _add_adapter(model: PreTrainedModel, job: Job) -> PeftModel:
             given = copy.deepcopy(config)  # the two below change it
             check_names(given, model)
             spare_other_parts(model, config)
-            said = choose_targets(model, config)
+            said = resolve_targets(model, config)
             model = get_peft_model(model, config)
             check_adapted(given, model)
             refuse_trained(model)

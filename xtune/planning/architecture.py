@@ -13,7 +13,7 @@ from ..config.compose import model_part
 from ..config.presets import BASE
 from ..config.wire import Job
 from ..errors import ModelError
-from ..models.loading.model_class import FINDING
+from ..models.loading.model_class import LOCATION_ARGUMENTS
 from ..utils.quiet import quiet
 from .meta_model import model_config, with_llm_values
 from .published_configs import shipped_config
@@ -44,7 +44,7 @@ def architecture(job: Job) -> Architecture:
     except ModelError:
         part = model_part(name, BASE)
         # Another revision or folder of the repository may hold another model.
-        if part is None or any(key in given for key in FINDING):
+        if part is None or any(key in given for key in LOCATION_ARGUMENTS):
             raise
         with quiet():
             config = shipped_config(part.stem, name)

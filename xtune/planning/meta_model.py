@@ -20,7 +20,7 @@ from ..models.legacy.hub import legacy_folder
 from ..models.loading.config_json import reason
 from ..models.loading.folder_checks import check_model_folder
 from ..models.loading.meta_init import META
-from ..models.loading.model_class import FINDING, auto_class, refuse_text_settings
+from ..models.loading.model_class import LOCATION_ARGUMENTS, auto_class, refuse_text_settings
 from ..ops.float8_linear import to_float8_base
 from ..utils.model_structure import layers_of
 from ..utils.quiet import quiet
@@ -49,7 +49,7 @@ def model_config(job: Job) -> PreTrainedConfig:
 
                 config = open_legacy(folder, given.get('variant')).config
             else:
-                found = {key: value for key, value in given.items() if key in FINDING}
+                found = {key: value for key, value in given.items() if key in LOCATION_ARGUMENTS}
                 own = bool(given.get('trust_remote_code'))
                 config = AutoConfig.from_pretrained(name, trust_remote_code=own, **found)
     except ModelError:

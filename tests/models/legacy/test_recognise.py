@@ -124,7 +124,7 @@ def test_weights_that_are_not_whole_are_named(checkpoint):
         folder = checkpoint(
             'baichuan_7b', f'c{i}', change_weights=lambda state, bad=bad: state['model.norm.weight'].__setitem__(3, bad)
         )
-        with pytest.raises(ModelError, match='model.norm.weight holds 1 numbers that are NaN or infinite'):
+        with pytest.raises(ModelError, match='model.norm.weight contains 1 NaN or infinite'):
             load_legacy(folder)
 
 
@@ -142,7 +142,7 @@ def test_missing_and_cut_off_files_are_named(checkpoint):
     check_model_folder(str(folder))
 
     index.write_text(json.dumps(dict(weight_map=place | {'lm_head.bias': 'model-00001-of-00002.safetensors'})))
-    with pytest.raises(ModelError, match='lacks lm_head.bias: the index names model-00001'):
+    with pytest.raises(ModelError, match='lacks lm_head.bias.*model-00001'):
         check_model_folder(str(folder))
     index.write_text(json.dumps(dict(weight_map=place)))
     second = folder / 'model-00002-of-00002.safetensors'
@@ -150,7 +150,7 @@ def test_missing_and_cut_off_files_are_named(checkpoint):
     with pytest.raises(ModelError, match='model-00002-of-00002.safetensors cannot be loaded'):
         check_model_folder(str(folder))
     second.unlink()
-    with pytest.raises(ModelError, match='holds 1 of its 2 weight files; missing: model-00002-of-00002.safetensors'):
+    with pytest.raises(ModelError, match='1 of its 2 weight files.*model-00002-of-00002.safetensors'):
         check_model_folder(str(folder))
     index.write_text('{')
     with pytest.raises(ModelError, match='index.json is damaged'):

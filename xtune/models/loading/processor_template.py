@@ -1,7 +1,6 @@
-"""The chat template of a model whose processor has it, and not its tokenizer.
+"""Read the chat template of a processor for a tokenizer that has none.
 
-Older vision-language checkpoints, such as those of LLaVA, keep it in chat_template.json, which AutoTokenizer does not
-read.
+Older vision-language checkpoints, such as LLaVA, store it in chat_template.json, which AutoTokenizer does not read.
 """
 
 from transformers import PreTrainedTokenizerBase
@@ -11,7 +10,7 @@ from .folder_checks import local_folder
 
 
 def with_processor_template(tokenizer: PreTrainedTokenizerBase, name: str) -> PreTrainedTokenizerBase:
-    """Return `tokenizer`, that of the folder or hub model `name`, with the processor's template if it has none.
+    """Return `tokenizer`, loaded from the folder or hub model `name`, with the processor's template if it has none.
 
     Raises:
         ModelError: chat_template.json is damaged.
