@@ -172,7 +172,7 @@ def test_hub_names_without_a_connection_say_so_at_once(command, name, xtune, tmp
     hub._refuse_unreachable.cache_clear()
     more = ('--prompt', 'x') if command == ('chat',) else ('adapter', 'new') if 'merge' in command else ('new',)
     code, _, err = xtune(*command, name, *more)
-    assert code == 2 and f'{name} is no local folder, and cannot be fetched' in err and 'name a local folder' in err
+    assert code == 2 and f'{name} is not a local folder' in err and 'HF_HUB_OFFLINE' in err
     assert ('did you mean `nothing_else`' in err) == (name == 'nothing')
 
 
@@ -180,7 +180,7 @@ def test_a_server_that_answers_is_no_missing_connection(tmp_path):
     from http.server import BaseHTTPRequestHandler, HTTPServer
     from threading import Thread
 
-    from xtune.models.legacy.hub import _unreachable
+    from xtune.models.legacy.hub import _connection_error
 
     class Refusing(BaseHTTPRequestHandler):
         def do_HEAD(self):
@@ -191,9 +191,9 @@ def test_a_server_that_answers_is_no_missing_connection(tmp_path):
 
     server = HTTPServer(('127.0.0.1', 0), Refusing)
     Thread(target=server.handle_request, daemon=True).start()
-    assert _unreachable(f'http://127.0.0.1:{server.server_port}') == ''
+    assert _connection_error(f'http://127.0.0.1:{server.server_port}') == ''
     server.server_close()
-    assert 'refused' in _unreachable(f'http://127.0.0.1:{server.server_port}')
+    assert 'refused' in _connection_error(f'http://127.0.0.1:{server.server_port}')
 
 
 ADAPTERS = {

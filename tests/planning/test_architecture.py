@@ -85,7 +85,7 @@ def test_a_folder_is_taken_before_the_shipped_values(tmp_path):
 
 @pytest.mark.parametrize('options', [{'base_model': 'some/other-model'}, {'llm.revision': 'older'}])
 def test_values_are_not_shipped_for_other_models_and_revisions(options):
-    with pytest.raises(ModelError, match='cannot be fetched'):
+    with pytest.raises(ModelError, match='HF_HUB_OFFLINE'):
         architecture(preset_job('llama2_7b_qlora_oasst1_e3', **options))
 
 

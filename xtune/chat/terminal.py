@@ -10,8 +10,8 @@ from ..data.stop_tokens import stop_ids as template_stops
 from ..data.tokenise import Tokeniser
 from ..errors import TemplateError, XtuneError
 from ..inference.load import load_for_inference, load_tokenizer_of
-from ..models.legacy.recognise import read_json
 from ..models.loading.folder_checks import check_adapter_folder, check_model_folder, refuse_ids_beyond
+from ..models.loading.json_files import read_json
 from ..templates.resolve import resolve
 from ..utils.cpu_threads import use_free_cores
 from ..utils.device import best_device, compute_dtype

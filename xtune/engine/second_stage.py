@@ -9,8 +9,8 @@ from peft.utils import load_peft_weights
 
 from ..config.wire import Job
 from ..errors import CheckpointError, ModelError
-from ..models.legacy.recognise import read_json
 from ..models.loading.folder_checks import check_adapter_folder
+from ..models.loading.json_files import read_json
 from ..models.loading.weight_files import refuse_non_finite
 from ..utils.quiet import quiet
 from . import checkpoint_io

@@ -1,4 +1,4 @@
-"""`xtune convert split`: write a model folder again with smaller weight files. It is loaded only to be compared."""
+"""`xtune convert split`: rewrite a model folder with smaller weight files. The model is loaded only for comparison."""
 
 import json
 import re
@@ -27,20 +27,23 @@ def split(
 ) -> tuple[int, dict[str, Any] | None]:
     """Write `source` to the new folder `target` in weight files of at most `max_shard_size`.
 
-    With `compare`, and if `source` holds the probe logits of its training, what was written is loaded and compared with
-    them. Returns the number of weight files, and the figures of the comparison (None: there was none).
+    With `compare`, and if `source` contains the probe logits of its training, the written model is loaded and compared
+    with them.
+
+    Returns:
+        The number of weight files, and the comparison; None without a comparison.
 
     Raises:
-        ModelError: `source` is no model folder with weights, or does not compute what was trained.
-        ConfigError: The size cannot be read.
+        ModelError: `source` is not a model folder with weights, or differs from the trained model.
+        ConfigError: The size cannot be parsed.
     """
-    limit = parse_size(max_shard_size)
+    max_bytes = parse_size(max_shard_size)
     check_model_folder(str(source))
     if not source.is_dir():
-        raise ConfigError(f'{source} is no local folder; split works on a folder')
+        raise ConfigError(f'{source} is not a local folder; split works on a folder')
     with new_folder(target) as folder:
-        shards = _write_shards(source, folder, limit)
-        total = _rename(folder, shards)
+        shards = _write_shards(source, folder, max_bytes)
+        total = _rename_shards(folder, shards)
         weights = {'.safetensors', '.bin', '.pt', '.pth'}
         for path in source.iterdir():
             if path.is_file() and path.suffix not in weights and not path.name.endswith('.index.json'):
@@ -56,10 +59,10 @@ def split(
 
 
 def parse_size(text: str) -> int:
-    """Return '2GB', '500MiB' or a plain number in bytes.
+    """Return the number of bytes of '2GB', '500MiB' or a plain number.
 
     Raises:
-        ConfigError: It is none of these.
+        ConfigError: `text` has another form.
     """
     match = re.fullmatch(r'\s*(\d+(?:\.\d+)?)\s*([KMG]I?B)?\s*', text.upper())
     if not match or float(match[1]) * _UNITS.get(match[2], 1) < 1:
@@ -67,29 +70,33 @@ def parse_size(text: str) -> int:
     return int(float(match[1]) * _UNITS.get(match[2], 1))
 
 
-def _write_shards(source: Path, folder: Path, limit: int) -> list[tuple[str, list[str]]]:
-    """Write shards as they fill; one tensor above the limit has a file of its own."""
+def _write_shards(source: Path, folder: Path, max_bytes: int) -> list[tuple[str, list[str]]]:
+    """Write each shard when it is full; a tensor above the limit gets a separate file.
+
+    Returns:
+        File name and tensor names of each shard.
+    """
     shards, pending, size = [], {}, 0
     for name, tensor in tqdm(
         WeightFiles(source).tensors(), desc='splitting', unit=' tensors', disable=None, leave=False
     ):
-        if pending and size + tensor.nbytes > limit:
-            shards.append(_write(folder, len(shards), pending))
+        if pending and size + tensor.nbytes > max_bytes:
+            shards.append(_write_shard(folder, len(shards), pending))
             pending, size = {}, 0
         pending[name] = tensor
         size += tensor.nbytes
-    shards.append(_write(folder, len(shards), pending))
+    shards.append(_write_shard(folder, len(shards), pending))
     return shards
 
 
-def _write(folder: Path, number: int, tensors: dict[str, torch.Tensor]) -> tuple[str, list[str]]:
+def _write_shard(folder: Path, number: int, tensors: dict[str, torch.Tensor]) -> tuple[str, list[str]]:
     name = f'shard-{number}.safetensors'
     save_file(unshared(tensors), folder / name, metadata={'format': 'pt'})
     return name, list(tensors)
 
 
-def _rename(folder: Path, shards: list) -> int:
-    """Give the shards their final names, which contain their number, and return their bytes."""
+def _rename_shards(folder: Path, shards: list) -> int:
+    """Rename the shards to their final names, which contain the number of shards; return their total bytes."""
     for i, (name, names) in enumerate(shards):
         final = f'model-{i + 1:05d}-of-{len(shards):05d}.safetensors'
         (folder / name).rename(folder / final)

@@ -9,7 +9,7 @@ import torch
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from ..errors import ModelError
-from ..models.legacy.recognise import is_legacy
+from ..models.legacy.variants import is_legacy
 from ..models.loading.folder_checks import local_folder
 from ..models.loading.model_class import auto_class, model_class
 from ..models.loading.verify import LOADING_ERRORS

@@ -16,7 +16,7 @@ from transformers import AutoConfig, PreTrainedConfig
 from ..config.wire import Job
 from ..errors import ModelError
 from ..models.legacy.hub import legacy_folder
-from ..models.legacy.recognise import read_json
+from ..models.loading.json_files import read_json
 
 FILE = 'xtune_model_config.json'
 

@@ -184,10 +184,10 @@ def _load(job: Job, **arguments) -> PreTrainedModel:
     if folder is None:
         load = loader(name, **given)
         return verify_weights(name, *load(output_loading_info=True, ignore_mismatched_sizes=True, **arguments))
-    from ..models.legacy.load import load_legacy, remarks
+    from ..models.legacy.load import load_legacy, training_notes
 
-    for remark in remarks(folder, given.get('variant'), job.values.max_length, job.lora is None):
-        print(f'note: {remark}')
+    for note in training_notes(folder, given.get('variant'), job.values.max_length, job.lora is None):
+        print(f'note: {note}')
     return load_legacy(folder, **{**given, **arguments})
 
 

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from xtune.errors import ModelError
+from xtune.export.legacy_writer import open_for_original, write_native
 from xtune.models.legacy.alibi import slopes
 from xtune.models.legacy.load import load_legacy
-from xtune.models.legacy.save import open_for_original, write_native
 from xtune.optimizations.activation_checkpointing import recompute_activations
 
 FOLDER = Path(__file__).parent / 'files' / 'baichuan_13b'
@@ -76,15 +76,15 @@ def test_padded_rows_stay_finite_in_half_precision(model, dtype):
 
 
 @pytest.mark.parametrize('other', ('eager', 'flash_attention_2', 'flex_attention'))
-def test_attention_without_the_bias_is_refused(other, native):
+def test_attention_implementations_without_alibi_are_refused(other, native):
     from transformers import AutoModelForCausalLM
 
-    with pytest.raises(ModelError, match=f"'{other}' knows no ALiBi"):
+    with pytest.raises(ModelError, match=f"'{other}' .*ALiBi"):
         load_legacy(FOLDER, attn_implementation=other)
-    with pytest.raises(ModelError, match=f"'{other}' knows no ALiBi"):
+    with pytest.raises(ModelError, match=f"'{other}' .*ALiBi"):
         AutoModelForCausalLM.from_pretrained(native, attn_implementation=other)
     llm = AutoModelForCausalLM.from_pretrained(native, attn_implementation='sdpa')
-    with pytest.raises(ModelError, match=f"'{other}' knows no ALiBi"):
+    with pytest.raises(ModelError, match=f"'{other}' .*ALiBi"):
         llm.set_attn_implementation(other)
 
 

@@ -4,7 +4,8 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import ModelError, did_you_mean
-from ..legacy.recognise import VARIANTS, read_json
+from ..legacy.variants import VARIANTS
+from .json_files import read_json
 
 # Name patterns of vocabulary files.
 VOCABULARIES = ('tokenizer.json', 'vocab.*', '*.model', '*.tiktoken')

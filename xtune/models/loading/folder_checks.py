@@ -4,8 +4,8 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import ModelError, did_you_mean
-from ..legacy.recognise import read_config, read_json
 from .config_json import check_config
+from .json_files import read_config, read_json
 
 _WEIGHTS = ('*.safetensors', '*.bin', '*.safetensors.index.json')
 

@@ -5,8 +5,8 @@ Older vision-language checkpoints, such as LLaVA, store it in chat_template.json
 
 from transformers import PreTrainedTokenizerBase
 
-from ..legacy.recognise import read_json
 from .folder_checks import local_folder
+from .json_files import read_json
 
 
 def with_processor_template(tokenizer: PreTrainedTokenizerBase, name: str) -> PreTrainedTokenizerBase:

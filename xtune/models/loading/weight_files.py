@@ -13,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 
 from ...errors import ModelError
 from ...utils.torch_files import refuse_short
-from ..legacy.recognise import read_json
+from .json_files import read_json
 
 _STEMS = ('model.safetensors', 'pytorch_model.bin')
 ADAPTER_STEMS = ('adapter_model.safetensors', 'adapter_model.bin')  # in peft's order of preference
