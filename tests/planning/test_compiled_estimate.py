@@ -7,12 +7,14 @@ import pytest
 import torch
 from torch._functorch.partitioners import min_cut_rematerialization_partition
 
+from xtune.methods.meta_model import add_meta_adapter, build_meta_model
+from xtune.models.loading.hf_config import load_hf_config
 from xtune.ops.compilation import replaced
 from xtune.optimizations.activation_checkpointing import keep, recompute, recompute_activations
 from xtune.optimizations.fused_lora import fuse_adapters
 from xtune.planning.compiled_estimate import CountedGraphs
 from xtune.planning.fusion import Graph
-from xtune.planning.meta_model import adapted, frame, model_config
+from xtune.planning.meta_model import planned_meta_model
 from xtune.planning.phase_meters import without_values
 from xtune.planning.planner import Planner
 from xtune.planning.predict import _slice
@@ -46,8 +48,8 @@ def fuse(model):
 def counted(job, way, fused=False):
     """Return the bytes that one layer keeps, and the graphs it was counted with."""
     graphs, model = CountedGraphs(), None
-    model = frame(job, model_config(job), torch.bfloat16, counted=False)
-    model = adapted(model, job)
+    model = build_meta_model(job, load_hf_config(job.values.base_model, job.load_llm), torch.bfloat16)
+    model = add_meta_adapter(model, job)
     with without_values() as graphs.meter, replaced(graphs.stand_in):
         fill(model, torch.device('cpu'))
         if fused:
@@ -72,8 +74,8 @@ def test_what_is_kept_is_what_torch_compile_keeps(fused, made):
     from torch._inductor.decomposition import select_decomp_table
 
     job = made()
-    model = frame(job, model_config(job), torch.bfloat16, counted=False)
-    model = adapted(model, job)
+    model = build_meta_model(job, load_hf_config(job.values.base_model, job.load_llm), torch.bfloat16)
+    model = add_meta_adapter(model, job)
     fill(model, torch.device('cpu'))
     model.train()
     if fused:
@@ -100,7 +102,10 @@ def test_what_is_kept_is_what_torch_compile_keeps(fused, made):
 
 def test_a_slice_takes_the_same_when_its_graphs_are_there(made):
     job, graphs = made(), CountedGraphs()
-    first, second = (_slice(job, model_config(job), torch.bfloat16, None, graphs, [0]) for _ in range(2))
+    first, second = (
+        _slice(job, load_hf_config(job.values.base_model, job.load_llm), torch.bfloat16, None, graphs, [0])
+        for _ in range(2)
+    )
     assert first == second
 
 
@@ -117,7 +122,9 @@ def test_nothing_is_kept_of_what_is_recomputed_nor_after_the_backward_pass(made)
 
 
 def frame_of(job):
-    return adapted(frame(job, model_config(job), torch.bfloat16), job)
+    return add_meta_adapter(
+        planned_meta_model(job, load_hf_config(job.values.base_model, job.load_llm), torch.bfloat16), job
+    )
 
 
 @pytest.mark.slow

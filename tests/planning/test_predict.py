@@ -7,10 +7,12 @@ import pytest
 import torch
 
 from xtune.errors import ModelError
+from xtune.methods.meta_model import add_meta_adapter, build_meta_model
 from xtune.models.legacy.alibi import ATTENTION
 from xtune.models.legacy.alibi_config import BaichuanAlibiConfig
+from xtune.models.loading.hf_config import load_hf_config
 from xtune.planning.compiled_estimate import CountedGraphs
-from xtune.planning.meta_model import adapted, frame, keep_layers, kinds, model_config
+from xtune.planning.meta_model import keep_layers, kinds, planned_meta_model
 from xtune.planning.partial_model import measure, trained_slice
 from xtune.planning.phase_meters import Counter, without_values
 from xtune.planning.planner import CONTEXT, Planner
@@ -19,8 +21,8 @@ from xtune.planning.variants import in_bf16
 
 
 def whole_peak(job):
-    config = model_config(job)
-    found = measure(frame(job, config, torch.bfloat16), job, torch.bfloat16, None, CountedGraphs())
+    config = load_hf_config(job.values.base_model, job.load_llm)
+    found = measure(planned_meta_model(job, config, torch.bfloat16), job, torch.bfloat16, None, CountedGraphs())
     skipped = '1' if job.schedule.accumulate == 1 else '0'
     return CUBLAS + max(phase.peak for name, phase in found.phases.items() if not name.endswith(skipped))
 
@@ -53,7 +55,7 @@ def test_slices_tell_the_peak_of_four_layers(method, options, job, shape):
 @pytest.mark.parametrize('options', [{}, {'pack': False}, {'llm.attn_implementation': 'sdpa'}])
 def test_a_model_that_takes_only_its_own_attention_is_built_with_it(job, options):
     sizes = dict(hidden_size=64, intermediate_size=96, num_hidden_layers=2, num_attention_heads=4, vocab_size=500)
-    model = frame(job('qlora', **options), BaichuanAlibiConfig(**sizes), torch.bfloat16)
+    model = planned_meta_model(job('qlora', **options), BaichuanAlibiConfig(**sizes), torch.bfloat16)
     assert model.config._attn_implementation == ATTENTION
 
 
@@ -81,7 +83,10 @@ def test_layers_of_several_kinds_are_told_apart(job, shape):
     kind = dict(model_type='qwen2', use_sliding_window=True, sliding_window=16, layer_types=pattern)
     options = {'speed.compile': False, 'schedule.batch_size': 32}
     made = job('full', base_model=shape(num_hidden_layers=3, vocab_size=2000, **kind), checkpointing=2, **options)
-    assert len(set(kinds(frame(made, model_config(made), torch.bfloat16)))) == 2
+    assert (
+        len(set(kinds(planned_meta_model(made, load_hf_config(made.values.base_model, made.load_llm), torch.bfloat16))))
+        == 2
+    )
     assert Planner(made).counted(made).peak == pytest.approx(whole_peak(made), rel=0.02)
 
 
@@ -124,9 +129,11 @@ def test_tensors_without_values_count_as_real_ones(method, pack, job):
     fake = without_values()
 
     def run(context):
-        model = frame(made, model_config(made), torch.bfloat16, counted=context is fake)
+        model = (planned_meta_model if context is fake else build_meta_model)(
+            made, load_hf_config(made.values.base_model, made.load_llm), torch.bfloat16
+        )
         keep_layers(model, [0])
-        model = adapted(model, made)
+        model = add_meta_adapter(model, made)
         with context as meter:
             found = trained_slice(model, made, torch.bfloat16, torch.device('cpu'), meter)
         del model

@@ -10,8 +10,9 @@ import torch
 from rich.console import Console
 
 from xtune.errors import ModelError
+from xtune.models.loading.hf_config import load_hf_config
 from xtune.planning import fit_check
-from xtune.planning.meta_model import frame, model_config
+from xtune.planning.meta_model import planned_meta_model
 from xtune.planning.phase_meters import without_values
 from xtune.planning.planner import CONTEXT, GIB, USABLE, Planner, room
 from xtune.planning.random_init import fill
@@ -209,7 +210,7 @@ def test_a_run_is_refused_only_if_its_weights_alone_are_too_much(method, job, sh
 
 def test_quantised_weights_take_what_bitsandbytes_makes_of_them(job, shape):
     made = job('qlora', base_model=shape(**WIDE))
-    model = frame(made, model_config(made), torch.bfloat16)
+    model = planned_meta_model(made, load_hf_config(made.values.base_model, made.load_llm), torch.bfloat16)
     least = fit_check.floor(replace(made), torch.bfloat16).frozen
     with without_values() as live:
         fill(model, torch.device('cpu'))

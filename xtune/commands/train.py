@@ -52,15 +52,16 @@ def _train(args: argparse.Namespace) -> int:
     world = from_environment(args.launcher)
     mute_others(world)
     from ..engine.train import train
+    from ..planning.fit_check import check_fit
 
     if world.size == 1:
         with sigterm_as_interrupt():
-            return train(config, options, args.resume)
+            return train(config, options, args.resume, check_fit=check_fit)
     from torch.distributed.elastic.multiprocessing.errors import record
 
     from ..parallel.error_file import LastWords
 
-    return record(train, LastWords())(config, options, args.resume, world)
+    return record(train, LastWords())(config, options, args.resume, world, check_fit)
 
 
 COMMANDS = {

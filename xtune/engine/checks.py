@@ -14,17 +14,17 @@ from ..errors import ConfigError, ModelError, TemplateError
 from ..methods import float8_checks, tied_embeddings
 from ..methods.build import run_dtype
 from ..methods.lora_effects import check_skipped
+from ..methods.meta_model import add_meta_adapter, build_meta_model
 from ..methods.quantized_checkpoints import check_prequantized_base, is_dequantized, method_of_stored
 from ..models.legacy.hub import legacy_folder
 from ..models.loading.config_checks import check_attention, length_warning, stored_quantization
 from ..models.loading.context_limit import check_length
+from ..models.loading.hf_config import load_hf_config
 from ..models.loading.model_class import auto_class, refuse_text_settings
 from ..optimizations.activation_checkpointing import check_count
 from ..parallel import compatibility, ulysses_check
 from ..parallel.env import World
 from ..parallel.zero import require_deepspeed
-from ..planning import fit_check
-from ..planning.meta_model import adapted, frame, model_config
 from ..templates.resolve import check_name
 from . import hooks, ineffective_options, packing_check
 from .runner_keys import check_runner
@@ -87,7 +87,7 @@ def model(job: Job, device: torch.device) -> None:
             section `lora` does not fit it.
     """
     try:
-        config = model_config(job)
+        config = load_hf_config(job.values.base_model, job.load_llm)
     except ModelError:  # whether it can be loaded is found out then
         return
     if legacy_folder(job.values.base_model) is None:
@@ -123,11 +123,11 @@ def _adapter(job: Job, config: PreTrainedConfig) -> None:
     lora = partial(job.lora, init_lora_weights=True) if of_weights else job.lora
     plain_job = replace(job, quantization=None, lora=lora)
     try:
-        model = frame(plain_job, plain, torch.float32, counted=False)
+        model = build_meta_model(plain_job, plain, torch.float32)
     except ModelError:  # it may be code that only runs with weights; names are compared once it is loaded
         return
     check_skipped(job.quantization, model)
-    adapted(model, plain_job)
+    add_meta_adapter(model, plain_job)
 
 
 def base(job: Job, world: World, device: torch.device) -> None:
@@ -137,7 +137,7 @@ def base(job: Job, world: World, device: torch.device) -> None:
         XtuneError: It does not go.
     """
     try:
-        config = model_config(job)
+        config = load_hf_config(job.values.base_model, job.load_llm)
     except ModelError:
         return
     settings = stored_quantization(config)
@@ -147,10 +147,10 @@ def base(job: Job, world: World, device: torch.device) -> None:
     if not _looks_at_weights(job, config):
         return
     try:
-        model = frame(job, config, torch.bfloat16)
+        model = build_meta_model(job, config, torch.bfloat16)
     except ModelError:
         return
-    said = tied_embeddings.tied_embeddings_warning(adapted(model, job))
+    said = tied_embeddings.tied_embeddings_warning(add_meta_adapter(model, job))
     if said:
         print(f'warning: {said}')
 
@@ -164,19 +164,3 @@ def _looks_at_weights(job: Job, config: PreTrainedConfig) -> bool:
     beside = any(lora.get(name) for name in ('modules_to_save', 'trainable_token_indices'))
     named = beside or lora.get('target_modules') != 'all-linear'
     return changes_base(lora.get('init_lora_weights')) or (shared and named)
-
-
-def memory(job: Job, world: World, device: torch.device) -> None:
-    """Refuse what cannot fit, before data are prepared and weights are loaded.
-
-    Raises:
-        XtuneError: It cannot.
-    """
-    if device.type != 'cuda' or (world.size > 1 and job.strategy.name not in ('one_device', 'ddp')):
-        return
-    try:
-        least = fit_check.floor(job, run_dtype(job, device))
-    except ModelError:  # of a model that cannot be counted; whether it can be loaded is found out then
-        return
-    properties = torch.cuda.get_device_properties(device)
-    fit_check.check(job, least, properties.total_memory, properties.name)

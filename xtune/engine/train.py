@@ -2,6 +2,7 @@
 
 import shlex
 import time
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -53,7 +54,13 @@ from .work_dir import checkpoint_to_resume, put_aside, writable
 from .zero_config import zero_config
 
 
-def train(config: Path, options: dict[str, Any], resume: str | bool = False, world: World = ALONE) -> int:
+def train(
+    config: Path,
+    options: dict[str, Any],
+    resume: str | bool = False,
+    world: World = ALONE,
+    check_fit: Callable[[Job, World, torch.device], None] = lambda job, world, device: None,
+) -> int:
     """Run `config` with `options`; return 0, or 130 if the run was interrupted and left a checkpoint.
 
     Args:
@@ -61,6 +68,7 @@ def train(config: Path, options: dict[str, Any], resume: str | bool = False, wor
         options: Dotted option names and values.
         resume: A checkpoint's path, True for the newest whole one in the work_dir, False to start anew.
         world: The processes of the run; each calls this function.
+        check_fit: Raises a ModelError if the run does not fit the device; called before data are prepared.
 
     Raises:
         XtuneError: What the user must mend, as early as it can be known.
@@ -83,7 +91,7 @@ def train(config: Path, options: dict[str, Any], resume: str | bool = False, wor
         stage = weights_to_begin_with(job, text, start, verified=world.local_rank > 0)
         checks.model(job, device)
         checks.base(job, world, device)
-        checks.memory(job, world, device)
+        check_fit(job, world, device)
         share = Share.of_device(
             world.rank, world.size, job.strategy.sequence_parallel_size, padding(job, compiles(job, device, world))
         )

@@ -13,9 +13,9 @@ from ..config.compose import model_part
 from ..config.presets import BASE
 from ..config.wire import Job
 from ..errors import ModelError
+from ..models.loading.hf_config import load_hf_config, with_llm_values
 from ..models.loading.model_class import LOCATION_ARGUMENTS
 from ..utils.quiet import quiet
-from .meta_model import model_config, with_llm_values
 from .published_configs import shipped_config
 
 SHIPPED = 'shipped with xtune'
@@ -38,9 +38,9 @@ def architecture(job: Job) -> Architecture:
     """
     name, given = job.values.base_model, job.load_llm.keywords
     if Path(name).expanduser().is_dir():
-        return Architecture(model_config(job), f'from {name}')
+        return Architecture(load_hf_config(name, job.load_llm), f'from {name}')
     try:
-        return Architecture(model_config(job), 'from the hub')
+        return Architecture(load_hf_config(name, job.load_llm), 'from the hub')
     except ModelError:
         part = model_part(name, BASE)
         # Another revision or folder of the repository may hold another model.

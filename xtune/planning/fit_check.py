@@ -10,11 +10,33 @@ import torch
 
 from ..config.wire import Job
 from ..errors import ModelError
-from .meta_model import adapted, frame, model_config
+from ..methods.build import run_dtype
+from ..methods.meta_model import add_meta_adapter
+from ..models.loading.hf_config import load_hf_config
+from ..parallel.env import World
+from .meta_model import planned_meta_model
 from .optimizer_state import state_bytes_each
 from .random_init import packed_bytes
 
 GIB = 2**30
+
+
+def check_fit(job: Job, world: World, device: torch.device) -> None:
+    """Refuse `job` if `device` is a GPU that cannot hold it, before data are prepared and weights are loaded.
+
+    Sharded runs pass, and so do models that planning does not support.
+
+    Raises:
+        ModelError: The run does not fit.
+    """
+    if device.type != 'cuda' or (world.size > 1 and job.strategy.name not in ('one_device', 'ddp')):
+        return
+    try:
+        least = floor(job, run_dtype(job, device))
+    except ModelError:  # loading the model tells whether it can be used at all
+        return
+    properties = torch.cuda.get_device_properties(device)
+    check(job, least, properties.total_memory, properties.name)
 
 
 @dataclass(frozen=True)
@@ -36,7 +58,8 @@ def floor(job: Job, dtype: torch.dtype) -> Floor:
     Raises:
         ModelError: The model cannot be built from its config.json.
     """
-    model = adapted(frame(job, model_config(job), dtype), job)
+    config = load_hf_config(job.values.base_model, job.load_llm)
+    model = add_meta_adapter(planned_meta_model(job, config, dtype), job)
     frozen = trained = 0
     for parameter in model.parameters():
         if parameter.requires_grad:

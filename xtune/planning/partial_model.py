@@ -21,6 +21,7 @@ from ..data.batches import MicroBatch
 from ..engine.optimizations import fast_task
 from ..engine.optimizer import StepOptimizer, build_optimizer
 from ..engine.packing_check import is_packed
+from ..methods.meta_model import add_meta_adapter
 from ..ops.compilation import replaced
 from ..optimizations.cuda_graphs.host_bound import STEPS
 from ..parallel.env import ALONE
@@ -29,7 +30,6 @@ from ..tasks.lm_head import before_output_layer
 from ..tasks.sft import SupervisedFineTuning
 from ..utils.quiet import quiet
 from .compiled_estimate import CountedGraphs
-from .meta_model import adapted
 from .optimizer_state import counted_optimizer, make_state, paged_bytes
 from .phase_meters import Counter, CudaMeter, Marked, Meter, Phase, without_values
 from .random_init import fill
@@ -78,7 +78,7 @@ def measure(
     Raises:
         ModelError: The adapter does not fit the model.
     """
-    model = adapted(model, job)
+    model = add_meta_adapter(model, job)
     if device is not None:
         with quiet(), CudaMeter(device) if device.type == 'cuda' else Counter() as meter:
             return trained_slice(model, job, dtype, device, meter, timed=True)

@@ -10,13 +10,14 @@ from ..config.wire import Job
 from ..engine.auto_checkpointing import has_whole_model
 from ..errors import ModelError
 from ..methods.build import run_dtype
+from ..methods.meta_model import add_meta_adapter
 from ..models.loading.config_checks import check_attention
 from ..models.loading.context_limit import check_length
 from ..utils.experts import expert_tensors
 from ..utils.model_structure import layers_of
 from .architecture import architecture
 from .compiled_estimate import CountedGraphs
-from .meta_model import adapted, frame
+from .meta_model import planned_meta_model
 from .predict import Choice, Layers, Prediction, layers, predict
 from .variants import Variant, in_bf16, nearest, shared, with_values
 
@@ -67,7 +68,7 @@ class Planner:
     def _counted_size(self) -> Size:
         # Quantisation changes what a parameter takes, and not how many there are.
         job = with_values(replace(self.job, quantization=None), checkpointing='none')
-        model = adapted(frame(job, self.config, torch.bfloat16), job)
+        model = add_meta_adapter(planned_meta_model(job, self.config, torch.bfloat16), job)
         numbers = [(p.numel(), p.requires_grad) for p in model.parameters()]
         return Size(
             parameters=sum(n for n, _ in numbers),

@@ -8,10 +8,11 @@ from transformers import PreTrainedConfig
 
 from ..config.wire import Job
 from ..errors import ModelError
+from ..methods.meta_model import build_meta_model
 from ..models.loading.config_json import reason
 from .compiled_estimate import CountedGraphs
 from .extrapolate import Choice, Layers, Levels
-from .meta_model import frame, keep_layers, kinds
+from .meta_model import keep_layers, kinds, planned_meta_model
 from .partial_model import Slice, measure
 
 # Layers that a clock needs to tell their time from the noise of the rest.
@@ -49,7 +50,7 @@ def layers(
         ModelError: The model or its adapter cannot be built.
     """
     graphs = graphs or CountedGraphs()
-    found = kinds(frame(job, config, dtype))
+    found = kinds(planned_meta_model(job, config, dtype))
     first = {kind: found.index(kind) for kind in reversed(found)}
     base = sorted(first.values())
     workspace = CUBLAS
@@ -79,7 +80,7 @@ def _slice(
     graphs: CountedGraphs,
     chosen: list[int],
 ) -> Slice:
-    model = frame(job, config, dtype, counted=device is None)
+    model = (planned_meta_model if device is None else build_meta_model)(job, config, dtype)
     keep_layers(model, chosen)
     try:
         return measure(model, job, dtype, device, graphs)
