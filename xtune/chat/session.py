@@ -54,7 +54,7 @@ class ChatSession:
         decoding = dict(skip_special_tokens=True, clean_up_tokenization_spaces=False)
         streamer = TextStreamer(self.tokeniser.tokenizer, skip_prompt=True, **decoding) if stream else None
         rows = self.llm.get_input_embeddings().weight.shape[0]
-        refuse_ids_beyond(self.llm.config._name_or_path or 'the model', int(ids.max()), rows)
+        refuse_ids_beyond(self.llm.config.name_or_path or 'the model', int(ids.max()), rows)
         new = generate_ids(
             self.llm,
             ids.to(next(self.llm.parameters()).device),

@@ -1,11 +1,6 @@
-"""The one place that touches mmengine's lazily imported config objects.
-
-`LazyObject._imported`, `_module`, `Config._to_lazy_dict`, `_imported_names` and `ConfigDict.lazy` are internals of
-mmengine 0.10; the tests of this package fail if they move.
-"""
+"""Lazily imported config objects of mmengine: names in a config that are not imported until they are needed."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -14,6 +9,7 @@ from typing import Any
 from mmengine.config import Config, ConfigDict
 from mmengine.config.lazy import LazyAttr, LazyObject
 
+from ..compat import mmengine_private
 from ..errors import ConfigError, did_you_mean
 
 Lazy = LazyObject | LazyAttr
@@ -29,29 +25,19 @@ def read_text(text: str) -> Config:
 
 def to_plain(cfg: Config) -> dict:
     """Return the sections of `cfg` as nested plain dicts whose imported names are still lazy."""
-    return cfg._to_lazy_dict()
+    return mmengine_private.lazy_dict(cfg)
 
 
 def part_names(cfg: Config) -> tuple[dict, set[str]]:
     """Return all names of `cfg` as plain values, imported ones too, and the set of those."""
-    return cfg._to_lazy_dict(keep_imported=True), set(cfg._imported_names)
-
-
-@contextmanager
-def kept_lazy() -> Iterator[None]:
-    """Let the values of a ConfigDict be read without importing what they name."""
-    before, ConfigDict.lazy = ConfigDict.lazy, True
-    try:
-        yield
-    finally:
-        ConfigDict.lazy = before
+    return mmengine_private.lazy_dict(cfg, keep_imported=True), mmengine_private.imported_names(cfg)
 
 
 def from_namespace(names: dict, imported: set[str], path: Path) -> Config:
     """Return the config of the file `path`, which defines `names`; those in `imported` are no sections of it."""
     values = {name: value for name, value in names.items() if not name.startswith('__')}
     cfg = Config(ConfigDict(values), filename=str(path))
-    object.__setattr__(cfg, '_imported_names', imported)
+    mmengine_private.set_imported_names(cfg, imported)
     return cfg
 
 
@@ -76,10 +62,10 @@ def import_of(lazy: Lazy) -> tuple[str, str]:
         ConfigError: The file imports a whole module, which cannot be quoted.
     """
     source, _ = root(lazy)
-    if source._imported is None:
+    module, name = mmengine_private.import_behind(source)
+    if name is None:
         raise ConfigError(f'write `from {source.module} import ...` in a config, not `import {source.module}`')
-    module = source._module
-    return (module if isinstance(module, str) else module[0]), source._imported
+    return module, name
 
 
 def walk(value: Any) -> Iterator[Lazy]:

@@ -7,6 +7,7 @@ from typing import Any
 
 from mmengine.config import Config, ConfigDict
 
+from ..compat.mmengine_private import config_dict
 from ..errors import ConfigError
 from . import parts
 from .lazy import is_lazy, resolve, to_plain
@@ -71,7 +72,7 @@ def _apply(cfg: Config, options: dict) -> None:
     """Set dotted names. A section that is None becomes a dict; what does not belong there is reported by the checks."""
     for key, value in options.items():
         *path, last = key.split('.')
-        node = cfg._cfg_dict
+        node = config_dict(cfg)
         for depth, part in enumerate(path):
             if isinstance(node, list):
                 node = _item(node, part, key)

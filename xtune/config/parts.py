@@ -9,7 +9,8 @@ from pathlib import Path
 
 from mmengine.config import Config, ConfigDict
 
-from .lazy import from_namespace, kept_lazy, part_names
+from ..compat.mmengine_private import reading_lazily
+from .lazy import from_namespace, part_names
 
 
 def read(path: Path) -> Config | None:
@@ -28,7 +29,7 @@ def read(path: Path) -> Config | None:
     if None in found:
         return None
     names: dict = {}
-    with kept_lazy():
+    with reading_lazily():
         for values, _ in found:
             # Built anew, as a preset changes what it imports.
             names |= {name: ConfigDict(value=value)['value'] for name, value in values.items()}

@@ -7,6 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..compat.datasets_private import fingerprint_of
 from ..config.sections import Source
 from ..errors import DataError
 from .left_out import Elsewhere, left_out
@@ -133,7 +134,7 @@ class RowSource:
             repr((self.source.sheet, self.source.text_unit, self.source.limit)).encode(), digest_size=16
         )
         if self._hub is not None:
-            digest.update(self._hub._fingerprint.encode())
+            digest.update(fingerprint_of(self._hub).encode())
         for file in self.files:
             digest.update(str(file).encode())  # places in reports name it
             with file.open('rb') as stream:

@@ -4,6 +4,7 @@ from contextlib import nullcontext
 
 import torch
 
+from ..compat.transformers_private import attention_of
 from ..config.wire import Job
 from ..data.batches import CLOSE, MULTIPLE, Padding
 from ..errors import ModelError
@@ -101,7 +102,7 @@ def _attention(
 def _may_attend(job: Job, llm: torch.nn.Module, dtype: torch.dtype, device: torch.device) -> bool:
     """Tell whether by its config the model may attend without masks: if it does not, a trial was against it."""
     config, length = base_of(llm).config, job.values.max_length
-    name = chosen(config, config._attn_implementation, dtype, device.type, length, is_packed(job))
+    name = chosen(config, attention_of(config), dtype, device.type, length, is_packed(job))
     return job.speed.varlen and name is not None
 
 

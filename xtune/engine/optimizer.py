@@ -8,6 +8,7 @@ import torch
 from mmengine.optim import OptimWrapper
 from torch.distributed.tensor import DTensor
 
+from ..compat.torch_private import found_inf, takes_found_inf
 from ..config.sections import Schedule
 from ..config.wire import Job
 from ..errors import ConfigError
@@ -51,13 +52,10 @@ class StepOptimizer(OptimWrapper):
     def step_if_finite(self, values: torch.Tensor) -> bool:
         """Update if all `values` are finite, without waiting for the device to know; return False if the optimizer
         cannot, and nothing is done."""
-        if not getattr(self.optimizer, '_step_supports_amp_scaling', False):
+        if not takes_found_inf(self.optimizer):
             return False
-        self.optimizer.found_inf = (~values.isfinite()).any().float()  # how torch's GradScaler tells fused optimizers
-        try:
+        with found_inf(self.optimizer, (~values.isfinite()).any().float()):
             self.step()
-        finally:
-            del self.optimizer.found_inf
         return True
 
     def close(self) -> None:

@@ -6,6 +6,7 @@ from importlib.util import find_spec
 import torch
 from transformers import PreTrainedConfig
 
+from ..compat.transformers_private import attention_of
 from ..config.wire import Job
 from ..errors import ModelError
 from ..models.small_copy import small_copy
@@ -85,7 +86,7 @@ def _verdict(task: SupervisedFineTuning, strategy: str) -> Verdict | None:
     if not strategy.startswith(('zero3', 'fsdp2')):
         return ParityCheck(*known, task.attention).verdict()
     config = base_of(task.llm).config
-    copy = _of_copy(config, task.device, config._attn_implementation)
+    copy = _of_copy(config, task.device, attention_of(config))
     if strategy.startswith('fsdp2'):
         own = ParityCheck(*known, gradients=False).verdict()
         return own if own is None or not own.apart or copy is None or copy.fails else copy

@@ -4,8 +4,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from mmengine.runner import FlexibleRunner
 
+from ..compat.mmengine_runner_private import RunnerWithoutEnvironmentLog
 from ..data.stream import Cursor
 from ..errors import CheckpointError
 from ..utils.cpu_threads import use_as_before
@@ -15,7 +15,7 @@ from .probe_recorder import Prober
 from .resume_checks import check_built
 
 
-class TuneRunner(FlexibleRunner):
+class TuneRunner(RunnerWithoutEnvironmentLog):
     """A FlexibleRunner that saves and resumes bit-exactly.
 
     Args:
@@ -31,9 +31,6 @@ class TuneRunner(FlexibleRunner):
 
     def dump_config(self) -> None:
         """Do nothing: the run's flat config is already in the work_dir."""
-
-    def _log_env(self) -> None:
-        """Do nothing: `xtune env` reports it."""
 
     def save_checkpoint(self, out_dir: str, filename: str, background: bool = False, **_: Any) -> Saving:
         """Begin to write `filename` for the steps done so far; return what finishes it.

@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from mmengine._strategy import SingleDeviceStrategy
 
+from ..compat.mmengine_runner_private import PlacedModelStrategy
 from ..methods.residual_init import initial_adapter_state
 from ..parallel.collectives import all_gather_objects, raise_on_all_ranks, rank, world_size
 from ..registry import STRATEGIES
@@ -15,7 +15,7 @@ from .checkpoint_writer import Saving
 
 
 @STRATEGIES.register_module()
-class Replicated(SingleDeviceStrategy):
+class Replicated(PlacedModelStrategy):
     """Trains on the device the model is on, alone or with equal processes beside it, and saves only what is trained.
 
     Gradients are all-reduced once, after the last micro-batch of a step (see `collectives.all_reduce_gradients`). This
@@ -31,12 +31,6 @@ class Replicated(SingleDeviceStrategy):
     def collect_env(self) -> tuple[dict, dict]:
         """Return nothing: mmengine's version starts compilers to ask for their version; `xtune env` reports ours."""
         return {}, {}
-
-    def _init_model_weights(self, model: torch.nn.Module) -> torch.nn.Module:
-        return model  # loaded, not initialised
-
-    def _wrap_model(self, model: torch.nn.Module) -> torch.nn.Module:
-        return model  # on its device already; quantised weights must not be moved
 
     def save_checkpoint(
         self, filename: str, *, extra_ckpt: dict | None = None, background: bool = False, **_: Any

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerBase
 
+from ..compat.transformers_private import kept_in_float32
 from ..config.wire import Job
 from ..data.build import load_tokenizer
 from ..engine import checkpoint_io
@@ -117,8 +118,7 @@ def written_dtype(model: torch.nn.Module, name: str, tensor: torch.Tensor, dtype
         return tensor.dtype
     if dtype == torch.float32:
         return dtype
-    in_float32 = set(getattr(model, '_keep_in_fp32_modules_strict', None) or ())
-    in_float32 |= set(getattr(model, '_keep_in_fp32_modules', None) or ()) if dtype == torch.float16 else set()
+    in_float32 = kept_in_float32(model, dtype)
     return torch.float32 if any(re.search(rf'(^|\.){module}(\.|$)', name) for module in in_float32) else dtype
 
 

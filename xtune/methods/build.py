@@ -8,6 +8,7 @@ import torch
 from peft import PeftModel, get_peft_model
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
+from ..compat.transformers_private import attention_of
 from ..config.adapter_start import changes_base
 from ..config.wire import Job
 from ..engine.oom_report import CHANGES, brief
@@ -77,7 +78,7 @@ def load_base(job: Job, device: torch.device, dtype: torch.dtype) -> PreTrainedM
     arguments = {} if quantization is None else {'quantization_config': quantization}
     model = load_model(job, device, dtype if job.lora is not None else torch.float32, **arguments)
     model.config.use_cache = False
-    flash = 'flash' in str(model.config._attn_implementation)
+    flash = 'flash' in str(attention_of(model.config))
     if flash and job.values.pack and job.schedule.batch_size > 1:
         raise ModelError(
             'flash attention keeps packed samples apart only in batches of one sequence: set schedule.batch_size=1 '

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, PreTrainedConfig, PreTrainedModel
 
+from ..compat.transformers_private import from_config
 from ..utils.quiet import quiet
 
 # Small size -> names of the config fields that are set to it.
@@ -77,7 +78,7 @@ def small_copy(config: PreTrainedConfig, device: torch.device, attention: str | 
             with quiet(), torch.random.fork_rng(devices=[]):
                 torch.manual_seed(0)
                 small = small_config(config, keep_numbers=keep_numbers)
-                model = cls._from_config(small, dtype=torch.float32, **arguments)
+                model = from_config(cls, small, dtype=torch.float32, **arguments)
                 return randomize_weights(model).to(device)
         except Exception:
             continue  # configs and models of any author raise any type of error

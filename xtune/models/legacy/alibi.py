@@ -21,6 +21,7 @@ from transformers import (
 )
 from transformers.masking_utils import eager_mask
 
+from ...compat.transformers_private import attention_of, set_attention_of
 from ...errors import ModelError
 from .alibi_config import BaichuanAlibiConfig
 
@@ -72,8 +73,8 @@ class BaichuanAlibiForCausalLM(SmolLM3ForCausalLM):
     config_class = BaichuanAlibiConfig
 
     def __init__(self, config: BaichuanAlibiConfig) -> None:
-        _check(config._attn_implementation)
-        config._attn_implementation = ATTENTION
+        _check(attention_of(config))
+        set_attention_of(config, ATTENTION)
         super().__init__(config)
 
     def set_attn_implementation(self, attn_implementation: str | dict, *args: Any, **kwargs: Any) -> None:

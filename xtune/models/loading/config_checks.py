@@ -4,13 +4,14 @@ from typing import Any
 
 from transformers import PreTrainedConfig
 
+from ...compat.transformers_private import supports_sdpa
 from ...errors import ModelError
 from .model_class import model_class
 
 
 def takes_sdpa(config: PreTrainedConfig) -> bool:
     """Return whether the model class of `config` supports SDPA; True for a class that transformers does not know."""
-    return getattr(_known_class(config), '_supports_sdpa', True)
+    return supports_sdpa(_known_class(config))
 
 
 def check_attention(config: PreTrainedConfig, implementation: str | None) -> None:

@@ -8,6 +8,8 @@ import torch
 from transformers import GenerationConfig, PreTrainedConfig, PreTrainedModel
 from transformers.quantizers import AutoHfQuantizer
 
+from ...compat.transformers_private import from_config
+
 META = torch.device('meta')
 
 
@@ -40,7 +42,7 @@ class MetaInit:
     def build(self) -> PreTrainedModel:
         """Return the model on the meta device: modules, names and shapes without values."""
         with META:
-            model = self.model_class._from_config(self.config, dtype=self.config.dtype)
+            model = from_config(self.model_class, self.config, dtype=self.config.dtype)
             if self.quantization_config is not None:
                 quantizer = AutoHfQuantizer.from_config(self.quantization_config, pre_quantized=self.pre_quantized)
                 quantizer.preprocess_model(model, device_map={'': 'cpu'})
