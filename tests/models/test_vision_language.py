@@ -318,7 +318,7 @@ def test_files_of_a_processor_come_along(tmp_path, capsys):
     for name in NAMES:
         (bare / name).unlink(missing_ok=True)
         (base / name).unlink(missing_ok=True)
-    assert copy_processor_files(str(base), bare) == [] and 'takes text only' in capsys.readouterr().out
+    assert copy_processor_files(str(base), bare) == [] and 'accepts only text' in capsys.readouterr().out
     assert copy_processor_files('nobody/nothing', bare) == []  # offline: no error
 
 
