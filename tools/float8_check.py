@@ -27,8 +27,8 @@ from xtune.config.wire import Job, wire
 from xtune.data.build import build_data
 from xtune.data.steps import Share
 from xtune.engine.optimizations import fast_task
+from xtune.engine.prepare_model import build_llm
 from xtune.errors import XtuneError
-from xtune.methods.build import build_llm
 from xtune.methods.float8_checks import device_problem
 from xtune.ops.float8_matmul import scaled_product, to_float8
 from xtune.parallel.env import ALONE
@@ -146,7 +146,7 @@ def first_gradients(job: Job, device: torch.device) -> torch.Tensor:
     torch.manual_seed(job.values.seed)
     data = build_data(job, Share.of_device(0, 1, 1))
     torch.manual_seed(job.values.seed)
-    llm, dtype = build_llm(job, device)
+    llm, dtype = build_llm(job.model, device)
     task = fast_task(job, llm, dtype, device, None, ALONE).train()
     for batch in data.steps[0]:
         task(batch).backward()

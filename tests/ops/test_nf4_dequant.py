@@ -6,7 +6,7 @@ import torch
 
 from xtune.config.load import load
 from xtune.config.wire import wire
-from xtune.methods.build import build_llm
+from xtune.engine.prepare_model import build_llm
 from xtune.ops.nf4_dequant import keep_what_does_not_fit, packed, stay_trainable
 
 
@@ -32,7 +32,7 @@ def test_gradients_go_through_after_a_call_without():
 
 def test_a_base_stays_trainable_from_the_start(make_config, monkeypatch):
     monkeypatch.setattr('bitsandbytes.nn.modules.has_avx512bf16', lambda: True)  # as on such a CPU
-    llm, _ = build_llm(wire(load(make_config('qlora'))), torch.device('cpu'))
+    llm, _ = build_llm(wire(load(make_config('qlora'))).model, torch.device('cpu'))
     layers = [layer for layer in llm.modules() if isinstance(layer, bitsandbytes.nn.Linear4bit)]
     assert layers and not any(layer.support_avx512bf16_for_cpu for layer in layers)
 

@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch._functorch.partitioners import min_cut_rematerialization_partition
 
-from xtune.methods.meta_model import add_meta_adapter, build_meta_model
+from xtune.engine.prepare_model import add_meta_adapter
+from xtune.methods.meta_model import build_meta_model
 from xtune.models.loading.hf_config import load_hf_config
 from xtune.ops.compilation import replaced
 from xtune.optimizations.activation_checkpointing import keep, recompute, recompute_activations
@@ -48,8 +49,8 @@ def fuse(model):
 def counted(job, way, fused=False):
     """Return the bytes that one layer keeps, and the graphs it was counted with."""
     graphs, model = CountedGraphs(), None
-    model = build_meta_model(job, load_hf_config(job.values.base_model, job.load_llm), torch.bfloat16)
-    model = add_meta_adapter(model, job)
+    model = build_meta_model(job.model, load_hf_config(job.values.base_model, job.load_llm), torch.bfloat16)
+    model = add_meta_adapter(model, job.model)
     with without_values() as graphs.meter, replaced(graphs.stand_in):
         fill(model, torch.device('cpu'))
         if fused:
@@ -74,8 +75,8 @@ def test_what_is_kept_is_what_torch_compile_keeps(fused, made):
     from torch._inductor.decomposition import select_decomp_table
 
     job = made()
-    model = build_meta_model(job, load_hf_config(job.values.base_model, job.load_llm), torch.bfloat16)
-    model = add_meta_adapter(model, job)
+    model = build_meta_model(job.model, load_hf_config(job.values.base_model, job.load_llm), torch.bfloat16)
+    model = add_meta_adapter(model, job.model)
     fill(model, torch.device('cpu'))
     model.train()
     if fused:
@@ -123,7 +124,7 @@ def test_nothing_is_kept_of_what_is_recomputed_nor_after_the_backward_pass(made)
 
 def frame_of(job):
     return add_meta_adapter(
-        planned_meta_model(job, load_hf_config(job.values.base_model, job.load_llm), torch.bfloat16), job
+        planned_meta_model(job, load_hf_config(job.values.base_model, job.load_llm), torch.bfloat16), job.model
     )
 
 

@@ -6,8 +6,9 @@ from dataclasses import replace
 import pytest
 import torch
 
+from xtune.engine.prepare_model import add_meta_adapter
 from xtune.errors import ModelError
-from xtune.methods.meta_model import add_meta_adapter, build_meta_model
+from xtune.methods.meta_model import build_meta_model
 from xtune.models.legacy.alibi import ATTENTION
 from xtune.models.legacy.alibi_config import BaichuanAlibiConfig
 from xtune.models.loading.hf_config import load_hf_config
@@ -129,11 +130,13 @@ def test_tensors_without_values_count_as_real_ones(method, pack, job):
     fake = without_values()
 
     def run(context):
-        model = (planned_meta_model if context is fake else build_meta_model)(
-            made, load_hf_config(made.values.base_model, made.load_llm), torch.bfloat16
-        )
+        config = load_hf_config(made.values.base_model, made.load_llm)
+        if context is fake:
+            model = planned_meta_model(made, config, torch.bfloat16)
+        else:
+            model = build_meta_model(made.model, config, torch.bfloat16)
         keep_layers(model, [0])
-        model = add_meta_adapter(model, made)
+        model = add_meta_adapter(model, made.model)
         with context as meter:
             found = trained_slice(model, made, torch.bfloat16, torch.device('cpu'), meter)
         del model

@@ -16,7 +16,7 @@ from xtune.data.batches import IGNORE, MicroBatch
 from xtune.engine.auto_checkpointing import activations
 from xtune.engine.optimizations import fast_task, layers_to_choose
 from xtune.engine.optimizer import build_optimizer
-from xtune.methods.build import build_llm
+from xtune.engine.prepare_model import build_llm
 from xtune.parallel.env import ALONE
 from xtune.utils.device import best_device
 
@@ -38,7 +38,7 @@ def main(work: dict) -> None:
     job, device = wire(load(config), config.stem), best_device()
     every = list(batches(Path(work['rows']), work['batch']))
     torch.manual_seed(job.values.seed)
-    llm, dtype = build_llm(job, device)
+    llm, dtype = build_llm(job.model, device)
     task = fast_task(job, llm, dtype, device, None, ALONE)
     optimizer = build_optimizer(job, task.trained_parameters().values(), device)
     print(activations(job, task, layers_to_choose(llm), 1, lambda: every[0]), flush=True)

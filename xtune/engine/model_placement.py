@@ -8,7 +8,7 @@ import torch
 from ..config.adapter_start import changes_base
 from ..config.wire import Job
 from ..errors import CheckpointError, ModelError
-from ..methods.build import build_llm, finish, load_base, run_dtype
+from ..methods.base_model import load_base, refuse_flash_attention_batches, run_dtype
 from ..methods.residual_init import InitialAdapter
 from ..models.loading.meta_init import MetaInit
 from ..parallel.compatibility import SPREAD
@@ -17,6 +17,7 @@ from ..parallel.rank0_loading import load_once
 from ..parallel.rendezvous import Rendezvous
 from ..parallel.zero import partition
 from . import checkpoint_io
+from .prepare_model import build_llm, prepare_for_training
 from .zero_config import zero_config
 
 
@@ -42,14 +43,15 @@ def build_spread(
     """
     name = job.strategy.name
     if meeting is None or name not in SPREAD:
-        llm, dtype = build_llm(job, device, initial)
+        llm, dtype = build_llm(job.model, device, initial)
+        refuse_flash_attention_batches(llm, bool(job.values.pack), job.schedule.batch_size)
         show(llm, dtype)
         return llm, dtype
-    dtype = run_dtype(job, device)
+    dtype = run_dtype(job.model, device)
     llm, weights = load_once(
         lambda: _on_host(job, device, dtype),
         lambda model: _blueprint(job, model),
-        lambda model: finish(model, job, initial),
+        lambda model: prepare_for_training(model, job.model, initial),
         meeting,
     )
     show(llm, dtype)
@@ -90,10 +92,16 @@ def _on_host(job: Job, device: torch.device, dtype: torch.dtype) -> torch.nn.Mod
     """Return the base model in host memory; one that is quantised may be on the GPU, which is faster at that."""
     if job.quantization is not None and device.type == 'cuda':
         try:
-            return load_base(job, device, dtype)
+            return _load_base(job, device, dtype)
         except ModelError as error:
             if not isinstance(error.__cause__, torch.OutOfMemoryError):
                 raise
         torch.cuda.empty_cache()
         print('note: the quantised model does not fit on one GPU; the CPU quantises it, which takes some minutes')
-    return load_base(job, torch.device('cpu'), dtype)
+    return _load_base(job, torch.device('cpu'), dtype)
+
+
+def _load_base(job: Job, device: torch.device, dtype: torch.dtype) -> torch.nn.Module:
+    model = load_base(job.model, device, dtype)
+    refuse_flash_attention_batches(model, bool(job.values.pack), job.schedule.batch_size)
+    return model

@@ -189,10 +189,10 @@ def build_runner(
     job: Job, data: TrainingData, task: SupervisedFineTuning, device, text: str, start: Path | None, world: World
 ) -> TuneRunner:
     """Return the runner of `job`, ready to train."""
-    overrides = changed_config(task.llm, job)
+    overrides = changed_config(task.llm, job.model)
     if job.lora is not None and rank() == 0:
         note_overrides(overrides, job.values.base_model)
-    stored = stored_dtype(job, task.llm)
+    stored = stored_dtype(job.model, task.llm)
     base, stops = job.values.base_model, data.stop_ids
     info = export_info(task.llm, base, stored, data.template.source, stops, data.tokenizer, overrides)
     optimizer, access = _spread(job, task, device, world)

@@ -7,6 +7,7 @@ may have changed since; it is read only to report differences.
 import json
 import re
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,6 @@ import torch
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerBase
 
 from ..compat.transformers_private import kept_in_float32
-from ..config.wire import Job
 from ..data.build import load_tokenizer
 from ..engine import checkpoint_io
 from ..errors import CheckpointError
@@ -69,7 +69,7 @@ def pth_to_hf(
         if job.values.base_model != info.base_model:
             info = _with_base_model(info, job.values.base_model)
         tokenizer = load_tokenizer(job)
-        _check_vocabulary(tokenizer, info, job)
+        _check_vocabulary(tokenizer, info, job.values.base_model)
         probe = Probe.from_dict(content['probe']) if content.get('probe') else None
         state = content['state_dict']
         if info.adapter_config is not None:
@@ -85,11 +85,13 @@ def pth_to_hf(
         report = None
         if probe is None:
             notes.append('the checkpoint has no probe logits, so the export was not compared with the trained model')
-        elif compare and _uses_custom_code(job):
+        elif compare and _uses_custom_code(job.load_llm):
             notes.append('the base is loaded by custom code, which a conversion does not run: it was not compared')
         elif compare:
             base = info.base_model if info.adapter_config is not None else None
-            report = verify.verify_folder(folder, base, probe, info.dtype, job.quantization, **_load_arguments(job))
+            report = verify.verify_folder(
+                folder, base, probe, info.dtype, job.quantization, **_load_arguments(job.load_llm)
+            )
             verify.write_report(folder, report)
     return Exported(info.adapter_config is not None, report, [note for note in notes if note])
 
@@ -131,19 +133,19 @@ def _with_base_model(info: ExportInfo, base_model: str) -> ExportInfo:
     return replace(info, base_model=base_model, adapter_config=adapter)
 
 
-def _check_vocabulary(tokenizer: PreTrainedTokenizerBase, info: ExportInfo, job: Job) -> None:
+def _check_vocabulary(tokenizer: PreTrainedTokenizerBase, info: ExportInfo, base_model: str) -> None:
     if info.vocabulary not in (None, vocabulary_hash(tokenizer)):
         raise CheckpointError(
-            f'the tokenizer of {job.values.base_model} differs from that of the training in tokens or ids. Restore the '
+            f'the tokenizer of {base_model} differs from that of the training in tokens or ids. Restore the '
             'base model, or set base_model in the config to the original one'
         )
 
 
-def _uses_custom_code(job: Job) -> bool:
+def _uses_custom_code(load_llm: Callable) -> bool:
     """Return whether section `llm` loads the model with remote code or with a custom loader."""
-    return bool(job.load_llm.keywords.get('trust_remote_code')) or job.load_llm.func != _DEFAULT_LOADER
+    return bool(load_llm.keywords.get('trust_remote_code')) or load_llm.func != _DEFAULT_LOADER
 
 
-def _load_arguments(job: Job) -> dict[str, Any]:
-    keywords = job.load_llm.keywords
+def _load_arguments(load_llm: Callable) -> dict[str, Any]:
+    keywords = load_llm.keywords
     return {key: keywords[key] for key in ('variant', 'revision') if keywords.get(key)}

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from transformers import AutoConfig, PreTrainedConfig
 
-from ..config.wire import Job
+from ..config.wire import ModelSpec
 from ..errors import ModelError
 from ..models.legacy.hub import legacy_folder
 from ..models.loading.json_files import read_json
@@ -35,15 +35,15 @@ NEUTRAL_STARTS = ('output_',)
 NEUTRAL_ENDS = ('dropout', 'pdrop', 'layerdrop', 'dropout_prob', 'dropout_rate')
 
 
-def changed_config(llm: torch.nn.Module, job: Job) -> dict[str, Any]:
-    """Return what the config of `llm` has otherwise than that of its base: {} if nothing that it computes differs.
+def changed_config(llm: torch.nn.Module, spec: ModelSpec) -> dict[str, Any]:
+    """Return the values of `llm`'s config that differ from its base's config.json, without neutral keys.
 
-    Those of a nested config, such as text_config, are nested here too.
+    Values of a nested config, such as text_config, are nested in the result.
     """
-    trained, stored = _plain(llm.config), _plain(_stored_config(job))
+    trained, stored = _plain(llm.config), _plain(_stored_config(spec))
     if trained.get('model_type') == stored.get('model_type'):
         return differences(trained, stored)
-    for key, value in stored.items():  # a language model out of a larger one
+    for key, value in stored.items():  # the language model of a multimodal base
         if key.endswith('_config') and isinstance(value, dict) and value.get('model_type') == trained['model_type']:
             inner = differences(trained, value)
             return {key: inner} if inner else {}
@@ -151,15 +151,15 @@ def describe(overrides: dict[str, Any]) -> str:
     return ', '.join(f'{key} = {json.dumps(value, ensure_ascii=False)}' for key, value in overrides.items())
 
 
-def _stored_config(job: Job) -> PreTrainedConfig:
-    name, given = job.values.base_model, job.load_llm.keywords
-    folder = legacy_folder(name, revision=given.get('revision'))
+def _stored_config(spec: ModelSpec) -> PreTrainedConfig:
+    name, section = spec.base_model, spec.load_llm.keywords
+    folder = legacy_folder(name, revision=section.get('revision'))
     if folder is not None:
         from ..models.legacy.families import open_legacy
 
-        return open_legacy(folder, given.get('variant')).config
-    wanted = {key: value for key, value in given.items() if key in ('trust_remote_code', 'revision')}
-    return AutoConfig.from_pretrained(name, **{'trust_remote_code': False, **wanted})
+        return open_legacy(folder, section.get('variant')).config
+    arguments = {key: value for key, value in section.items() if key in ('trust_remote_code', 'revision')}
+    return AutoConfig.from_pretrained(name, **{'trust_remote_code': False, **arguments})
 
 
 def _plain(config: PreTrainedConfig) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from peft import PeftModel
 from safetensors.torch import save_file
 from transformers import GenerationConfig, PreTrainedTokenizerBase
 
-from ..config.wire import Job
+from ..config.wire import ModelSpec
 from .config_overrides import write_overrides
 from .probe_logits import Probe
 from .transformers4_tokenizer import write_tokenizer
@@ -130,16 +130,17 @@ def write_extras(
     (folder / 'generation_config.json').write_text(text + '\n', encoding='utf-8')
 
 
-def stored_dtype(job: Job, llm: torch.nn.Module) -> str:
-    """Return the type in which the base's weights are stored, which merged and exported weights keep."""
+def stored_dtype(spec: ModelSpec, llm: torch.nn.Module) -> str:
+    """Return the type of the base's stored weights, which merged and exported weights keep."""
     from transformers import AutoConfig
 
     from ..models.legacy.hub import legacy_folder
     from ..models.legacy.load import legacy_dtype
 
-    folder = legacy_folder(job.values.base_model, revision=job.load_llm.keywords.get('revision'))
+    section = spec.load_llm.keywords
+    folder = legacy_folder(spec.base_model, revision=section.get('revision'))
     if folder is not None:
-        return str(legacy_dtype(folder, job.load_llm.keywords.get('variant'))).removeprefix('torch.')
-    wanted = {k: v for k, v in job.load_llm.keywords.items() if k in ('trust_remote_code', 'revision')}
-    config = AutoConfig.from_pretrained(job.values.base_model, **{'trust_remote_code': False, **wanted})
+        return str(legacy_dtype(folder, section.get('variant'))).removeprefix('torch.')
+    arguments = {key: value for key, value in section.items() if key in ('trust_remote_code', 'revision')}
+    config = AutoConfig.from_pretrained(spec.base_model, **{'trust_remote_code': False, **arguments})
     return str(getattr(config, 'dtype', None) or llm.dtype).removeprefix('torch.')

@@ -8,11 +8,11 @@ from transformers import PreTrainedConfig
 from transformers.quantizers import AutoHfQuantizer
 
 from ..config.adapter_start import changes_base, refused_on_quantised
-from ..config.wire import Job
+from ..config.wire import ModelSpec
 from ..errors import ConfigError, ModelError
 from ..models.loading.config_checks import describe_stored_quantization, stored_quantization
 from ..models.loading.config_json import reason
-from .float8_checks import float8_of
+from .float8_checks import float8_config
 
 # Methods that transformers cannot train with and therefore dequantizes while loading.
 _DEQUANTIZED = ('mxfp4',)
@@ -23,7 +23,7 @@ def is_dequantized(settings: dict[str, Any]) -> bool:
     return bool(settings.get('dequantize')) or settings.get('quant_method') in _DEQUANTIZED
 
 
-def check_prequantized_base(job: Job, config: PreTrainedConfig, device: torch.device) -> None:
+def check_prequantized_base(spec: ModelSpec, config: PreTrainedConfig, device: torch.device) -> None:
     """Refuse a run that is incompatible with the stored quantization of its base.
 
     Raises:
@@ -34,20 +34,20 @@ def check_prequantized_base(job: Job, config: PreTrainedConfig, device: torch.de
     if settings is None:
         return
     dequantized, stored = is_dequantized(settings), describe_stored_quantization(config)
-    problem = f'the weights of {job.values.base_model} are {stored}'
-    if job.quantization is not None and not (dequantized and float8_of(job) is not None):
-        name = getattr(job.quantization.func, '__name__', 'another quantization')
+    problem = f'the weights of {spec.base_model} are {stored}'
+    if spec.quantization is not None and not (dequantized and float8_config(spec.quantization) is not None):
+        name = getattr(spec.quantization.func, '__name__', 'another quantization')
         raise ConfigError(
             f'{problem}, and the section `quantization` asks for {name}: set quantization=None to train on them as '
             'they are, or use the unquantized base'
         )
     if dequantized:
         return
-    if job.lora is None:
+    if spec.lora is None:
         raise ConfigError(
             f'{problem}, and quantized weights cannot be trained: use a lora preset, or the unquantized base'
         )
-    init = job.lora.keywords.get('init_lora_weights')
+    init = spec.lora.keywords.get('init_lora_weights')
     if changes_base(init):
         raise refused_on_quantised(init, f'the base is {stored}, which')
     _check_trainable(settings, problem, device)

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import torch
 
 from ..config.wire import Job
+from ..engine.prepare_model import add_meta_adapter
 from ..errors import ModelError
-from ..methods.build import run_dtype
-from ..methods.meta_model import add_meta_adapter
+from ..methods.base_model import run_dtype
 from ..models.loading.hf_config import load_hf_config
 from ..parallel.env import World
 from .meta_model import planned_meta_model
@@ -32,7 +32,7 @@ def check_fit(job: Job, world: World, device: torch.device) -> None:
     if device.type != 'cuda' or (world.size > 1 and job.strategy.name not in ('one_device', 'ddp')):
         return
     try:
-        least = floor(job, run_dtype(job, device))
+        least = floor(job, run_dtype(job.model, device))
     except ModelError:  # loading the model tells whether it can be used at all
         return
     properties = torch.cuda.get_device_properties(device)
@@ -59,7 +59,7 @@ def floor(job: Job, dtype: torch.dtype) -> Floor:
         ModelError: The model cannot be built from its config.json.
     """
     config = load_hf_config(job.values.base_model, job.load_llm)
-    model = add_meta_adapter(planned_meta_model(job, config, dtype), job)
+    model = add_meta_adapter(planned_meta_model(job, config, dtype), job.model)
     frozen = trained = 0
     for parameter in model.parameters():
         if parameter.requires_grad:

@@ -17,7 +17,7 @@ def planned_meta_model(job: Job, config: PreTrainedConfig, dtype: torch.dtype) -
     Raises:
         ModelError: It cannot be built, or its quantization is not supported.
     """
-    return build_meta_model(job, config, dtype, counted_attention(job, config, dtype))
+    return build_meta_model(job.model, config, dtype, counted_attention(job, config, dtype))
 
 
 def kinds(model: PreTrainedModel) -> list[Kind]:

@@ -21,7 +21,7 @@ from ..data.batches import MicroBatch
 from ..engine.optimizations import fast_task
 from ..engine.optimizer import StepOptimizer, build_optimizer
 from ..engine.packing_check import is_packed
-from ..methods.meta_model import add_meta_adapter
+from ..engine.prepare_model import add_meta_adapter
 from ..ops.compilation import replaced
 from ..optimizations.cuda_graphs.host_bound import STEPS
 from ..parallel.env import ALONE
@@ -78,7 +78,7 @@ def measure(
     Raises:
         ModelError: The adapter does not fit the model.
     """
-    model = add_meta_adapter(model, job)
+    model = add_meta_adapter(model, job.model)
     if device is not None:
         with quiet(), CudaMeter(device) if device.type == 'cuda' else Counter() as meter:
             return trained_slice(model, job, dtype, device, meter, timed=True)

@@ -8,9 +8,9 @@ import torch
 
 from ..config.wire import Job
 from ..engine.auto_checkpointing import has_whole_model
+from ..engine.prepare_model import add_meta_adapter
 from ..errors import ModelError
-from ..methods.build import run_dtype
-from ..methods.meta_model import add_meta_adapter
+from ..methods.base_model import run_dtype
 from ..models.loading.config_checks import check_attention
 from ..models.loading.context_limit import check_length
 from ..utils.experts import expert_tensors
@@ -68,7 +68,7 @@ class Planner:
     def _counted_size(self) -> Size:
         # Quantisation changes what a parameter takes, and not how many there are.
         job = with_values(replace(self.job, quantization=None), checkpointing='none')
-        model = add_meta_adapter(planned_meta_model(job, self.config, torch.bfloat16), job)
+        model = add_meta_adapter(planned_meta_model(job, self.config, torch.bfloat16), job.model)
         numbers = [(p.numel(), p.requires_grad) for p in model.parameters()]
         return Size(
             parameters=sum(n for n, _ in numbers),
@@ -82,7 +82,7 @@ class Planner:
     def counted(self, job: Job, room: float = 0) -> Prediction:
         """Return what a run takes of any device, from tensors without values; 'auto' recomputes as little as `room`."""
         job = shared(in_bf16(job))
-        dtype = run_dtype(job, torch.device('cpu'))
+        dtype = run_dtype(job.model, torch.device('cpu'))
         return self._predicted(job, room, partial(self._counted, dtype=dtype))
 
     def least(self) -> Prediction:
@@ -91,7 +91,7 @@ class Planner:
 
     def measured(self, job: Job, device: torch.device, room: float) -> Prediction | None:
         """Return what a run takes of the GPU `device`, from real steps of slices; None: these do not fit."""
-        job, dtype = shared(job), run_dtype(job, device)
+        job, dtype = shared(job), run_dtype(job.model, device)
         self._told(f'measuring steps of {_size_of(job)} on this GPU')
         try:
             return self._predicted(job, room, lambda job: layers(job, self.config, dtype, device))

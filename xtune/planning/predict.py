@@ -80,7 +80,10 @@ def _slice(
     graphs: CountedGraphs,
     chosen: list[int],
 ) -> Slice:
-    model = (planned_meta_model if device is None else build_meta_model)(job, config, dtype)
+    if device is None:
+        model = planned_meta_model(job, config, dtype)
+    else:
+        model = build_meta_model(job.model, config, dtype)
     keep_layers(model, chosen)
     try:
         return measure(model, job, dtype, device, graphs)

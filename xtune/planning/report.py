@@ -8,7 +8,7 @@ import torch
 
 from ..config.wire import Job
 from ..engine.packing_check import early_refusal
-from ..methods.float8_checks import device_problem, float8_of
+from ..methods.float8_checks import device_problem, float8_config
 from ..models.loading.config_checks import length_warning
 from ..parallel import compatibility
 from .planner import CONTEXT, GIB, Planner, Size, room
@@ -173,7 +173,7 @@ def make_plan(
         properties = torch.cuda.get_device_properties(device)
         gpu, gpu_bytes = properties.name, properties.total_memory
         limit = room(gpu_bytes / GIB)
-        lacks = device_problem(device) if float8_of(job) else None
+        lacks = device_problem(device) if float8_config(job.quantization) else None
         if lacks is None:
             here = planner.measured(job, device, limit)
     counted = planner.counted(job, limit)

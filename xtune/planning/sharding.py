@@ -21,7 +21,7 @@ import torch
 from transformers import PreTrainedConfig
 
 from ..config.wire import Job
-from ..methods.meta_model import add_meta_adapter
+from ..engine.prepare_model import add_meta_adapter
 from ..utils.model_structure import layers_of
 from .meta_model import planned_meta_model
 from .optimizer_state import state_bytes_each
@@ -71,7 +71,7 @@ def parts_of(job: Job, config: PreTrainedConfig) -> Parts:
         ModelError: The model cannot be built.
     """
     job = shared(with_values(job, checkpointing='none'))
-    model = add_meta_adapter(planned_meta_model(job, config, torch.bfloat16), job)
+    model = add_meta_adapter(planned_meta_model(job, config, torch.bfloat16), job.model)
     full, layers = job.lora is None, layers_of(model)
     inside = {id(p) for layer in layers for p in layer.parameters()}
     base = [p for p in model.parameters() if full or not p.requires_grad]
