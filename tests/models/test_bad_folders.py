@@ -9,7 +9,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from xtune.errors import ModelError
-from xtune.inference.load import load_for_inference, load_tokenizer_of
+from xtune.inference.load import load_for_inference
+from xtune.inference.tokenizer import load_tokenizer_of
 from xtune.models.loading.config_json import check_config
 
 CPU = torch.device('cpu')

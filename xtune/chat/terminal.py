@@ -9,7 +9,8 @@ from transformers import PreTrainedTokenizerBase
 from ..data.stop_tokens import stop_ids as template_stops
 from ..data.tokenise import Tokeniser
 from ..errors import TemplateError, XtuneError
-from ..inference.load import load_for_inference, load_tokenizer_of
+from ..inference.load import load_for_inference
+from ..inference.tokenizer import load_tokenizer_of
 from ..models.loading.folder_checks import check_adapter_folder, check_model_folder, refuse_ids_beyond
 from ..models.loading.json_files import read_json
 from ..templates.resolve import resolve

@@ -89,7 +89,7 @@ def _run(args: argparse.Namespace) -> int:
 def _pth_to_hf(args: argparse.Namespace) -> int:
     from ..config.presets import find
     from ..export.pth_to_hf import pth_to_hf
-    from ..export.split import parse_size
+    from ..export.shards import parse_size
     from ..export.verify import summary_line
 
     parse_size(args.max_shard_size)
@@ -104,7 +104,7 @@ def _pth_to_hf(args: argparse.Namespace) -> int:
 
 def _merge(args: argparse.Namespace) -> int:
     from ..export.merge import merge
-    from ..export.split import parse_size
+    from ..export.shards import parse_size
     from ..export.verify import summary_line
 
     parse_size(args.max_shard_size)

@@ -11,7 +11,7 @@ from ..config.wire import Job
 from ..errors import CheckpointError, ModelError
 from ..models.loading.folder_checks import check_adapter_folder
 from ..models.loading.json_files import read_json
-from ..models.loading.weight_files import refuse_non_finite
+from ..models.loading.verify import refuse_non_finite
 from ..utils.quiet import quiet
 from . import checkpoint_io
 from .base_fingerprint import base_mark

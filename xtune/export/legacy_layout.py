@@ -9,7 +9,7 @@ from ..models.legacy.variants import VARIANTS
 from ..models.loading.folder_checks import check_model_folder
 from ..models.loading.json_files import read_config
 from .output_folder import new_folder
-from .split import parse_size
+from .shards import parse_size
 
 
 @dataclass(frozen=True)

@@ -6,19 +6,19 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
 
 from ..errors import ModelError
 from ..hf_format.transformers4_config import readable_by_v4
 from ..hf_format.transformers4_tokenizer import write_tokenizer
-from ..hf_format.writer import unshared
 from ..models.legacy.checkpoint import LegacyCheckpoint
 from ..models.legacy.families import open_legacy
 from ..models.legacy.load import check_tensors, generation_config, native_tensors
 from ..models.legacy.tensors import EMBEDDING, LM_HEAD, fused_names
 from ..models.legacy.tokenizers import legacy_tokenizer, tokenizer_file
 from ..models.loading.folder_checks import refuse_ids_beyond
-from ..models.loading.weight_files import WeightFiles, refuse_non_finite
+from ..models.loading.verify import refuse_non_finite
+from ..models.loading.weight_files import WeightFiles
+from .shards import INDEX, write_shards
 
 _WEIGHTS = {'.safetensors', '.bin', '.pt', '.pth'}
 
@@ -47,7 +47,7 @@ def write_native(legacy: LegacyCheckpoint, folder: Path, max_bytes: int) -> tupl
         largest_id = max(tokenizer.get_vocab().values(), default=0)
         refuse_ids_beyond(str(legacy.folder), largest_id, legacy.config.vocab_size)
         write_tokenizer(folder, tokenizer)
-    count = write_shards(folder, _checked_finite(legacy, native_tensors(legacy, weights)), max_bytes)
+    count = _write_weights(folder, _checked_finite(legacy, native_tensors(legacy, weights)), max_bytes)
     legacy.config.architectures = [cls.__name__]
     legacy.config.save_pretrained(folder)
     readable_by_v4(folder)
@@ -79,7 +79,7 @@ def write_original(
     """
     state = {name: tensor.detach().cpu() for name, tensor in state.items()}
     lm_head = _original_lm_head(legacy, state)
-    count = write_shards(folder, _fused_tensors(legacy, state, lm_head), max_bytes)
+    count = _write_weights(folder, _fused_tensors(legacy, state, lm_head), max_bytes)
     for path in legacy.folder.iterdir():
         if path.is_file() and path.suffix not in _WEIGHTS and not path.name.endswith('.index.json'):
             shutil.copy2(path, folder / path.name)
@@ -130,38 +130,16 @@ def _original_lm_head(legacy: LegacyCheckpoint, state: dict[str, torch.Tensor]) 
     return stored.to(lm_head.dtype)
 
 
-def write_shards(folder: Path, tensors: Iterable[tuple[str, torch.Tensor]], max_bytes: int) -> int:
-    """Write safetensors files of at most `max_bytes` and an index; return the number of files.
-
-    A larger tensor gets a separate file. Only the tensors of one file are in memory at a time.
-    """
-    written: list[list[str]] = []
-    pending: dict[str, torch.Tensor] = {}
-    total = size = 0
-
-    def flush() -> None:
-        save_file(unshared(pending), folder / f'part-{len(written)}.safetensors', metadata={'format': 'pt'})
-        written.append(list(pending))
-        pending.clear()
-
-    for name, tensor in tensors:
-        if pending and size + tensor.nbytes > max_bytes:
-            flush()
-            size = 0
-        pending[name] = tensor
-        size += tensor.nbytes
-        total += tensor.nbytes
-    flush()
-    if len(written) == 1:
-        (folder / 'part-0.safetensors').rename(folder / 'model.safetensors')
-        return 1
-    weight_map = {}
-    for i, names in enumerate(written):
-        final = f'model-{i + 1:05d}-of-{len(written):05d}.safetensors'
-        (folder / f'part-{i}.safetensors').rename(folder / final)
-        weight_map |= dict.fromkeys(names, final)
-    _write_json(folder / 'model.safetensors.index.json', dict(metadata=dict(total_size=total), weight_map=weight_map))
-    return len(written)
+def _write_weights(folder: Path, tensors: Iterable[tuple[str, torch.Tensor]], max_bytes: int) -> int:
+    """Write safetensors files of at most `max_bytes`, and an index if there are several; return their number."""
+    shards = write_shards(folder, tensors, max_bytes)
+    if len(shards.files) == 1:
+        [file] = shards.files
+        (folder / file).rename(folder / 'model.safetensors')
+    else:
+        index = dict(metadata=dict(total_size=shards.tensor_bytes), weight_map=shards.weight_map)
+        _write_json(folder / INDEX, index)
+    return len(shards.files)
 
 
 def _checked_finite(

@@ -13,7 +13,9 @@ from ..hf_format.config_overrides import refuse_overrides
 from ..hf_format.probe_logits import Probe
 from ..hf_format.transformers4_config import readable_by_v4
 from ..hf_format.transformers4_tokenizer import write_tokenizer
-from ..inference.load import base_config, load_for_inference, load_tokenizer_of, stored_dtype
+from ..inference.base_config import base_config, stored_dtype
+from ..inference.load import load_for_inference
+from ..inference.tokenizer import load_tokenizer_of
 from ..methods.quantized_checkpoints import refuse_merge
 from ..models.legacy.checkpoint import LegacyCheckpoint
 from ..models.legacy.hub import legacy_folder
@@ -25,7 +27,7 @@ from .legacy_writer import open_for_original, write_original
 from .merge_weights import PROMPTS, merge_weights
 from .output_folder import new_folder
 from .processor_files import copy_processor_files
-from .split import parse_size
+from .shards import parse_size
 
 
 def merge(

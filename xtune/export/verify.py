@@ -10,7 +10,8 @@ import torch
 
 from ..errors import ModelError
 from ..hf_format.probe_logits import FILE, Probe, logits_of
-from ..inference.load import base_config, load_for_inference
+from ..inference.base_config import base_config
+from ..inference.load import load_for_inference
 from ..models.legacy.hub import legacy_folder
 from ..models.loading.config_checks import stored_quantization
 

@@ -13,7 +13,8 @@ from transformers import PreTrainedModel
 from ..errors import ModelError
 from ..models.loading.config_json import reason
 from ..models.loading.folder_checks import check_adapter_folder
-from ..models.loading.weight_files import listed, refuse_non_finite
+from ..models.loading.verify import refuse_non_finite
+from ..models.loading.weight_files import listed
 from .resized_embeddings import fit_vocabulary
 
 # A module of a single expert, as transformers had them before version 5.

@@ -1,33 +1,29 @@
 """Load a model for inference or merging: a folder or hub name, optionally with an adapter and in 4 or 8 bits."""
 
 import sys
-from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub.errors import StrictDataclassError
 from transformers import (
     AutoConfig,
-    AutoTokenizer,
     BitsAndBytesConfig,
     PreTrainedConfig,
     PreTrainedModel,
-    PreTrainedTokenizerBase,
 )
 
 from ..errors import ModelError
 from ..hf_format.config_overrides import read_overrides, with_overrides
 from ..methods.quantized_checkpoints import refuse_more_bits
 from ..models.legacy.hub import legacy_folder
-from ..models.loading.config_json import reason, tokenizer_error
+from ..models.loading.config_json import reason
 from ..models.loading.folder_checks import check_adapter_folder, check_model_folder
 from ..models.loading.model_class import loader
-from ..models.loading.processor_template import with_processor_template
 from ..models.loading.verify import LOADING_ERRORS, verify_weights
 from ..ops.nf4_dequant import keep_what_does_not_fit
 from ..utils.device import require_bitsandbytes
 from ..utils.quiet import quiet
 from .adapter import attach_adapter, other_base
+from .base_config import base_config, revision_argument
 
 
 def load_for_inference(
@@ -111,7 +107,7 @@ def _refuse_pre_quantized(model: str, bits: int) -> None:
 def _config(model: str, variant: str | None, revision: str | None) -> PreTrainedConfig:
     folder = legacy_folder(model, revision=revision)
     if folder is None:
-        return AutoConfig.from_pretrained(model, trust_remote_code=False, **_revision_argument(revision))
+        return AutoConfig.from_pretrained(model, trust_remote_code=False, **revision_argument(revision))
     from ..models.legacy.families import open_legacy
 
     return open_legacy(folder, variant).config
@@ -125,65 +121,3 @@ def _load(model: str, variant: str | None, **arguments: Any) -> PreTrainedModel:
         return load_legacy(folder, variant, **arguments)
     load = loader(model, **{key: arguments[key] for key in ('revision',) if key in arguments})
     return verify_weights(model, *load(output_loading_info=True, ignore_mismatched_sizes=True, **arguments))
-
-
-def load_tokenizer_of(
-    *folders: str | None, variant: str | None = None, revision: str | None = None
-) -> PreTrainedTokenizerBase:
-    """Return the tokenizer of the first of `folders` that has one. Pass the adapter before its base.
-
-    Args:
-        folders: Folders or hub names; None is skipped.
-        variant: Variant of a 2023 remote-code checkpoint, if its config.json is ambiguous.
-        revision: Branch, tag or commit of the hub names.
-
-    Raises:
-        ModelError: None of them has a tokenizer, or it cannot be loaded.
-    """
-    for name in folders:
-        folder = None if name is None else legacy_folder(name, weights=False, revision=revision)
-        if folder is not None:
-            from ..models.legacy.tokenizers import legacy_tokenizer
-
-            return legacy_tokenizer(folder, variant)
-        if name is None or (Path(name).is_dir() and not (Path(name) / 'tokenizer_config.json').is_file()):
-            continue
-        try:
-            with quiet():
-                tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False, **_revision_argument(revision))
-                return with_processor_template(tokenizer, name)
-        except Exception as error:  # the tokenizers library raises nothing narrower
-            raise tokenizer_error(name, error) from error
-    raise ModelError(f'there is no tokenizer in {" or ".join(str(f) for f in folders if f)}')
-
-
-def stored_dtype(model: str, variant: str | None = None, revision: str | None = None) -> torch.dtype:
-    """Return the type of a model's stored weights, according to its config.json.
-
-    Raises:
-        ModelError: There is no such model, or its config.json cannot be read.
-    """
-    folder = legacy_folder(model, revision=revision)
-    if folder is not None:
-        from ..models.legacy.load import legacy_dtype
-
-        return legacy_dtype(folder, variant)
-    dtype = getattr(base_config(model, revision), 'dtype', None)
-    return dtype if isinstance(dtype, torch.dtype) else torch.float32
-
-
-def base_config(model: str, revision: str | None = None) -> PreTrainedConfig:
-    """Return the config of a model that transformers loads without remote code.
-
-    Raises:
-        ModelError: There is no such model, or its config.json cannot be read.
-    """
-    try:
-        with quiet():
-            return AutoConfig.from_pretrained(model, trust_remote_code=False, **_revision_argument(revision))
-    except (OSError, ValueError, StrictDataclassError) as error:
-        raise ModelError(f'the model {model} cannot be loaded: {str(error).splitlines()[0]}') from error
-
-
-def _revision_argument(revision: str | None) -> dict[str, str]:
-    return {'revision': revision} if revision else {}

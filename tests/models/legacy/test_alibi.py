@@ -1,4 +1,4 @@
-"""Baichuan 13B: attention biased by distance, also where samples are packed, padded, cached or recomputed."""
+"""Baichuan 13B: ALiBi attention with packed samples, padding, a KV cache and activation checkpointing."""
 
 import json
 import subprocess
@@ -24,7 +24,7 @@ def model():
 
 @pytest.fixture
 def native(tmp_path):
-    """The checkpoint, written in the layout of transformers."""
+    """The checkpoint, written in the native layout."""
     write_native(open_for_original(FOLDER, 'base', None), tmp_path, 10**9)
     return tmp_path
 
@@ -40,17 +40,17 @@ def test_slopes_of_any_number_of_heads():
     assert len(slopes(40)) == 40 and slopes(40)[32:] == pytest.approx([2 ** (-(2 * i + 1) / 8) for i in range(8)])
 
 
-def test_packed_samples_answer_like_separate_ones(model):
+def test_packed_samples_have_the_logits_of_separate_ones(model):
     ids, positions = packed(9, 17, 5)
     with torch.no_grad():
         together = model(input_ids=ids, position_ids=positions, use_cache=False).logits[0]
         apart = torch.cat([model(input_ids=part).logits[0] for part in ids.split([9, 17, 5], dim=1)])
         merged = model(input_ids=ids).logits[0]
     torch.testing.assert_close(together, apart, rtol=0, atol=1e-4)
-    assert (merged - apart).abs().max() > 1  # without restarting positions it is one text
+    assert (merged - apart).abs().max() > 1  # without restarting positions it is a single sample
 
 
-def test_recomputed_activations_give_the_same_gradients():
+def test_activation_checkpointing_gives_the_same_gradients():
     ids, positions = packed(9, 17)
     grads = []
     for recompute in (False, True):
@@ -63,7 +63,7 @@ def test_recomputed_activations_give_the_same_gradients():
 
 
 @pytest.mark.parametrize('dtype', (torch.bfloat16, torch.float16))
-def test_padded_rows_stay_finite_in_half_precision(model, dtype):
+def test_padded_sequences_are_finite_in_half_precision(model, dtype):
     low = load_legacy(FOLDER, dtype=dtype, device_map={'': 'cpu'})
     ids, _ = packed(400)
     mask = torch.ones_like(ids)

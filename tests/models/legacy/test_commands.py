@@ -10,7 +10,8 @@ import torch
 from safetensors.torch import load_file
 
 from xtune.errors import ModelError
-from xtune.inference.load import load_for_inference, load_tokenizer_of
+from xtune.inference.load import load_for_inference
+from xtune.inference.tokenizer import load_tokenizer_of
 
 FILES = Path(__file__).parent / 'files'
 TEMPLATES = dict(

@@ -21,7 +21,7 @@ from .variants import variant_of
 
 
 def open_legacy(folder: Path, variant: str | None = None) -> LegacyCheckpoint:
-    """Return what `folder` holds, native config included; weights are not reader.
+    """Return the description of the checkpoint in `folder`, with its native config; do not read weights.
 
     Raises:
         ModelError: It is damaged, ambiguous without `variant`, or not supported.

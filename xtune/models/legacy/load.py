@@ -10,7 +10,8 @@ from transformers import AutoModelForCausalLM, GenerationConfig, PreTrainedConfi
 
 from ...errors import ModelError
 from ..loading.json_files import read_json
-from ..loading.weight_files import WeightFiles, listed, refuse_non_finite, refuse_packed
+from ..loading.verify import refuse_non_finite
+from ..loading.weight_files import WeightFiles, listed, refuse_packed
 from .checkpoint import LegacyCheckpoint
 from .families import open_legacy
 from .tensors import EMBEDDING, LM_HEAD, fused_names, is_buffer, native_names, normalize_rows, split_fused

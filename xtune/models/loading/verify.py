@@ -1,5 +1,6 @@
 """Post-load check: no missing, unexpected, misshapen or non-finite weights."""
 
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -8,7 +9,7 @@ from safetensors import SafetensorError
 from transformers import PreTrainedModel
 
 from ...errors import ModelError
-from .weight_files import listed, refuse_non_finite
+from .weight_files import listed
 
 # Buffers that older versions of transformers saved and later ones compute.
 _COMPUTED = ('inv_freq', '.masked_bias', '.attn.bias', '.attention.bias', 'position_ids')
@@ -44,6 +45,22 @@ def verify_weights(name: str, llm: PreTrainedModel, info: dict[str, Any]) -> Pre
         if parameter.device != torch.device('meta'):
             refuse_non_finite(name, key, _float_values(parameter))
     return llm
+
+
+def refuse_non_finite(folder: Path | str, name: str, tensor: torch.Tensor) -> None:
+    """Refuse NaN and infinity. Both show in the minimum or maximum, which is much cheaper than testing each element.
+
+    Raises:
+        ModelError: `tensor` contains NaN or infinity.
+    """
+    if not tensor.is_floating_point() or not tensor.numel():
+        return
+    extremes = torch.aminmax(tensor.float() if tensor.element_size() == 1 else tensor)  # float8 has no kernel for it
+    if extremes.min.isfinite() and extremes.max.isfinite():
+        return
+    count = int((~tensor.isfinite()).sum())
+    if count:
+        raise ModelError(f'{folder}: {name} contains {count} NaN or infinite values; the weights are damaged')
 
 
 def _float_values(parameter: torch.nn.Parameter) -> torch.Tensor:

@@ -110,22 +110,6 @@ def refuse_packed(folder: Path, weights: WeightFiles) -> None:
         )
 
 
-def refuse_non_finite(folder: Path | str, name: str, tensor: torch.Tensor) -> None:
-    """Refuse NaN and infinity. Both show in the minimum or maximum, which is much cheaper than testing each element.
-
-    Raises:
-        ModelError: `tensor` contains NaN or infinity.
-    """
-    if not tensor.is_floating_point() or not tensor.numel():
-        return
-    extremes = torch.aminmax(tensor.float() if tensor.element_size() == 1 else tensor)  # float8 has no kernel for it
-    if extremes.min.isfinite() and extremes.max.isfinite():
-        return
-    count = int((~tensor.isfinite()).sum())
-    if count:
-        raise ModelError(f'{folder}: {name} contains {count} NaN or infinite values; the weights are damaged')
-
-
 def _files(folder: Path) -> tuple[list[Path], dict[str, str]]:
     """Return the weight files, and the index's map from tensor name to file name."""
     for stem in _STEMS:
