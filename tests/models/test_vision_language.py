@@ -22,7 +22,12 @@ from xtune.optimizations.packed_attention import packed_attention
 from xtune.planning.planner import Planner
 from xtune.tasks.lm_head import find_lm_head
 from xtune.tasks.loss import summed_loss
-from xtune.utils.language_model import describe_other_parts, freeze_other_parts, other_parts, spare_other_parts
+from xtune.utils.language_model import (
+    describe_non_text_modules,
+    exclude_non_text_modules,
+    freeze_non_text_modules,
+    non_text_modules,
+)
 from xtune.utils.model_structure import layers_of
 
 TEXT = dict(
@@ -258,12 +263,12 @@ def test_a_type_without_a_class_is_refused_briefly(kind, tmp_path, tokenizer, ma
 def test_adapters_are_limited_to_the_language_model_unless_another_module_is_named():
     llm = tiny('gemma3')
     parts = ['model.vision_tower', 'model.multi_modal_projector']
-    assert other_parts(llm) == parts
+    assert non_text_modules(llm) == parts
     names = [name for name, _ in llm.named_modules()]
 
     def excluded(targets, **given):
         config = LoraConfig(target_modules=targets, **given)
-        spare_other_parts(llm, config)
+        exclude_non_text_modules(llm, config)
         if config.target_modules == 'all-linear' or config.exclude_modules is None:
             return config.exclude_modules
         from peft.tuners.tuners_utils import check_target_module_exists
@@ -282,11 +287,11 @@ def test_adapters_are_limited_to_the_language_model_unless_another_module_is_nam
 
 def test_full_finetuning_freezes_modules_that_text_does_not_reach():
     llm = tiny('mllama')
-    freeze_other_parts(llm)
+    freeze_non_text_modules(llm)
     frozen = {name.rpartition('.')[0] for name, p in llm.named_parameters() if not p.requires_grad}
     assert any(name.startswith('model.language_model.layers.1.') for name in frozen)  # which attends to images
     assert not any(name.startswith('model.language_model.layers.0.') for name in frozen)
-    assert 'model.vision_model, model.multi_modal_projector' in describe_other_parts(llm)
+    assert 'model.vision_model, model.multi_modal_projector' in describe_non_text_modules(llm)
     llm(input_ids=torch.arange(3, 20)[None]).logits.sum().backward()
     missing = [name for name, p in llm.named_parameters() if p.requires_grad and p.grad is None]
     assert not missing
@@ -330,7 +335,7 @@ def test_decoder_layers_are_those_of_the_language_model_even_if_the_vision_tower
 
 def test_a_plan_counts_the_vision_tower_as_frozen(checkpoint, make_config):
     llm = tiny('qwen2_5_vl', vocab_size=49152)
-    freeze_other_parts(llm)
+    freeze_non_text_modules(llm)
     config = make_config('full', base_model=str(checkpoint('qwen2_5_vl')))
     size = Planner(wire(load(config), 'run')).size()
     assert size.parameters == sum(p.numel() for p in llm.parameters())
@@ -347,6 +352,6 @@ def test_a_tokenizer_with_more_tokens_than_the_text_part_is_refused(tmp_path, to
 def test_a_text_model_has_no_non_text_modules():
     config = CONFIG_MAPPING['llama'](**TEXT)
     llm = auto_class(config).from_config(config)
-    assert other_parts(llm) == [] and describe_other_parts(llm) is None
+    assert non_text_modules(llm) == [] and describe_non_text_modules(llm) is None
     with pytest.raises(ModelError, match='`vit`'):
         model_class(CONFIG_MAPPING['vit']())

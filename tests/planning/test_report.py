@@ -130,7 +130,7 @@ def test_nothing_fits_a_card_that_is_too_small(job, shape):
     [
         ({'base_model': './nowhere'}, 'does not exist'),
         ({'base_model': 'some/absent-model'}, 'some/absent-model'),
-        ({'quantization': {'type': 'transformers.HqqConfig', 'nbits': 4}}, 'quantization` is refused'),
+        ({'quantization': {'type': 'transformers.HqqConfig', 'nbits': 4}}, 'section `quantization`'),
         ({'quantization': {'type': 'transformers.EetqConfig'}}, 'EetqConfig is not planned'),
     ],
 )
@@ -150,7 +150,7 @@ def test_what_a_run_refuses_is_not_planned_or_advised(make_config, xtune, shape)
 @pytest.mark.parametrize(
     ('wanted', 'said'),
     [
-        ('sdpa', 'Gemma2ForCausalLM caps the logits of its attention at 50'),
+        ('sdpa', 'Gemma2ForCausalLM'),
         ('flash_attention_2', 'a step of Gemma2ForCausalLM cannot be run: '),
         (None, ''),
     ],

@@ -17,7 +17,7 @@ from ..optimizations.activation_checkpointing import recompute, recompute_activa
 from ..optimizations.activation_offloading import Offload
 from ..optimizations.mrope_positions import give_each_axis_positions
 from ..parallel.collectives import broadcast_from_rank0
-from ..utils.language_model import freeze_other_parts
+from ..utils.language_model import freeze_non_text_modules
 
 
 def build_llm(
@@ -61,7 +61,7 @@ def prepare_for_training(
     if spec.lora is not None:
         model = add_adapter(model, spec.lora, initial, broadcast)
     else:
-        freeze_other_parts(model)
+        freeze_non_text_modules(model)
     stay_trainable(model)  # before the first call, for example of a parity check
     checkpointing = spec.activation_checkpointing
     if checkpointing not in ('none', 0):

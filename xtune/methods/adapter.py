@@ -13,7 +13,7 @@ from ..config.adapter_start import changes_base
 from ..errors import ModelError
 from ..models.loading.config_json import reason
 from ..ops.float8_linear import refuse_trained
-from ..utils.language_model import refuse_unreached, spare_other_parts
+from ..utils.language_model import exclude_non_text_modules, refuse_adapter_outside_text
 from ..utils.quiet import quiet
 from .lora_effects import check_adapted
 from .lora_names import check_names
@@ -60,12 +60,12 @@ def _attach(model: PreTrainedModel, lora: partial) -> PeftModel:
                 )
             user_config = copy.deepcopy(config)  # the next two functions and peft change `config`
             check_names(user_config, model)
-            spare_other_parts(model, config)
+            exclude_non_text_modules(model, config)
             note = resolve_targets(model, config)
             model = get_peft_model(model, config)
             check_adapted(user_config, model)
             refuse_trained(model)
-            refuse_unreached(model)
+            refuse_adapter_outside_text(model)
             for parameter in model.parameters():  # peft keeps modules_to_save in the base's type
                 if parameter.requires_grad:
                     parameter.data = parameter.data.float()

@@ -14,8 +14,8 @@ import torch
 from transformers.pytorch_utils import Conv1D
 
 from ..errors import ModelError
-from ..utils.experts import has_experts, spared_names
-from ..utils.language_model import joined_exclusions
+from ..utils.experts import expert_layer_names, has_experts
+from ..utils.language_model import combined_exclusions
 
 # peft refuses these module names in models of these types.
 REFUSED_BY_PEFT = ('out_proj', 'conv1d')
@@ -37,7 +37,7 @@ def resolve_targets(model: Any, config: Any) -> str | None:
     lm_head = model.get_output_embeddings()
     linear = {n: m for n, m in model.named_modules() if isinstance(m, (torch.nn.Linear, Conv1D)) and m is not lm_head}
     routers = {name for name, module in linear.items() if is_router(model, name, module) or not is_linear(module)}
-    expert_names = spared_names() if has_experts(model) else set()
+    expert_names = expert_layer_names() if has_experts(model) else set()
     refused = {name for name in linear if _is_refused_by_peft(model, name)}
     if not (routers or expert_names or refused):
         return None
@@ -48,7 +48,7 @@ def resolve_targets(model: Any, config: Any) -> str | None:
         exclude_modules = getattr(config, 'exclude_modules', None)
         if isinstance(exclude_modules, str):  # a regular expression
             pattern = '|'.join(map(re.escape, sorted(ambiguous)))
-            config.exclude_modules = joined_exclusions(exclude_modules, pattern)
+            config.exclude_modules = combined_exclusions(exclude_modules, pattern)
         else:
             config.exclude_modules = sorted({*(exclude_modules or ()), *ambiguous})
     if not refused:

@@ -6,7 +6,7 @@ from typing import Any
 
 from transformers import AutoConfig, PreTrainedConfig
 
-from ...config.loader_keys import check_llm_keys, check_taken
+from ...config.loader_keys import check_llm_keys, check_reserved_keys
 from ...errors import ModelError
 from ...utils.quiet import quiet
 from ..legacy.hub import legacy_folder
@@ -27,7 +27,7 @@ def load_hf_config(base_model: str, load_llm: partial) -> PreTrainedConfig:
         ModelError: The config cannot be found or read, or the section `llm` names a custom loader.
     """
     llm_values = load_llm.keywords
-    check_taken(load_llm.func, llm_values)
+    check_reserved_keys(load_llm.func, llm_values)
     if getattr(load_llm.func, '__name__', '') != 'from_pretrained':
         raise ModelError(f'only llm.type={load_llm.func} knows what it builds, so there is nothing to plan from')
     check_model_folder(base_model, weights=False)
