@@ -99,7 +99,7 @@ def test_exports_contain_the_trained_weights(model_class, method, byte_tokenizer
     code, printed, err = xtune('convert', 'pth_to_hf', config, checkpoint, out)
     assert code == 0, err
     if method == 'full':
-        assert 'has the same' in printed or model_class in TWO_NAMES
+        assert 'holds the same' in printed or model_class in TWO_NAMES
         plain, info = AutoModelForCausalLM.from_pretrained(out, output_loading_info=True)
         assert not any(info[kind] for kind in ('missing_keys', 'unexpected_keys', 'mismatched_keys')), info
     else:

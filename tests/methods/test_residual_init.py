@@ -63,7 +63,7 @@ def test_peft_and_merge_load_the_trained_model(start, options, make_config, xtun
     code, _, err = xtune('train', config)
     assert code == 0, err
     first, last = (config.with_suffix('') / name for name in ('epoch_1.pth', 'iter_3.pth'))
-    whole = losses(config.with_suffix(''))
+    uninterrupted = losses(config.with_suffix(''))
 
     code, _, err = xtune('convert', 'pth_to_hf', config, last, tmp_path / 'adapter')
     assert code == 0, err
@@ -88,7 +88,7 @@ def test_peft_and_merge_load_the_trained_model(start, options, make_config, xtun
     work_dir = tmp_path / 'resumed'
     code, _, err = xtune('train', config, '--work-dir', work_dir, '--resume', first)
     assert code == 0, err
-    assert losses(work_dir) == whole[2:]
+    assert losses(work_dir) == uninterrupted[2:]
     again, before = (torch.load(folder / 'iter_3.pth', weights_only=True) for folder in (work_dir, last.parent))
     for part in ('state_dict', 'initial_adapter'):
         assert again[part].keys() == before[part].keys()

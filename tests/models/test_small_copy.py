@@ -15,7 +15,7 @@ CPU = torch.device('cpu')
 MODELS = entries()
 
 
-def apart(config):
+def separates_samples(config):
     copy = small_copy(config, CPU)
     return copy and ParityCheck(copy, torch.float32, CPU, nullcontext()).verdict().apart
 
@@ -23,26 +23,26 @@ def apart(config):
 def preset_config(name):
     """Return the config of a preset's model, with the values of its config.json."""
     values = MODELS[name]
-    kind = CONFIG_MAPPING[values['type']]
-    left_out = ('type', 'dtype', 'rope_parameters')  # lists are shortened there
-    return kind(**{key: value for key, value in values.items() if key not in left_out})
+    cls = CONFIG_MAPPING[values['type']]
+    skipped = ('type', 'dtype', 'rope_parameters')  # its lists are shortened
+    return cls(**{key: value for key, value in values.items() if key not in skipped})
 
 
-def structures():
-    """Return one preset's model of each type."""
-    found = {}
+def one_of_each_type():
+    """Return the name of one preset's model of each model type."""
+    names = {}
     for name in MODELS:
-        found.setdefault(MODELS[name].get('type'), name)
-    return sorted(name for kind, name in found.items() if kind in CONFIG_MAPPING)
+        names.setdefault(MODELS[name].get('type'), name)
+    return sorted(name for model_type, name in names.items() if model_type in CONFIG_MAPPING)
 
 
-@pytest.mark.parametrize('name', structures())
+@pytest.mark.parametrize('name', one_of_each_type())
 def test_copies_of_the_presets_models_separate_packed_samples(name):
-    assert apart(preset_config(name)) == ('gpt_oss' not in name)
+    assert separates_samples(preset_config(name)) == ('gpt_oss' not in name)
 
 
 @pytest.mark.parametrize(
-    ('kind', 'changes', 'expected'),
+    ('model_type', 'changes', 'expected'),
     [
         ('granitemoehybrid', dict(num_hidden_layers=2, layer_types=['linear_attention', 'full_attention']), False),
         ('qwen3_next', dict(num_hidden_layers=9, layer_types=['full_attention'] * 9), True),
@@ -56,14 +56,14 @@ def test_copies_of_the_presets_models_separate_packed_samples(name):
             high_freq_factor=4.0, original_max_position_embeddings=8192)), True),
     ],
 )  # fmt: skip
-def test_a_copy_has_the_layer_types_of_its_config(kind, changes, expected):
-    assert apart(CONFIG_MAPPING[kind](**changes)) == expected
+def test_a_copy_has_the_layer_types_of_its_config(model_type, changes, expected):
+    assert separates_samples(CONFIG_MAPPING[model_type](**changes)) == expected
 
 
 def test_baichuan_with_alibi_separates_packed_samples():
     from xtune.models.legacy.alibi import BaichuanAlibiForCausalLM
 
-    assert apart(BaichuanAlibiForCausalLM.config_class())
+    assert separates_samples(BaichuanAlibiForCausalLM.config_class())
 
 
 def test_a_copy_is_small_and_does_not_change_the_random_state():
@@ -90,6 +90,6 @@ def test_every_copy_leaks_if_and_only_if_its_model_does(name):
     from small_models import small_model
 
     config = small_config(name)
-    found = apart(config)
-    if found is not None:
-        assert found == ParityCheck(small_model(name), torch.float32, CPU, nullcontext()).verdict().apart
+    separated = separates_samples(config)
+    if separated is not None:
+        assert separated == ParityCheck(small_model(name), torch.float32, CPU, nullcontext()).verdict().apart

@@ -38,7 +38,7 @@ def open_session(
 ) -> ChatSession:
     """Load a model, with its own template and stop tokens, for a conversation.
 
-    `variant` says which of the layouts of 2023 the model has, where its config.json does not tell.
+    `variant` is the variant of a 2023 remote-code checkpoint, if its config.json is ambiguous.
 
     Raises:
         ModelError, TemplateError: The folder, the adapter or the template cannot be used.

@@ -52,7 +52,7 @@ def _add(parser: argparse.ArgumentParser) -> None:
         '--layout',
         choices=('native', 'original'),
         default='native',
-        help='native: as transformers loads it (default); original: as a base of 2023 came',
+        help='native: the layout of transformers (default); original: that of a 2023 remote-code checkpoint',
     )
     add_variant(merge)
     merge.add_argument('--revision', help='branch, tag or commit of a base on the hub')
@@ -60,7 +60,7 @@ def _add(parser: argparse.ArgumentParser) -> None:
 
     legacy = action(
         'legacy',
-        'turn a model of 2023 (InternLM, Baichuan, Qwen, ChatGLM2 and 3) into a folder that transformers loads',
+        'convert a 2023 remote-code checkpoint (InternLM, Baichuan, Qwen, ChatGLM2 and 3) to the native layout',
         'xtune convert legacy internlm/internlm-7b ./internlm-7b-hf',
     )
     legacy.add_argument('source', help='model folder or hub name')

@@ -50,7 +50,7 @@ def add_variant(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--variant',
         metavar='NAME',
-        help='which layout of 2023 the model has, such as baichuan2_7b, if its config.json does not tell',
+        help='variant of a 2023 remote-code checkpoint, such as baichuan2_7b, if its config.json is ambiguous',
     )
 
 

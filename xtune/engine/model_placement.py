@@ -35,7 +35,7 @@ def build_spread(
         device: Of this process.
         meeting: Of the processes of the run; None: there is one.
         show: Called with the model before it is sliced, and the compute type.
-        initial: The initial adapter of a checkpoint that is resumed (see models/residual_init.py).
+        initial: The initial adapter of a checkpoint that is resumed (see methods/residual_init.py).
 
     Raises:
         ModelError: The model, its quantisation or its adapter cannot be built.
@@ -84,7 +84,7 @@ def _blueprint(job: Job, model: torch.nn.Module) -> MetaInit | str:
     """Return what the model can be built again from, or why it cannot be."""
     loader = job.load_llm.func
     if getattr(loader, '__name__', '') != 'from_pretrained' or not hasattr(loader, '__self__'):
-        return f'only llm.type={getattr(loader, "__qualname__", loader)} knows what it builds'
+        return f'llm.type={getattr(loader, "__qualname__", loader)} is a custom loader'
     return MetaInit.of(model)
 
 

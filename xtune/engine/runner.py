@@ -20,7 +20,7 @@ class TuneRunner(RunnerWithoutEnvironmentLog):
 
     Args:
         run_meta: What each checkpoint says about its run: `plan` (a hash of data order and batch settings),
-            `sequences_per_step` (on all devices), `config` (text), `export` (see models/export.py), `base_mark` (see
+            `sequences_per_step` (on all devices), `config` (text), `export` (see hf_format/writer.py), `base_mark` (see
             engine/base_fingerprint.py).
         prober: Computes what each checkpoint keeps of the model's logits.
     """

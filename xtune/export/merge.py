@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import GenerationConfig, PreTrainedModel
+from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from ..errors import ModelError
 from ..hf_format.config_overrides import refuse_overrides
@@ -86,8 +86,7 @@ def merge(
             stop_ids = llm.generation_config.eos_token_id
             write_original(original, llm.state_dict(), folder, parse_size(max_shard_size), stop_ids)
         else:
-            _write_native(llm, folder, max_shard_size)
-            write_tokenizer(folder, tokenizer)
+            _write_native(llm, tokenizer, folder, max_shard_size)
             copy_processor_files(base, folder, revision)
         del llm  # the comparison loads the written files
         report['training'] = _compare_with_training(folder, adapter, dtype_name, variant) if against_training else None
@@ -125,10 +124,11 @@ def _written_dtype(
     return file_dtype(original.folder) if original is not None else stored_dtype(base, variant, revision)
 
 
-def _write_native(llm: PreTrainedModel, folder: Path, max_shard_size: str) -> None:
+def _write_native(llm: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path, max_shard_size: str) -> None:
     with quiet():
         llm.save_pretrained(folder, max_shard_size=max_shard_size)
     readable_by_v4(folder)
+    write_tokenizer(folder, tokenizer)
 
 
 def _compare_with_training(folder: Path, adapter: str, dtype: str, variant: str | None) -> dict[str, Any] | None:

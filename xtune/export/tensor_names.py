@@ -22,7 +22,7 @@ def compare_tensor_names(folder: Path, base: str, revision: str | None = None) -
     names = set(WeightFiles(folder).shapes)
     missing, additional = sorted(names_of_base - names), sorted(names - names_of_base)
     if not missing and not additional:
-        return f'the export has the same {len(names)} tensors as the files of {base}'
+        return f'the export holds the same {len(names)} tensors as the files of {base}'
     parts = [f'{len(names & names_of_base)} tensors have the same names as in the files of {base}']
     if missing:
         parts.append(f'{len(missing)} of its tensors are not in the export ({listed(missing)})')

@@ -150,7 +150,7 @@ def summary_line(report: dict | None) -> str:
         f'compared with the logits of training step {report["training_step"]}: mean KL {report["mean_kl"]:.1e} nats '
         f'per token (at most {report["max_mean_kl"]:g}), relative error {report["relative_error"]:.1e} (at most '
         f'{report["max_relative_error"]:g}); figures in {REPORT}\n'
-        f'note: {FILE} contains tokens of your samples; remove it before you publish the folder, if they are private'
+        f'note: {FILE} holds tokens of your samples; remove it before you publish the folder, if they are private'
     )
 
 

@@ -58,17 +58,8 @@ def load_for_inference(
     arguments = {}
     overrides = read_overrides(adapter)
     if bits:
-        _refuse_pre_quantized(model, bits)
-        require_bitsandbytes(f'--bits {bits}')
-        if bits == 8:
-            dtype = torch.bfloat16  # int8 kernels take no float32
-        arguments['quantization_config'] = BitsAndBytesConfig(
-            load_in_4bit=bits == 4,
-            load_in_8bit=bits == 8,
-            bnb_4bit_quant_type='nf4',
-            bnb_4bit_use_double_quant=True,
-            bnb_4bit_compute_dtype=dtype,
-        )
+        dtype = torch.bfloat16 if bits == 8 else dtype  # int8 kernels do not support float32
+        arguments['quantization_config'] = _bitsandbytes_config(model, bits, dtype)
     if quantization is not None:
         arguments['quantization_config'] = quantization
     try:
@@ -83,8 +74,8 @@ def load_for_inference(
     except ModelError:
         raise
     except LOADING_ERRORS as error:
-        what = f'{model} with adapter {adapter}' if adapter else model
-        raise ModelError(f'{what} cannot be loaded: {reason(error)}') from error
+        name = f'{model} with adapter {adapter}' if adapter else model
+        raise ModelError(f'{name} cannot be loaded: {reason(error)}') from error
     keep_what_does_not_fit(llm)
     return llm.eval()
 
@@ -99,9 +90,22 @@ def _warn_of_other_base(adapter: str, model: str) -> None:
         )
 
 
-def _refuse_pre_quantized(model: str, bits: int) -> None:
+def _bitsandbytes_config(model: str, bits: int, dtype: torch.dtype | None) -> BitsAndBytesConfig:
+    """Return the quantization config of `--bits`.
+
+    Raises:
+        ModelError: `model` is pre-quantized, or bitsandbytes is missing.
+    """
     if legacy_folder(model, weights=False) is None:
         refuse_more_bits(model, base_config(model), bits)
+    require_bitsandbytes(f'--bits {bits}')
+    return BitsAndBytesConfig(
+        load_in_4bit=bits == 4,
+        load_in_8bit=bits == 8,
+        bnb_4bit_quant_type='nf4',
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=dtype,
+    )
 
 
 def _config(model: str, variant: str | None, revision: str | None) -> PreTrainedConfig:

@@ -64,14 +64,15 @@ def _unquantized(config: PreTrainedConfig) -> PreTrainedConfig:
     if stored is not None:
         method = stored.get('quant_method') if isinstance(stored, dict) else getattr(stored, 'quant_method', None)
         if method != 'mxfp4':  # transformers dequantizes it for training
-            raise ModelError(f'weights that are stored quantised ({method}) are not planned; take a base that is not')
+            raise ModelError(f'weights stored in {method} are not supported without loading; use an unquantized base')
         del config.quantization_config
     return config
 
 
 def _quantize(model: PreTrainedModel, quantization: object) -> None:
     if quantization.quant_method != 'bitsandbytes':
-        raise ModelError(f'{type(quantization).__name__} is not planned, only BitsAndBytesConfig and Float8Config')
+        name = type(quantization).__name__
+        raise ModelError(f'{name} is not supported without loading, only BitsAndBytesConfig and Float8Config')
     quantizer = AutoHfQuantizer.from_config(quantization, pre_quantized=False)
     quantizer.preprocess_model(model, device_map={'': 'cpu'})
     quantizer.postprocess_model(model)

@@ -29,7 +29,7 @@ def load_hf_config(base_model: str, load_llm: partial) -> PreTrainedConfig:
     llm_values = load_llm.keywords
     check_reserved_keys(load_llm.func, llm_values)
     if getattr(load_llm.func, '__name__', '') != 'from_pretrained':
-        raise ModelError(f'only llm.type={load_llm.func} knows what it builds, so there is nothing to plan from')
+        raise ModelError(f'llm.type={load_llm.func} is a custom loader, so config.json does not describe its model')
     check_model_folder(base_model, weights=False)
     folder = legacy_folder(base_model, revision=llm_values.get('revision'))
     try:
