@@ -23,7 +23,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig
 
 from xtune.data.batches import MicroBatch, Padding, collate
 from xtune.optimizations.master_weights import MasterWeights
-from xtune.optimizations.packed_attention import PackedAttention, packed_attention
+from xtune.optimizations.packed_attention import PackedAttention, install_packed_attention
 from xtune.tasks.lm_head import find_lm_head
 from xtune.tasks.loss import summed_loss
 from xtune.utils.model_structure import layers_of
@@ -101,7 +101,7 @@ def measure(
     head = find_lm_head(llm)
     attention: PackedAttention | None = None
     if varlen:
-        attention = packed_attention(llm, dtype, device, args.width, nullcontext())
+        attention = install_packed_attention(llm, dtype, device, args.width, nullcontext())
         if attention is None:
             fail(f'torch {torch.__version__} has no attention for rows of many samples that works on {device}')
     for layer in layers_of(llm) if compiled else ():
@@ -114,7 +114,7 @@ def measure(
                 torch.cuda.reset_peak_memory_stats()
         start = time.perf_counter()
         batch = batch.to(device)
-        loss = summed_loss(llm, batch, head, **(attention.arguments(batch) if attention else {})) / batch.trained
+        loss = summed_loss(llm, batch, head, **(attention.model_kwargs(batch) if attention else {})) / batch.trained
         loss.backward()
         first = loss.item() if first is None else first
         times.append(time.perf_counter() - start)

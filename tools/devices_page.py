@@ -12,10 +12,10 @@ from xtune.config.load import load
 from xtune.config.presets import find
 from xtune.config.wire import wire
 from xtune.parallel.compatibility import METHODS, REFUSED, STRATEGIES
-from xtune.planning.planner import GIB
-from xtune.planning.published_configs import shipped_config
-from xtune.planning.sharding import Parts, parts_of
-from xtune.planning.spread import Cluster, sharded_need
+from xtune.planning.estimator import MemoryEstimator
+from xtune.planning.sharding import ShardedSizes
+from xtune.planning.strategies import Cluster, fsdp2_memory
+from xtune.planning.units import GIB
 
 PAGES = [Path(__file__).resolve().parents[1] / 'docs' / language / 'devices.md' for language in ('en', 'zh')]
 
@@ -46,23 +46,22 @@ def compatibility() -> str:
     return text + '\n' + ''.join(lines)
 
 
-def parts(method: str) -> Parts:
+def sharded_sizes(method: str) -> ShardedSizes:
     """Return the sizes of the preset of the 70B model with `method`."""
     path = find(f'{MODEL}_{method}_{DATA}')
-    job = wire(load(path), path.stem)
-    return parts_of(job, shipped_config(MODEL, job.values.base_model))
+    return MemoryEstimator(wire(load(path), path.stem)).sharded_sizes()
 
 
 @cache
 def memory() -> str:
     """Return the table of a 70B model: GiB of each GPU (and of each host) by machine and method; in bold what fits."""
-    methods = {method: parts(method) for method in ('qlora', 'lora', 'full')}
+    methods = {method: sharded_sizes(method) for method in ('qlora', 'lora', 'full')}
     text = '| | ' + ' | '.join(f'`{method}`' for method in methods) + ' |\n|---|---|---|---|\n'
     for gpus, gb in MACHINES:
         for strategy in ('fsdp2', 'fsdp2_offload'):
             cells = []
             for sizes in methods.values():
-                need = sharded_need(strategy, sizes, Cluster(gpus, -(-gpus // 8)))
+                need = fsdp2_memory(strategy, sizes, Cluster(gpus, -(-gpus // 8)))
                 device = f'{need.device / GIB:,.1f}'
                 cells.append((f'**{device}**' if need.fits(gb) else device) + f' + {need.host / GIB:,.0f}')
             text += f'| {gpus} x {gb} GB, `{strategy}` | {" | ".join(cells)} |\n'

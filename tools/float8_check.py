@@ -30,7 +30,7 @@ from xtune.engine.optimizations import fast_task
 from xtune.engine.prepare_model import build_llm
 from xtune.errors import XtuneError
 from xtune.methods.float8_checks import device_problem
-from xtune.ops.float8_matmul import scaled_product, to_float8
+from xtune.ops.float8_matmul import scaled_matmul, to_float8
 from xtune.parallel.env import ALONE
 
 METHODS = {'bf16': 'lora', 'float8': 'fp8_lora'}
@@ -174,7 +174,7 @@ def exact_sums(device: torch.device) -> None:
         others = others.reshape(1, -1)
 
         def product(fast: bool, given: tuple = (left8, scales, right8, others)) -> torch.Tensor:
-            return scaled_product(*given, fast)
+            return scaled_matmul(*given, fast)
 
         fast, exact = (milliseconds(lambda fast=fast, product=product: product(fast)) for fast in (True, False))
         bf16 = milliseconds(lambda left=left, right=right: left @ right.t())

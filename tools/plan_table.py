@@ -1,10 +1,10 @@
 #!/usr/bin/env python
-"""Write the table of docs/en/plan.md and docs/zh/plan.md: Qwen2.5 on 8 GB, by method, micro-batch and length.
+"""Write the table of docs/en/plan.md and docs/zh/plan.md: Qwen2.5 on 8 GB, by method, micro-batch and sequence length.
 
-    python tools/plan_table.py            count anew (some minutes) and write both pages
-    python tools/plan_table.py --print    only print it
+    python tools/plan_table.py            count (some minutes) and write both pages
+    python tools/plan_table.py --print    only print the table
 
-Peaks are counted as `xtune plan` counts them without a GPU, of the shapes in devices/qwen2_5.json.
+Peaks are counted as `xtune plan` counts them without a GPU, for the shapes in devices/qwen2_5.json.
 """
 
 import argparse
@@ -17,17 +17,18 @@ from xtune.utils.atomic import write_text
 TOOLS = Path(__file__).resolve().parent
 PAGES = [TOOLS.parent / 'docs' / language / 'plan.md' for language in ('en', 'zh')]
 BEGIN, END = '<!-- table: tools/plan_table.py -->', '<!-- end of table -->'
-CARD = 8
+GPU_GB = 8
 METHODS, BATCHES, LENGTHS = ('lora', 'qlora'), (1, 4, 8, 32), (64, 256, 1024)
-KIND = dict(model_type='qwen2', architectures=['Qwen2ForCausalLM'], max_position_embeddings=32768)
+MODEL = dict(model_type='qwen2', architectures=['Qwen2ForCausalLM'], max_position_embeddings=32768)
 
 
 def peak(folder: Path, method: str, batch: int, length: int) -> int:
-    """Return the bytes of a run of the model in `folder`, with the context of CUDA."""
+    """Return the bytes of the peak of a run of the model in `folder`, with the context of CUDA."""
     from xtune.config.load import load
     from xtune.config.presets import find
     from xtune.config.wire import wire
-    from xtune.planning.planner import CONTEXT, Planner
+    from xtune.planning.estimator import MemoryEstimator
+    from xtune.planning.units import CONTEXT
 
     options = {
         'base_model': str(folder),
@@ -39,15 +40,15 @@ def peak(folder: Path, method: str, batch: int, length: int) -> int:
         'lora.r': 16,
     }
     job = wire(load(find(f'smollm2_135m_{method}_alpaca_e1'), options, check_types=True))
-    return Planner(job).counted(job).peak + CONTEXT
+    return MemoryEstimator(job).estimate(job).peak + CONTEXT
 
 
-def cell(found: int) -> str:
-    """Return `found` bytes in GiB, in bold where the card has them."""
-    from xtune.planning.planner import GIB, room
+def cell(count: int) -> str:
+    """Return a number of bytes in GiB, in bold if it fits the GPU."""
+    from xtune.planning.units import GIB, usable_bytes
 
-    text = f'{found / GIB:.1f}'
-    return f'**{text}**' if found <= room(CARD) else text
+    text = f'{count / GIB:.1f}'
+    return f'**{text}**' if count <= usable_bytes(GPU_GB) else text
 
 
 def table() -> str:
@@ -59,7 +60,7 @@ def table() -> str:
         for size, shape in shapes.items():
             folder = Path(place) / size
             folder.mkdir()
-            (folder / 'config.json').write_text(json.dumps(KIND | shape), encoding='utf-8')
+            (folder / 'config.json').write_text(json.dumps(MODEL | shape), encoding='utf-8')
             for method in METHODS:
                 for batch in BATCHES:
                     cells = [cell(peak(folder, method, batch, length)) for length in LENGTHS]
@@ -68,17 +69,17 @@ def table() -> str:
     return '\n'.join(lines)
 
 
-def with_table(text: str, made: str) -> str:
-    """Return a page with the table `made` in its place.
+def with_table(text: str, table: str) -> str:
+    """Return a page with `table` between its marks.
 
     Raises:
-        ValueError: It has no place for it.
+        ValueError: It has no marks.
     """
-    before, found, rest = text.partition(BEGIN)
-    _, ended, after = rest.partition(END)
-    if not found or not ended:
+    before, begin, rest = text.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
         raise ValueError(f'the page has no lines `{BEGIN}` and, after it, `{END}`')
-    return f'{before}{BEGIN}\n\n{made}\n\n{END}{after}'
+    return f'{before}{BEGIN}\n\n{table}\n\n{END}{after}'
 
 
 def main() -> None:
@@ -86,11 +87,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--print', action='store_true', help='do not write the pages')
     args = parser.parse_args()
-    for page in PAGES:  # for what it refuses, before minutes of counting
+    for page in PAGES:  # fails before minutes of counting if a page has no marks
         with_table(page.read_text('utf-8'), '')
-    made = table()
+    counted = table()
     for page in () if args.print else PAGES:
-        write_text(page, with_table(page.read_text('utf-8'), made))
+        write_text(page, with_table(page.read_text('utf-8'), counted))
 
 
 if __name__ == '__main__':

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from .commands import COMMANDS
 from .errors import ConfigError, XtuneError
-from .parallel.launch import speaks
+from .parallel.launch import prints_error
 from .utils.visible import visible
 from .version import __version__
 
@@ -56,7 +56,7 @@ def _guarded(run: Callable[[argparse.Namespace], int | None], parsed: argparse.N
     except XtuneError as error:
         if parsed.debug:
             raise
-        if speaks(str(error)):
+        if prints_error(str(error)):
             print('error: ' + visible(str(error), keep='\n'), file=sys.stderr)
         return 2
     except OSError as error:

@@ -206,10 +206,10 @@ def test_the_commands_take_composed_names(xtune, tmp_path):
 
 
 def test_list_cfg_shows_what_one_name_is_made_of(xtune, monkeypatch):
-    def refuse(_planner):
+    def refuse(_estimator):
         raise ModelError('it is not counted here')  # tests/planning counts
 
-    monkeypatch.setattr('xtune.planning.planner.Planner.least', refuse)
+    monkeypatch.setattr('xtune.planning.estimator.MemoryEstimator.minimum', refuse)
     code, out, _ = xtune('list-cfg', 'qwen3_8b_qlora_lawyer_e2')
     lines = out.splitlines()
     assert code == 0 and lines[0].strip() == 'qwen3_8b_qlora_lawyer_e2'

@@ -11,7 +11,7 @@ from transformers import Gemma3ForCausalLM, Gemma3TextConfig, LlamaConfig, Llama
 from xtune.data.batches import MicroBatch
 from xtune.engine.activation_profiler import Measured, measure
 from xtune.engine.auto_checkpointing import fit, peak, recomputed, state_bytes
-from xtune.optimizations.activation_checkpointing import ActivationCheckpointing
+from xtune.optimizations.activation_checkpointing import ActivationCheckpointing, CheckpointPolicy
 from xtune.optimizations.master_weights import MasterWeights
 from xtune.tasks.sft import SupervisedFineTuning
 
@@ -103,7 +103,7 @@ def windows():
 
 def real_peak(task, layers, count, one):
     """Return the peak of the second micro-batch of a step."""
-    layers.set(count)
+    layers.apply(CheckpointPolicy(count))
     task.train()
     meter = LiveBytes()
     with meter:
@@ -121,7 +121,7 @@ def test_the_peak_is_foretold_from_what_one_layer_keeps(model):
     layers, one, meter = ActivationCheckpointing(task.llm), batch(50), LiveBytes()
     with meter:
         measured = measure(task, layers, one, meter)
-    assert all(p.grad is None for p in task.parameters()) and layers.kept == 0
+    assert all(p.grad is None for p in task.parameters()) and layers.num_plain == 0
     assert min(measured.costs) > 2 * one.input_ids.numel() * 32 * 4  # more than its input and its output
     for count in (0, 2, len(layers) - 1, len(layers)):
         # Gradients of the two passes are there either way.
@@ -142,7 +142,7 @@ def test_what_a_layer_costs_is_what_it_saves_for_its_backward_pass():
     weights = {p.untyped_storage().data_ptr() for p in task.parameters()}
     layer, hidden = layers.layers[2], torch.randn(2, 64, 32, requires_grad=True)
     task.train()
-    layers.set(0)
+    layers.apply(CheckpointPolicy(0))
     places = task.llm.model.rotary_emb(hidden, torch.arange(64)[None])
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         made = layer(hidden, attention_mask=None, position_embeddings=places)
@@ -190,10 +190,10 @@ def test_fit_chooses_and_changes_nothing_else(room):
                 }[room]
             )
             line.append(fit(task, layers, one, meter, state=1000))
-        return layers.count
+        return layers.num_checkpointed
 
     def given(task, layers, one):
-        layers.set(counts)
+        layers.apply(CheckpointPolicy(counts))
         return counts
 
     counts, found = step(auto)
@@ -207,11 +207,11 @@ def test_no_memory_while_measuring_is_no_error():
     layers, meter = ActivationCheckpointing(task.llm), LiveBytes(2**40)
 
     def refuse(*_):
-        if layers.kept or layers.layers[-1].way.__name__ == 'metered':
+        if layers.num_plain or layers.layers[-1].layer_call.__name__ == 'metered':
             raise torch.OutOfMemoryError('CUDA out of memory.')
 
     handle = layers.layers[0].register_forward_hook(refuse)
-    assert 'no room' in fit(task, layers, batch(50), meter, 0) and layers.kept == 0 and not task.llm.training
+    assert 'no room' in fit(task, layers, batch(50), meter, 0) and layers.num_plain == 0 and not task.llm.training
     handle.remove()
     task.train()
     task(batch(50)).backward()

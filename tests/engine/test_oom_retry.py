@@ -8,7 +8,7 @@ from xtune.data.batches import MicroBatch
 from xtune.engine.oom_report import naming_shortage
 from xtune.engine.optimizer import StepOptimizer
 from xtune.errors import ModelError, OutOfMemory
-from xtune.optimizations.activation_checkpointing import ActivationCheckpointing
+from xtune.optimizations.activation_checkpointing import ActivationCheckpointing, CheckpointPolicy
 from xtune.optimizations.master_weights import MasterWeights
 from xtune.tasks.sft import SupervisedFineTuning
 
@@ -25,7 +25,7 @@ def steps(kept, fail=lambda call, layers: False, masters=True):
     sizes = dict(hidden_size=32, intermediate_size=64, num_attention_heads=4, num_key_value_heads=2, vocab_size=50)
     llm = LlamaForCausalLM(LlamaConfig(**sizes, num_hidden_layers=4, attention_dropout=0.2)).train()
     layers = ActivationCheckpointing(llm)
-    layers.set(len(layers) - kept)
+    layers.apply(CheckpointPolicy(len(layers) - kept))
     own = MasterWeights(llm, torch.bfloat16) if masters else None
     task = SupervisedFineTuning(llm, torch.bfloat16 if masters else torch.float32, masters=own, layers=layers)
     optimizer = StepOptimizer(torch.optim.AdamW(task.trained_parameters().values(), lr=1e-2), 1.0)
@@ -48,7 +48,7 @@ def test_a_step_without_memory_is_done_again_with_the_same_figures(fails, kept, 
     plain = steps(4, masters=masters)
     again = steps(4, lambda call, _: call in fails, masters)
     assert plain[0] == again[0] and all(torch.equal(a, b) for a, b in zip(plain[1], again[1], strict=True))
-    assert again[2].kept == kept and plain[2].kept == 4
+    assert again[2].num_plain == kept and plain[2].num_plain == 4
     notes = [line for line in capsys.readouterr().out.splitlines() if 'memory ran out' in line]
     assert len(notes) == len(said) and all(text in line for text, line in zip(said, notes, strict=True))
 
@@ -57,7 +57,7 @@ def test_a_step_that_never_fits_says_what_to_change(capsys):
     kept = []
 
     def fail(_, layers):
-        kept.append(layers.kept)
+        kept.append(layers.num_plain)
         return True
 
     with pytest.raises(

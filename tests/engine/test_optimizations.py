@@ -45,10 +45,10 @@ def test_packed_runs_have_the_losses_of_runs_with_masks(make_config, xtune, tmp_
 
 
 def test_a_trial_that_leaves_varlen_off_is_named(make_config, xtune, monkeypatch):
-    from xtune.optimizations.attention_parity import Trial
+    from xtune.optimizations.attention_parity import AttentionParity
 
     said = 'not varlen: in a trial the model failed, or computed something else'
-    monkeypatch.setattr(Trial, 'agree', lambda *_: False)
+    monkeypatch.setattr(AttentionParity, 'allclose', lambda *_: False)
     for options, expected in (
         ({}, True),
         ({'speed.varlen': False}, False),

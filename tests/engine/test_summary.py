@@ -8,13 +8,13 @@ from xtune.config.load import load
 from xtune.config.wire import wire
 from xtune.engine.prepare_model import build_llm
 from xtune.engine.summary import held_by_each, model_lines
-from xtune.parallel.compatibility import SPREAD, STRATEGIES
+from xtune.parallel.compatibility import SHARDED_WEIGHTS, STRATEGIES
 
 
 @pytest.mark.parametrize('strategy', STRATEGIES)
 def test_it_says_what_each_process_holds(strategy):
     text = held_by_each(strategy)
-    assert ('each with the whole model' in text) == (strategy not in SPREAD)
+    assert ('each with the whole model' in text) == (strategy not in SHARDED_WEIGHTS)
     assert ('slice' in text) == (strategy not in ('one_device', 'ddp'))
     assert ('host memory' in text) == strategy.endswith('_offload')
 

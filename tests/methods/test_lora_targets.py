@@ -7,7 +7,7 @@ from small_models import small_classes, small_model
 
 from xtune.errors import ModelError
 from xtune.methods.lora_targets import is_linear, resolve_targets
-from xtune.optimizations.fused_lora import fuse_adapters
+from xtune.optimizations.fused_lora import fuse_lora
 
 # Class -> last names of layers without an adapter.
 UNADAPTED = {
@@ -37,7 +37,7 @@ def train(model, fused=True):
     """Run a forward and a backward pass as a run does; return the gradients."""
     model.train()
     if fused:
-        fuse_adapters(model, torch.float32)
+        fuse_lora(model, torch.float32)
     ids = torch.arange(1, 13)[None]
     model(input_ids=ids, use_cache=False).logits.float().square().mean().backward()
     return [p.grad for p in model.parameters() if p.requires_grad]

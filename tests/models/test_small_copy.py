@@ -8,7 +8,7 @@ from small_models import small_classes, small_config
 from transformers import CONFIG_MAPPING, AutoConfig, LlamaConfig, PreTrainedConfig
 
 from xtune.models.small_copy import small_copy
-from xtune.optimizations.packing_parity import ParityCheck
+from xtune.optimizations.packing_parity import PackingParity
 from xtune.planning.published_configs import entries
 
 CPU = torch.device('cpu')
@@ -17,7 +17,7 @@ MODELS = entries()
 
 def separates_samples(config):
     copy = small_copy(config, CPU)
-    return copy and ParityCheck(copy, torch.float32, CPU, nullcontext()).verdict().apart
+    return copy and PackingParity(copy, torch.float32, CPU, nullcontext()).verdict().independent
 
 
 def preset_config(name):
@@ -92,4 +92,4 @@ def test_every_copy_leaks_if_and_only_if_its_model_does(name):
     config = small_config(name)
     separated = separates_samples(config)
     if separated is not None:
-        assert separated == ParityCheck(small_model(name), torch.float32, CPU, nullcontext()).verdict().apart
+        assert separated == PackingParity(small_model(name), torch.float32, CPU, nullcontext()).verdict().independent

@@ -17,9 +17,9 @@ from xtune.engine import checkpoint_io
 from xtune.errors import ModelError
 from xtune.export.processor_files import NAMES, copy_processor_files
 from xtune.models.loading.model_class import auto_class, model_class
-from xtune.optimizations.mrope_positions import give_each_axis_positions
-from xtune.optimizations.packed_attention import packed_attention
-from xtune.planning.planner import Planner
+from xtune.optimizations.mrope_positions import expand_positions_to_axes
+from xtune.optimizations.packed_attention import install_packed_attention
+from xtune.planning.estimator import MemoryEstimator
 from xtune.tasks.lm_head import find_lm_head
 from xtune.tasks.loss import summed_loss
 from xtune.utils.language_model import (
@@ -168,7 +168,7 @@ class Samples:
 @pytest.mark.parametrize('kind', KINDS_AND_SLOW_SIBLINGS)
 def test_packed_samples_have_the_logits_of_single_ones(kind):
     llm = tiny(kind, initializer_range=0.3)
-    give_each_axis_positions(llm)
+    expand_positions_to_axes(llm)
     store = Samples([9, 14, 20])
     packed = [np.array([(0, 0, 9), (1, 0, 14), (2, 0, 20)])]
     batch = collate(store, packed, pad_id=0)
@@ -176,14 +176,14 @@ def test_packed_samples_have_the_logits_of_single_ones(kind):
     assert summed_loss(llm, batch).item() == pytest.approx(alone, rel=1e-5)
     head = find_lm_head(llm)
     assert summed_loss(llm, batch, head).item() == pytest.approx(alone, rel=1e-5)
-    attention = packed_attention(llm, torch.float32, torch.device('cpu'), 64, nullcontext())
+    attention = install_packed_attention(llm, torch.float32, torch.device('cpu'), 64, nullcontext())
     assert (attention is None) == (kind == 'llama4')  # its layers use chunked attention
     if attention is not None:
-        assert summed_loss(llm, batch, head, **attention.arguments(batch)).item() == pytest.approx(alone, rel=1e-5)
+        assert summed_loss(llm, batch, head, **attention.model_kwargs(batch)).item() == pytest.approx(alone, rel=1e-5)
 
 
 def test_qwen2_5_vl_does_not_separate_samples_by_positions_of_one_axis():
-    """If this fails, transformers tells them apart: `give_each_axis_positions` is not needed for it any more."""
+    """If this fails, transformers tells them apart: `expand_positions_to_axes` is not needed for it any more."""
     llm = tiny('qwen2_5_vl', initializer_range=0.3)
     store = Samples([9, 14])
     packed = [np.array([(0, 0, 9), (1, 0, 14)])]
@@ -337,7 +337,7 @@ def test_a_plan_counts_the_vision_tower_as_frozen(checkpoint, make_config):
     llm = tiny('qwen2_5_vl', vocab_size=49152)
     freeze_non_text_modules(llm)
     config = make_config('full', base_model=str(checkpoint('qwen2_5_vl')))
-    size = Planner(wire(load(config), 'run')).size()
+    size = MemoryEstimator(wire(load(config), 'run')).sizes
     assert size.parameters == sum(p.numel() for p in llm.parameters())
     assert size.trained == sum(p.numel() for p in llm.parameters() if p.requires_grad) < size.parameters
 

@@ -1,12 +1,11 @@
-"""The loss without logits is the loss with them, and so are its gradients."""
+"""Chunked cross-entropy has the loss and the gradients of cross-entropy over all logits."""
 
 import pytest
 import torch
 import torch.nn.functional as F
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from xtune.ops import chunked_cross_entropy
-from xtune.ops.chunked_cross_entropy import linear_cross_entropy, loss_and_slope, loss_and_slope_to_compile
+from xtune.ops.chunked_cross_entropy import chunked_cross_entropy, loss_and_logit_grad, loss_and_logit_grad_to_compile
 from xtune.tasks.lm_head import find_lm_head
 
 TINY = dict(
@@ -29,8 +28,8 @@ def model(name, **options):
 @pytest.mark.parametrize('bias', [False, True])
 @pytest.mark.parametrize('trained', ['hidden', 'all'])
 @pytest.mark.parametrize(('positions', 'chunk'), [(7, 4 * 11 * 3), (6, 4 * 11 * 3), (1, 2**28), (0, 2**28)])
-def test_loss_and_gradients_are_those_of_whole_logits(positions, chunk, trained, bias, monkeypatch):
-    monkeypatch.setattr(chunked_cross_entropy, 'CHUNK', chunk)  # three positions
+def test_loss_and_gradients_are_those_of_full_logits(positions, chunk, trained, bias, monkeypatch):
+    monkeypatch.setattr('xtune.ops.chunked_cross_entropy.CHUNK_BYTES', chunk)  # three positions
     torch.manual_seed(0)
     tensors = [torch.randn(positions, 5), torch.randn(11, 5), *([torch.randn(11)] if bias else [])]
     targets = torch.randint(0, 11, (positions,))
@@ -41,7 +40,7 @@ def test_loss_and_gradients_are_those_of_whole_logits(positions, chunk, trained,
         if plain:
             loss = F.cross_entropy(F.linear(hidden, weight, offset), targets, reduction='sum')
         else:
-            loss = linear_cross_entropy(hidden, weight, offset, targets)
+            loss = chunked_cross_entropy(hidden, weight, offset, targets)
         (loss / 3).backward()
         results.append([loss, *(t.grad for t in own if t.requires_grad)])
     for one, two in zip(*results, strict=True):
@@ -49,21 +48,23 @@ def test_loss_and_gradients_are_those_of_whole_logits(positions, chunk, trained,
 
 
 @pytest.mark.parametrize('dtype', [torch.float32, torch.bfloat16])
-def test_what_is_compiled_computes_the_same(dtype):
+def test_the_compiled_code_computes_the_same(dtype):
     torch.manual_seed(0)
     logits, targets = torch.randn(5, 11).mul(8).to(dtype), torch.tensor([0, 10, 3, 3, 7])
-    (one, slope), (two, other) = (f(logits.clone(), targets) for f in (loss_and_slope, loss_and_slope_to_compile))
+    (one, grad), (two, other) = (
+        f(logits.clone(), targets) for f in (loss_and_logit_grad, loss_and_logit_grad_to_compile)
+    )
     torch.testing.assert_close(one, two)
-    torch.testing.assert_close(slope, other)
+    torch.testing.assert_close(grad, other)
     expected = torch.softmax(logits.float(), 1) - torch.nn.functional.one_hot(targets, 11)
-    torch.testing.assert_close(slope, expected.to(dtype))
+    torch.testing.assert_close(grad, expected.to(dtype))
 
 
-def test_nothing_is_computed_for_gradients_that_nobody_wants(monkeypatch):
-    monkeypatch.setattr('xtune.ops.chunked_cross_entropy.loss_and_slope', None)
+def test_no_gradient_is_computed_without_grad_mode(monkeypatch):
+    monkeypatch.setattr('xtune.ops.chunked_cross_entropy.loss_and_logit_grad', None)
     weight, bias = torch.randn(11, 5, requires_grad=True), torch.randn(11, requires_grad=True)
     with torch.no_grad():
-        loss = linear_cross_entropy(torch.randn(3, 5), weight, bias, torch.tensor([1, 2, 3]))
+        loss = chunked_cross_entropy(torch.randn(3, 5), weight, bias, torch.tensor([1, 2, 3]))
     assert loss.dtype == torch.float32 and not loss.requires_grad
 
 
@@ -79,7 +80,7 @@ def test_nothing_is_computed_for_gradients_that_nobody_wants(monkeypatch):
         ('granite', dict(logits_scaling=8.0), False),
     ],
 )
-def test_models_whose_logits_are_more_than_one_product_keep_them(name, options, plain):
+def test_models_whose_logits_are_more_than_one_matmul_keep_them(name, options, plain):
     assert (find_lm_head(model(name, **options)) is not None) == plain
 
 

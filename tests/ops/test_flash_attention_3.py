@@ -1,6 +1,6 @@
 """FlashAttention 3 takes the place of torch's kernels where it can, and only if the model computes the same with it.
 
-Its package runs on GPUs only (test_attention_gpu.py). Here another implementation stands for it in torch's own
+Its package runs on GPUs only (test_varlen_attention_gpu.py). Here another implementation stands for it in torch's own
 registry: one that changes nothing, or one under torch's attention on CPUs that is wrong.
 """
 
@@ -13,7 +13,7 @@ from torch.nn import attention
 from transformers import AutoModelForCausalLM, LlamaConfig
 
 from xtune.ops import flash_attention_3
-from xtune.optimizations.packed_attention import packed_attention
+from xtune.optimizations.packed_attention import install_packed_attention
 
 CPU, CUDA = torch.device('cpu'), torch.device('cuda')
 WHOLE = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.default
@@ -44,7 +44,8 @@ def register():
     """Registers what stands for it; afterwards torch is as before."""
     if torch.__version__ < '2.11':
         pytest.skip('torch before 2.11 cannot change its kernels')
-    assert all(hasattr(attention, name) for name in flash_attention_3.NEEDED), 'torch has renamed what flash3 calls'
+    names = flash_attention_3.SELECTION_FUNCTIONS
+    assert all(hasattr(attention, name) for name in names), 'torch has renamed its functions'
     from torch.nn.attention._fa3 import register_flash_attention_fa3
 
     yield lambda function: attention.register_flash_attention_impl(flash_attention_3.KEY, register_fn=function)
@@ -57,7 +58,7 @@ def register():
 @pytest.fixture
 def here(monkeypatch):
     """Let this machine pass for one with it."""
-    monkeypatch.setattr(flash_attention_3, 'installed', lambda device, dtype: True)
+    monkeypatch.setattr(flash_attention_3, 'is_installed', lambda device, dtype: True)
 
 
 def switched(**options):
@@ -66,22 +67,23 @@ def switched(**options):
         vocab_size=64, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4
     )
     llm = AutoModelForCausalLM.from_config(config)
-    return llm, packed_attention(llm, torch.float32, CPU, 64, nullcontext(), **options)
+    return llm, install_packed_attention(llm, torch.float32, CPU, 64, nullcontext(), **options)
 
 
 def logits(llm):
-    borders = torch.tensor([0, 7], dtype=torch.int32)
-    return llm(input_ids=torch.arange(7)[None], segment_borders=borders, longest_segment=7, use_cache=False).logits
+    cu_seqlens = torch.tensor([0, 7], dtype=torch.int32)
+    kwargs = dict(packed_cu_seqlens=cu_seqlens, packed_max_seqlen=7)
+    return llm(input_ids=torch.arange(7)[None], use_cache=False, **kwargs).logits
 
 
-def test_it_is_used_and_named(register, here):
+def test_it_is_used_and_shown(register, here):
     register(Handle)
     _, found = switched()
     assert found.kernel == 'FlashAttention 3' and attention.current_flash_attention_impl() == 'FA3'
 
 
 @pytest.mark.parametrize('on', [True, False])
-def test_a_run_says_so_unless_it_is_switched_off(on, register, here, make_config, xtune):
+def test_a_run_shows_it_unless_it_is_disabled(on, register, here, make_config, xtune):
     register(Handle)
     options = {'schedule.max_steps': 1, 'speed.flash_attention_3': on}
     code, out, err = xtune('train', make_config('lora', **options))
@@ -90,8 +92,8 @@ def test_a_run_says_so_unless_it_is_switched_off(on, register, here, make_config
     assert attention.current_flash_attention_impl() == ('FA3' if on else None)
 
 
-def test_one_that_computes_something_else_is_put_back(register, here):
-    llm, _ = switched(flash3_too=False)
+def test_one_with_other_results_is_deactivated(register, here):
+    llm, _ = switched(allow_flash_attention_3=False)
     expected = logits(llm)
     register(Wrong)
     attention.activate_flash_attention_impl('FA3')
@@ -102,7 +104,7 @@ def test_one_that_computes_something_else_is_put_back(register, here):
     torch.testing.assert_close(logits(llm), expected)
 
 
-def test_a_package_for_another_torch_is_no_error(register, here):
+def test_a_package_built_for_another_torch_is_not_used(register, here):
     def fail():
         raise ImportError('undefined symbol')
 
@@ -111,7 +113,7 @@ def test_a_package_for_another_torch_is_no_error(register, here):
     assert found is not None and found.kernel is None
 
 
-def test_what_the_user_activated_stays(register, here, monkeypatch):
+def test_an_implementation_that_the_user_activated_stays(register, here, monkeypatch):
     register(lambda: pytest.fail('it must not be activated'))
     with monkeypatch.context() as patch:
         patch.setattr(attention, 'current_flash_attention_impl', lambda: 'FA4')
@@ -120,29 +122,31 @@ def test_what_the_user_activated_stays(register, here, monkeypatch):
     assert found is not None and found.kernel is None
 
 
-def test_each_run_of_a_process_decides_for_itself(register, here):
+def test_each_run_in_a_process_decides_for_itself(register, here):
     register(Handle)
     assert switched()[1].kernel is not None
-    assert switched(flash3_too=False)[1].kernel is None and attention.current_flash_attention_impl() is None
+    assert switched(allow_flash_attention_3=False)[1].kernel is None
+    assert attention.current_flash_attention_impl() is None
     register(Wrong)
     attention.activate_flash_attention_impl('FA3')
     _, found = switched()
     assert found is not None and found.kernel is None and attention.current_flash_attention_impl() is None
 
 
-def test_where_it_is_looked_for(register, tmp_path, monkeypatch):
+def test_when_it_counts_as_installed(register, tmp_path, monkeypatch):
     capability = [9, 0]
     monkeypatch.setattr(torch.cuda, 'get_device_capability', lambda device: tuple(capability))
-    assert not flash_attention_3.installed(CUDA, torch.bfloat16)
+    assert not flash_attention_3.is_installed(CUDA, torch.bfloat16)
     (tmp_path / f'{flash_attention_3.MODULE}.py').touch()
     monkeypatch.syspath_prepend(tmp_path)
-    assert flash_attention_3.installed(CUDA, torch.bfloat16)
-    assert not flash_attention_3.installed(CUDA, torch.float32) and not flash_attention_3.installed(CPU, torch.bfloat16)
+    assert flash_attention_3.is_installed(CUDA, torch.bfloat16)
+    assert not flash_attention_3.is_installed(CUDA, torch.float32)
+    assert not flash_attention_3.is_installed(CPU, torch.bfloat16)
     capability[:] = 8, 0
-    assert not flash_attention_3.installed(CUDA, torch.bfloat16)
+    assert not flash_attention_3.is_installed(CUDA, torch.bfloat16)
 
 
-def test_a_package_without_the_kernels_is_no_error(register, tmp_path, monkeypatch):
+def test_a_package_without_kernels_is_not_used(register, tmp_path, monkeypatch):
     """With torch's own registration of it."""
     (tmp_path / f'{flash_attention_3.MODULE}.py').touch()
     monkeypatch.syspath_prepend(tmp_path)

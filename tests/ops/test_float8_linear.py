@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
 from xtune.errors import ModelError
 from xtune.ops.float8_linear import Float8Config, Float8Linear, to_float8_base
-from xtune.ops.float8_matmul import FLOAT8, public_product, scaled_product, to_float8
+from xtune.ops.float8_matmul import FLOAT8, public_scaled_matmul, scaled_matmul, to_float8
 
 
 def cosine(one, other):
@@ -43,7 +43,7 @@ def inputs(kind, shape=(6, 40, 64)):
 
 
 @pytest.mark.parametrize('scale', [1e-6, 1.0, 1e6])
-def test_a_row_keeps_its_largest_number_and_four_bits_of_each(scale):
+def test_float8_rows_keep_the_largest_number_and_four_bits_of_each(scale):
     torch.manual_seed(0)
     values = torch.randn(20, 256) * scale
     values[3] *= 1000  # of no concern to the other rows
@@ -56,7 +56,7 @@ def test_a_row_keeps_its_largest_number_and_four_bits_of_each(scale):
     torch.testing.assert_close(back.abs().amax(1, keepdim=True), largest, rtol=1e-6, atol=0)
 
 
-def test_zero_rows_stay_zero_and_what_is_not_finite_shows():
+def test_zero_rows_stay_zero_and_non_finite_rows_become_nan():
     values = torch.zeros(4, 16)
     values[1, 2], values[2, 3] = torch.inf, torch.nan
     rounded, scales = to_float8(values)
@@ -65,22 +65,22 @@ def test_zero_rows_stay_zero_and_what_is_not_finite_shows():
     assert back[1].isnan().any() and back[2].isnan().any()
 
 
-def test_the_private_product_is_there_and_does_what_the_public_one_does():
-    """If torch moves either of them, `scaled_product` has to follow."""
+def test_the_private_and_the_public_matmul_agree():
+    """If torch moves either of them, `scaled_matmul` has to follow."""
     assert hasattr(torch, '_scaled_mm')
     left, right = to_float8(torch.randn(5, 32)), to_float8(torch.randn(48, 32))
     arguments = (*left, right[0], right[1].reshape(1, -1), False)
-    found = scaled_product(*arguments)
+    found = scaled_matmul(*arguments)
     assert found.dtype == torch.bfloat16 and found.shape == (5, 48)
     exact = (left[0].float() * left[1]) @ (right[0].float() * right[1]).T
     torch.testing.assert_close(found, exact.to(torch.bfloat16), rtol=2e-2, atol=1e-2)
     if hasattr(torch.nn.functional, 'scaled_mm'):
-        assert torch.equal(found, public_product(*arguments))
+        assert torch.equal(found, public_scaled_matmul(*arguments))
 
 
 @pytest.mark.parametrize('kind', ['random', 'outliers', 'zero rows', 'transposed'])
 @pytest.mark.parametrize('bias', [False, True])
-def test_products_and_gradients_are_those_of_float32(kind, bias):
+def test_outputs_and_gradients_are_near_those_of_float32(kind, bias):
     linear, layer = pair(bias=bias)
     x = inputs(kind).requires_grad_(True)
     exact = x.detach().float().requires_grad_(True)
@@ -104,7 +104,7 @@ def test_an_empty_input_and_one_row():
         assert y.shape == (*shape[:-1], 48) and x.grad.shape == shape
 
 
-def test_nothing_of_the_input_is_kept_for_the_backward_pass():
+def test_nothing_of_the_input_is_saved_for_the_backward_pass():
     _, layer = pair()
     kept = []
     with torch.autograd.graph.saved_tensors_hooks(lambda tensor: kept.append(tensor) or tensor, lambda tensor: tensor):
@@ -112,7 +112,7 @@ def test_nothing_of_the_input_is_kept_for_the_backward_pass():
     assert {tensor.data_ptr() for tensor in kept} == {layer.columns_KN.data_ptr(), layer.scales_1K.data_ptr()}
 
 
-def test_a_layer_compiles_in_one_piece():
+def test_a_layer_compiles_without_a_graph_break():
     _, layer = pair(bias=True)
     compiled = torch.compile(layer, backend='aot_eager', fullgraph=True)
     x = inputs('random')[0].requires_grad_(True)
@@ -122,7 +122,7 @@ def test_a_layer_compiles_in_one_piece():
     assert error(found, x.grad) < 1e-2
 
 
-def test_types_stay_when_a_model_is_cast_or_copied():
+def test_dtypes_stay_when_a_model_is_cast_or_copied():
     linear, layer = pair(bias=True)
     cast = copy.deepcopy(layer).to(torch.float32).half().to('cpu')
     assert cast.rows_NK.dtype == cast.columns_KN.dtype == FLOAT8 and cast.scales_1N.dtype == torch.float32
@@ -167,7 +167,7 @@ def gradients(model, ids):
     return loss.item(), {name: p.grad for name, p in model.named_parameters() if p.requires_grad}
 
 
-def test_gradients_of_an_adapter_point_where_those_on_bf16_do(smollm, tokenizer):
+def test_adapter_gradients_have_the_direction_of_those_on_bf16(smollm, tokenizer):
     ids = tokenizer('The sun counts rivers because seven tokens were never green, said the child.', return_tensors='pt')
     loss, right = gradients(copy.deepcopy(smollm), ids.input_ids)
     model = copy.deepcopy(smollm)
@@ -186,13 +186,13 @@ def test_the_last_layers_stay_in_bf16(smollm):
         assert len(found) == 14 - 7 * last and all(name.startswith(left) for name in found)
 
 
-def test_bases_that_cannot_be_put_into_float8(tiny_model, smollm):
+def test_bases_without_float8_layers_are_refused(tiny_model, smollm):
     nf4 = BitsAndBytesConfig(load_in_4bit=True)
-    with pytest.raises(ModelError, match='quantised already'):
+    with pytest.raises(ModelError, match='quantization = None'):
         to_float8_base(AutoModelForCausalLM.from_pretrained(tiny_model, quantization_config=nf4), Float8Config())
     with pytest.raises(ModelError, match=r"no linear layer of LlamaForCausalLM.*skip=\['layers'\]"):
         to_float8_base(smollm, Float8Config(skip=['layers']))
-    with pytest.raises(ModelError, match="skip has 'downproj'.*whole words between dots.*did you mean `down_proj`"):
+    with pytest.raises(ModelError, match="skip has 'downproj'.*did you mean `down_proj`"):
         to_float8_base(smollm, Float8Config(skip=['downproj']))
     with pytest.raises(ModelError, match='no linear layer.*or is in the last quantization.last=2 layers'):
         to_float8_base(smollm, Float8Config(last=2))

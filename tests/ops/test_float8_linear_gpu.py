@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM
 
 from xtune.methods.float8_checks import device_problem
 from xtune.ops.float8_linear import Float8Config, Float8Linear, to_float8_base
-from xtune.ops.float8_matmul import public_product, scaled_product, to_float8
+from xtune.ops.float8_matmul import public_scaled_matmul, scaled_matmul, to_float8
 from xtune.utils.model_structure import layers_of
 
 CUDA = torch.device('cuda')
@@ -24,17 +24,17 @@ def error(found, right):
 
 @pytest.mark.parametrize('fast', [True, False])
 @pytest.mark.parametrize('shape', [(0, 48, 64), (1, 48, 64), (5, 16, 16), (4000, 576, 1536), (512, 1024, 14336)])
-def test_the_product_is_that_of_the_rounded_numbers(shape, fast):
+def test_the_matmul_is_that_of_the_rounded_numbers(shape, fast):
     rows, outputs, inputs = shape
     torch.manual_seed(0)
     left, right = (to_float8(torch.randn(count, inputs, device=CUDA)) for count in (rows, outputs))
     arguments = (*left, right[0], right[1].reshape(1, -1), fast)
-    found = scaled_product(*arguments)
+    found = scaled_matmul(*arguments)
     assert found.dtype == torch.bfloat16 and found.shape == (rows, outputs)
     if rows:
         exact = (left[0].double() * left[1]) @ (right[0].double() * right[1]).T
         assert error(found, exact) < (2e-2 if fast else 4e-3)  # rounding to bf16 alone: 1.7e-3
-        assert error(public_product(*arguments), found) < 5e-3
+        assert error(public_scaled_matmul(*arguments), found) < 5e-3
 
 
 def step(layer, x, slope):

@@ -12,10 +12,10 @@ from transformers import CONFIG_MAPPING, AutoModelForCausalLM
 from xtune.data.batches import Padding, collate
 from xtune.engine.optimizer import StepOptimizer
 from xtune.errors import ModelError
-from xtune.ops.varlen_attention import KERNEL, LOOP, ROWS
-from xtune.optimizations.fused_lora import fuse_adapters
+from xtune.ops.varlen_attention import CAUSAL, PER_SAMPLE, VARLEN
+from xtune.optimizations.fused_lora import fuse_lora
 from xtune.optimizations.master_weights import MasterWeights
-from xtune.optimizations.packed_attention import PackedAttention, chosen, packed_attention
+from xtune.optimizations.packed_attention import PackedAttention, choose_attention, install_packed_attention
 from xtune.tasks.lm_head import LmHead
 from xtune.tasks.loss import summed_loss
 from xtune.tasks.sft import SupervisedFineTuning
@@ -80,13 +80,13 @@ def tiny(kind, **options):
 
 
 def switched(llm, max_length=64):
-    return packed_attention(llm, torch.float32, CPU, max_length, nullcontext())
+    return install_packed_attention(llm, torch.float32, CPU, max_length, nullcontext())
 
 
 def result(llm, batches, attention=None):
     """The losses of `batches`, and the gradients of their sum."""
     llm.zero_grad()
-    more = [attention.arguments(batch) if attention else {} for batch in batches]
+    more = [attention.model_kwargs(batch) if attention else {} for batch in batches]
     losses = [summed_loss(llm, batch, **one) for batch, one in zip(batches, more, strict=True)]
     sum(losses).backward()
     return sum(losses).detach(), {name: p.grad.clone() for name, p in llm.named_parameters() if p.grad is not None}
@@ -100,7 +100,7 @@ def same(found, expected):
 
 
 @pytest.mark.parametrize('kind', KINDS)
-def test_packed_rows_are_those_under_a_mask_and_samples_alone(kind):
+def test_packed_logits_are_those_of_masked_attention_and_of_single_samples(kind):
     llm = tiny(kind)
     store, packed = rows(LENGTHS)
     batch = collate(store, packed, pad_id=0)
@@ -114,82 +114,82 @@ def test_packed_rows_are_those_under_a_mask_and_samples_alone(kind):
     same(found, separate)
     padded = collate(store, packed, pad_id=0, padding=Padding(width=40, fixed=True))
     same(result(llm, [padded], attention), masked)
-    with attention.as_before():
+    with attention.original_attention():
         same(result(llm, [batch]), masked)
 
 
 @pytest.mark.parametrize('kind', [kind for kind in KINDS if kind != 'mixtral'])  # which sorts tokens by values
-def test_rows_of_one_sample_are_the_same_without_a_search_for_samples(kind):
+def test_unpacked_logits_are_the_same_without_a_search_for_samples(kind):
     llm = tiny(kind, **({'sliding_window': 16} if 'sliding_window' in KINDS[kind] else {}))
     store, one_each = rows([[9], [13]])
     batch = collate(store, one_each, pad_id=0)
     expected = result(llm, [batch])
-    attention = PackedAttention(llm, ROWS)
+    attention = PackedAttention(llm, CAUSAL)
     same(result(llm, [batch], attention), expected)
     # Without values nobody can look into position_ids.
     meta = llm.to('meta')
     ids = torch.zeros(2, 13, dtype=torch.long, device='meta')
     meta(input_ids=ids, position_ids=ids, use_cache=False)
-    with attention.as_before(), pytest.raises(RuntimeError):
+    with attention.original_attention(), pytest.raises(RuntimeError):
         meta(input_ids=ids, position_ids=ids, use_cache=False)
 
 
-def test_rows_wider_than_the_window_are_refused():
+def test_sequences_beyond_the_sliding_window_are_refused():
     llm = tiny('mistral')
-    PackedAttention(llm, ROWS)
-    with pytest.raises(ModelError, match='rows of 5 tokens are wider than the sliding window of 4'):
+    PackedAttention(llm, CAUSAL)
+    with pytest.raises(ModelError, match='speed.varlen_attention=False'):
         llm(input_ids=torch.ones(1, 5, dtype=torch.long), use_cache=False)
 
 
 @pytest.mark.parametrize(
     ('kind', 'device', 'dtype', 'max_length', 'packed', 'expected'),
     [
-        ('llama', 'cuda', torch.bfloat16, 64, False, ROWS),
-        ('llama', 'cuda', torch.float32, 64, False, ROWS),
-        ('mistral', 'cuda', torch.bfloat16, 64, False, ROWS),
-        ('mistral', 'cuda', torch.bfloat16, 65, False, KERNEL),  # filled up to 128
+        ('llama', 'cuda', torch.bfloat16, 64, False, CAUSAL),
+        ('llama', 'cuda', torch.float32, 64, False, CAUSAL),
+        ('mistral', 'cuda', torch.bfloat16, 64, False, CAUSAL),
+        ('mistral', 'cuda', torch.bfloat16, 65, False, VARLEN),  # filled up to 128
         ('mistral', 'cuda', torch.float32, 65, False, None),
-        ('mistral', 'cuda', torch.bfloat16, 100, True, KERNEL),
-        ('llama', 'cuda', torch.bfloat16, 64, True, KERNEL),
+        ('mistral', 'cuda', torch.bfloat16, 100, True, VARLEN),
+        ('llama', 'cuda', torch.bfloat16, 64, True, VARLEN),
         ('llama', 'cuda', torch.float32, 64, True, None),
-        ('llama', 'cpu', torch.float32, 64, True, LOOP),
+        ('llama', 'cpu', torch.float32, 64, True, PER_SAMPLE),
         ('llama', 'cpu', torch.float32, 64, False, None),
         ('llama', 'mps', torch.bfloat16, 64, False, None),
     ],
 )
-def test_the_attention_that_a_run_gets(kind, device, dtype, max_length, packed, expected):
+def test_choice_of_the_attention_function(kind, device, dtype, max_length, packed, expected):
     config = CONFIG_MAPPING[kind](**({'sliding_window': 100} if kind == 'mistral' else {}))
-    assert chosen(config, 'sdpa', dtype, device, max_length, packed) == expected
-    assert chosen(config, 'eager', dtype, device, max_length, packed) is None
+    assert choose_attention(config, 'sdpa', dtype, device, max_length, packed) == expected
+    assert choose_attention(config, 'eager', dtype, device, max_length, packed) is None
 
 
-def test_generation_is_refused_while_a_model_attends_as_training_needs_it():
+def test_generation_needs_the_original_attention():
     llm = tiny('llama')
-    attention, ids = PackedAttention(llm, ROWS), torch.ones(1, 5, dtype=torch.long)
+    attention, ids = PackedAttention(llm, CAUSAL), torch.ones(1, 5, dtype=torch.long)
     with pytest.raises(ModelError, match='whole_rows'):
         llm.generate(ids, max_new_tokens=3)
     with pytest.raises(ModelError, match='whole_rows'):  # without a mask
         llm(ids, past_key_values=llm(ids, use_cache=True).past_key_values)
-    with attention.as_before():
+    with attention.original_attention():
         assert llm.generate(ids, max_new_tokens=3).shape == (1, 8)
 
 
-def test_a_mask_that_would_be_left_out_is_refused():
+def test_a_mask_that_would_be_ignored_is_refused():
     llm = tiny('llama')
     ids, mask = torch.ones(1, 5, dtype=torch.long), torch.tensor([[0, 0, 1, 1, 1]])
     expected = llm(ids, attention_mask=mask, use_cache=False).logits
-    attention = PackedAttention(llm, ROWS)
-    with pytest.raises(ModelError, match='give masks, inside `with runner.model.whole_rows'):
+    attention = PackedAttention(llm, CAUSAL)
+    with pytest.raises(ModelError, match='pass attention masks, inside `with runner.model.whole_rows'):
         llm(ids, attention_mask=mask, use_cache=False)
-    with pytest.raises(ModelError, match='give masks'):
+    with pytest.raises(ModelError, match='whole_rows'):
         llm.model(ids, mask, use_cache=False)
-    with attention.as_before():
+    with attention.original_attention():
         same_logits = llm(ids, attention_mask=mask, use_cache=False).logits
     torch.testing.assert_close(same_logits, expected)
 
 
 @pytest.mark.parametrize('positions', [8, 63, 64])
-def test_models_with_few_positions_are_tried_with_fewer(positions):
+def test_the_parity_check_respects_the_context_length(positions):
     options = dict(n_positions=positions, attn_pdrop=0.0, resid_pdrop=0.0, embd_pdrop=0.0)
     assert switched(tiny('gpt2', **options)) is not None
 
@@ -198,7 +198,7 @@ def drops_arguments(llm):
     """Let the layers of `llm` lose what tells samples apart."""
 
     def lose(module, args, kwargs):
-        return args, {name: value for name, value in kwargs.items() if name != 'segment_borders'}
+        return args, {name: value for name, value in kwargs.items() if name != 'packed_cu_seqlens'}
 
     for layer in llm.model.layers:
         layer.register_forward_pre_hook(lose, with_kwargs=True)
@@ -209,8 +209,8 @@ def sees_other_samples(llm):
     """Let the layers of `llm` attend over borders that are wrong."""
 
     def move(module, args, kwargs):
-        if 'segment_borders' in kwargs:
-            kwargs['segment_borders'] = kwargs['segment_borders'][[0, -1]]
+        if 'packed_cu_seqlens' in kwargs:
+            kwargs['packed_cu_seqlens'] = kwargs['packed_cu_seqlens'][[0, -1]]
         return args, kwargs
 
     for layer in llm.model.layers:
@@ -222,7 +222,7 @@ def scales_gradients(llm):
     """Let gradients grow where they pass the layers of `llm` as it attends without masks."""
 
     def grow(module, args, kwargs, out):
-        return out + (out - out.detach()) if 'segment_borders' in kwargs else out
+        return out + (out - out.detach()) if 'packed_cu_seqlens' in kwargs else out
 
     for layer in llm.model.layers:
         layer.register_forward_hook(grow, with_kwargs=True)
@@ -231,14 +231,14 @@ def scales_gradients(llm):
 
 @pytest.mark.parametrize('lora', [False, True])
 @pytest.mark.parametrize('spoil', [None, sees_other_samples, scales_gradients])
-def test_a_trained_model_in_bf16(spoil, lora, model_dir):
+def test_the_parity_check_on_a_trained_model_in_bf16(spoil, lora, model_dir):
     """Of some tokens its logits in bf16 are noise, which two attentions that are right do not share."""
     llm = AutoModelForCausalLM.from_pretrained(model_dir, dtype=torch.bfloat16, attn_implementation='sdpa')
     if spoil:
         spoil(llm)
     if lora:
         llm = get_peft_model(llm, LoraConfig(r=8, target_modules='all-linear'))
-    found = packed_attention(llm, torch.bfloat16, CPU, 64, nullcontext())
+    found = install_packed_attention(llm, torch.bfloat16, CPU, 64, nullcontext())
     assert (found is None) == (spoil is not None)
 
 
@@ -254,48 +254,48 @@ def test_a_trained_model_in_bf16(spoil, lora, model_dir):
     ],
     ids=['dropout', 'eager', 'gemma2', 'drops arguments', 'sees other samples', 'scales gradients'],
 )
-def test_what_it_cannot_do_stays_as_it_was(make):
+def test_unsupported_models_keep_their_attention(make):
     llm = make()
     before = llm.config._attn_implementation
     assert switched(llm) is None
     assert llm.config._attn_implementation == before
 
 
-@pytest.mark.parametrize('name', [ROWS, KERNEL])
-def test_nothing_waits_for_values_before_the_update(name):
+@pytest.mark.parametrize('name', [CAUSAL, VARLEN])
+def test_nothing_synchronizes_with_the_device_before_the_update(name):
     """On tensors without values: what looks into one, for which the process would wait for a GPU, fails."""
     meta = torch.device('meta')
     with meta:
         llm = get_peft_model(tiny('llama').requires_grad_(False), LoraConfig(target_modules='all-linear'))
     masters = MasterWeights(llm, torch.bfloat16)
     llm.bfloat16().train()
-    fuse_adapters(llm, torch.bfloat16)
+    fuse_lora(llm, torch.bfloat16)
     base = llm.get_base_model()
     own = dict(masters=masters, head=LmHead(base.model, base.lm_head), attention=PackedAttention(llm, name))
     task = SupervisedFineTuning(llm, torch.bfloat16, meta, **own)
     optimizer = StepOptimizer(torch.optim.AdamW(task.trained_parameters().values()), 1.0)
-    store, packed = rows(LENGTHS if name == KERNEL else [[9], [13]])
+    store, packed = rows(LENGTHS if name == VARLEN else [[9], [13]])
     batch = collate(store, packed, pad_id=0)
     assert task.add_gradients([batch, batch], optimizer, 40).is_meta
     assert optimizer.clip().is_meta
-    with task.attention.as_before(), pytest.raises(RuntimeError):
+    with task.attention.original_attention(), pytest.raises(RuntimeError):
         task.add_gradients([batch], optimizer, 40)
 
 
 @pytest.mark.parametrize('kind', ['llama', 'qwen3'])
-def test_layers_compile_once_whatever_a_row_holds(kind):
+def test_layers_compile_once_for_any_samples(kind):
     torch._dynamo.reset()
     counters.clear()
     with torch.device('meta'):
         llm = tiny(kind, num_hidden_layers=3).bfloat16()
-    attention = PackedAttention(llm, KERNEL)
+    attention = PackedAttention(llm, VARLEN)
     for layer in llm.model.layers:
         layer.compile(backend='eager', fullgraph=True)
     graphs = []
     for lengths in ([5, 11], [2] * 8, [1] * 20, [20, 3], [4] * 8):
         store, packed = rows([lengths])
         batch = collate(store, packed, 0, padding=Padding(width=32, fixed=True)).to(torch.device('meta'))
-        more = attention.arguments(batch)
+        more = attention.model_kwargs(batch)
         llm.model(input_ids=batch.input_ids, position_ids=batch.position_ids, use_cache=False, **more)
         graphs.append(counters['stats']['unique_graphs'])
     assert graphs == [1, 1, 1, 2, 2], 'one more for another longest segment, then none'
@@ -320,7 +320,7 @@ def test_borders(lengths, joined, width, expected, longest):
     assert batch.position_ids is not None and batch.input_ids.numel() == total
 
 
-def test_borders_beyond_16_come_in_powers_of_two():
+def test_cu_seqlens_beyond_16_have_a_power_of_two_of_entries():
     store, packed = rows([[2] * 17])
     batch = collate(store, packed, 0)
     assert batch.borders.shape == (33,) and batch.longest == 2

@@ -10,14 +10,15 @@ from torch.nn.functional import scaled_dot_product_attention
 from transformers import AutoModelForCausalLM, LlamaConfig
 
 from xtune.ops import flash_attention_3
-from xtune.ops.varlen_attention import TAKES, kernel_attention
-from xtune.optimizations.activation_checkpointing import recompute_activations
-from xtune.optimizations.packed_attention import packed_attention
+from xtune.ops.varlen_attention import VARLEN_PARAMETERS, varlen_attention
+from xtune.optimizations.activation_checkpointing import ActivationCheckpointing, CheckpointPolicy
+from xtune.optimizations.packed_attention import install_packed_attention
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a CUDA device')]
 ROWS, WIDTH = 2, 384
-# A width beyond the row is none; packed_attention leaves models with narrower ones alone where the kernel has none.
-WINDOWS = [None, 5000, *([50, 2] if 'window_size' in TAKES else [])]
+# A width beyond the row is none; install_packed_attention leaves models with narrower ones alone where the kernel has
+# none.
+WINDOWS = [None, 5000, *([50, 2] if 'window_size' in VARLEN_PARAMETERS else [])]
 BORDERS = [0, 1, 130, 257, 384, 640, 768]
 
 
@@ -36,7 +37,7 @@ def masked(query, key, value, borders, window):
 def kernels(request):
     """Whose kernels compute it."""
     if request.param == flash_attention_3.NAME:
-        if not flash_attention_3.installed(torch.device('cuda'), torch.bfloat16):
+        if not flash_attention_3.is_installed(torch.device('cuda'), torch.bfloat16):
             pytest.skip(f'{flash_attention_3.NAME}, which no package index has, is not installed for this GPU')
         assert flash_attention_3.activate()
         yield
@@ -50,15 +51,15 @@ def kernels(request):
 @pytest.mark.parametrize('window', WINDOWS)
 @pytest.mark.parametrize(('heads', 'key_heads'), [(4, 4), (8, 2)])
 @pytest.mark.parametrize('size', [64, 96, 128, 256])
-def test_kernel_is_attention_under_a_mask(size, heads, key_heads, window, empty):
+def test_the_kernel_computes_masked_attention(size, heads, key_heads, window, empty):
     torch.manual_seed(0)
     shapes = [(ROWS, n, WIDTH, size) for n in (heads, key_heads, key_heads)]
     given = [torch.randn(s, device='cuda', dtype=torch.bfloat16, requires_grad=True) for s in shapes]
     config = SimpleNamespace(sliding_window=window)
     module = SimpleNamespace(config=config)
     borders = torch.tensor(BORDERS + [BORDERS[-1]] * empty, dtype=torch.int32, device='cuda')
-    found, _ = kernel_attention(
-        module, *given, None, segment_borders=borders, longest_segment=256, scaling=0.1, sliding_window=window
+    found, _ = varlen_attention(
+        module, *given, None, packed_cu_seqlens=borders, packed_max_seqlen=256, scaling=0.1, sliding_window=window
     )
     expected = masked(*given, BORDERS, window or WIDTH)
     weight = torch.randn_like(expected)
@@ -83,7 +84,7 @@ def llama():
 
 
 @pytest.mark.parametrize('recomputed', [False, True])
-def test_compiled_layers_give_the_same_and_compile_once(recomputed):
+def test_compiled_layers_have_the_same_outputs_and_compile_once(recomputed):
     torch._dynamo.reset()
     counters.clear()
     llm = llama()
@@ -99,10 +100,10 @@ def test_compiled_layers_give_the_same_and_compile_once(recomputed):
         slope = llm.model.layers[0].self_attn.q_proj.weight.grad.clone()
         llm.zero_grad()
         expected.append((positions, logits.detach(), slope))
-    attention = packed_attention(llm, torch.bfloat16, torch.device('cuda'), 256, nullcontext())
+    attention = install_packed_attention(llm, torch.bfloat16, torch.device('cuda'), 256, nullcontext())
     assert attention is not None
     if recomputed:
-        recompute_activations(llm)
+        ActivationCheckpointing(llm).apply(CheckpointPolicy())
     llm.train()
     for layer in llm.model.layers:
         layer.compile()
@@ -111,7 +112,7 @@ def test_compiled_layers_give_the_same_and_compile_once(recomputed):
         count = 16 if len(borders) <= 17 else 32
         filled = torch.tensor(borders + [512] * (count + 1 - len(borders)), dtype=torch.int32, device='cuda')
         torch._dynamo.maybe_mark_dynamic(filled, 0)
-        more = dict(segment_borders=filled, longest_segment=16 if count == 32 else 256)
+        more = dict(packed_cu_seqlens=filled, packed_max_seqlen=16 if count == 32 else 256)
         found = llm(input_ids=ids, position_ids=positions, use_cache=False, **more).logits
         found.float().square().mean().backward()
         grad = llm.model.layers[0].self_attn.q_proj.weight.grad.clone()

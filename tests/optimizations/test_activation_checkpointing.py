@@ -1,4 +1,4 @@
-"""Recomputed layers change memory, not figures."""
+"""Activation checkpointing changes memory, not numbers."""
 
 import pytest
 import torch
@@ -6,8 +6,9 @@ from torch.autograd.graph import saved_tensors_hooks
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from xtune.errors import ModelError
-from xtune.ops.compilation import Compiled, recomputes_functions, works
-from xtune.optimizations.activation_checkpointing import ActivationCheckpointing, keep, recompute, recompute_activations
+from xtune.ops.compilation import Compiled, can_compile, checkpoint_recomputes_custom_functions, compiled
+from xtune.optimizations.activation_checkpointing import ActivationCheckpointing, CheckpointPolicy
+from xtune.optimizations.layer_call import call_layer, checkpoint_layer
 from xtune.utils.model_structure import layers_of
 
 
@@ -15,7 +16,7 @@ def run(tiny_model, count):
     """Return the loss, a gradient, and how often each layer's attention computed."""
     llm = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32).train()
     if count != 'none':
-        recompute_activations(llm, None if count == 'all' else count)
+        ActivationCheckpointing(llm).apply(CheckpointPolicy.from_option(count))
     calls = [0] * len(layers_of(llm))
     for number, layer in enumerate(layers_of(llm)):
         layer.self_attn.register_forward_hook(lambda *_, at=number: calls.__setitem__(at, calls[at] + 1))
@@ -26,21 +27,21 @@ def run(tiny_model, count):
 
 
 @pytest.mark.parametrize(('count', 'calls'), [(0, [1, 1]), (1, [2, 1]), (2, [2, 2]), ('all', [2, 2])])
-def test_the_first_layers_are_recomputed(tiny_model, count, calls):
+def test_the_first_layers_are_checkpointed(tiny_model, count, calls):
     plain, found = run(tiny_model, 'none'), run(tiny_model, count)
     assert found[2] == calls and plain[2] == [1, 1]
     assert found[0] == plain[0] and torch.equal(found[1], plain[1])
 
 
 def test_more_layers_than_there_are_is_refused(tiny_model):
-    with pytest.raises(ModelError, match='checkpointing=3, but the model has 2 layers'):
+    with pytest.raises(ModelError, match='activation_checkpointing=3.* 2 layers'):
         run(tiny_model, 3)
 
 
-@pytest.mark.parametrize(('value', 'said'), [('some', "'some'"), (-1, 'at least 0, got -1')])
-def test_other_values_are_refused(make_config, xtune, value, said):
+@pytest.mark.parametrize(('value', 'text'), [('some', "'some'"), (-1, 'got -1')])
+def test_other_values_are_refused(make_config, xtune, value, text):
     code, _, err = xtune('train', make_config(), '--cfg-options', f'checkpointing={value}')
-    assert code == 2 and 'checkpointing' in err and said in err
+    assert code == 2 and 'checkpointing' in err and text in err
 
 
 SLOW = [pytest.param(family, marks=pytest.mark.slow) for family in ('qwen3', 'mixtral', 'starcoder2')]
@@ -48,9 +49,8 @@ SLOW = [pytest.param(family, marks=pytest.mark.slow) for family in ('qwen3', 'mi
 
 @pytest.mark.parametrize('family', ['llama', 'gemma3_text', *SLOW])
 def test_compiled_layers_share_graphs_and_change_nothing(family):
-    """A graph for each way, and another for the first layer, whose input needs no gradient; not one for each layer."""
-    from xtune.ops.compilation import compiled
-
+    """One graph with checkpointing and one without, and the same for the first layer, whose input needs no gradient;
+    not one for each layer."""
     torch.manual_seed(0)
     tiny = dict(vocab_size=64, hidden_size=32, intermediate_size=64, num_attention_heads=4, num_key_value_heads=2)
     more = dict(layer_types=['full_attention', 'sliding_attention'] * 3) if family == 'gemma3_text' else {}
@@ -74,11 +74,11 @@ def test_compiled_layers_share_graphs_and_change_nothing(family):
     plain = run()
     layers.compile(backend)
     for count in (6, 0, 2, 6):
-        layers.set(count)
-        assert layers.count == count
+        layers.apply(CheckpointPolicy(count))
+        assert layers.num_checkpointed == count
         torch.testing.assert_close(run(), plain)
         found.append(len(graphs))
-    assert not compiled(keep, backend).broken and not compiled(recompute, backend).broken
+    assert not compiled(call_layer, backend).failed and not compiled(checkpoint_layer, backend).failed
     assert found[1] == found[3], 'a change compiled something anew'
     if family != 'mixtral':  # which expert takes which token breaks its graphs
         assert found[0] <= (4 if family == 'gemma3_text' else 2)
@@ -86,58 +86,58 @@ def test_compiled_layers_share_graphs_and_change_nothing(family):
         assert torch.isfinite(llm(input_ids=ids).logits).all()
 
 
-class Product(torch.autograd.Function):
+class Matmul(torch.autograd.Function):
     @staticmethod
     def forward(ctx, left, right):
         ctx.save_for_backward(right)
         return left @ right
 
     @staticmethod
-    def backward(ctx, slope):
-        return slope @ ctx.saved_tensors[0].T, None
+    def backward(ctx, grad):
+        return grad @ ctx.saved_tensors[0].T, None
 
 
 class Layer(torch.nn.Module):
     def __init__(self, functions):
         super().__init__()
         self.weight = torch.nn.Parameter(torch.randn(8, 8), requires_grad=False)
-        self.product = Product.apply if functions else torch.matmul
+        self.matmul = Matmul.apply if functions else torch.matmul
 
     def forward(self, values):
-        return self.product(torch.sin(self.product(values, self.weight)), self.weight)
+        return self.matmul(torch.sin(self.matmul(values, self.weight)), self.weight)
 
 
 @pytest.mark.parametrize('functions', [False, True])
-def test_recomputation_compiled_with_a_layer_keeps_no_more_than_its_input(functions):
+def test_compiled_checkpointing_saves_only_the_input_of_a_layer(functions):
     torch.manual_seed(0)
     model = torch.nn.ModuleList([Layer(functions)]).train()
-    layers, kept = ActivationCheckpointing(model), []
+    layers, saved = ActivationCheckpointing(model), []
     values = torch.randn(4, 8, requires_grad=True)
     plain = torch.autograd.grad(model[0](values).sum(), values)
     layers.compile('aot_eager_decomp_partition', functions)
-    for count, own in ((1, 1), (0, 2)):
-        layers.set(count)
-        kept.clear()
-        with saved_tensors_hooks(lambda tensor: kept.append(tensor) or tensor, lambda tensor: tensor):
+    for count, limit in ((1, 1), (0, 2)):
+        layers.apply(CheckpointPolicy(count))
+        saved.clear()
+        with saved_tensors_hooks(lambda tensor: saved.append(tensor) or tensor, lambda tensor: tensor):
             made = layers.layers[0](values)
         torch.testing.assert_close(torch.autograd.grad(made.sum(), values), plain)
-        assert sum(tensor.shape == (4, 8) for tensor in kept) <= own
+        assert sum(tensor.shape == (4, 8) for tensor in saved) <= limit
 
 
-def test_torch_is_known_to_recompute_functions_or_not():
-    """Where it does not, recomputation lies around what is compiled: the test above passes either way."""
+def test_which_torch_recomputes_custom_functions_is_known():
+    """Where it does not, checkpointing is outside of the compiled graph: the test above passes either way."""
     if torch.__version__ < '2.12':
-        assert not recomputes_functions()
+        assert not checkpoint_recomputes_custom_functions()
     if torch.__version__ >= '2.13':
-        assert recomputes_functions()
+        assert checkpoint_recomputes_custom_functions()
 
 
-def test_what_cannot_be_compiled_runs_as_it_is(capsys):
+def test_a_failed_compilation_falls_back_to_eager_mode(capsys):
     def backend(graph, _):
         raise RuntimeError('no C compiler')
 
     fast = Compiled(torch.sin, backend)
     for _ in range(2):
         assert fast(torch.zeros(3)).tolist() == [0, 0, 0]
-    assert fast.broken and capsys.readouterr().out.count('torch.compile fails here') == 1
-    assert not works(torch.device('cpu'))
+    assert fast.failed and capsys.readouterr().out.count('torch.compile') == 1
+    assert not can_compile(torch.device('cpu'))

@@ -1,4 +1,4 @@
-"""What lies between recomputed layers, put aside and taken back: the same gradients, and nothing of it stays."""
+"""Inputs of checkpointed layers, offloaded and copied back: the same gradients, and nothing of them stays."""
 
 import copy
 import gc
@@ -9,24 +9,36 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from xtune.ops import compilation
-from xtune.optimizations import activation_offloading
-from xtune.optimizations.activation_checkpointing import ActivationCheckpointing, recompute, recompute_activations
-from xtune.optimizations.activation_offloading import Offload
+from xtune.optimizations.activation_checkpointing import ActivationCheckpointing, CheckpointPolicy
+from xtune.optimizations.activation_offloading import OffloadedCheckpoint
+from xtune.optimizations.layer_call import call_layer, checkpoint_layer
+from xtune.utils.model_structure import layers_of
 
 BACKEND = 'aot_eager_decomp_partition'
 
 
-def gradients(llm, way, device='cpu'):
+def offloaded(checkpointed=checkpoint_layer, min_bytes=0, kind=OffloadedCheckpoint):
+    """Return a layer call that offloads on a CPU too."""
+    return kind(checkpointed, min_bytes, ('cpu',))
+
+
+def use(llm, layer_call):
+    """Call every layer of `llm` by `layer_call`."""
+    for layer in ActivationCheckpointing(llm).layers:
+        layer.layer_call = layer_call
+
+
+def gradients(llm, layer_call, device='cpu'):
     """Return the loss and the gradients of two forward and backward passes."""
     llm = copy.deepcopy(llm).to(device).train()
-    recompute_activations(llm, None, way)
+    use(llm, layer_call)
     ids = torch.arange(48, device=device).view(2, 24)
-    found = []
+    results = []
     for number in range(2):
         loss = llm(input_ids=ids + number, labels=ids, use_cache=False).loss
         loss.backward()
-        found.append(loss.detach())
-    return [*found, *(p.grad for p in llm.parameters())]
+        results.append(loss.detach())
+    return [*results, *(p.grad for p in llm.parameters())]
 
 
 @pytest.fixture(scope='module')
@@ -34,81 +46,86 @@ def llm(tiny_model):
     return AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32, attention_dropout=0.1)
 
 
-def equal(llm, way, device='cpu'):
+def equal(llm, layer_call, device='cpu'):
     torch.manual_seed(0)
-    plain = gradients(llm, recompute, device)
+    expected = gradients(llm, checkpoint_layer, device)
     torch.manual_seed(0)
-    return all(torch.equal(a, b) for a, b in zip(plain, gradients(llm, way, device), strict=True))
+    return all(torch.equal(a, b) for a, b in zip(expected, gradients(llm, layer_call, device), strict=True))
 
 
-def test_gradients_are_those_of_recomputation(llm):
-    assert equal(llm, Offload(0, ('cpu',)))
+def test_gradients_are_those_of_checkpointing(llm):
+    assert equal(llm, offloaded())
+
+
+class Recording(OffloadedCheckpoint):
+    """Notes what is saved for the backward pass, and whether it is offloaded."""
+
+    def __init__(self, *args):
+        super().__init__(*args)
+        self.saved, self.shapes = [], []
+
+    def _pack(self, tensor):
+        packed = super()._pack(tensor)
+        self.saved.append(weakref.ref(packed))
+        if tensor.numel():  # torch 2.11 saves an empty one for each layer
+            self.shapes.append((tuple(tensor.shape), packed is not tensor))
+        return packed
 
 
 @pytest.mark.parametrize('compiled', [False, pytest.param(True, marks=pytest.mark.slow)])
-def test_it_holds_what_lies_between_layers_and_nothing_else(compiled, llm):
-    class Counting(Offload):
-        def _pack(self, tensor):
-            packed = super()._pack(tensor)
-            held.append(weakref.ref(packed))
-            if tensor.numel():  # torch 2.11 saves an empty one for each layer
-                shapes.append((tuple(tensor.shape), packed is not tensor))
-            return packed
-
-    held, shapes = [], []
+def test_the_inputs_of_layers_are_offloaded_and_nothing_else(compiled, llm):
+    checkpointed = compilation.compiled(checkpoint_layer, BACKEND) if compiled else checkpoint_layer
     torch.manual_seed(0)
-    way, backend = Counting(0, ('cpu',)), BACKEND
-    plain = gradients(llm, compilation.compiled(recompute, backend) if compiled else recompute)
+    expected = gradients(llm, checkpointed)
     torch.manual_seed(0)
-    found = gradients(llm, way.through(compilation.compiled(recompute, backend)) if compiled else way)
-    torch.testing.assert_close(found, plain)
-    assert [shape for shape, moved in shapes if moved] == [(2, 24, 32)] * 4  # two layers, two passes
-    assert compiled == (len(shapes) > 4)  # graphs save weights too
+    recording = offloaded(checkpointed, kind=Recording)
+    torch.testing.assert_close(gradients(llm, recording), expected)
+    assert [shape for shape, is_offloaded in recording.shapes if is_offloaded] == [
+        (2, 24, 32)
+    ] * 4  # 2 layers, 2 passes
+    assert compiled == (len(recording.shapes) > 4)  # graphs save weights too
     gc.collect()
-    assert not any(isinstance(ref(), activation_offloading._Held) for ref in held)
+    alive = [saved() for saved in recording.saved if saved() is not None]
+    assert all(isinstance(saved, torch.Tensor) for saved in alive)
 
 
-def pack(way, tensor):
-    way._between = {tensor.untyped_storage().data_ptr()}
-    return way._pack(tensor)
-
-
-def test_compiled_layers_know_of_each_other(llm):
+def test_compiled_layers_share_one_offloaded_call(llm):
     layers = ActivationCheckpointing(copy.deepcopy(llm))
-    layers.set(2, Offload())
+    layers.apply(CheckpointPolicy(2, offload=True))
     layers.compile(BACKEND)
-    first, second = (layer.way for layer in layers.layers)
-    assert first is second and first._recompute is layers.ways.recompute
+    first, second = (layer.layer_call for layer in layers.layers)
+    assert first is second and isinstance(first, OffloadedCheckpoint)
+    assert layers.policy == CheckpointPolicy(2, offload=True)
 
 
-def test_small_tensors_and_other_devices_stay():
-    tensor = torch.zeros(1024)
-    assert pack(Offload(4097, ('cpu',)), tensor) is tensor
-    assert pack(Offload(0), tensor) is tensor
-    packed = pack(Offload(4096, ('cpu',)), tensor)
-    assert isinstance(packed, activation_offloading._Held) and packed.take().data_ptr() != tensor.data_ptr()
+@pytest.mark.parametrize(('min_bytes', 'is_offloaded'), [(1, True), (2**20, False)])
+def test_small_tensors_stay(llm, min_bytes, is_offloaded):
+    recording = offloaded(min_bytes=min_bytes, kind=Recording)
+    gradients(llm, recording)
+    assert {is_copied for _, is_copied in recording.shapes} == {is_offloaded}
 
 
-def test_the_one_before_is_on_its_way_when_one_is_taken():
-    way = Offload(0, ('cpu',))
-    first, second = pack(way, torch.ones(2)), pack(way, torch.ones(2) * 2)
-    assert way._unpack(second).tolist() == [2, 2]
-    assert first._there is not None and way._unpack(first).tolist() == [1, 1] and first._there is None
+def test_other_devices_are_left_alone(llm):
+    recording = Recording(checkpoint_layer, 0)
+    gradients(llm, recording)
+    assert {is_copied for _, is_copied in recording.shapes} == {False}
 
 
-def test_the_way_can_change_between_steps(llm):
+def test_the_layer_call_can_change_between_steps(llm):
     llm = copy.deepcopy(llm).train()
     layers, ids = ActivationCheckpointing(llm), torch.arange(24)[None]
-    assert (
-        type(llm.model.layers[0]).__name__ == 'LlamaDecoderLayer'
-        and ActivationCheckpointing(llm).layers == layers.layers
-    )
-    found = []
-    for count, way in ((0, recompute), (1, recompute), (2, Offload(0, ('cpu',))), (2, recompute), (0, recompute)):
-        layers.set(count, way)
-        assert layers.count == count == 2 - layers.kept
+    assert type(layers_of(llm)[0]).__name__ == 'LlamaDecoderLayer'
+    assert ActivationCheckpointing(llm).layers == layers.layers
+    grads = []
+    for count in (0, 1, 2, 'offload', 2, 0):
+        layers.apply(CheckpointPolicy.from_option(count))
+        number = 2 if count == 'offload' else count
+        assert layers.num_checkpointed == number == 2 - layers.num_plain
+        if count == 'offload':
+            use(llm, offloaded())
         llm.zero_grad()
         torch.manual_seed(0)
         llm(input_ids=ids, labels=ids, use_cache=False).loss.backward()
-        found.append(llm.model.layers[0].mlp.up_proj.weight.grad.clone())
-    assert all(torch.equal(found[0], other) for other in found)
+        grads.append(llm.model.layers[0].mlp.up_proj.weight.grad.clone())
+    assert all(torch.equal(grads[0], other) for other in grads)
+    assert layers.layers[0].layer_call is call_layer

@@ -1,5 +1,5 @@
-"""Layers that are recorded and run again: the same training as without, in every shape and kind of model. Here what is
-recorded is a function that is called again; `-m gpu` has the CUDA graphs."""
+"""Captured layers train as without capture, for every shape and model. Here a captured function is called again at each
+replay; `-m gpu` has real CUDA graphs."""
 
 import gc
 import weakref
@@ -13,11 +13,13 @@ from transformers import Gemma3ForCausalLM, Gemma3TextConfig, LlamaConfig, Llama
 from xtune.data.batches import MicroBatch
 from xtune.engine.nan_report import NonFiniteStep
 from xtune.engine.optimizer import StepOptimizer
-from xtune.optimizations.activation_checkpointing import ActivationCheckpointing
-from xtune.optimizations.cuda_graphs.host_bound import STEPS
-from xtune.optimizations.cuda_graphs.partition import Chain
-from xtune.optimizations.cuda_graphs.pytree import Strange, form
-from xtune.optimizations.cuda_graphs.runner import SHAPES, CudaGraphRunner
+from xtune.ops.compilation import Compiled
+from xtune.optimizations.activation_checkpointing import ActivationCheckpointing, CheckpointPolicy
+from xtune.optimizations.cuda_graphs.launch_bound import STEPS
+from xtune.optimizations.cuda_graphs.partition import ForwardTrace
+from xtune.optimizations.cuda_graphs.pytree import UnsupportedArgument, signature_of
+from xtune.optimizations.cuda_graphs.runner import MAX_SHAPES, CudaGraphRunner, can_capture
+from xtune.optimizations.layer_call import call_layer, checkpoint_layer
 from xtune.optimizations.master_weights import MasterWeights
 from xtune.tasks.lm_head import find_lm_head
 from xtune.tasks.sft import SupervisedFineTuning
@@ -26,44 +28,46 @@ CPU = torch.device('cpu')
 SIZES = dict(vocab_size=50, hidden_size=32, intermediate_size=64, num_attention_heads=4, num_key_value_heads=2)
 
 
-class Again:
-    """Calls a function again, and counts how often."""
+class FakeCapture:
+    """Calls the function again at each replay, and counts captures and replays."""
 
     def __init__(self):
-        self.recorded = self.calls = 0
+        self.captured = self.replayed = 0
+        self.segments = []
 
-    def trial(self, strict):
+    def warmup(self, strict):
         return nullcontext()
 
-    def idle(self):
+    def scratch_bytes(self):
         return 2**30
 
-    def renew(self):
+    def new_pool(self):
         pass
 
     def __call__(self, function):
-        made = function()
-        self.recorded += 1
+        outputs = function()
+        self.captured += 1
+        self.segments.append(weakref.ref(function.__self__))
 
-        def again():
-            self.calls += 1
+        def replay():
+            self.replayed += 1
             with torch.enable_grad():
-                found = function()
-            for place, new in zip(made, found, strict=True):
-                if place is not None:
-                    place.data.copy_(new)
+                new_outputs = function()
+            for output, new in zip(outputs, new_outputs, strict=True):
+                if output is not None:
+                    output.data.copy_(new)
 
-        return made, again
+        return outputs, replay
 
 
-class Unhurried(CudaGraphRunner):
-    """Takes steps for ones that waited so long for the GPU, whatever else this machine does meanwhile."""
+class FixedWaitRunner(CudaGraphRunner):
+    """Takes every step for one with this wait share, whatever else this machine does meanwhile."""
 
-    waited = 0.0
+    wait_share = 0.0
 
-    def note(self, waited):
-        assert 0 <= waited <= 2
-        super().note(self.waited)
+    def end_step(self, wait_share):
+        assert 0 <= wait_share <= 2
+        super().end_step(self.wait_share)
 
 
 def llama(layers=3, **more):
@@ -83,17 +87,17 @@ def batch(width=16, rows=2):
 class Training:
     """A tiny model in training, with or without graphs."""
 
-    def __init__(self, recorder=None, make=llama, lora=True, recompute=0):
+    def __init__(self, capture=None, make=llama, lora=True, can_capture=lambda _: True):
         torch.manual_seed(0)
         llm = make().train()
         if lora:
             llm.requires_grad_(False)
             llm = get_peft_model(llm, LoraConfig(r=4, lora_dropout=0.1, target_modules='all-linear'))
         self.layers = ActivationCheckpointing(llm)
-        self.layers.set(recompute)
+        self.layers.apply(CheckpointPolicy(0))
         masters = MasterWeights(llm, torch.bfloat16)
         llm.to(torch.bfloat16)
-        self.graphs = Unhurried(self.layers.layers, CPU, recorder, lambda _: True) if recorder else None
+        self.graphs = FixedWaitRunner(self.layers, CPU, capture, can_capture) if capture else None
         self.task = SupervisedFineTuning(
             llm, torch.bfloat16, masters=masters, head=find_lm_head(llm), layers=self.layers, graphs=self.graphs
         )
@@ -113,69 +117,69 @@ def same(plain, graphed):
 
 
 @pytest.mark.parametrize('lora', [True, False])
-@pytest.mark.parametrize(('make', 'pieces'), [(llama, 1), (gemma, 3)])
-def test_training_is_the_same(make, pieces, lora):
-    recorder = Again()
-    plain, graphed = Training(None, make, lora), Training(recorder, make, lora)
+@pytest.mark.parametrize(('make', 'segments'), [(llama, 1), (gemma, 3)])
+def test_training_is_the_same(make, segments, lora):
+    capture = FakeCapture()
+    plain, graphed = Training(None, make, lora), Training(capture, make, lora)
     for _ in range(STEPS + 4):
         assert plain.step(16, 16) == graphed.step(16, 16)
     assert same(plain, graphed)
-    # a forward and a backward pass of each piece, in the two micro-batches of each of three steps
-    assert (recorder.recorded, recorder.calls) == (2 * pieces, 2 * pieces * 2 * 3)
+    # a forward and a backward pass of each segment, in the two micro-batches of each of three steps
+    assert (capture.captured, capture.replayed) == (2 * segments, 2 * segments * 2 * 3)
 
 
-def test_each_shape_has_its_own_and_there_are_few():
-    plain, graphed = Training(), Training(Again())
+def test_each_shape_has_its_own_graphs_up_to_a_limit():
+    plain, graphed = Training(), Training(FakeCapture())
     for _ in range(STEPS + 3):
         assert plain.step(16, 24) == graphed.step(16, 24)
     assert len(graphed.graphs) == 2 and same(plain, graphed)
     for _ in range(STEPS + 1):
-        graphed.step(*range(2, 2 + SHAPES))  # all at once
-    assert len(graphed.graphs) == SHAPES
-    for width in range(2, 2 + SHAPES):
+        graphed.step(*range(2, 2 + MAX_SHAPES))  # all at once
+    assert len(graphed.graphs) == MAX_SHAPES
+    for width in range(2, 2 + MAX_SHAPES):
         for _ in range(STEPS + 1):
             graphed.step(width)
-    assert len(graphed.graphs) == SHAPES
+    assert len(graphed.graphs) == MAX_SHAPES
 
 
-def test_a_gpu_that_is_busy_needs_none():
-    recorder = Again()
-    graphed = Training(recorder)
-    graphed.graphs.waited = 0.1
+def test_steps_that_are_not_launch_bound_are_not_captured():
+    capture = FakeCapture()
+    graphed = Training(capture)
+    graphed.graphs.wait_share = 0.1
     for _ in range(STEPS + 3):
         graphed.step(16)
-    assert not recorder.recorded
+    assert not capture.captured
 
 
 def test_a_second_forward_pass_before_the_backward_pass_leaves_the_first_alone():
-    plain, graphed = Training(), Training(Again())
+    capture = FakeCapture()
+    plain, graphed = Training(), Training(capture)
     for _ in range(STEPS + 2):
         assert plain.step(16) == graphed.step(16)
-    recorder = graphed.graphs._recorder
     for training in (plain, graphed):
-        calls = recorder.calls
+        replayed = capture.replayed
         torch.set_rng_state(training.random)
-        with training.graphs.on() if training.graphs else nullcontext():
+        with training.graphs.training_step() if training.graphs else nullcontext():
             losses = [training.task(batch(16)) for _ in range(2)]
             sum(losses).backward()
-    assert recorder.calls == calls + 2
+    assert capture.replayed == replayed + 2
     pairs = zip(plain.parameters, graphed.parameters, strict=True)
     assert all(torch.allclose(a.grad, b.grad, rtol=1e-2, atol=1e-4) for a, b in pairs)
 
 
-def test_layers_that_are_called_in_another_way_are_recorded_again():
-    recorder = Again()
-    plain, graphed = Training(), Training(recorder)
-    for kept in (0, 2):
+def test_a_change_of_checkpointing_captures_again():
+    capture = FakeCapture()
+    plain, graphed = Training(), Training(capture)
+    for count in (0, 2):
         for training in (plain, graphed):
-            training.layers.set(kept)
+            training.layers.apply(CheckpointPolicy(count))
         for _ in range(STEPS + 2):
             assert plain.step(16) == graphed.step(16)
-    assert recorder.recorded == 4 and same(plain, graphed)
+    assert capture.captured == 4 and same(plain, graphed)
 
 
-def test_what_cannot_be_recorded_goes_on_as_it_was(capsys):
-    class Fails(Again):
+def test_a_failed_capture_continues_without_graphs(capsys):
+    class Fails(FakeCapture):
         def __call__(self, function):
             function()
             raise RuntimeError('operation not permitted when stream is capturing\nmore')
@@ -184,58 +188,64 @@ def test_what_cannot_be_recorded_goes_on_as_it_was(capsys):
     for _ in range(STEPS + 3):
         assert plain.step(16) == graphed.step(16)
     assert same(plain, graphed) and not len(graphed.graphs)
-    assert capsys.readouterr().out.count('cannot run as CUDA graphs (operation not permitted when stream is') == 1
+    assert capsys.readouterr().out.count('(operation not permitted when stream is') == 1
 
 
-def test_nothing_is_recorded_after_what_failed(capsys):
-    class Fails(Again):
+def test_nothing_is_captured_after_a_failed_capture(capsys):
+    class Fails(FakeCapture):
         def __call__(self, function):
-            self.recorded += 1
+            self.captured += 1
             raise torch.OutOfMemoryError('CUDA out of memory')
 
-    graphed = Training(Fails())
+    capture = Fails()
+    graphed = Training(capture)
     for _ in range(STEPS + 2):
         graphed.step(16, 24)
-    assert graphed.graphs._recorder.recorded == 1 and not graphed.graphs.idle
-    assert 'run as CUDA graphs' in capsys.readouterr().out.partition('cannot ')[2]
+    assert capture.captured == 1 and not graphed.graphs.scratch_bytes
+    assert 'CUDA out of memory' in capsys.readouterr().out
 
 
-def test_ways_that_cannot_be_recorded_are_let_be():
-    recorder = Again()
-    graphed = Training(recorder)
-    graphed.graphs._takes = lambda way: way is not graphed.layers.ways.recompute
-    graphed.layers.set(1)
+def test_checkpointed_layers_are_not_captured():
+    plain = Compiled(call_layer)
+    assert can_capture(plain)
+    assert not can_capture(Compiled(checkpoint_layer)) and not can_capture(call_layer)
+    plain.failed = True
+    assert not can_capture(plain)
+    capture = FakeCapture()
+    graphed = Training(capture, can_capture=lambda layer_call: layer_call is not checkpoint_layer)
+    graphed.layers.apply(CheckpointPolicy(1))
     for _ in range(STEPS + 2):
         graphed.step(16)
-    assert not recorder.recorded
+    assert not capture.captured
 
 
-def test_memory_that_runs_out_costs_the_graphs_first(monkeypatch, capsys):
-    plain, graphed = Training(), Training(Again())
+def test_out_of_memory_releases_the_graphs_first(monkeypatch, capsys):
+    capture = FakeCapture()
+    plain, graphed = Training(), Training(capture)
     for _ in range(STEPS + 2):
         assert plain.step(16) == graphed.step(16)
     assert len(graphed.graphs)
-    add, pieces = graphed.task.add_gradients, [weakref.ref(piece) for piece in graphed.graphs._pieces()]
+    add = graphed.task.add_gradients
 
     def fail(*arguments):
         gc.collect()
-        found = add(*arguments)
-        if any(piece() is not None for piece in pieces):  # the memory of graphs is free when none of them is left
+        total = add(*arguments)
+        if any(segment() is not None for segment in capture.segments):  # the memory of graphs is free once all are gone
             raise torch.OutOfMemoryError('CUDA out of memory')
-        return found
+        return total
 
     monkeypatch.setattr(graphed.task, 'add_gradients', fail)
     assert plain.step(16) == graphed.step(16)
-    assert not len(graphed.graphs) and graphed.layers.kept == 3 and same(plain, graphed)
-    assert 'no CUDA graphs' in capsys.readouterr().out
+    assert not len(graphed.graphs) and graphed.layers.num_plain == 3 and same(plain, graphed)
+    assert 'CUDA graphs' in capsys.readouterr().out
 
 
 def test_validation_and_samples_get_the_memory(monkeypatch):
-    graphed = Training(Again())
+    graphed = Training(FakeCapture())
     for _ in range(STEPS + 2):
         graphed.step(16)
     with graphed.task.whole_rows():
-        assert not len(graphed.graphs) and not graphed.graphs.idle
+        assert not len(graphed.graphs) and not graphed.graphs.scratch_bytes
     for _ in range(STEPS + 2):
         graphed.step(16)
     assert len(graphed.graphs)
@@ -252,20 +262,21 @@ def test_validation_and_samples_get_the_memory(monkeypatch):
     assert graphed.task.val_step(data)[0] == pytest.approx(forward(data[0]).item(), 1e-5) and not len(graphed.graphs)
 
 
-def test_layers_before_the_first_that_trains_are_recorded_too():
-    trainings = [Training(recorder, gemma, lora=False) for recorder in (None, Again())]
+def test_layers_before_the_first_trained_one_are_captured_too():
+    capture = FakeCapture()
+    trainings = [Training(None, gemma, lora=False), Training(capture, gemma, lora=False)]
     for training in trainings:
         for layer in training.layers.layers[:2]:
             layer.requires_grad_(False)
         training.task.llm.get_input_embeddings().weight.requires_grad_(False)
     for _ in range(STEPS + 3):
         assert len({training.step(16) for training in trainings}) == 1
-    # two layers of one kind, which train nothing, one of the other, and one of the first again
-    assert trainings[1].graphs._recorder.recorded == 5
+    # forward: two frozen layers of one type, one of the other, one of the first; backward: the latter two
+    assert capture.captured == 5
 
 
 def test_a_nan_is_found_in_its_module():
-    graphed = Training(Again())
+    graphed = Training(FakeCapture())
     for _ in range(STEPS + 2):
         graphed.step(16)
     assert len(graphed.graphs)
@@ -277,7 +288,7 @@ def test_a_nan_is_found_in_its_module():
 
 
 def test_hooks_of_layers_are_called():
-    graphed = Training(Again())
+    graphed = Training(FakeCapture())
     for _ in range(STEPS + 2):
         graphed.step(16)
     seen = []
@@ -286,25 +297,27 @@ def test_hooks_of_layers_are_called():
     assert seen == [1]
 
 
-def test_calls_that_are_no_chain_are_let_be():
+def test_only_layers_that_pass_hidden_states_on_are_captured():
     layers = llama().model.layers
 
-    def pieces(first, second, made):
-        chain = Chain(list(layers[:2]))
-        chain.add(layers[0], ((first,), {}), made)
-        chain.add(layers[1], ((second,), dict(mask=None)), made)
-        return chain.pieces()
+    def segments(first, second, output):
+        trace = ForwardTrace(list(layers[:2]))
+        trace.add(layers[0], ((first,), {}), output)
+        trace.add(layers[1], ((second,), dict(mask=None)), output)
+        return trace.segments()
 
     x, y = torch.ones(2, requires_grad=True), torch.ones(2)
     for layer in layers:
-        layer.way = None
-    assert len(pieces(x, y, y)) == 1
-    assert pieces(x, y + 1, y) is None  # something was done between the layers
-    assert pieces(x, (y,), (y,)) is None
+        layer.layer_call = None
+    assert len(segments(x, y, y)) == 1
+    assert segments(x, y + 1, y) is None  # something is computed between the layers
+    assert segments(x, (y,), (y,)) is None
 
 
-def test_arguments_that_are_no_plain_values_are_let_be():
-    assert form((torch.ones(2), dict(a=1, b=[None, 'x']))) == form((torch.zeros(2), dict(b=[None, 'x'], a=1)))
-    assert form((1,)) != form((True,)) and form(torch.ones(2)) != form(torch.ones(3))
-    with pytest.raises(Strange, match='object'):
-        form((torch.ones(2), dict(cache=object())))
+def test_signatures_differ_by_shapes_and_plain_values_only():
+    assert signature_of((torch.ones(2), dict(a=1, b=[None, 'x']))) == signature_of(
+        (torch.zeros(2), dict(b=[None, 'x'], a=1))
+    )
+    assert signature_of((1,)) != signature_of((True,)) and signature_of(torch.ones(2)) != signature_of(torch.ones(3))
+    with pytest.raises(UnsupportedArgument, match='object'):
+        signature_of((torch.ones(2), dict(cache=object())))

@@ -10,13 +10,13 @@ from transformers import BitsAndBytesConfig, LlamaConfig, LlamaForCausalLM
 
 from xtune.data.batches import MicroBatch
 from xtune.engine.optimizer import StepOptimizer
-from xtune.optimizations.activation_checkpointing import ActivationCheckpointing
+from xtune.optimizations.activation_checkpointing import ActivationCheckpointing, CheckpointPolicy
 from xtune.optimizations.cuda_graphs.capture import CudaGraphCapture
-from xtune.optimizations.cuda_graphs.host_bound import STEPS
+from xtune.optimizations.cuda_graphs.launch_bound import STEPS
 from xtune.optimizations.cuda_graphs.runner import CudaGraphRunner
-from xtune.optimizations.fused_lora import fuse_adapters
+from xtune.optimizations.fused_lora import fuse_lora
 from xtune.optimizations.master_weights import MasterWeights
-from xtune.optimizations.packed_attention import packed_attention
+from xtune.optimizations.packed_attention import install_packed_attention
 from xtune.tasks.lm_head import find_lm_head
 from xtune.tasks.sft import SupervisedFineTuning
 
@@ -61,14 +61,14 @@ def training(llm, full, graphs):
     for parameter in llm.parameters():
         if parameter.dtype == torch.float32:
             parameter.data = parameter.data.bfloat16()
-    fuse_adapters(llm, torch.bfloat16)
-    attention = packed_attention(llm, torch.bfloat16, device, 128, nullcontext(), packed=False)
+    fuse_lora(llm, torch.bfloat16)
+    attention = install_packed_attention(llm, torch.bfloat16, device, 128, nullcontext(), packed=False)
     assert attention is not None
     layers = ActivationCheckpointing(llm)
-    layers.set(0)
+    layers.apply(CheckpointPolicy(0))
     layers.compile()
-    recorded = CudaGraphRunner(layers.layers, device, CudaGraphCapture(device)) if graphs else None
-    own = dict(masters=masters, head=find_lm_head(llm), attention=attention, layers=layers, graphs=recorded)
+    runner = CudaGraphRunner(layers, device, CudaGraphCapture(device)) if graphs else None
+    own = dict(masters=masters, head=find_lm_head(llm), attention=attention, layers=layers, graphs=runner)
     task = SupervisedFineTuning(llm, torch.bfloat16, device, **own)
     parameters = list(task.trained_parameters().values())
     return task, Once(torch.optim.AdamW(parameters, lr=1e-3, fused=True), 1.0)
@@ -104,7 +104,7 @@ def test_nothing_waits_for_the_gpu_before_the_update_is_queued(graphs, tmp_path)
         torch.cuda.set_sync_debug_mode('default')
 
 
-def test_memory_of_a_recording_that_failed_is_free_again():
+def test_memory_of_a_failed_capture_is_free_again():
     recorder = CudaGraphCapture(torch.device('cuda', 0))
     recorder(lambda: [torch.ones(4, device='cuda') * 2])
     gc.collect()
@@ -123,7 +123,7 @@ def test_memory_of_a_recording_that_failed_is_free_again():
 
 
 @pytest.mark.parametrize('tried', [True, False])
-def test_what_cannot_be_recorded_leaves_nothing_broken(tried):
+def test_a_failed_capture_leaves_nothing_broken(tried):
     recorder, values = CudaGraphCapture(torch.device('cuda', 0)), torch.ones(64, device='cuda')
     before = torch.cuda.current_stream()
 

@@ -8,9 +8,9 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from xtune.ops.nf4_dequant import packed, unpacked
-from xtune.optimizations.activation_checkpointing import ActivationCheckpointing
-from xtune.optimizations.fused_lora import fuse_adapters, has_functions
+from xtune.ops.nf4_dequant import dequantize, quantized_parts
+from xtune.optimizations.activation_checkpointing import ActivationCheckpointing, CheckpointPolicy
+from xtune.optimizations.fused_lora import fuse_lora, has_custom_functions
 
 IDS = torch.arange(48).view(2, 24)
 # A backend of torch.compile that takes the graphs apart as inductor does, and compiles no kernels.
@@ -61,7 +61,7 @@ def gradients(llm):
     return [loss.detach(), *(p.grad.clone() for p in llm.parameters() if p.requires_grad)]
 
 
-def apart(found, wanted):
+def relative_error(found, wanted):
     return max(((a - b).norm() / b.norm()).item() for a, b in zip(found, wanted, strict=True))
 
 
@@ -70,9 +70,9 @@ def apart(found, wanted):
 def test_loss_and_gradients_are_those_of_peft(base, dropout, make):
     llm = make(base, lora_dropout=dropout)
     wanted = gradients(llm)
-    assert fuse_adapters(llm, torch.float32) == 14
-    assert apart(gradients(llm), wanted) < 1e-5
-    assert not has_functions(llm)
+    assert fuse_lora(llm, torch.float32) == 14
+    assert relative_error(gradients(llm), wanted) < 1e-5
+    assert not has_custom_functions(llm)
 
 
 SLOW = pytest.mark.slow
@@ -82,50 +82,50 @@ SLOW = pytest.mark.slow
     ('base', 'count'),
     [('float32', 0), ('nested', 2), pytest.param('float32', 2, marks=SLOW), pytest.param('nested', 0, marks=SLOW)],
 )
-def test_compiled_they_are_the_same_and_the_last_product_is_not_recomputed(base, count, make):
+def test_compiled_they_are_the_same_and_the_last_matmul_is_not_recomputed(base, count, make):
     llm = make(base)
     wanted = gradients(llm)
-    fuse_adapters(llm, torch.float32)
+    fuse_lora(llm, torch.float32)
     layers = ActivationCheckpointing(llm)
-    layers.set(count)
-    layers.compile(BACKEND, has_functions(llm))
-    assert apart(gradients(llm), wanted) < 1e-5
+    layers.apply(CheckpointPolicy(count))
+    layers.compile(BACKEND, has_custom_functions(llm))
+    assert relative_error(gradients(llm), wanted) < 1e-5
     with torch.profiler.profile() as profile:
         gradients(llm)
-    products = sum(event.name == 'xtune::adapted_forward' for event in profile.events())
-    assert products == 14 + 6 * count  # 7 in each of two layers
+    matmuls = sum(event.name == 'xtune::lora_matmul_forward' for event in profile.events())
+    assert matmuls == 14 + 6 * count  # 7 in each of two layers
 
 
 def test_in_bf16_they_are_as_close_to_float32_as_those_of_peft(make):
     wanted = gradients(make())
     plain = make().bfloat16()
     fused = copy.deepcopy(plain)
-    fuse_adapters(fused, torch.bfloat16)
-    assert apart(gradients(fused), wanted) < 1.2 * apart(gradients(plain), wanted) < 0.1
+    fuse_lora(fused, torch.bfloat16)
+    assert relative_error(gradients(fused), wanted) < 1.2 * relative_error(gradients(plain), wanted) < 0.1
 
 
-def test_what_it_keeps_is_small(make):
-    """The backward pass keeps the input and what has r columns, and the weight as it is packed."""
+def test_little_is_saved_for_the_backward_pass(make):
+    """The backward pass saves the input, tensors with r columns, and the weight as it is quantized."""
 
-    def kept(llm):
+    def saved(llm):
         shapes = []
         with torch.autograd.graph.saved_tensors_hooks(lambda t: shapes.append(t.shape) or t, lambda t: t):
             llm.base_model.model.model.layers[0].mlp.up_proj(torch.ones(3, 64, requires_grad=True))
         return shapes
 
     llm = make('nested')
-    fuse_adapters(llm, torch.float32)
-    assert torch.Size([96, 64]) not in kept(llm)
-    assert [tuple(s) for s in kept(llm) if s[:1] == (3,)] == [(3, 64), (3, 4)]
+    fuse_lora(llm, torch.float32)
+    assert torch.Size([96, 64]) not in saved(llm)
+    assert [tuple(s) for s in saved(llm) if s[:1] == (3,)] == [(3, 64), (3, 4)]
 
 
-def test_what_it_cannot_do_is_left_to_peft(make):
+def test_unsupported_adapters_are_left_to_peft(make):
     dora = make(use_dora=True)
-    assert fuse_adapters(dora, torch.float32) == 0
+    assert fuse_lora(dora, torch.float32) == 0
     biased = make(lora_bias=True)
-    assert fuse_adapters(biased, torch.float32) == 0
+    assert fuse_lora(biased, torch.float32) == 0
     llm = make()
-    fuse_adapters(llm, torch.float32)
+    fuse_lora(llm, torch.float32)
     x = torch.randn(2, 5, 64)
     layer = llm.base_model.model.model.layers[0].mlp.up_proj
     base = layer.base_layer(x)
@@ -139,11 +139,11 @@ def test_what_it_cannot_do_is_left_to_peft(make):
     torch.testing.assert_close(layer.eval()(x), trained, rtol=1e-4, atol=1e-5)
 
 
-def test_layers_with_functions_of_their_own_are_told(make):
+def test_layers_with_custom_functions_are_detected(make):
     llm = make('nested', target_modules=['q_proj'])
-    fuse_adapters(llm, torch.float32)
-    assert has_functions(llm)
-    assert not has_functions(make())
+    fuse_lora(llm, torch.float32)
+    assert has_custom_functions(llm)
+    assert not has_custom_functions(make())
 
 
 def test_a_trained_base_is_not_taken_for_a_frozen_one(make):
@@ -151,26 +151,26 @@ def test_a_trained_base_is_not_taken_for_a_frozen_one(make):
     layer = llm.base_model.model.model.layers[0].mlp.up_proj
     layer.base_layer.weight.requires_grad_(True)
     wanted = gradients(llm)
-    fuse_adapters(llm, torch.float32)
-    assert not layer.is_product
-    assert apart(gradients(llm), wanted) < 1e-5
+    fuse_lora(llm, torch.float32)
+    assert not layer.base_is_matmul
+    assert relative_error(gradients(llm), wanted) < 1e-5
 
 
 @pytest.mark.parametrize('nested', [False, True])
-def test_a_weight_is_unpacked_as_bitsandbytes_does(nested):
+def test_a_weight_is_dequantized_as_by_bitsandbytes(nested):
     from bitsandbytes.functional import dequantize_4bit
 
     layer = in_4_bits(torch.nn.Linear(64, 96), nested)
-    found = unpacked(*packed(layer.weight), torch.bfloat16)
+    found = dequantize(*quantized_parts(layer.weight), torch.bfloat16)
     assert found.dtype == torch.bfloat16 and found.shape == (96, 64)
     layer.weight.quant_state.dtype = torch.bfloat16
     assert torch.equal(found, dequantize_4bit(layer.weight.data, layer.weight.quant_state))
 
 
-def test_the_operations_are_what_torch_wants_of_them():
+def test_the_operators_pass_opcheck():
     x, weight, low = torch.randn(5, 8, requires_grad=True), torch.randn(6, 8), torch.randn(5, 2)
-    down, up = torch.randn(2, 8, requires_grad=True), torch.randn(6, 2, requires_grad=True)
-    arguments = (x, [weight], [6, 8, 0, 0], '', None, low, down, up, 0.5)
-    torch.library.opcheck(torch.ops.xtune.adapted_product.default, arguments)
-    slope = torch.randn(5, 6), [weight], [6, 8, 0, 0], '', torch.randn(5, 2), torch.randn(2, 8)
-    torch.library.opcheck(torch.ops.xtune.adapted_slope.default, slope)
+    a, b = torch.randn(2, 8, requires_grad=True), torch.randn(6, 2, requires_grad=True)
+    arguments = (x, [weight], [6, 8, 0, 0], '', None, low, a, b, 0.5)
+    torch.library.opcheck(torch.ops.xtune.lora_matmul.default, arguments)
+    gradient = torch.randn(5, 6), [weight], [6, 8, 0, 0], '', torch.randn(5, 2), torch.randn(2, 8)
+    torch.library.opcheck(torch.ops.xtune.lora_matmul_grad_x.default, gradient)

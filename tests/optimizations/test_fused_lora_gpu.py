@@ -7,9 +7,9 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import BitsAndBytesConfig, LlamaConfig, LlamaForCausalLM
 
-from xtune.ops.nf4_dequant import by_kernel, packed
-from xtune.optimizations.activation_checkpointing import ActivationCheckpointing
-from xtune.optimizations.fused_lora import fuse_adapters, has_functions
+from xtune.ops.nf4_dequant import dequantize_by_triton, quantized_parts
+from xtune.optimizations.activation_checkpointing import ActivationCheckpointing, CheckpointPolicy
+from xtune.optimizations.fused_lora import fuse_lora, has_custom_functions
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a CUDA device')]
 
@@ -64,9 +64,9 @@ def test_gradients_are_those_of_float32(base, count, tmp_path):
     llm = in_4_bits(llm, tmp_path) if base == 'nf4' else llm.bfloat16().cuda()
     exact = gradients(adapted(unquantised(copy.deepcopy(llm))))
     fused = adapted(llm).bfloat16()
-    assert fuse_adapters(fused, torch.bfloat16) == 14 and not has_functions(fused)
+    assert fuse_lora(fused, torch.bfloat16) == 14 and not has_custom_functions(fused)
     layers = ActivationCheckpointing(fused)
-    layers.set(count)
+    layers.apply(CheckpointPolicy(count))
     layers.compile()
     assert torch.nn.functional.cosine_similarity(gradients(fused), exact, dim=0) > 0.999
 
@@ -74,13 +74,13 @@ def test_gradients_are_those_of_float32(base, count, tmp_path):
 @pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float32])
 @pytest.mark.parametrize('kind', ['nf4', 'fp4'])
 @pytest.mark.parametrize('nested', [False, True])
-def test_the_kernel_unpacks_as_bitsandbytes_does(nested, kind, dtype):
+def test_the_kernel_dequantizes_as_bitsandbytes(nested, kind, dtype):
     from bitsandbytes.functional import dequantize_4bit, quantize_4bit
 
     values = torch.randn(328, 520, device='cuda', dtype=dtype)
     weight = torch.nn.Parameter(torch.empty(0), requires_grad=False)
     weight.data, weight.quant_state = quantize_4bit(values, compress_statistics=nested, quant_type=kind)
-    parts, layout, found_kind = packed(weight)
+    parts, layout, found_kind = quantized_parts(weight)
     assert found_kind == kind
     wanted = dequantize_4bit(weight.data, weight.quant_state)
-    torch.testing.assert_close(by_kernel(parts, layout, dtype), wanted, rtol=2**-8, atol=0)
+    torch.testing.assert_close(dequantize_by_triton(parts, layout, dtype), wanted, rtol=2**-8, atol=0)

@@ -32,7 +32,7 @@ def test_gradients_of_micro_batches_add_up_in_float32():
     assert masters.of(layer.weight).grad.item() == 300
 
 
-def test_what_is_frozen_and_what_is_tied_stays_so():
+def test_frozen_and_tied_parameters_stay_so():
     llm = torch.nn.ModuleDict(dict(a=torch.nn.Linear(2, 2, bias=False), b=torch.nn.Linear(2, 2, bias=False)))
     llm['c'] = torch.nn.Linear(2, 2)
     llm['c'].requires_grad_(False)
@@ -50,7 +50,7 @@ def figures(work_dir):
 @pytest.mark.parametrize(
     'method', ['lora', *(pytest.param(method, marks=pytest.mark.slow) for method in ('qlora', 'full'))]
 )
-def test_a_run_in_bf16_saves_masters_and_goes_on_bit_for_bit(method, make_config, xtune, tmp_path):
+def test_a_bf16_run_saves_master_weights_and_resumes_bit_exactly(method, make_config, xtune, tmp_path):
     options = {'precision': 'bf16'}
     options |= {} if method == 'full' else {'lora.lora_dropout': 0.0}
     code, out, err = xtune('train', make_config(method, 'whole', **options))

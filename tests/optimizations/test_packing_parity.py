@@ -11,9 +11,9 @@ from small_models import small_classes, small_model
 from torch.nn.functional import cross_entropy, pad, silu
 
 from xtune.data.batches import IGNORE, collate
-from xtune.optimizations.activation_checkpointing import recompute_activations
-from xtune.optimizations.packing_parity import ParityCheck, Verdict
-from xtune.optimizations.recurrent_layers import boundary_arguments, in_one_row
+from xtune.optimizations.activation_checkpointing import ActivationCheckpointing, CheckpointPolicy
+from xtune.optimizations.packing_parity import PackingParity, Verdict
+from xtune.optimizations.recurrent_layers import flatten_packed, sample_boundary_kwargs
 from xtune.tasks.sft import SupervisedFineTuning
 
 CPU = torch.device('cpu')
@@ -76,7 +76,7 @@ def mean_losses(model):
 
 
 def verdict(model, dtype=torch.float32):
-    return ParityCheck(model, dtype, CPU, nullcontext()).verdict()
+    return PackingParity(model, dtype, CPU, nullcontext()).verdict()
 
 
 def check_class(name):
@@ -88,12 +88,12 @@ def check_class(name):
     except TypeError:  # it takes no position_ids
         same = False
     found = verdict(model)
-    assert found.apart == same, f'{name}: {found}'
+    assert found.independent == same, f'{name}: {found}'
     return same
 
 
 @pytest.mark.parametrize('name', SOME)
-def test_the_check_says_what_the_loss_says(name):
+def test_the_check_agrees_with_the_loss(name):
     assert check_class(name) == SOME[name]
 
 
@@ -101,7 +101,7 @@ def test_the_check_says_what_the_loss_says(name):
     'name', ['LlamaForCausalLM', 'Qwen3MoeForCausalLM', 'Qwen3_5ForCausalLM', 'FalconH1ForCausalLM']
 )
 def test_rounding_changes_no_verdict(name):
-    assert verdict(small_model(name).bfloat16(), torch.bfloat16).apart == SOME[name]
+    assert verdict(small_model(name).bfloat16(), torch.bfloat16).independent == SOME[name]
 
 
 @pytest.mark.gpu
@@ -109,13 +109,13 @@ def test_rounding_changes_no_verdict(name):
 def test_kernels_on_a_gpu_change_a_verdict_only_by_boundaries(name):
     device = torch.device('cuda')
     model = small_model(name).to(device, torch.bfloat16)
-    found = ParityCheck(model, torch.bfloat16, device, nullcontext()).verdict()
-    assert found.apart == SOME[name] or (found.apart and found.boundaries)
+    found = PackingParity(model, torch.bfloat16, device, nullcontext()).verdict()
+    assert found.independent == SOME[name] or (found.independent and found.needs_boundaries)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize('name', small_classes())
-def test_the_check_says_what_the_loss_says_of_every_class(name):
+def test_the_check_agrees_with_the_loss_for_every_class(name):
     check_class(name)
 
 
@@ -133,37 +133,37 @@ class Leaks(torch.nn.Module):
 @pytest.mark.parametrize('number', [0, 1])
 @pytest.mark.parametrize('share', [1.0, 0.01])
 @pytest.mark.parametrize('dtype', [torch.float32, torch.bfloat16])
-def test_one_layer_that_leaks_a_little_is_found(dtype, share, number):
+def test_a_small_leak_in_one_layer_is_found(dtype, share, number):
     model = small_model('LlamaForCausalLM')
     model.model.layers[number] = Leaks(model.model.layers[number], share)
     found = verdict(model.to(dtype), dtype)
-    assert not found.apart and found.reason
+    assert not found.independent and found.reason
 
 
-def test_positions_that_run_on_are_found():
+def test_positions_that_do_not_restart_are_found():
     model = small_model('GPT2LMHeadModel')
     forward = model.forward
     model.forward = lambda position_ids=None, **more: forward(
         **more, position_ids=None if position_ids is None else torch.arange(position_ids.shape[1])[None]
     )
-    assert not verdict(model).apart
+    assert not verdict(model).independent
 
 
-def test_a_model_that_fails_on_packed_rows_is_refused():
+def test_a_model_that_fails_on_packed_samples_is_refused():
     model = small_model('LlamaForCausalLM')
     forward = model.forward
     model.forward = lambda input_ids, use_cache: forward(input_ids=input_ids, use_cache=use_cache)
     found = verdict(model)
-    assert not (found.apart or found.fails) and 'position_ids' in found.reason
+    assert not (found.independent or found.fails) and 'position_ids' in found.reason
 
 
-def test_nothing_is_said_of_broken_weights():
+def test_broken_weights_have_no_verdict():
     model = small_model('LlamaForCausalLM')
     model.lm_head.weight.data[0] = torch.nan
     assert verdict(model) is None
 
 
-def test_the_model_is_as_it_was():
+def test_the_state_of_the_model_is_restored():
     model = small_model('LlamaForCausalLM').train()
     model.model.layers[1].eval()
     torch.manual_seed(1)
@@ -198,7 +198,7 @@ def with_kernel(monkeypatch):
     return small_model('Lfm2ForCausalLM')
 
 
-def test_samples_stay_apart_by_boundaries_where_kernels_take_them(with_kernel):
+def test_samples_are_independent_where_kernels_take_boundaries(with_kernel):
     assert verdict(with_kernel) == Verdict(True, True, reason=verdict(with_kernel).reason)
 
 
@@ -206,7 +206,7 @@ def test_samples_stay_apart_by_boundaries_where_kernels_take_them(with_kernel):
 @pytest.mark.parametrize('recomputed', [False, True])
 def test_boundaries_give_loss_and_gradients_of_samples_alone(with_kernel, rows, recomputed):
     if recomputed:
-        recompute_activations(with_kernel)
+        ActivationCheckpointing(with_kernel).apply(CheckpointPolicy())
     task = SupervisedFineTuning(with_kernel, torch.float32).train()
     task.boundaries = True
     found = []
@@ -223,15 +223,15 @@ def test_boundaries_give_loss_and_gradients_of_samples_alone(with_kernel, rows, 
 
 def test_boundaries_are_those_of_samples_and_padding():
     packed, alone = batches((5, 13, 9, 11), rows=2)
-    row = in_one_row(packed)
-    given = boundary_arguments(row)
+    row = flatten_packed(packed)
+    given = sample_boundary_kwargs(row)
     assert row.input_ids.shape == (1, packed.input_ids.numel())
     assert given['seq_idx'].dtype == torch.int32
     sizes = [5, 13, 2, 9, 11]  # the third is padding
     assert given['seq_idx'].flatten().bincount().tolist() == sizes
     assert given['cu_seq_lens_q'].diff()[: len(sizes)].tolist() == sizes
     assert given['max_length_q'] >= max(sizes)
-    assert boundary_arguments(alone) == {} and in_one_row(alone) is alone
+    assert sample_boundary_kwargs(alone) == {} and flatten_packed(alone) is alone
 
 
 def documented(language):
@@ -251,5 +251,5 @@ def test_the_pages_list_what_is_refused(language):
 @pytest.mark.slow
 @pytest.mark.parametrize('name', small_classes())
 def test_the_pages_list_every_class_that_is_refused(name):
-    apart = verdict(small_model(name)).apart
+    apart = verdict(small_model(name)).independent
     assert (name in documented('en')) == (name in documented('zh')) == (not apart)

@@ -108,9 +108,9 @@ def _load(config: Path, options: dict, world) -> None:
     from xtune.engine.model_placement import build_spread
     from xtune.parallel.rendezvous import Rendezvous
 
-    cpu, meeting = torch.device('cpu'), Rendezvous(world)
-    with meeting.group(cpu, timeout=120):
-        build_spread(wire(load(config, options), config.stem), cpu, meeting, lambda llm, dtype: None)
+    cpu, rendezvous = torch.device('cpu'), Rendezvous(world)
+    with rendezvous.group(cpu, timeout=120):
+        build_spread(wire(load(config, options), config.stem), cpu, rendezvous, lambda llm, dtype: None)
 
 
 def _start_measuring() -> int:

@@ -19,7 +19,7 @@ def without(values, name):
     return {key: value for key, value in values.items() if key != name}
 
 
-def test_a_lone_process():
+def test_one_process_without_a_launcher():
     assert from_environment('none', {}) == ALONE and ALONE.is_main and ALONE.size == 1
 
 
@@ -48,18 +48,18 @@ def test_slurm_goes_to_the_first_host_of_its_list(hosts, first):
 
 
 @pytest.mark.parametrize(('visible', 'local'), [('', 1), ('0,1', 1), ('1', 0), ('GPU-8f1b', 0)])
-def test_a_task_that_sees_one_gpu_takes_that(visible, local):
+def test_a_task_that_sees_one_gpu_uses_it(visible, local):
     env = {**SLURM, 'SLURM_STEP_NODELIST': 'a1', 'CUDA_VISIBLE_DEVICES': visible}
     assert from_environment('slurm', env).local_rank == local
 
 
-def test_slurm_takes_what_a_person_sets_first():
+def test_variables_of_the_user_override_those_of_slurm():
     env = {**SLURM, 'SLURM_JOB_NODELIST': 'gpu[1-2]', 'ADDR': '10.0.0.1', 'PORT': '5000'}
     assert from_environment('slurm', env) == World(5, 8, 1, '10.0.0.1', 5000)
     assert from_environment('slurm', {**env, 'MASTER_ADDR': 'm', 'MASTER_PORT': '6'}) == World(5, 8, 1, 'm', 6)
 
 
-def test_two_jobs_on_a_host_take_different_ports():
+def test_two_jobs_on_a_host_have_different_ports():
     ports = {
         from_environment('slurm', {**SLURM, 'SLURM_JOB_NODELIST': 'a', 'SLURM_JOB_ID': j}).port for j in ('7', '8')
     }
@@ -89,7 +89,7 @@ def test_a_missing_or_broken_variable_is_named(launcher, env, name, starter):
 
 @pytest.mark.parametrize(('launcher', 'env', 'rank'), [('slurm', SLURM, 'SLURM_PROCID'), ('pytorch', TORCHRUN, 'RANK')])
 def test_a_rank_beyond_the_number_of_processes(launcher, env, rank):
-    with pytest.raises(ConfigError, match='rank 8 is none of 8 processes'):
+    with pytest.raises(ConfigError, match='rank 8 .* 8 processes'):
         from_environment(launcher, {**env, rank: '8'})
 
 

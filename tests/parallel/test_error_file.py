@@ -3,10 +3,10 @@
 import json
 import os
 
-from xtune.parallel.error_file import VARIABLE, LastWords
+from xtune.parallel.error_file import VARIABLE, AtomicErrorHandler
 
 
-def test_the_file_is_there_when_it_is_whole(tmp_path, monkeypatch):
+def test_the_file_appears_only_when_complete(tmp_path, monkeypatch):
     path, seen = tmp_path / 'error.json', []
 
     class Text(Exception):
@@ -15,7 +15,7 @@ def test_the_file_is_there_when_it_is_whole(tmp_path, monkeypatch):
             return 'lost contact'
 
     monkeypatch.setenv(VARIABLE, str(path))
-    LastWords().record_exception(Text())
+    AtomicErrorHandler().record_exception(Text())
     assert seen and not any(seen) and os.environ[VARIABLE] == str(path)
     assert json.loads(path.read_text())['message']['message'] == 'Text: lost contact'
     assert list(tmp_path.iterdir()) == [path]
@@ -24,5 +24,5 @@ def test_the_file_is_there_when_it_is_whole(tmp_path, monkeypatch):
 def test_without_a_launcher_nothing_is_written(tmp_path, monkeypatch):
     monkeypatch.delenv(VARIABLE, raising=False)
     monkeypatch.chdir(tmp_path)
-    LastWords().record_exception(ValueError())
+    AtomicErrorHandler().record_exception(ValueError())
     assert not list(tmp_path.iterdir())

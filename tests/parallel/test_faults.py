@@ -78,19 +78,19 @@ def goes_on(faults, figures):
     return check
 
 
-def test_one_process_is_killed_in_a_step(faults, train, goes_on):
+def test_one_rank_is_killed_in_a_step(faults, train, goes_on):
     folder, make, _ = faults
     run = train(make('killed', what='die', step=6, ranks=[1]))
     run.until(lambda: (folder / 'killed' / 'iter_4.pth').exists())
     began = time.monotonic()
     assert run.exit() == 1 and time.monotonic() - began < 30
-    assert 'error: rank 1 (process' in run.output and 'was ended by SIGKILL' in run.output
+    assert 'error: rank 1 (process' in run.output and 'SIGKILL' in run.output
     assert '--resume' in run.output and 'Traceback' not in run.output
     goes_on('killed')
 
 
 @pytest.mark.slow
-def test_all_processes_are_killed_while_they_save(faults, train, goes_on):
+def test_all_ranks_are_killed_while_they_save(faults, train, goes_on):
     """What is left of the file is torn."""
     folder, make, _ = faults
     work_dir = folder / 'torn'
@@ -101,18 +101,18 @@ def test_all_processes_are_killed_while_they_save(faults, train, goes_on):
     assert set(ranks) == {0, 1}
     for pid in ranks.values():
         os.kill(pid, signal.SIGKILL)
-    assert run.exit() == 1 and 'was ended by SIGKILL' in run.output
+    assert run.exit() == 1 and 'SIGKILL' in run.output
     aside.write_bytes(aside.read_bytes()[: 2**16])
     assert not (work_dir / 'iter_6.pth').exists() and (work_dir / 'last_checkpoint').read_text() == 'iter_4.pth\n'
     goes_on('torn')
 
 
 @pytest.mark.slow
-def test_a_torn_part_of_a_full_model_is_passed_over(faults, train, goes_on):
+def test_an_incomplete_part_of_a_full_model_is_skipped(faults, train, goes_on):
     """One process dies; the newest checkpoint loses a part, as on a disk that broke. The one before it is taken."""
     folder, make, _ = faults
     run = train(make('full', 'full', what='die', step=7, ranks=[0, 1]))
-    assert run.exit() == 1 and 'was ended by SIGKILL' in run.output
+    assert run.exit() == 1 and 'SIGKILL' in run.output
     parts = sorted((folder / 'full' / 'iter_6.pth').iterdir())
     assert len(parts) == 2
     parts[1].write_bytes(parts[1].read_bytes()[:-1000])
@@ -148,7 +148,7 @@ def test_ctrl_c_leaves_a_checkpoint(faults, train, goes_on):
 
 
 @pytest.mark.slow
-def test_a_second_run_in_the_same_folder_is_refused_in_every_process(faults, train, start):
+def test_a_second_run_in_the_same_folder_is_refused_on_every_rank(faults, train, start):
     folder, make, _ = faults
     config = make('twice', pause=8.0)
     run = train(config)
@@ -163,7 +163,7 @@ def test_a_second_run_in_the_same_folder_is_refused_in_every_process(faults, tra
 
 
 @pytest.mark.slow
-def test_a_restart_by_the_launcher_goes_on(faults, start, figures):
+def test_a_restart_by_the_launcher_resumes(faults, start, figures):
     folder, make, whole = faults
     config = make('restarted', what='die_once', step=6, ranks=[1])
     torchrun = [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc-per-node=2', '--max-restarts=1']
@@ -175,10 +175,10 @@ def test_a_restart_by_the_launcher_goes_on(faults, start, figures):
 
 
 @pytest.mark.slow
-def test_a_hang_leaves_stacks_and_ends(faults, train):
+def test_a_hung_rank_dumps_stacks_and_ends(faults, train):
     folder, make, _ = faults
     run = train(make('hung', timeout=6.0, what='hang', step=4, ranks=[1]))
     assert run.exit() == 2
-    assert 'rank 0 waited 6 s for the other processes' in run.output and 'Traceback' not in run.output
+    assert 'rank 0 timed out after 6 s' in run.output and 'Traceback' not in run.output
     stacks = [(folder / 'hung' / f'stacks_rank_{rank}.txt').read_text() for rank in range(2)]
     assert 'all_reduce' in stacks[0] and 'before_train_iter' in stacks[1]

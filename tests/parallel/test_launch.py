@@ -10,7 +10,7 @@ from xtune.parallel.launch import AFTERMATH, Launch, _report, wanted
 TWO_HOSTS = dict(NPROC_PER_NODE='4', NNODES='2', NODE_RANK='1', ADDR='gpu1', PORT='5000')
 
 
-def test_nothing_is_wanted():
+def test_without_variables_nothing_is_launched():
     assert wanted({}) is None and wanted(dict(NPROC_PER_NODE='1')) is None
     assert wanted({**TWO_HOSTS, 'RANK': '0', 'WORLD_SIZE': '2'}) is None  # it runs already
 
@@ -43,9 +43,9 @@ def test_torchrun_knows_the_arguments(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ('changed', 'said'),
+    ('changed', 'text'),
     [
-        (dict(NPROC_PER_NODE='two'), 'NPROC_PER_NODE must be a whole number from 1 on'),
+        (dict(NPROC_PER_NODE='two'), 'NPROC_PER_NODE'),
         (dict(NPROC_PER_NODE='0'), "got '0'"),
         (dict(NPROC_PER_NODE='-1'), "got '-1'"),
         (dict(NNODES='many'), 'NNODES must be'),
@@ -53,14 +53,14 @@ def test_torchrun_knows_the_arguments(monkeypatch):
         (dict(NODE_RANK=''), 'NNODES=2 needs NODE_RANK'),
         (dict(ADDR=''), 'needs ADDR'),
         (dict(PORT='x'), 'PORT must be'),
-        (dict(PORT='70000'), 'PORT must be a whole number from 1 to 65535'),
+        (dict(PORT='70000'), '65535'),
         (dict(PORT='', MASTER_PORT='x'), 'MASTER_PORT must be'),
     ],
 )
-def test_bad_values_are_named(changed, said):
+def test_bad_values_are_named(changed, text):
     with pytest.raises(ConfigError) as error:
         wanted({**TWO_HOSTS, **changed})
-    assert said in str(error.value)
+    assert text in str(error.value)
 
 
 def failure(code, at=0, message='', callstack='', pid=77):
@@ -76,29 +76,29 @@ def failure(code, at=0, message='', callstack='', pid=77):
     )
 
 
-def test_a_users_error_is_told_once_without_a_traceback(capsys):
+def test_a_user_error_is_printed_once_without_a_traceback(capsys):
     broken = "ModelError: the model `x` cannot be loaded: it isn't there"
     assert _report({r: failure(2, r, broken, 'Traceback (most recent call last)') for r in range(2)}) == 2
     assert capsys.readouterr().err == "error: the model `x` cannot be loaded: it isn't there\n"
 
 
-def test_a_killed_process_is_the_cause_even_if_another_ended_before_it(capsys):
+def test_a_killed_rank_is_the_cause_even_if_another_ended_before_it(capsys):
     for text in AFTERMATH:
         assert _report({0: failure(1, 1, f'RuntimeError: {text}', 'Traceback'), 1: failure(-9, 2)}) == 1
         err = capsys.readouterr().err
-        assert err.startswith('error: rank 1 (process 77) was ended by SIGKILL; the system ends') and '--resume' in err
+        assert err.startswith('error: rank 1 (process 77)') and 'SIGKILL' in err and '--resume' in err
         assert 'Traceback' not in err
 
 
-def test_what_the_launcher_ended_is_not_the_cause(capsys):
+def test_a_rank_stopped_by_the_launcher_is_not_the_cause(capsys):
     for code in (-15, 143):
         _report({0: failure(code, 1), 1: failure(-11, 2)})
-        assert 'rank 1 (process 77) was ended by SIGSEGV' in capsys.readouterr().err
+        assert 'SIGSEGV' in capsys.readouterr().err
     _report({0: failure(3, 1)})
     assert 'ended with exit code 3' in capsys.readouterr().err
 
 
-def test_a_bug_is_told_with_its_traceback_and_its_rank(capsys):
+def test_a_bug_is_printed_with_its_traceback_and_rank(capsys):
     assert _report({1: failure(1, 1, 'KeyError: 3', 'Traceback\n KeyError: 3'), 0: failure(1, 2, 'other', 'no')}) == 1
     assert capsys.readouterr().err.startswith('rank 1:\nTraceback\n KeyError: 3\n')
 
@@ -108,7 +108,7 @@ def test_interrupted(capsys):
     assert capsys.readouterr().err == ''
 
 
-def test_one_that_was_never_told_apart(capsys):
+def test_a_failure_without_an_error_file(capsys):
     """All ended by the launcher's signal: the first of them is named all the same."""
     assert _report({0: failure(-15, 2), 1: failure(-15, 1)}) == 1
     assert 'rank 1' in capsys.readouterr().err

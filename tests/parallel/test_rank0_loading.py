@@ -107,7 +107,7 @@ def reports(tmp_path_factory, big_model, tiny_model, request):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(('method', 'strategy'), BIG)
-def test_second_process_never_holds_the_model(reports, big_model, method, strategy):
+def test_the_second_rank_never_has_the_full_model(reports, big_model, method, strategy):
     _, found = reports
     size = (big_model / 'model.safetensors').stat().st_size
     first, second = found[f'{method} {strategy}']
@@ -117,16 +117,16 @@ def test_second_process_never_holds_the_model(reports, big_model, method, strate
 
 
 @pytest.mark.slow
-def test_model_that_cannot_be_built_empty_is_loaded_by_each(reports):
+def test_a_model_that_fails_on_meta_is_loaded_by_each_rank(reports):
     folder, found = reports
     assert [report['error'] for report in found['odd']] == [None, None]
     log = (folder / 'two' / 'rank_0.log').read_text()
-    assert 'note: the processes of a host load the model one after another, as only llm.type=load knows' in log
+    assert 'meta-device init failed (only llm.type=load knows' in log
     assert losses(folder / 'odd') == losses(folder / 'usual')
 
 
 @pytest.mark.slow
-def test_all_processes_say_why_the_first_could_not_load(reports):
+def test_all_ranks_report_why_rank_0_could_not_load(reports):
     _, found = reports
     first, second = (report['error'] for report in found['broken'])
     assert first == second and 'model.safetensors' in first

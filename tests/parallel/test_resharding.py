@@ -95,7 +95,7 @@ def in_two(folder, name):
 
 
 @pytest.mark.parametrize('name', ['ddp', 'fsdp2', 'zero3', 'fsdp2_full'])
-def test_same_strategy_goes_on_bit_for_bit(runs, name):
+def test_the_same_strategy_resumes_bit_exactly(runs, name):
     whole, resumed = losses(runs / name), losses(runs / f'{name}_{name}')
     assert sorted(resumed) == [5, 6, 7, 8]
     assert resumed == {step: whole[step] for step in resumed}
@@ -105,7 +105,7 @@ def test_same_strategy_goes_on_bit_for_bit(runs, name):
     ('before', 'after'),
     [('zero3', 'ddp'), ('ddp', 'one'), ('one', 'fsdp2'), ('fsdp2', 'zero2'), ('zero3_full', 'fsdp2_full')],
 )
-def test_another_strategy_goes_on(runs, before, after):
+def test_another_strategy_resumes(runs, before, after):
     whole, resumed = losses(runs / before), losses(runs / f'{before}_{after}')
     assert sorted(resumed) == [5, 6, 7, 8]
     assert resumed == pytest.approx({step: whole[step] for step in resumed}, rel=1e-5)
@@ -117,7 +117,7 @@ def test_strategies_train_alike(runs, name):
     assert losses(runs / name) == pytest.approx(losses(runs / 'one'), rel=1e-5)
 
 
-def test_strategies_train_whole_models_alike(runs):
+def test_strategies_train_full_models_alike(runs):
     assert losses(runs / 'zero3_full') == pytest.approx(losses(runs / 'fsdp2_full'), rel=1e-5)
 
 
@@ -142,7 +142,7 @@ def test_folder_of_parts_becomes_a_model(runs, tmp_path):
         assert torch.equal(parameter, state[name].to(parameter.dtype)), name
 
 
-def test_missing_part_is_named_and_the_one_before_taken(runs, capsys):
+def test_a_missing_part_is_named_and_the_checkpoint_before_is_used(runs, capsys):
     shutil.copytree(runs / 'fsdp2_full', runs / 'torn')
     (runs / 'torn' / 'iter_8.pth' / 'part_00001_of_00002.pth').unlink()
     with pytest.raises(CheckpointError, match=r'iter_8.pth lacks part_00001_of_00002.pth'):

@@ -80,10 +80,10 @@ def test_two_hosts(made, start, ports, figures):
 
 
 @pytest.mark.slow
-def test_a_process_that_never_comes_is_named(made, start, ports):
+def test_a_rank_that_never_joins_is_named(made, start, ports):
     folder, config = made('absent')
     (port,) = ports(1)
-    for rank, said in ((0, 'rank 1 of 2 did not arrive within 3 s'), (1, 'cannot reach rank 0 at 127.0.0.1')):
+    for rank, said in ((0, 'rank 1 of 2 did not join within 3 s'), (1, 'cannot reach rank 0 at 127.0.0.1')):
         command = [*XTUNE, config, '--launcher', 'slurm']
         process = start(command, folder, f'absent_{rank}', PORT=str(port), XTUNE_ARRIVAL='3', **slurm(rank))
         assert process.exit() == 2
@@ -102,7 +102,7 @@ def test_a_port_that_is_taken_is_named(made, start):
 
 @pytest.mark.slow
 @pytest.mark.parametrize('torchrun', [False, True])
-def test_a_users_error_is_told_once(torchrun, made, start):
+def test_a_user_error_is_printed_once(torchrun, made, start):
     folder, config = made('nowhere', base_model='/no/such/model')
     if torchrun:
         launcher = [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc-per-node=2', '-m', 'xtune']
@@ -116,7 +116,7 @@ def test_a_users_error_is_told_once(torchrun, made, start):
 
 
 @pytest.mark.slow
-def test_a_process_that_cannot_write_why_it_failed(made, start):
+def test_a_rank_that_cannot_write_its_error_file(made, start):
     """On a full disk the launcher finds half of the file in which a process leaves its error."""
     folder, config = made('half', base_model='/no/such/model')
     # The limit is for every file, so what is printed goes through a pipe.
@@ -129,7 +129,7 @@ def test_a_process_that_cannot_write_why_it_failed(made, start):
 @pytest.mark.parametrize(
     ('env', 'arguments', 'said'),
     [
-        (dict(NPROC_PER_NODE='two'), [], "NPROC_PER_NODE must be a whole number from 1 on, got 'two'"),
+        (dict(NPROC_PER_NODE='two'), [], "got 'two'"),
         (dict(NNODES='2'), [], 'needs NODE_RANK'),
         (dict(NNODES='2', NODE_RANK='0'), [], 'NNODES=2 needs ADDR'),
         (dict(NNODES='2', NODE_RANK='2', ADDR='a'), [], 'NODE_RANK=2, but NNODES=2'),

@@ -11,7 +11,7 @@ import torch
 import torch.distributed as dist
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from xtune.parallel.broadcast_weights import Weights, layouts
+from xtune.parallel.broadcast_weights import RankZeroWeights, specs_of
 from xtune.parallel.env import World
 from xtune.parallel.fsdp import full_tensor, shard
 from xtune.parallel.rendezvous import Rendezvous
@@ -39,10 +39,10 @@ def more_gloo_threads_than(number):
 def group(ports):
     """Give the context of a process group of one process, which has threads."""
     [port] = ports(1)
-    meeting = Rendezvous(World(0, 1, 0, '127.0.0.1', port))
+    rendezvous = Rendezvous(World(0, 1, 0, '127.0.0.1', port))
 
     def group():
-        return meeting.group(CPU, timeout=60)
+        return rendezvous.group(CPU, timeout=60)
 
     with group():
         assert more_gloo_threads_than(0), 'gloo names its threads otherwise: these tests see nothing'
@@ -55,24 +55,24 @@ def llama():
     return LlamaForCausalLM(LlamaConfig(**config))
 
 
-def test_a_team_that_outlives_its_run_keeps_no_group(group):
+def test_a_sequence_parallel_group_keeps_no_process_group_alive(group):
     with group():
-        team = SequenceParallelGroup(llama(), 1, timeout=60)
-        assert dist.get_world_size(team.group) == 1
+        sp_group = SequenceParallelGroup(llama(), 1, timeout=60)
+        assert dist.get_world_size(sp_group.group) == 1
         assert more_gloo_threads_than(3)
     assert not gloo_threads()
     with pytest.raises(AssertionError, match='destroyed'):
-        team.group  # noqa: B018
+        sp_group.group  # noqa: B018
 
 
 def train_sharded():
     llm = llama()
-    llm = shard(llm, Weights(*layouts(llm)), CPU, torch.float32)
+    llm = shard(llm, RankZeroWeights(*specs_of(llm)), CPU, torch.float32)
     llm(input_ids=torch.ones(1, 4, dtype=torch.long)).logits.sum().backward()
     assert all(full_tensor(p.grad).shape == p.shape for p in llm.parameters())
 
 
-def test_slices_leave_no_group_in_the_caches_of_torch(group):
+def test_shards_leave_no_group_in_the_caches_of_torch(group):
     for _ in range(2):  # the second mesh counts as equal to the first, whose group is gone
         with group():
             train_sharded()
@@ -86,18 +86,18 @@ def started():
     return lambda: set(threading.enumerate()) - before
 
 
-def test_the_watch_ends_with_its_context(tmp_path, started):
-    with Watchdog(tmp_path, 0, hang=60) as watch:
+def test_the_watchdog_ends_with_its_context(tmp_path, started):
+    with Watchdog(tmp_path, 0, hang_seconds=60) as watch:
         assert started()
         ends = watch._read, watch._write
     assert not started()
     assert [end.fileno() for end in ends] == [-1, -1]
 
 
-def test_a_process_that_left_its_loop_when_asked_is_let_be(tmp_path, started):
+def test_a_process_that_left_its_loop_when_asked_is_not_killed(tmp_path, started):
     before = signal.signal(signal.SIGTERM, lambda *_: None)
     try:
-        with Watchdog(tmp_path, 0, hang=60, grace=300):
+        with Watchdog(tmp_path, 0, hang_seconds=60, grace_seconds=300):
             os.kill(os.getpid(), signal.SIGTERM)
             time.sleep(0.3)
             began = time.monotonic()

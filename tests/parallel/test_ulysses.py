@@ -44,10 +44,10 @@ import json, sys
 from dataclasses import replace
 from pathlib import Path
 from xtune.engine.train import train
-from xtune.parallel.env import from_environment, mute_others
+from xtune.parallel.env import from_environment, mute_other_ranks
 
 world = from_environment()
-mute_others(world)
+mute_other_ranks(world)
 for number, (path, options) in enumerate(json.load(open(sys.argv[1]))):
     assert train(Path(path), options, world=replace(world, attempt=number)) == 0
     # One that lets go of a tensor while the interpreter ends would abort the process.
@@ -118,7 +118,7 @@ def rows(folder):
 
 
 @pytest.mark.parametrize('names', [QUICK, pytest.param(tuple(CASES), marks=pytest.mark.slow)], ids=['quick', 'all'])
-def test_split_rows_train_as_whole_rows_do(models, make_config, tmp_path, names):
+def test_sharded_sequences_train_as_full_ones(models, make_config, tmp_path, names):
     todo, cases = [], {name: CASES[name] for name in names}
     for name, (model, method, strategy, options, other) in cases.items():
         config = make_config(method, name, base_model=str(models[model]), **{**FEW, **options})
@@ -193,20 +193,20 @@ MODELS = {
     'sinks': (dict(model_type='gpt_oss', num_local_experts=4), 'attends with s_aux'),
     'ALiBi': (dict(model_type='bloom', n_head=4, n_layer=2), 'AttentionInterface'),
     'ALiBi of Baichuan': (dict(model_type='xtune_baichuan_alibi', num_key_value_heads=4), "'xtune_alibi'"),
-    'positions of its own': (dict(model_type='opt', ffn_dim=64, word_embed_proj_dim=32), 'in a trial'),
+    'positions of its own': (dict(model_type='opt', ffn_dim=64, word_embed_proj_dim=32), 'in a parity check'),
     'recurrent layers': (dict(model_type='mamba'), 'linear_attention'),
     'convolutions': (dict(model_type='lfm2', layer_types=['conv', 'full_attention']), 'conv'),
     'chunks': (
         dict(model_type='llama4_text', layer_types=['chunked_attention', 'full_attention'], num_local_experts=2),
         'chunked_attention',
     ),
-    'arguments that stop halfway': (dict(model_type='stablelm'), 'does not hand on'),
-    'RoPE by length': (dict(model_type='llama', rope_parameters=LONG), 'longrope RoPE changes beyond 128 tokens'),
+    'arguments that stop halfway': (dict(model_type='stablelm'), 'does not pass'),
+    'RoPE by length': (dict(model_type='llama', rope_parameters=LONG), 'longrope'),
 }
 
 
 @pytest.mark.slow
-def test_models_whose_rows_cannot_be_split_are_refused(tmp_path):
+def test_models_without_sequence_parallelism_are_refused(tmp_path):
     (tmp_path / 'models.json').write_text(json.dumps({n: {**TINY, **options} for n, (options, _) in MODELS.items()}))
     codes, outs = processes(tmp_path, TRIAL, [tmp_path / 'models.json'])
     assert codes == [0, 0], outs[0][-3000:]
@@ -248,7 +248,7 @@ class Numbers:
 
 @pytest.mark.parametrize('joined', [False, True])
 @pytest.mark.parametrize('sequences', [[[3]], [[4, 6], [1]], [[8, 7, 5], [2, 3]], []])
-def test_columns_together_are_the_whole(sequences, joined):
+def test_shards_concatenate_to_the_full_sequences(sequences, joined):
     store = Numbers()
     pieces = [np.array([[i, 0, len(store.ids(i))] for i in row]) for row in sequences]
     whole = collate(store, pieces, 9999, joined)
@@ -266,7 +266,7 @@ def test_columns_together_are_the_whole(sequences, joined):
     assert sum(part.tokens for part in parts) == whole.tokens
 
 
-def test_neighbours_share_their_micro_batches():
+def test_ranks_of_a_group_share_their_micro_batches():
     shares = [Share.of_device(rank, 4, 2) for rank in range(4)]
     assert [share.pick([10, 11, 12], 0) for share in shares] == [[10, 12], [10, 12], [11, 0], [11, 0]]
     assert [share.columns.slice(6) for share in shares] == [slice(0, 3), slice(3, 6)] * 2

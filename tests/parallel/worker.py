@@ -13,7 +13,7 @@ import time
 import traceback
 from pathlib import Path
 
-from xtune.parallel.env import World, mute_others
+from xtune.parallel.env import World, mute_other_ranks
 
 
 def deepspeed_without_compiler() -> None:
@@ -31,7 +31,7 @@ def run(case: dict, rank: int, log: Path) -> None:
     code = 1
     try:
         world = World(rank, case['size'], rank, '127.0.0.1', case['port'])
-        mute_others(world)
+        mute_other_ranks(world)
         from xtune.engine.train import train
 
         code = train(Path(case['config']), {}, case.get('resume', False), world)

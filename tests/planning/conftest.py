@@ -1,10 +1,10 @@
-"""Jobs to plan: wired from a config, as the command does it."""
+"""Jobs to plan, wired from a config as the commands do it, and folders with a config.json and no weights."""
 
 import json
 
 import pytest
 
-LAYERED = dict(hidden_size=64, intermediate_size=128, num_attention_heads=4, num_key_value_heads=2, vocab_size=50000)
+SMALL = dict(hidden_size=64, intermediate_size=128, num_attention_heads=4, num_key_value_heads=2, vocab_size=2000)
 
 
 @pytest.fixture
@@ -20,14 +20,15 @@ def job(make_config):
 
 
 @pytest.fixture
-def shape(tmp_path, tiny_model):
-    """Return a function that writes a folder with a config.json and no weights."""
+def model_folder(tmp_path, tiny_model):
+    """Return a function that writes a folder with a config.json and no weights; one layer unless values say more."""
 
     def make(**values):
-        folder = tmp_path / 'shape'
+        folder = tmp_path / 'model'
         folder.mkdir(exist_ok=True)
         config = json.loads((tiny_model / 'config.json').read_text('utf-8'))
-        (folder / 'config.json').write_text(json.dumps({**config, **LAYERED, **values}), encoding='utf-8')
+        values = {**config, **SMALL, 'num_hidden_layers': 1, **values}
+        (folder / 'config.json').write_text(json.dumps(values), encoding='utf-8')
         return str(folder)
 
     return make

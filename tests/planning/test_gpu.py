@@ -36,13 +36,18 @@ def model(tmp_path_factory, tokenizer):
 
 @pytest.mark.parametrize(
     ('method', 'options'),
-    [('lora', {'checkpointing': 'none'}), ('qlora', {}), ('full', {'checkpointing': 'none', 'schedule.accumulate': 1})],
+    [
+        ('lora', {'checkpointing': 'none'}),
+        ('lora', {'checkpointing': 'all'}),
+        ('qlora', {}),
+        ('full', {'checkpointing': 'none', 'schedule.accumulate': 1}),
+    ],
 )
-def test_a_run_takes_what_its_plan_says(method, options, model, full_rows, make_config, xtune, tmp_path):
+def test_a_run_takes_the_planned_memory(method, options, model, full_rows, make_config, xtune, tmp_path):
     options = {'max_length': 1024, 'schedule.batch_size': 4, 'pack': False, 'schedule.max_steps': 4, **options}
     rows = {'train_dataset': dict(path=full_rows, map_fn='tokenized')}
     config = make_config(method, base_model=model, **rows, **options)
-    # In a process of its own, as runs before in this one leave memory that would be freed in the middle of a slice.
+    # In a separate process: earlier runs in this one leave memory that would be freed while partial models run.
     command = [sys.executable, '-m', 'xtune', 'plan', str(config), '--json', '--memory', '8']
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0 and 'note:' not in done.stderr, done.stderr  # all compiles, nothing runs out of memory
@@ -53,7 +58,9 @@ def test_a_run_takes_what_its_plan_says(method, options, model, full_rows, make_
     lines = map(json.loads, (tmp_path / 'run' / 'metrics.jsonl').read_text('utf-8').splitlines())
     peak = max(line['memory_gib'] for line in lines if 'loss' in line)
     assert plan['memory']['peak'] / 2**30 == pytest.approx(peak, rel=0.05)
-    assert plan['memory']['counted_peak'] / 2**30 == pytest.approx(peak, rel=0.08)
+    # Layers are counted as not compiled: an upper bound if they keep their activations.
+    most = 1.08 if plan['recomputed_layers'] == plan['layers'] else 1.5
+    assert 0.92 * peak < plan['memory']['counted_peak'] / 2**30 < most * peak
 
 
 def test_a_run_that_cannot_fit_is_refused_before_its_weights_are_read(model, make_config, xtune, tmp_path):

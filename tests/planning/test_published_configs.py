@@ -1,4 +1,4 @@
-"""The shipped values of each preset's model make a model of the size that its part names."""
+"""The shipped values of each preset's model give a model of the documented size."""
 
 import copy
 import re
@@ -15,14 +15,14 @@ from xtune.planning.published_configs import entries, shipped_config
 MODELS = pieces(BASE, 'models')
 
 
-def family(name: str) -> str:
-    """Return the type of a model's layers; sizes of one type are counted alike."""
+def layer_family(name: str) -> str:
+    """Return the type of a model's layers."""
     entry = entries()[name]
     return entry.get('type') or entry['original']
 
 
 def parameters(config: PreTrainedConfig) -> int:
-    """Return the parameters of the model, from two shallow ones on the meta device: all layers behind are alike."""
+    """Return the number of parameters, from two shallow models on the meta device: all further layers are equal."""
     depth_key = 'n_layer' if 'n_layer' in config.to_dict() else 'num_hidden_layers'
     depth = getattr(config, depth_key)
     counts = []
@@ -38,19 +38,19 @@ def parameters(config: PreTrainedConfig) -> int:
     return counts[0] + (depth - 2) * (counts[1] - counts[0])
 
 
-@pytest.mark.parametrize('kind', sorted({family(name) for name in MODELS}))
-def test_the_shipped_values_make_a_model_of_the_size_that_is_told(kind):
-    for name in (name for name in MODELS if family(name) == kind):
+@pytest.mark.parametrize('family', sorted({layer_family(name) for name in MODELS}))
+def test_the_shipped_values_give_the_documented_number_of_parameters(family):
+    for name in (name for name in MODELS if layer_family(name) == family):
         text = MODELS[name].read_text(encoding='utf-8')
         config = shipped_config(name, re.search(r"base_model = '(.*)'", text)[1])
-        told = re.search(r'([\d.]+) B parameters', docstring(MODELS[name]))[1]
-        rounding = 0.5 * 10 ** -len(told.partition('.')[2])
-        assert parameters(config) / 1e9 == pytest.approx(float(told), rel=0.01, abs=rounding), name
+        documented = re.search(r'([\d.]+) B parameters', docstring(MODELS[name]))[1]
+        rounding = 0.5 * 10 ** -len(documented.partition('.')[2])
+        assert parameters(config) / 1e9 == pytest.approx(float(documented), rel=0.01, abs=rounding), name
 
 
 @pytest.mark.parametrize('name', MODELS)
-def test_the_context_that_is_told_is_one_that_the_shipped_values_reach(name):
+def test_the_shipped_values_reach_the_documented_context_length(name):
     entry = entries()[name]
-    told = int(re.search(r'up to ([\d,]+) tokens', docstring(MODELS[name]))[1].replace(',', ''))
+    documented = int(re.search(r'up to ([\d,]+) tokens', docstring(MODELS[name]))[1].replace(',', ''))
     keys = ('max_position_embeddings', 'model_max_length', 'seq_length', 'n_positions')
-    assert told <= max(entry.get(key) or 0 for key in keys)
+    assert documented <= max(entry.get(key) or 0 for key in keys)

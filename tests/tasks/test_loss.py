@@ -12,7 +12,7 @@ from xtune.data.encode import Encoder
 from xtune.data.packing import pack
 from xtune.data.prepare import prepare
 from xtune.data.tokenise import Tokeniser
-from xtune.optimizations.activation_checkpointing import recompute_activations
+from xtune.optimizations.activation_checkpointing import ActivationCheckpointing, CheckpointPolicy
 from xtune.tasks.sft import SupervisedFineTuning
 from xtune.templates.resolve import resolve
 
@@ -75,7 +75,7 @@ def test_batch_4x1_2x2_and_1x4_give_one_gradient(llm, store, batch_size):
 @pytest.mark.parametrize('checkpointing', [False, True])
 def test_packed_and_unpacked_give_one_gradient(llm, store, checkpointing):
     if checkpointing:
-        recompute_activations(llm)
+        ActivationCheckpointing(llm).apply(CheckpointPolicy())
         llm.train()
     indices = np.arange(len(store))
     packed = list(pack('fit', store.lengths, indices, 128, seed=0))

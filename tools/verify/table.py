@@ -14,7 +14,7 @@ from typing import Any
 from xtune.planning import published_configs
 
 HERE = Path(__file__).parent
-OURS = (*published_configs.OURS, 'tokenizer', 'layers')
+OURS = (*published_configs.TABLE_KEYS, 'tokenizer', 'layers')
 # Keys that a class has no default for, and its layers read where config.json has them.
 UNDECLARED = {'qwen3_moe': ('head_dim',)}
 WIDTH, INNER, EXPERT, WINDOW = 64, 128, 32, 32

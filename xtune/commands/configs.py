@@ -139,16 +139,16 @@ def _counted(path: Path) -> str:
 
     from ..config.load import load
     from ..config.wire import wire
-    from ..planning.planner import Planner
-    from ..planning.report import needed
-    from ..planning.show_spread import gib
+    from ..planning.estimator import MemoryEstimator
+    from ..planning.memory_plan import needed_bytes
+    from ..planning.units import format_gib
 
     with redirect_stdout(sys.stderr):
-        planner = Planner(wire(load(path), path.stem))
-        least = needed(planner.least())
-    fills = planner.job.values.checkpointing == 'auto'
+        estimator = MemoryEstimator(wire(load(path), path.stem))
+        needed = needed_bytes(estimator.minimum())
+    fills = estimator.job.values.checkpointing == 'auto'
     more = "; checkpointing='auto' fills what the GPU has left" if fills else ''
-    return f'at least {gib(least)} on one device{more} (architecture: {planner.source})'
+    return f'at least {format_gib(needed)} on one device{more} (architecture: {estimator.source})'
 
 
 def _add_copy(parser: argparse.ArgumentParser) -> None:

@@ -11,25 +11,32 @@ from typing import TYPE_CHECKING
 from .options import add_config, add_strategy, options_of
 
 if TYPE_CHECKING:
-    from ..planning.spread import Cluster
+    from ..planning.strategies import Cluster
 
-# What is more is bytes, or MB.
-_MOST = 10_000
+# GB; a larger number is meant as bytes or MB.
+_MAX_GB = 10_000
 
 
 def _add(parser: argparse.ArgumentParser) -> None:
     add_config(parser)
     add_strategy(parser)
     parser.add_argument(
-        '--memory', nargs='+', type=_gb, metavar='GB', help='cards to ask about (default: 8 16 24 40 80 141)'
+        '--memory',
+        nargs='+',
+        type=_gb,
+        metavar='GB',
+        help='GPU sizes to plan for (default: 8 16 24 40 80 141)',
     )
     parser.add_argument(
-        '--gpus', type=_count, metavar='N', help='plan every strategy on N GPUs (with --memory: of so many GB each)'
+        '--gpus', type=_count, metavar='N', help='plan every strategy on N GPUs in total (with --memory: GB of each)'
     )
     parser.add_argument(
-        '--hosts', type=_count, metavar='M', help='hosts that the --gpus are on, evenly (default: 8 GPUs a host)'
+        '--hosts',
+        type=_count,
+        metavar='M',
+        help='number of hosts with equal shares of --gpus (default: 8 GPUs each)',
     )
-    parser.add_argument('--json', action='store_true', help='print everything as JSON, in bytes and seconds')
+    parser.add_argument('--json', action='store_true', help='print all figures as JSON, in bytes and seconds')
 
 
 def _gb(text: str) -> float:
@@ -37,9 +44,9 @@ def _gb(text: str) -> float:
         value = float(text)
     except ValueError:
         value = math.nan
-    if not 0 < value < _MOST:
+    if not 0 < value < _MAX_GB:
         raise argparse.ArgumentTypeError(
-            f'the memory of a card is a number of GB above 0 and below {_MOST:,}, got {text}'
+            f'the memory of a GPU is a number of GB above 0 and below {_MAX_GB:,}, got {text}'
         )
     return value
 
@@ -51,13 +58,13 @@ def _count(text: str) -> int:
 
 
 def _cluster(gpus: int | None, hosts: int | None) -> 'Cluster | None':
-    """Return the GPUs that the command line names; None: it names none, or one.
+    """Return the cluster of the command line; None: it names no GPUs, or one.
 
     Raises:
-        ConfigError: Hosts are named without GPUs, or the GPUs cannot be evenly on them.
+        ConfigError: --hosts is given without --gpus, or the GPUs cannot be spread evenly over the hosts.
     """
     from ..errors import ConfigError
-    from ..planning.spread import Cluster
+    from ..planning.strategies import Cluster
 
     if gpus is None:
         if hosts is not None:
@@ -72,7 +79,7 @@ def _cluster(gpus: int | None, hosts: int | None) -> 'Cluster | None':
 
 @contextmanager
 def _progress() -> Iterator[Callable[[str], None]]:
-    """Give a function that shows a line on a terminal, as large batches take minutes; elsewhere it does nothing."""
+    """Return a callback that shows a line on a terminal, since large batches take minutes; else it does nothing."""
     if not sys.stderr.isatty():
         yield lambda line: None
         return
@@ -91,16 +98,16 @@ def _run(args: argparse.Namespace) -> int:
     job = wire(load(config, options, check_types=True), config.stem)
     from rich.console import Console
 
-    from ..planning.report import CARDS, CLUSTER_CARDS, make_plan
+    from ..planning.make_plan import CLUSTER_GPU_SIZES, GPU_SIZES, make_plan
     from ..planning.show import show
     from ..utils.device import best_device
 
     cluster = _cluster(args.gpus, args.hosts)
     device = best_device()
-    # What a library prints is none of the plan's JSON.
-    with redirect_stdout(sys.stderr) if args.json else nullcontext(), _progress() as told:
-        cards = tuple(args.memory or (CLUSTER_CARDS if cluster else CARDS))
-        plan = make_plan(job, cards, device if device.type == 'cuda' else None, told, cluster)
+    # Keep the output of libraries out of the JSON.
+    with redirect_stdout(sys.stderr) if args.json else nullcontext(), _progress() as log:
+        gpu_sizes = tuple(args.memory or (CLUSTER_GPU_SIZES if cluster else GPU_SIZES))
+        plan = make_plan(job, gpu_sizes, device if device.type == 'cuda' else None, log, cluster)
     if args.json:
         json.dump(plan.to_dict(), sys.stdout, indent=2)
         print()
@@ -111,7 +118,7 @@ def _run(args: argparse.Namespace) -> int:
 
 COMMANDS = {
     'plan': (
-        'predict the memory and speed of a run, and on which cards it fits, without reading weights',
+        'estimate the memory and speed of a run and the GPUs that it fits, without reading weights',
         'xtune plan qwen2_5_7b_chat_qlora_alpaca_e3 --memory 8 24',
         _add,
         _run,

@@ -1,4 +1,4 @@
-"""What a config needs of a device, kept between commands: to import the libraries and count it takes many seconds."""
+"""Cache of memory estimates between commands: importing the libraries and counting takes many seconds."""
 
 import hashlib
 from collections.abc import Callable
@@ -15,18 +15,18 @@ _LIBRARIES = ('torch', 'transformers', 'peft', 'bitsandbytes')
 
 
 def remembered(values: Any, base_model: str, count: Callable[[], str]) -> str:
-    """Return what `count` returned for the same config, model and libraries before, else what it returns now.
+    """Return the cached result of `count` for the same config, model and libraries; otherwise call it.
 
     Args:
         values: The sections of the config, as values that can be compared.
         base_model: The model's folder or its name on the hub.
-        count: Counts it. What it raises is raised, and nothing is kept.
+        count: Returns the text to cache. If it raises, nothing is cached.
     """
     with suppress(OSError):
         return _file(values, base_model).read_text(encoding='utf-8')
     text = count()
     with suppress(OSError):  # the cache may be read-only
-        file = _file(values, base_model)  # the config of the model may have been fetched
+        file = _file(values, base_model)  # again: `count` may have downloaded the model's config
         file.parent.mkdir(parents=True, exist_ok=True)
         write_text(file, text)
     return text
@@ -41,7 +41,7 @@ def _file(values: Any, base_model: str) -> Path:
 
 
 def _model(base_model: str) -> list[str]:
-    """Return the model's name, and what tells its state: its config.json, or its commits in the hub's cache."""
+    """Return the model's name and its version: its config.json, or its commits in the cache of the hub."""
     from huggingface_hub import constants
 
     folder = Path(base_model).expanduser()

@@ -34,7 +34,7 @@ def _train(args: argparse.Namespace) -> int:
     from ..config.load import load
     from ..config.presets import find
     from ..parallel import launch
-    from ..parallel.env import from_environment, mute_others
+    from ..parallel.env import from_environment, mute_other_ranks
 
     options: dict[str, Any] = options_of(args)
     if args.work_dir is not None:
@@ -50,7 +50,7 @@ def _train(args: argparse.Namespace) -> int:
     if start is not None:
         return launch.run(start, args.arguments)
     world = from_environment(args.launcher)
-    mute_others(world)
+    mute_other_ranks(world)
     from ..engine.train import train
     from ..planning.fit_check import check_fit
 
@@ -59,9 +59,9 @@ def _train(args: argparse.Namespace) -> int:
             return train(config, options, args.resume, check_fit=check_fit)
     from torch.distributed.elastic.multiprocessing.errors import record
 
-    from ..parallel.error_file import LastWords
+    from ..parallel.error_file import AtomicErrorHandler
 
-    return record(train, LastWords())(config, options, args.resume, world, check_fit)
+    return record(train, AtomicErrorHandler())(config, options, args.resume, world, check_fit)
 
 
 COMMANDS = {

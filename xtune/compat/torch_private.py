@@ -1,4 +1,4 @@
-"""Private names of torch that a training run needs; those of memory plans are in torch_tracing_private.py."""
+"""Private names of torch that a training run needs; torch_tracing_private.py has those of memory plans."""
 
 import gc
 from collections.abc import Iterable, Iterator

@@ -8,7 +8,8 @@ from typing import Any, Protocol
 import torch
 
 from ..data.batches import MicroBatch
-from ..optimizations.activation_checkpointing import ActivationCheckpointing, Way
+from ..optimizations.activation_checkpointing import ActivationCheckpointing, CheckpointPolicy
+from ..optimizations.layer_call import LayerCall
 from ..tasks.sft import SupervisedFineTuning
 from ..utils.device import random_numbers
 
@@ -76,14 +77,14 @@ def measure(
 
     Nothing remains but what was compiled: no gradient, no change of random numbers; every layer recomputes.
     """
-    back, training, recomputing = random_numbers(task.device), task.llm.training, layers.ways.recompute
+    back, training = random_numbers(task.device), task.llm.training
     task.llm.train()
     try:
         return _measured(task, layers, batch, memory)
     except torch.OutOfMemoryError:
         return None
     finally:
-        layers.set(len(layers), recomputing)
+        layers.apply(CheckpointPolicy())
         task.drop_gradients()
         task.llm.train(training)
         back()
@@ -94,12 +95,12 @@ def _measured(
     task: SupervisedFineTuning, layers: ActivationCheckpointing, batch: MicroBatch, memory: Memory
 ) -> Measured:
     taken: dict[int, int] = {}
-    keeping, recomputing = layers.ways.keep, layers.ways.recompute
+    calls = layers.calls
 
     def run(kept: int | None) -> int:
         """Return the peak of a forward and backward pass; `taken` is what each layer left behind in the forward."""
         for number, layer in enumerate(layers.layers):
-            layer.way = _metered(keeping if number == kept else recomputing, number, taken, memory)
+            layer.layer_call = _metered(calls.plain if number == kept else calls.checkpointed, number, taken, memory)
         memory.forget_peak()
         task(batch).backward()
         return memory.peak()
@@ -117,10 +118,10 @@ def _measured(
     return Measured([max(costs[kind], 0) for kind in kinds], all_recomputed, one_kept)
 
 
-def _metered(way: Way, number: int, taken: dict[int, int], memory: Memory) -> Way:
+def _metered(layer_call: LayerCall, number: int, taken: dict[int, int], memory: Memory) -> LayerCall:
     def metered(layer: Callable, *args: Any, **kwargs: Any) -> Any:
         before = memory.allocated()
-        made = way(layer, *args, **kwargs)
+        made = layer_call(layer, *args, **kwargs)
         taken[number] = memory.allocated() - before
         return made
 

@@ -6,7 +6,7 @@ import torch
 
 from ..config.wire import Job
 from ..data.batches import MicroBatch
-from ..optimizations.activation_checkpointing import ActivationCheckpointing
+from ..optimizations.activation_checkpointing import ActivationCheckpointing, CheckpointPolicy
 from ..parallel.collectives import all_gather_objects
 from ..tasks.sft import SupervisedFineTuning
 from .activation_profiler import GpuMemory, Measured, Memory, measure
@@ -30,7 +30,7 @@ def fit(
     limit = memory.limit() - state
     own = len(layers) if measured is None else recomputed(measured, limit)
     count = max(all_gather_objects(own))
-    layers.set(count)
+    layers.apply(CheckpointPolicy(count))
     text = f'activations recomputed in {count} of {len(layers)} layers'
     if measured is None:
         return f'{text}: memory leaves no room to keep those of one'
@@ -93,10 +93,10 @@ def activations(
     if wanted == 'offload':
         return everywhere + ('; what lies between them waits in host memory' if on_gpu else ': nothing to offload')
     if wanted != 'auto':
-        return f'activations recomputed in {layers.count} of {len(layers)} layers'
+        return f'activations recomputed in {layers.num_checkpointed} of {len(layers)} layers'
     if not on_gpu:
         return f'{everywhere} (auto keeps some on GPUs only)'
-    if not has_whole_model(job, size) or task.team is not None:
+    if not has_whole_model(job, size) or task.sp_group is not None:
         return f'{everywhere} (auto keeps some where each process has the whole model and whole rows)'
     state = state_bytes(job.optimizer.func, task.trained_parameters().values())
     return fit(task, layers, batch(), GpuMemory(task.device), state)

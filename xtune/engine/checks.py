@@ -21,7 +21,7 @@ from ..models.loading.config_checks import check_attention, length_warning, stor
 from ..models.loading.context_limit import check_length
 from ..models.loading.hf_config import load_hf_config
 from ..models.loading.model_class import auto_class, refuse_text_settings
-from ..optimizations.activation_checkpointing import check_count
+from ..optimizations.activation_checkpointing import CheckpointPolicy
 from ..parallel import compatibility, ulysses_check
 from ..parallel.env import World
 from ..parallel.zero import require_deepspeed
@@ -95,8 +95,8 @@ def model(job: Job, device: torch.device) -> None:
         auto_class(config, bool(job.load_llm.keywords.get('trust_remote_code')))
         refuse_text_settings(config, job.load_llm.keywords)
     count, known = job.values.checkpointing, getattr(config.get_text_config(), 'num_hidden_layers', None)
-    if isinstance(count, int) and known is not None:
-        check_count(count, known)
+    if known is not None:
+        CheckpointPolicy.from_option(count).check(known)
     check_attention(config, job.load_llm.keywords.get('attn_implementation'))
     check_length(config, job.values.max_length)
     refused = packing_check.early_refusal(job, config, device)

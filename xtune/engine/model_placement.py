@@ -11,9 +11,9 @@ from ..errors import CheckpointError, ModelError
 from ..methods.base_model import load_base, refuse_flash_attention_batches, run_dtype
 from ..methods.residual_init import InitialAdapter
 from ..models.loading.meta_init import MetaInit
-from ..parallel.compatibility import SPREAD
+from ..parallel.compatibility import SHARDED_WEIGHTS
 from ..parallel.fsdp import shard
-from ..parallel.rank0_loading import load_once
+from ..parallel.rank0_loading import load_on_rank0
 from ..parallel.rendezvous import Rendezvous
 from ..parallel.zero import partition
 from . import checkpoint_io
@@ -24,7 +24,7 @@ from .zero_config import zero_config
 def build_spread(
     job: Job,
     device: torch.device,
-    meeting: Rendezvous | None,
+    rendezvous: Rendezvous | None,
     show: Callable[[torch.nn.Module, torch.dtype], None],
     initial: InitialAdapter | None = None,
 ) -> tuple[torch.nn.Module, torch.dtype]:
@@ -33,7 +33,7 @@ def build_spread(
     Args:
         job: The run.
         device: Of this process.
-        meeting: Of the processes of the run; None: there is one.
+        rendezvous: Of the processes of the run; None: there is one.
         show: Called with the model before it is sliced, and the compute type.
         initial: The initial adapter of a checkpoint that is resumed (see methods/residual_init.py).
 
@@ -42,22 +42,22 @@ def build_spread(
         ConfigError: DeepSpeed is missing or refuses its configuration.
     """
     name = job.strategy.name
-    if meeting is None or name not in SPREAD:
+    if rendezvous is None or name not in SHARDED_WEIGHTS:
         llm, dtype = build_llm(job.model, device, initial)
         refuse_flash_attention_batches(llm, bool(job.values.pack), job.schedule.batch_size)
         show(llm, dtype)
         return llm, dtype
     dtype = run_dtype(job.model, device)
-    llm, weights = load_once(
+    llm, weights = load_on_rank0(
         lambda: _on_host(job, device, dtype),
         lambda model: _blueprint(job, model),
         lambda model: prepare_for_training(model, job.model, initial),
-        meeting,
+        rendezvous,
     )
     show(llm, dtype)
     if name.startswith('fsdp2'):
         return shard(llm, weights, device, dtype, offload=name.endswith('offload')), dtype
-    partition(llm, weights, zero_config(job, meeting.world.size, dtype), device, meeting.world.local_rank)
+    partition(llm, weights, zero_config(job, rendezvous.world.size, dtype), device, rendezvous.world.local_rank)
     return llm, dtype
 
 

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from ..data.batches import MicroBatch
-from ..optimizations.activation_checkpointing import ActivationCheckpointing
+from ..optimizations.activation_checkpointing import ActivationCheckpointing, CheckpointPolicy
 from ..parallel.collectives import all_reduce_counts
 from ..utils.device import random_numbers
 from .oom_report import shortage
@@ -44,7 +44,7 @@ class Retry:
             if not all_reduce_counts(int(error is not None))[0]:
                 return total
             task.drop_gradients()
-            dropped = self._layers.graphs is not None and self._layers.graphs.stop()
+            dropped = task.graphs is not None and task.graphs.disable()
             if task.device.type == 'cuda':
                 torch.cuda.empty_cache()
             if dropped:
@@ -55,13 +55,13 @@ class Retry:
 
     def _keep_less(self, data: list[MicroBatch], optim_wrapper: Any, error: Exception | None) -> None:
         layers, (task,) = self._layers, self._task
-        if not layers.kept:
+        if not layers.num_plain:
             largest = max(data, key=lambda batch: batch.input_ids.numel())
             states = optim_wrapper.optimizer.state
             raise shortage(task.llm, task.trained_parameters().values(), states, largest, task.has_logits) from error
-        layers.set(len(layers) - layers.kept // 2)
+        layers.apply(CheckpointPolicy(len(layers) - layers.num_plain // 2))
         print(
-            f'note: memory ran out; from here on {layers.count} of {len(layers)} layers recompute their activations, '
-            'and the step is done again',
+            f'note: memory ran out; from here on {layers.num_checkpointed} of {len(layers)} layers recompute their '
+            'activations, and the step is done again',
             flush=True,
         )

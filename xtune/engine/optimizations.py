@@ -9,17 +9,18 @@ from ..config.wire import Job
 from ..data.batches import CLOSE, MULTIPLE, Padding
 from ..errors import ModelError
 from ..ops import compilation
-from ..ops.varlen_attention import ROWS
+from ..ops.varlen_attention import CAUSAL
 from ..optimizations.activation_checkpointing import ActivationCheckpointing
 from ..optimizations.cuda_graphs.capture import CudaGraphCapture
 from ..optimizations.cuda_graphs.runner import CudaGraphRunner
-from ..optimizations.fused_lora import fuse_adapters, has_functions
+from ..optimizations.fused_lora import fuse_lora, has_custom_functions
 from ..optimizations.master_weights import MasterWeights
-from ..optimizations.packed_attention import PackedAttention, chosen, packed_attention
+from ..optimizations.packed_attention import PackedAttention, choose_attention, install_packed_attention
 from ..parallel.env import World
-from ..parallel.ulysses import SequenceParallelGroup, base_of
+from ..parallel.ulysses import SequenceParallelGroup
 from ..tasks.lm_head import find_lm_head
 from ..tasks.sft import SupervisedFineTuning
+from ..utils.language_model import base_of
 from . import summary
 from .auto_checkpointing import has_whole_model
 from .packing_check import is_packed
@@ -27,7 +28,7 @@ from .packing_check import is_packed
 
 def compiles(job: Job, device: torch.device, world: World) -> bool:
     """Tell whether layers are compiled."""
-    return has_whole_model(job, world.size) and job.speed.compile and compilation.works(device)
+    return has_whole_model(job, world.size) and job.speed.compile and compilation.can_compile(device)
 
 
 def padding(job: Job, compiled: bool) -> Padding:
@@ -44,7 +45,7 @@ def fast_task(
     llm: torch.nn.Module,
     dtype: torch.dtype,
     device: torch.device,
-    team: SequenceParallelGroup | None,
+    sp_group: SequenceParallelGroup | None,
     world: World,
 ) -> SupervisedFineTuning:
     """Return the task of a run, with what the section `speed` asks for and the run allows."""
@@ -52,15 +53,15 @@ def fast_task(
     masters = MasterWeights(llm, dtype) if whole and job.speed.masters and dtype != torch.float32 else None
     one_type = whole and (masters is not None or dtype == torch.float32)
     head = find_lm_head(llm) if one_type and job.speed.fused_loss else None
-    adapters = fuse_adapters(llm, dtype) if one_type and job.speed.fused_lora else 0
-    attention = _attention(job, llm, dtype, device, masters) if whole and team is None else None
+    adapters = fuse_lora(llm, dtype) if one_type and job.speed.fused_lora else 0
+    attention = _attention(job, llm, dtype, device, masters) if whole and sp_group is None else None
     layers = layers_to_choose(llm)
     compiled = layers is not None and compiles(job, device, world)
     if compiled:
-        layers.compile(functions=has_functions(llm))
+        layers.compile(custom_functions=has_custom_functions(llm))
     graphs = None
     if compiled and masters is not None and device.type == 'cuda' and job.speed.cuda_graphs:
-        graphs = CudaGraphRunner(layers.layers, device, CudaGraphCapture(device))
+        graphs = CudaGraphRunner(layers, device, CudaGraphCapture(device))
     found = {
         'float32 masters': masters,
         'loss without logits': head,
@@ -71,12 +72,12 @@ def fast_task(
     }
     on = [name for name, thing in found.items() if thing is not None]
     lines = [('speed', ', '.join(on) or 'nothing of the section applies')]
-    if attention is None and whole and team is None and _may_attend(job, llm, dtype, device):
+    if attention is None and whole and sp_group is None and _may_attend(job, llm, dtype, device):
         lines.append(('', 'not varlen: in a trial the model failed, or computed something else than under a mask'))
     summary.show(iter(lines))
     # A process that lacks memory would leave those waiting that split its rows or its weights.
-    may_retry = layers if whole and team is None else None
-    return SupervisedFineTuning(llm, dtype, device, team, masters, head, attention, may_retry, graphs)
+    may_retry = layers if whole and sp_group is None else None
+    return SupervisedFineTuning(llm, dtype, device, sp_group, masters, head, attention, may_retry, graphs)
 
 
 def layers_to_choose(llm: torch.nn.Module) -> ActivationCheckpointing | None:
@@ -94,7 +95,7 @@ def _attention(
         return None
     casts = masters is None and dtype != torch.float32
     context = torch.autocast(device.type, dtype=dtype) if casts else nullcontext()
-    return packed_attention(
+    return install_packed_attention(
         llm, dtype, device, job.values.max_length, context, is_packed(job), job.speed.flash_attention_3
     )
 
@@ -102,10 +103,10 @@ def _attention(
 def _may_attend(job: Job, llm: torch.nn.Module, dtype: torch.dtype, device: torch.device) -> bool:
     """Tell whether by its config the model may attend without masks: if it does not, a trial was against it."""
     config, length = base_of(llm).config, job.values.max_length
-    name = chosen(config, attention_of(config), dtype, device.type, length, is_packed(job))
+    name = choose_attention(config, attention_of(config), dtype, device.type, length, is_packed(job))
     return job.speed.varlen and name is not None
 
 
 def _name(attention: PackedAttention | None) -> str:
-    name = 'attention without masks' if attention and attention.name == ROWS else 'varlen attention'
+    name = 'attention without masks' if attention and attention.name == CAUSAL else 'varlen attention'
     return f'{name} ({attention.kernel})' if attention and attention.kernel else name

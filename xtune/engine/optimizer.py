@@ -66,7 +66,7 @@ class ZeroOptimizer(StepOptimizer):
     """The same over DeepSpeed's engine, which clips and updates in one."""
 
     def __init__(self, engine: ZeroEngine) -> None:
-        super().__init__(engine.client, None)
+        super().__init__(engine.wrapped_optimizer, None)
         self.engine, self._losses = engine, []
 
     def loss(self, task: Callable[[Any], torch.Tensor], batch: Any) -> torch.Tensor:

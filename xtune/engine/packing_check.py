@@ -10,11 +10,11 @@ from ..compat.transformers_private import attention_of
 from ..config.wire import Job
 from ..errors import ModelError
 from ..models.small_copy import small_copy
-from ..optimizations.packed_attention import KINDS
-from ..optimizations.packing_parity import ParityCheck, Verdict
+from ..optimizations.packed_attention import LAYER_TYPES
+from ..optimizations.packing_parity import PackingParity, Verdict
 from ..parallel.env import World
-from ..parallel.ulysses import base_of
 from ..tasks.sft import SupervisedFineTuning
+from ..utils.language_model import base_of
 from . import summary
 
 # Packages whose kernels keep samples apart on GPUs, in layers that carry a state over the row.
@@ -37,7 +37,7 @@ def early_refusal(job: Job, config: PreTrainedConfig, device: torch.device) -> s
     if device.type != 'cpu' and any(find_spec(name) for name in KERNELS):
         return None
     verdict = _of_copy(config, torch.device('cpu'), attention)
-    if verdict is None or verdict.fails or verdict.apart:
+    if verdict is None or verdict.fails or verdict.independent:
         return None
     return refusal(config, verdict, device)
 
@@ -52,24 +52,24 @@ def keep_apart(job: Job, task: SupervisedFineTuning, world: World) -> None:
     if not is_packed(job):
         return
     strategy = job.strategy.name if world.size > 1 else 'one_device'
-    whole_rows = task.team.whole_rows() if task.team is not None else nullcontext()
+    whole_rows = task.sp_group.full_sequences() if task.sp_group is not None else nullcontext()
     with whole_rows, torch.compiler.set_stance('force_eager'):
         verdict = _verdict(task, strategy)
     if verdict is None:
         return
-    if not verdict.apart:
+    if not verdict.independent:
         raise ModelError(refusal(base_of(task.llm).config, verdict, task.device))
-    task.boundaries = verdict.boundaries
-    if verdict.boundaries:
+    task.boundaries = verdict.needs_boundaries
+    if verdict.needs_boundaries:
         summary.show(iter([('', 'layers with a state are told where packed samples begin')]))
 
 
 def refusal(config: PreTrainedConfig, verdict: Verdict, device: torch.device) -> str:
     """Return the message of a run that must not pack."""
     inner = config.get_text_config()
-    kinds = sorted({kind for kind in getattr(inner, 'layer_types', None) or () if kind not in KINDS[:2]})
+    kinds = sorted({kind for kind in getattr(inner, 'layer_types', None) or () if kind not in LAYER_TYPES[:2]})
     layers = f' (it has layers of kind {", ".join(kinds)})' if kinds else ''
-    more = f'; or install the kernels that do: {verdict.needs}' if verdict.needs and device.type == 'cuda' else ''
+    more = f'; or install the kernels that do: {verdict.missing}' if verdict.missing and device.type == 'cuda' else ''
     return (
         f'a {inner.model_type} model does not keep packed samples apart{layers}: {verdict.reason}; set pack=False in '
         f'the config{more}'
@@ -84,12 +84,12 @@ def _verdict(task: SupervisedFineTuning, strategy: str) -> Verdict | None:
     """
     known = task.llm, task.dtype, task.device, task.autocast()
     if not strategy.startswith(('zero3', 'fsdp2')):
-        return ParityCheck(*known, task.attention).verdict()
+        return PackingParity(*known, task.attention).verdict()
     config = base_of(task.llm).config
     copy = _of_copy(config, task.device, attention_of(config))
     if strategy.startswith('fsdp2'):
-        own = ParityCheck(*known, gradients=False).verdict()
-        return own if own is None or not own.apart or copy is None or copy.fails else copy
+        own = PackingParity(*known, gradients=False).verdict()
+        return own if own is None or not own.independent or copy is None or copy.fails else copy
     if copy is None or copy.fails:
         return Verdict(False, reason=f'no small copy of it can be built to try it, as strategy {strategy} needs')
     return copy
@@ -98,4 +98,4 @@ def _verdict(task: SupervisedFineTuning, strategy: str) -> Verdict | None:
 def _of_copy(config: PreTrainedConfig, device: torch.device, attention: str | None) -> Verdict | None:
     """Return the verdict of a small copy; None: there is none."""
     copy = small_copy(config, device, attention if attention in ('sdpa', 'eager') else None)
-    return copy and ParityCheck(copy, torch.float32, device, nullcontext()).verdict()
+    return copy and PackingParity(copy, torch.float32, device, nullcontext()).verdict()

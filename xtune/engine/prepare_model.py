@@ -12,10 +12,9 @@ from ..methods.adapter import add_adapter
 from ..methods.base_model import load_base, run_dtype
 from ..methods.residual_init import InitialAdapter
 from ..models.loading.meta_init import META
-from ..ops.nf4_dequant import stay_trainable
-from ..optimizations.activation_checkpointing import recompute, recompute_activations
-from ..optimizations.activation_offloading import Offload
-from ..optimizations.mrope_positions import give_each_axis_positions
+from ..ops.nf4_dequant import disable_cpu_inference_format
+from ..optimizations.activation_checkpointing import ActivationCheckpointing, CheckpointPolicy
+from ..optimizations.mrope_positions import expand_positions_to_axes
 from ..parallel.collectives import broadcast_from_rank0
 from ..utils.language_model import freeze_non_text_modules
 
@@ -57,17 +56,16 @@ def prepare_for_training(
     Raises:
         ModelError: The adapter does not fit the model.
     """
-    give_each_axis_positions(model)
+    expand_positions_to_axes(model)
     if spec.lora is not None:
         model = add_adapter(model, spec.lora, initial, broadcast)
     else:
         freeze_non_text_modules(model)
-    stay_trainable(model)  # before the first call, for example of a parity check
-    checkpointing = spec.activation_checkpointing
-    if checkpointing not in ('none', 0):
-        # All layers for 'auto': the number of layers is measured after the model was placed.
-        count = checkpointing if isinstance(checkpointing, int) else None
-        recompute_activations(model, count, Offload() if checkpointing == 'offload' else recompute)
+    disable_cpu_inference_format(model)  # before the first call, for example of a parity check
+    # 'auto' starts with all layers: how many fit without checkpointing is measured after the model was placed.
+    policy = CheckpointPolicy.from_option(spec.activation_checkpointing)
+    if policy.num_layers != 0:
+        ActivationCheckpointing(model).apply(policy)
     return model
 
 

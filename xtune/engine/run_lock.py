@@ -36,7 +36,7 @@ HEARTBEAT = 20.0
 
 
 @contextmanager
-def claimed(work_dir: Path, config: Path, meeting: Rendezvous | None = None) -> Iterator[None]:
+def claimed(work_dir: Path, config: Path, rendezvous: Rendezvous | None = None) -> Iterator[None]:
     """Keep `work_dir` for this run while the block lasts; of several processes the main one does, for all.
 
     Raises:
@@ -44,15 +44,15 @@ def claimed(work_dir: Path, config: Path, meeting: Rendezvous | None = None) -> 
     """
     lock, refusal = None, ''
     try:
-        if meeting is None or meeting.world.is_main:
+        if rendezvous is None or rendezvous.world.is_main:
             try:
                 lock = Lock(work_dir / NAME, Owner.here(config))
             except ConfigError as error:
                 refusal = str(error)
-        if meeting is not None:
-            refusal = meeting.said_by_main('work_dir', refusal)
+        if rendezvous is not None:
+            refusal = rendezvous.broadcast_text('work_dir', refusal)
             if refusal:
-                meeting.part()
+                rendezvous.wait_before_exit()
         if refusal:
             raise ConfigError(refusal)
         yield

@@ -80,13 +80,13 @@ def train(
     checks.options(job, world)
     checks.strategy(job, world, device)
     check_optimizer(job, world, device)
-    meeting = Rendezvous(world) if world.size > 1 else None
+    rendezvous = Rendezvous(world) if world.size > 1 else None
     with (
         writable(job.work_dir, world.is_main) as work_dir,
-        claimed(work_dir, config, meeting),
+        claimed(work_dir, config, rendezvous),
         without_empty_folders(work_dir, world.is_main),
     ):
-        start = checkpoint_to_resume(work_dir, resume, meeting, world.restarts > 0)
+        start = checkpoint_to_resume(work_dir, resume, rendezvous, world.restarts > 0)
         text = flatten(config, options)
         stage = weights_to_begin_with(job, text, start, verified=world.local_rank > 0)
         checks.model(job, device)
@@ -97,11 +97,11 @@ def train(
         )
         data = build_data(job, share)
         summary.show(summary.data_lines(job, data))
-        if meeting:
-            meeting.wait_for_all('data are ready')
-        group = meeting.group(device, job.strategy.timeout) if meeting else nullcontext()
+        if rendezvous:
+            rendezvous.wait_for_all('data are ready')
+        group = rendezvous.group(device, job.strategy.timeout) if rendezvous else nullcontext()
         with group, memory_freed_after(device):
-            return _fine_tune(job, data, device, meeting, work_dir, text, start, stage, world)
+            return _fine_tune(job, data, device, rendezvous, work_dir, text, start, stage, world)
 
 
 def _with_own_prompts(job: Job, options: dict[str, Any]) -> Job:
@@ -126,7 +126,7 @@ def _fine_tune(
     job: Job,
     data: TrainingData,
     device: torch.device,
-    meeting: Rendezvous | None,
+    rendezvous: Rendezvous | None,
     work_dir: Path,
     text: str,
     start: Path | None,
@@ -139,11 +139,11 @@ def _fine_tune(
         llm, dtype = build_spread(
             job,
             device,
-            meeting,
+            rendezvous,
             lambda whole, dtype: summary.show(summary.model_lines(job, whole, dtype, device)),
             resumed_initial(job, start),
         )
-    team = ulysses_check.sequence_parallel_group(llm, dtype, device, job.strategy, job.values.max_length)
+    sp_group = ulysses_check.sequence_parallel_group(llm, dtype, device, job.strategy, job.values.max_length)
     summary.show(summary.schedule_lines(job, data, world))
     for note in ineffective_options.notes_on_steps(
         job, len(data.steps), 0 if job.data.streaming else data.steps.steps_per_epoch
@@ -156,7 +156,7 @@ def _fine_tune(
             put_aside(work_dir)
         write_text(work_dir / f'{job.name}.py', text)
     with naming_shortage('training'):
-        task = fast_task(job, llm, dtype, device, team, world)
+        task = fast_task(job, llm, dtype, device, sp_group, world)
         packing_check.keep_apart(job, task, world)
         runner = build_runner(job, data, task, device, text, start, world)
         if stage is not None:
@@ -178,8 +178,8 @@ def _train(runner: TuneRunner, job: Job, world: World) -> None:
         runner.train()
         return
     torch.manual_seed(job.values.seed + world.rank)  # dropout differs between devices
-    with Watchdog(job.work_dir, world.rank, hang=job.strategy.timeout / 2) as watch:
-        runner.register_hook(hooks.AliveHook(watch.alive))
+    with Watchdog(job.work_dir, world.rank, hang_seconds=job.strategy.timeout / 2) as watchdog:
+        runner.register_hook(hooks.AliveHook(watchdog.heartbeat))
         with report_timeouts(job.strategy.timeout, job.work_dir):
             runner.train()
     runner.optim_wrapper.close()

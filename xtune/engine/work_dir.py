@@ -48,7 +48,9 @@ def _make(work_dir: Path) -> None:
         ) from error
 
 
-def checkpoint_to_resume(work_dir: Path, resume: str | bool, meeting: Rendezvous | None, restarts: bool) -> Path | None:
+def checkpoint_to_resume(
+    work_dir: Path, resume: str | bool, rendezvous: Rendezvous | None, restarts: bool
+) -> Path | None:
     """Return the checkpoint to go on from, or None to start anew; the main process looks for it.
 
     With `restarts`, the launcher runs one command for the first start and all later ones, so that without any
@@ -60,7 +62,7 @@ def checkpoint_to_resume(work_dir: Path, resume: str | bool, meeting: Rendezvous
     if not resume:
         return None
     path = None
-    if meeting is None or meeting.world.is_main:
+    if rendezvous is None or rendezvous.world.is_main:
         if isinstance(resume, str):
             path = Path(resume)
             checkpoint_io.load(path)
@@ -68,7 +70,7 @@ def checkpoint_to_resume(work_dir: Path, resume: str | bool, meeting: Rendezvous
             print(f'note: {work_dir} holds no checkpoint yet; the run starts anew')
         else:
             path = _newest(work_dir)
-    said = str(path or '') if meeting is None else meeting.said_by_main('resume', str(path or ''))
+    said = str(path or '') if rendezvous is None else rendezvous.broadcast_text('resume', str(path or ''))
     return Path(said) if said else None
 
 

@@ -19,7 +19,7 @@ from ..models.loading.config_json import reason
 from ..models.loading.folder_checks import check_adapter_folder, check_model_folder
 from ..models.loading.model_class import loader
 from ..models.loading.verify import LOADING_ERRORS, verify_weights
-from ..ops.nf4_dequant import keep_what_does_not_fit
+from ..ops.nf4_dequant import disable_cpu_inference_format_of_odd_shapes
 from ..utils.device import require_bitsandbytes
 from ..utils.quiet import quiet
 from .adapter import attach_adapter, other_base
@@ -76,7 +76,7 @@ def load_for_inference(
     except LOADING_ERRORS as error:
         name = f'{model} with adapter {adapter}' if adapter else model
         raise ModelError(f'{name} cannot be loaded: {reason(error)}') from error
-    keep_what_does_not_fit(llm)
+    disable_cpu_inference_format_of_odd_shapes(llm)
     return llm.eval()
 
 

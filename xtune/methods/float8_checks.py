@@ -9,7 +9,7 @@ from peft import LoraConfig
 from ..config.wire import ModelSpec
 from ..errors import ConfigError, ModelError
 from ..ops.float8_linear import Float8Config
-from ..ops.float8_matmul import MULTIPLE, scaled_product, to_float8
+from ..ops.float8_matmul import MULTIPLE, scaled_matmul, to_float8
 
 _MIN_CAPABILITY = (8, 9)  # Ada; Hopper is 9.0
 # Values of lora.init_lora_weights that do not use the base's weights.
@@ -97,7 +97,7 @@ def _kernel_problem(device: torch.device, name: str) -> str | None:
     """Return torch's error for a small matmul, or None: not every release has kernels for every GPU."""
     ones, scales = to_float8(torch.ones(MULTIPLE, MULTIPLE, device=device))
     try:
-        scaled_product(ones, scales, ones, scales.reshape(1, -1), fast=True)
+        scaled_matmul(ones, scales, ones, scales.reshape(1, -1), fast=True)
     except RuntimeError as error:  # such as: no kernel for this GPU
         line = str(error).strip().partition('\n')[0]
         return f'float8 kernels for {name}, and torch {torch.__version__} refuses: {line}'

@@ -1,11 +1,13 @@
-"""A frozen linear layer and its LoRA as one operation: x W^T + low B^T, where low = s x A^T has r columns.
+"""A frozen linear layer and its LoRA adapter as one operation: x W^T + low B^T, where low = scale x A^T.
 
-peft multiplies x A^T B^T, which is as large as the layer's output, by s and adds it to that output; its backward pass
-has as many tensors of that size. Here s is put on `low`, and the product with W is added to that with B where it lies.
-A weight in 4 bits is unpacked for each product and dropped. The operations are custom ones, so that torch.compile takes
-them as they are, and leaves one out of what is computed again if nothing needs its result.
+peft multiplies x A^T B^T, which is as large as the layer's output, by the scale and adds it to the output; its backward
+pass has as many tensors of that size. Here the scale is applied to `low`, which has R columns, and the matmul with W
+accumulates into the output of the matmul with B. A 4-bit weight is dequantized for each matmul and dropped.
 
-Legend: T tokens, I inputs, O outputs, R the rank r.
+These are operators of torch, so that torch.compile takes them as they are, and activation checkpointing does not
+recompute one whose output nothing needs.
+
+Legend: T tokens, I input features, O output features, R rank.
 """
 
 from typing import Any
@@ -14,109 +16,157 @@ import torch
 from torch import Tensor
 from torch.nn.functional import linear
 
-from .nf4_dequant import unpacked
+from .nf4_dequant import dequantize
 
 
-def adapted_product(
+def lora_matmul(
     x: Tensor,
-    parts: list[Tensor],
+    weight_parts: list[Tensor],
     layout: list[int],
-    kind: str,
+    quant_type: str,
     bias_O: Tensor | None,
-    down_RI: Tensor,
-    up_OR: Tensor,
+    lora_a_RI: Tensor,
+    lora_b_OR: Tensor,
     scale: float,
-    own: Tensor | None = None,
+    lora_x: Tensor | None = None,
 ) -> Tensor:
-    """Return x W^T + bias + scale (y A^T) B^T [..., O], differentiable by x, y, A and B.
+    """Return x W^T + bias + scale (lora_x A^T) B^T [..., O], differentiable by x, lora_x, A and B.
 
     Args:
-        x: Input [..., I]; all that is computed with has its type.
-        parts: The frozen weight [O, I], or what it is packed into, see `unpacking`.
-        layout, kind: How it is packed.
+        x: Input [..., I]; every floating-point argument has its type.
+        weight_parts, layout, quant_type: The frozen weight [O, I], as `nf4_dequant.quantized_parts` returns it.
         bias_O: Frozen, or None.
-        down_RI: A.
-        up_OR: B.
-        scale: What the adapter's output is multiplied by.
-        own: y, the adapter's own input of the same shape, as dropout makes it; None: x.
+        lora_a_RI: A.
+        lora_b_OR: B.
+        scale: Scale of the adapter's output.
+        lora_x: The adapter's input after dropout [..., I]; None: x.
     """
     x_TI = x.reshape(-1, x.shape[-1])
-    if own is None:
-        low_TR = linear(x_TI.detach(), down_RI.detach()) * scale  # its gradients come with those of x and A
-        out_TO = torch.ops.xtune.adapted_product(x_TI, parts, layout, kind, bias_O, low_TR, down_RI, up_OR, scale)
+    if lora_x is None:
+        # Detached: the operator returns the gradients of x and A that pass through `low`.
+        low_TR, a_RI = linear(x_TI.detach(), lora_a_RI.detach()) * scale, lora_a_RI
     else:
-        low_TR = linear(own.reshape(x_TI.shape), down_RI) * scale
-        out_TO = torch.ops.xtune.adapted_product(x_TI, parts, layout, kind, bias_O, low_TR, None, up_OR, scale)
+        low_TR, a_RI = linear(lora_x.reshape(x_TI.shape), lora_a_RI) * scale, None
+    out_TO = torch.ops.xtune.lora_matmul(x_TI, weight_parts, layout, quant_type, bias_O, low_TR, a_RI, lora_b_OR, scale)
     return out_TO.view(*x.shape[:-1], out_TO.shape[-1])
 
 
-def _adapted(
+class _LoraMatmul(torch.autograd.Function):
+    """Gradients of x, low and B, and of A if it is given; those of x and A then pass through `low` too."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x_TI: Tensor,
+        layout: list[int],
+        quant_type: str,
+        bias_O: Tensor | None,
+        low_TR: Tensor,
+        a_RI: Tensor | None,
+        b_OR: Tensor,
+        scale: float,
+        *weight_parts: Tensor,
+    ) -> Tensor:
+        ctx.layout, ctx.quant_type, ctx.scale = layout, quant_type, scale
+        # Only the gradient of A needs x. With dropout autograd computes it outside of this function.
+        ctx.save_for_backward(None if a_RI is None else x_TI, low_TR, a_RI, b_OR, *weight_parts)
+        return torch.ops.xtune.lora_matmul_forward(x_TI, weight_parts, layout, quant_type, bias_O, low_TR, b_OR)
+
+    @staticmethod
+    def backward(ctx: Any, grad_TO: Tensor) -> tuple:
+        x_TI, low_TR, a_RI, b_OR, *weight_parts = ctx.saved_tensors
+        grad_low_TR, grad_x, grad_a = grad_TO @ b_OR, None, None
+        grad_xa_TR = None if a_RI is None else grad_low_TR * ctx.scale  # gradient of x A^T
+        if ctx.needs_input_grad[0]:
+            grad_x = torch.ops.xtune.lora_matmul_grad_x(
+                grad_TO, weight_parts, ctx.layout, ctx.quant_type, grad_xa_TR, a_RI
+            )
+        if a_RI is not None:
+            grad_low_TR, grad_a = None, grad_xa_TR.t() @ x_TI
+        grad_b = grad_TO.t() @ low_TR
+        return grad_x, None, None, None, grad_low_TR, grad_a, grad_b, None, *(None for _ in weight_parts)
+
+
+# Implementations of the operators, in the order of their schemas' arguments.
+
+
+def _lora_matmul_autograd(
     x_TI: Tensor,
-    parts: list[Tensor],
+    weight_parts: list[Tensor],
     layout: list[int],
-    kind: str,
+    quant_type: str,
     bias_O: Tensor | None,
     low_TR: Tensor,
-    up_OR: Tensor,
+    a_RI: Tensor | None,
+    b_OR: Tensor,
+    scale: float,
 ) -> Tensor:
-    out_TO = linear(low_TR, up_OR, bias_O)  # first, so that the large product adds it while it computes
-    return out_TO.addmm_(x_TI, unpacked(parts, layout, kind, x_TI.dtype).t())
+    # Autograd sees tensors among the arguments of a function, not those in a list.
+    return _LoraMatmul.apply(x_TI, layout, quant_type, bias_O, low_TR, a_RI, b_OR, scale, *weight_parts)
 
 
-def _slope(
-    slope_TO: Tensor,
-    parts: list[Tensor],
+def _lora_matmul(
+    x_TI: Tensor,
+    weight_parts: list[Tensor],
     layout: list[int],
-    kind: str,
-    low_slope_TR: Tensor | None,
-    down_RI: Tensor | None,
+    quant_type: str,
+    bias_O: Tensor | None,
+    low_TR: Tensor,
+    a_RI: Tensor | None,
+    b_OR: Tensor,
+    scale: float,
+) -> Tensor:
+    return _forward(x_TI, weight_parts, layout, quant_type, bias_O, low_TR, b_OR)
+
+
+def _forward(
+    x_TI: Tensor,
+    weight_parts: list[Tensor],
+    layout: list[int],
+    quant_type: str,
+    bias_O: Tensor | None,
+    low_TR: Tensor,
+    b_OR: Tensor,
+) -> Tensor:
+    """Return x W^T + bias + low B^T [T, O]."""
+    out_TO = linear(low_TR, b_OR, bias_O)  # first, so that the large matmul accumulates into it
+    return out_TO.addmm_(x_TI, dequantize(weight_parts, layout, quant_type, x_TI.dtype).t())
+
+
+def _grad_x(
+    grad_TO: Tensor,
+    weight_parts: list[Tensor],
+    layout: list[int],
+    quant_type: str,
+    grad_xa_TR: Tensor | None,
+    a_RI: Tensor | None,
 ) -> Tensor:
     """Return the gradient of x [T, I]."""
-    weight_OI = unpacked(parts, layout, kind, slope_TO.dtype)
-    return slope_TO @ weight_OI if down_RI is None else (low_slope_TR @ down_RI).addmm_(slope_TO, weight_OI)
+    weight_OI = dequantize(weight_parts, layout, quant_type, grad_TO.dtype)
+    return grad_TO @ weight_OI if a_RI is None else (grad_xa_TR @ a_RI).addmm_(grad_TO, weight_OI)
 
 
-class _Adapted(torch.autograd.Function):
-    """The gradients of the operation; those of x and A also through `low`, if A is given."""
-
-    @staticmethod
-    def forward(ctx: Any, x_TI: Tensor, *rest: Any) -> Tensor:
-        layout, kind, _, low_TR, down_RI, up_OR, scale, *parts = rest
-        ctx.layout, ctx.kind, ctx.scale = layout, kind, scale
-        # Of these only the gradient of A needs x; where the adapter has an input of its own, that is not ours.
-        ctx.save_for_backward(None if down_RI is None else x_TI, low_TR, down_RI, up_OR, *parts)
-        return torch.ops.xtune.adapted_forward(x_TI, parts, *rest[:4], up_OR)
-
-    @staticmethod
-    def backward(ctx: Any, slope_TO: Tensor) -> tuple:
-        x_TI, low_TR, down_RI, up_OR, *parts = ctx.saved_tensors
-        low_slope_TR, x, down = slope_TO @ up_OR, None, None
-        through_TR = None if down_RI is None else low_slope_TR * ctx.scale
-        if ctx.needs_input_grad[0]:
-            x = torch.ops.xtune.adapted_slope(slope_TO, parts, ctx.layout, ctx.kind, through_TR, down_RI)
-        if down_RI is not None:
-            low_slope_TR, down = None, through_TR.t() @ x_TI
-        return x, None, None, None, low_slope_TR, down, slope_TO.t() @ low_TR, None, *(None for _ in parts)
+def _fake_output(x_TI: Tensor, weight_parts: list[Tensor], layout: list[int], *_: Any) -> Tensor:
+    return x_TI.new_empty(x_TI.shape[0], layout[0])
 
 
-# Not `custom_op`, and gradients below the operation that is differentiable: both would take 50 us a call, and a step of
-# a tenth of a second has hundreds of calls in a small model.
+def _fake_grad_x(grad_TO: Tensor, weight_parts: list[Tensor], layout: list[int], *_: Any) -> Tensor:
+    return grad_TO.new_empty(grad_TO.shape[0], layout[1])
+
+
+# Not torch.library.custom_op, and the gradients as an autograd function below the differentiable operator: either would
+# take 50 us more a call, and a step of a small model has hundreds of calls in a tenth of a second.
 _LIBRARY = torch.library.Library('xtune', 'FRAGMENT')
-_PACKED = 'Tensor[] parts, int[] layout, str kind'
-_OPERATIONS = {
-    'adapted_product': f'Tensor x, {_PACKED}, Tensor? bias, Tensor low, Tensor? down, Tensor up, float scale',
-    'adapted_forward': f'Tensor x, {_PACKED}, Tensor? bias, Tensor low, Tensor up',
-    'adapted_slope': f'Tensor slope, {_PACKED}, Tensor? low_slope, Tensor? down',
-}
-for _name, _arguments in _OPERATIONS.items():
-    _LIBRARY.define(f'{_name}({_arguments}) -> Tensor')
-_LIBRARY.impl('adapted_product', lambda x, parts, *rest: _Adapted.apply(x, *rest, *parts), 'Autograd')
-_LIBRARY.impl('adapted_product', lambda *all: _adapted(*all[:6], all[7]), 'CompositeExplicitAutograd')
-_LIBRARY.impl('adapted_forward', _adapted, 'CompositeExplicitAutograd')
-_LIBRARY.impl('adapted_slope', _slope, 'CompositeExplicitAutograd')
-for _name in _OPERATIONS:
-    torch.library.register_fake(
-        f'xtune::{_name}',
-        lambda x, _, layout, *__, at=int(_name == 'adapted_slope'): x.new_empty(x.shape[0], layout[at]),
-        lib=_LIBRARY,
-    )
+_WEIGHT = 'Tensor[] weight_parts, int[] layout, str quant_type'
+_LIBRARY.define(
+    f'lora_matmul(Tensor x, {_WEIGHT}, Tensor? bias, Tensor low, Tensor? a, Tensor b, float scale) -> Tensor'
+)
+_LIBRARY.define(f'lora_matmul_forward(Tensor x, {_WEIGHT}, Tensor? bias, Tensor low, Tensor b) -> Tensor')
+_LIBRARY.define(f'lora_matmul_grad_x(Tensor grad, {_WEIGHT}, Tensor? grad_xa, Tensor? a) -> Tensor')
+_LIBRARY.impl('lora_matmul', _lora_matmul_autograd, 'Autograd')
+_LIBRARY.impl('lora_matmul', _lora_matmul, 'CompositeExplicitAutograd')
+_LIBRARY.impl('lora_matmul_forward', _forward, 'CompositeExplicitAutograd')
+_LIBRARY.impl('lora_matmul_grad_x', _grad_x, 'CompositeExplicitAutograd')
+torch.library.register_fake('xtune::lora_matmul', _fake_output, lib=_LIBRARY)
+torch.library.register_fake('xtune::lora_matmul_forward', _fake_output, lib=_LIBRARY)
+torch.library.register_fake('xtune::lora_matmul_grad_x', _fake_grad_x, lib=_LIBRARY)

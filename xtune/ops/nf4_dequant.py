@@ -1,8 +1,8 @@
-"""Weights in 4 bits as bitsandbytes packs them, unpacked: on GPUs with Triton by one kernel instead of three.
+"""Dequantization of the 4-bit weights of bitsandbytes: on GPUs with Triton by one kernel instead of three.
 
-Two values lie in a byte, the first in its high half: each is an index into 16 numbers (NF4, FP4), which the largest
-value of its block multiplies. With nested scales that is an index of 8 bits too, into 256 numbers, times the scale of a
-block of blocks, plus an offset (Dettmers et al., QLoRA, 2023).
+A byte has two values, the first in its high half. Each is an index into a code book of 16 numbers (NF4 or FP4), and is
+multiplied by the absolute maximum of its block. With double quantization this maximum is an 8-bit index too: into 256
+numbers, times the scale of a block of blocks, plus an offset (Dettmers et al., QLoRA, 2023).
 """
 
 from collections.abc import Sequence
@@ -18,17 +18,21 @@ try:
 except ImportError:  # torch for CPUs comes without it
     triton = None
 
-# Bytes that one program of the kernel unpacks.
-_SIZE = 1024
-# Of a weight: [O, I, values in a block, scales in a block], 0 where there are no blocks. Never empty: torch takes an
-# empty list for one of tensors.
+# Bytes that one program of the kernel dequantizes.
+_BYTES_PER_PROGRAM = 1024
+# Of a weight: [O, I, values in a block, absolute maxima in a block], 0 where there are no blocks. Never empty: torch
+# takes an empty list for one of tensors.
 Layout = Sequence[int]
 
 
-def packed(weight: Tensor) -> tuple[list[Tensor], list[int], str] | None:
-    """Return the parts, layout and kind ('nf4', 'fp4', '': not packed) of a weight; None: in a form for chat on CPUs.
+def quantized_parts(weight: Tensor) -> tuple[list[Tensor], list[int], str] | None:
+    """Return the tensors, the layout and the type ('nf4', 'fp4', '': not quantized) of a weight.
 
-    Parts: the weight; if packed also its scales and 16 numbers; if nested also the scales' own, 256 numbers and offset.
+    The tensors: the weight; if it is quantized also the absolute maxima and the code book; with double quantization
+    also the scales, the code book and the offset of the absolute maxima.
+
+    Returns:
+        None for a weight in the CPU inference format, which has no gradients.
     """
     state = getattr(weight, 'quant_state', None)
     if state is None:
@@ -42,54 +46,68 @@ def packed(weight: Tensor) -> tuple[list[Tensor], list[int], str] | None:
     return parts, layout, state.quant_type
 
 
-def stay_trainable(llm: torch.nn.Module) -> None:
-    """Let weights in 4 bits stay in the form that gradients go through.
+def disable_cpu_inference_format(llm: torch.nn.Module) -> None:
+    """Keep the 4-bit weights of `llm` in the format that has gradients.
 
-    On CPUs with instructions for bf16, bitsandbytes else brings them into the form for chat in the first call without
-    gradients, as a trial or a validation is. Products with it have none.
+    On CPUs with bf16 instructions, bitsandbytes otherwise converts them to an inference format in the first call
+    without gradients, such as a parity check or a validation. Matmuls with that format have no backward pass.
     """
-    for layer in _with_form_for_chat(llm):
+    for layer in _layers_with_cpu_inference_format(llm):
         layer.support_avx512bf16_for_cpu = False
 
 
-def keep_what_does_not_fit(llm: torch.nn.Module) -> None:
-    """Let weights that the form for chat has no room for stay as they are: it fails unless they have a multiple of 32
-    rows, each of whole blocks."""
-    for layer in _with_form_for_chat(llm):
+def disable_cpu_inference_format_of_odd_shapes(llm: torch.nn.Module) -> None:
+    """Keep 4-bit weights that the CPU inference format cannot represent in the usual one.
+
+    It fails unless the output features are a multiple of 32 and each row has a whole number of blocks.
+    """
+    for layer in _layers_with_cpu_inference_format(llm):
         state = layer.weight.quant_state
         if state is not None and (state.shape[0] % 32 or state.shape[1] % state.blocksize):
             layer.support_avx512bf16_for_cpu = False
 
 
-def _with_form_for_chat(llm: torch.nn.Module) -> list[torch.nn.Module]:
+def _layers_with_cpu_inference_format(llm: torch.nn.Module) -> list[torch.nn.Module]:
     return [layer for layer in llm.modules() if hasattr(layer, 'support_avx512bf16_for_cpu')]
 
 
-def unpacked(parts: list[Tensor], layout: Layout, kind: str, dtype: torch.dtype) -> Tensor:
-    """Return the weight [O, I] in `dtype`."""
-    if not kind:
+def dequantize(parts: list[Tensor], layout: Layout, quant_type: str, dtype: torch.dtype) -> Tensor:
+    """Return the weight [O, I] in `dtype`; for the other arguments see `quantized_parts`."""
+    if not quant_type:
         return parts[0]
-    if triton is not None and parts[0].is_cuda and compilation.works(parts[0].device):
-        return by_kernel(parts, layout, dtype)
+    if triton is not None and parts[0].is_cuda and compilation.can_compile(parts[0].device):
+        return dequantize_by_triton(parts, layout, dtype)
     from bitsandbytes.functional import QuantState, dequantize_4bit
 
     weight, absmax, code, *nested = parts
-    *shape, block, block_of_scales = layout
-    inner, offset = None, None
+    *shape, block_size, absmax_block_size = layout
+    absmax_state, offset = None, None
     if nested:
-        inner = QuantState(absmax=nested[0], code=nested[1], blocksize=block_of_scales, dtype=torch.float32)
+        absmax_state = QuantState(absmax=nested[0], code=nested[1], blocksize=absmax_block_size, dtype=torch.float32)
         offset = nested[2]
-    return dequantize_4bit(weight, QuantState(absmax, torch.Size(shape), code, block, kind, dtype, offset, inner))
+    state = QuantState(absmax, torch.Size(shape), code, block_size, quant_type, dtype, offset, absmax_state)
+    return dequantize_4bit(weight, state)
 
 
-def by_kernel(parts: list[Tensor], layout: Layout, dtype: torch.dtype) -> Tensor:
-    """Return the same, unpacked by the kernel below."""
+def dequantize_by_triton(parts: list[Tensor], layout: Layout, dtype: torch.dtype) -> Tensor:
+    """Return the same, dequantized by the Triton kernel; the weight is on a GPU."""
     weight, absmax, code, *nested = parts
-    rows, width, block, block_of_scales = layout
-    out_OI = torch.empty(rows, width, dtype=dtype, device=weight.device)
-    scales, scales_code, offset = nested or (absmax, code, absmax)
-    _unpack[(triton.cdiv(rows * width, 2 * _SIZE),)](
-        weight, absmax, code, scales, scales_code, offset, out_OI, rows * width, block, block_of_scales, _SIZE
+    out_features, in_features, block_size, absmax_block_size = layout
+    count = out_features * in_features
+    out_OI = torch.empty(out_features, in_features, dtype=dtype, device=weight.device)
+    absmax_scales, absmax_code, absmax_offset = nested or (absmax, code, absmax)  # not read without nesting
+    _dequantize_kernel[(triton.cdiv(count, 2 * _BYTES_PER_PROGRAM),)](
+        weight,
+        absmax,
+        code,
+        absmax_scales,
+        absmax_code,
+        absmax_offset,
+        out_OI,
+        count,
+        block_size,
+        absmax_block_size,
+        _BYTES_PER_PROGRAM,
     )
     return out_OI
 
@@ -97,28 +115,29 @@ def by_kernel(parts: list[Tensor], layout: Layout, dtype: torch.dtype) -> Tensor
 if triton is not None:
 
     @triton.jit
-    def _unpack(
+    def _dequantize_kernel(
         weight,
         absmax,
         code,
-        scales,
-        scales_code,
-        offset,
+        absmax_scales,
+        absmax_code,
+        absmax_offset,
         out,
         count,
         BLOCK: tl.constexpr,
-        SCALES: tl.constexpr,
-        SIZE: tl.constexpr,
+        ABSMAX_BLOCK: tl.constexpr,
+        BYTES: tl.constexpr,
     ):
-        first = tl.program_id(0).to(tl.int64) * SIZE
-        at = first + tl.arange(0, SIZE)
-        there = at * 2 < count
-        byte = tl.load(weight + at, mask=there, other=0).to(tl.int32)
-        block = at * 2 // BLOCK
-        scale = tl.load(absmax + block, mask=there, other=0)
-        if SCALES:  # nested
-            scale = tl.load(scales_code + scale.to(tl.int32)) * tl.load(scales + block // SCALES, mask=there, other=0)
-            scale += tl.load(offset)
-        both = tl.interleave(tl.load(code + (byte >> 4)) * scale, tl.load(code + (byte & 15)) * scale)
-        to = first * 2 + tl.arange(0, 2 * SIZE)
-        tl.store(out + to, both.to(out.dtype.element_ty), mask=to < count)
+        first_byte = tl.program_id(0).to(tl.int64) * BYTES
+        offsets = first_byte + tl.arange(0, BYTES)
+        mask = offsets * 2 < count
+        byte = tl.load(weight + offsets, mask=mask, other=0).to(tl.int32)
+        block = offsets * 2 // BLOCK
+        scale = tl.load(absmax + block, mask=mask, other=0)
+        if ABSMAX_BLOCK:  # double quantization
+            absmax_scale = tl.load(absmax_scales + block // ABSMAX_BLOCK, mask=mask, other=0)
+            scale = tl.load(absmax_code + scale.to(tl.int32)) * absmax_scale
+            scale += tl.load(absmax_offset)
+        values = tl.interleave(tl.load(code + (byte >> 4)) * scale, tl.load(code + (byte & 15)) * scale)
+        out_offsets = first_byte * 2 + tl.arange(0, 2 * BYTES)
+        tl.store(out + out_offsets, values.to(out.dtype.element_ty), mask=out_offsets < count)

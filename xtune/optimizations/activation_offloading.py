@@ -1,69 +1,68 @@
-"""Hidden states between recomputed layers, in host memory from the forward pass of a layer to its backward pass.
+"""Activation checkpointing with the inputs of layers in CPU memory between their forward and backward pass.
 
-[B, S, H] a layer is all that recomputation keeps. Copies run on a stream of their own: out while the next layers
-compute, and back one layer ahead of the backward pass.
+Checkpointing saves one tensor [B, S, H] per layer, its input. Copies run on a stream of their own: to the CPU while the
+next layers compute, and back to the GPU one layer ahead of the backward pass.
 """
 
 import weakref
 from collections.abc import Callable
-from copy import copy
 from typing import Any
 
 import torch
 from torch.autograd.graph import saved_tensors_hooks
 
-from .activation_checkpointing import Way, recompute
+from .layer_call import LayerCall, checkpoint_layer
 
-# Bytes; what is smaller stays where it is.
-SMALL = 2**20
+# Bytes below which a tensor stays on its device.
+MIN_BYTES = 2**20
 
 
-class Offload:
-    """A way to call layers: recomputed, with their arguments in host memory.
+class OffloadedCheckpoint:
+    """A layer call with activation checkpointing whose inputs wait in CPU memory.
 
     Args:
-        small: Tensors of fewer bytes stay.
-        devices: Types of devices whose memory is spared.
+        checkpointed: The layer call to offload the inputs of.
+        min_bytes: Smaller tensors stay on their device.
+        device_types: Types of devices to offload from.
     """
 
-    def __init__(self, small: int = SMALL, devices: tuple[str, ...] = ('cuda',)) -> None:
-        self.small, self.devices = small, devices
-        self._recompute: Way = recompute
-        self._between: set[int] = set()
-        self._last: weakref.ref[_Held] | None = None
+    def __init__(
+        self,
+        checkpointed: LayerCall = checkpoint_layer,
+        min_bytes: int = MIN_BYTES,
+        device_types: tuple[str, ...] = ('cuda',),
+    ) -> None:
+        self._checkpointed, self._min_bytes, self._device_types = checkpointed, min_bytes, device_types
+        self._input_storages: set[int] = set()
+        self._latest: weakref.ref[_OffloadedTensor] | None = None
         self._streams: dict[torch.device, torch.cuda.Stream] = {}
 
-    def through(self, recompute: Way) -> 'Offload':
-        """Return the same for layers that recompute in this way."""
-        other = copy(self)
-        other._recompute = recompute
-        return other
-
     def __call__(self, layer: Callable, *args: Any, **kwargs: Any) -> Any:
-        # Compiled layers save their weights too, which stay.
-        self._between = {a.untyped_storage().data_ptr() for a in args if isinstance(a, torch.Tensor)}
-        with saved_tensors_hooks(self._pack, self._unpack):  # inside `layer`, those of recomputation count
-            return self._recompute(layer, *args, **kwargs)
+        # Compiled layers save their weights too, which stay on the device.
+        self._input_storages = {a.untyped_storage().data_ptr() for a in args if isinstance(a, torch.Tensor)}
+        # Hooks that `checkpoint` registers inside of this call come first for the tensors inside of `layer`.
+        with saved_tensors_hooks(self._pack, self._unpack):
+            return self._checkpointed(layer, *args, **kwargs)
 
-    def _pack(self, tensor: torch.Tensor) -> 'torch.Tensor | _Held':
-        if tensor.device.type not in self.devices or tensor.nbytes < self.small:
+    def _pack(self, tensor: torch.Tensor) -> 'torch.Tensor | _OffloadedTensor':
+        if tensor.device.type not in self._device_types or tensor.nbytes < self._min_bytes:
             return tensor
-        if tensor.untyped_storage().data_ptr() not in self._between:
+        if tensor.untyped_storage().data_ptr() not in self._input_storages:
             return tensor
-        before = self._last and self._last()
-        if before is not None:
-            before.leave()
-        held = _Held(tensor, self._last, self._stream(tensor.device))
-        self._last = weakref.ref(held)
-        return held
+        previous = self._latest and self._latest()
+        if previous is not None:
+            previous.release()
+        offloaded = _OffloadedTensor(tensor, self._latest, self._stream(tensor.device))
+        self._latest = weakref.ref(offloaded)
+        return offloaded
 
-    def _unpack(self, packed: 'torch.Tensor | _Held') -> torch.Tensor:
-        if not isinstance(packed, _Held):
-            return packed
-        tensor = packed.take()
-        before = packed.before and packed.before()
-        if before is not None:
-            before.fetch()
+    def _unpack(self, saved: 'torch.Tensor | _OffloadedTensor') -> torch.Tensor:
+        if not isinstance(saved, _OffloadedTensor):
+            return saved
+        tensor = saved.take()
+        previous = saved.previous and saved.previous()
+        if previous is not None:
+            previous.prefetch()
         return tensor
 
     def _stream(self, device: torch.device) -> torch.cuda.Stream | None:
@@ -74,59 +73,62 @@ class Offload:
         return self._streams[device]
 
 
-class _Held:
-    """A tensor in host memory. `before` is the one that was put there before it, and is wanted after it.
+class _OffloadedTensor:
+    """A tensor in CPU memory. `previous` was offloaded before it, and is needed after it.
 
-    Memory that a copy on the other stream reads or writes is given away only after the computing stream waits for the
-    copy; so it can be taken at once, which it could not be if the allocator had to look whether the copy is done.
+    Device memory that a copy on the other stream reads or writes is freed only after the compute stream waits for that
+    copy. So the allocator can reuse it at once, without having to check whether the copy is done.
     """
 
     def __init__(
-        self, tensor: torch.Tensor, before: 'weakref.ref[_Held] | None', stream: torch.cuda.Stream | None
+        self,
+        tensor: torch.Tensor,
+        previous: 'weakref.ref[_OffloadedTensor] | None',
+        stream: torch.cuda.Stream | None,
     ) -> None:
-        self.before, self.device, self._stream = before, tensor.device, stream
-        self._there: torch.Tensor | None = None  # on the device, while a copy to or from it may be on its way
+        self.previous, self.device, self._stream = previous, tensor.device, stream
+        self._on_device: torch.Tensor | None = None  # while a copy from it or to it may be under way
         tensor = tensor.detach()
-        self._host = torch.empty_like(tensor, device='cpu', pin_memory=stream is not None)
+        self._on_cpu = torch.empty_like(tensor, device='cpu', pin_memory=stream is not None)
         if stream is None:
-            self._host.copy_(tensor)
+            self._on_cpu.copy_(tensor)
             return
-        self._there = tensor
-        self._copy(self._host, tensor)
+        self._on_device = tensor
+        self._copy(self._on_cpu, tensor)
 
-    def leave(self) -> None:
-        """Give the device's memory back as soon as the copy is done; call it when there is other work to do."""
-        if self._there is not None:
-            self._wait()
-            self._there = None
+    def release(self) -> None:
+        """Free the device memory after the copy to the CPU; call it once other work is queued."""
+        if self._on_device is not None:
+            self._wait_for_copy()
+            self._on_device = None
 
-    def fetch(self) -> None:
-        """Begin to copy it back, unless it is there."""
-        if self._there is not None:
+    def prefetch(self) -> None:
+        """Begin to copy the tensor back to its device, unless it is there."""
+        if self._on_device is not None:
             return
-        self._there = torch.empty_like(self._host, device=self.device, pin_memory=False)
-        self._copy(self._there, self._host)
+        self._on_device = torch.empty_like(self._on_cpu, device=self.device, pin_memory=False)
+        self._copy(self._on_device, self._on_cpu)
 
     def take(self) -> torch.Tensor:
-        """Return the tensor on its device; it is copied again for each call."""
-        self.fetch()
-        self._wait()
-        tensor, self._there = self._there, None
+        """Return the tensor on its device; each call copies it again."""
+        self.prefetch()
+        self._wait_for_copy()
+        tensor, self._on_device = self._on_device, None
         return tensor
 
-    def _copy(self, to: torch.Tensor, source: torch.Tensor) -> None:
+    def _copy(self, destination: torch.Tensor, source: torch.Tensor) -> None:
         if self._stream is None:
-            to.copy_(source)
+            destination.copy_(source)
             return
-        # What is copied is computed there, and the memory may be one that work there still reads.
+        # The source is computed on the compute stream, and work there may still read the destination's memory.
         self._stream.wait_stream(torch.cuda.current_stream(self.device))
         with torch.cuda.stream(self._stream):
-            to.copy_(source, non_blocking=True)
-            self._done = self._stream.record_event()
+            destination.copy_(source, non_blocking=True)
+            self._copied = self._stream.record_event()
 
-    def _wait(self) -> None:
+    def _wait_for_copy(self) -> None:
         if self._stream is not None:
-            torch.cuda.current_stream(self.device).wait_event(self._done)
+            torch.cuda.current_stream(self.device).wait_event(self._copied)
 
     def __del__(self) -> None:
-        self.leave()  # a step that failed halfway
+        self.release()  # after a step that failed halfway

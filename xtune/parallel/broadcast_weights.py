@@ -1,4 +1,4 @@
-"""The tensors of a model that one process loaded, on their way to all; see `loading`."""
+"""The tensors of a model that rank 0 loaded, to be sent to all ranks; see `rank0_loading`."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -12,110 +12,119 @@ META = torch.device('meta')
 
 
 @dataclass(frozen=True)
-class Layout:
-    """What a parameter or buffer is, without its values. `packed`: two 4-bit values a byte, in a column."""
+class TensorSpec:
+    """A parameter or buffer without its values.
+
+    Attributes:
+        is_4bit: A 4-bit weight of bitsandbytes: two values per byte, in a column.
+    """
 
     shape: torch.Size
     dtype: torch.dtype
-    trained: bool = False
-    packed: bool = False
+    requires_grad: bool = False
+    is_4bit: bool = False
 
     @classmethod
-    def of(cls, tensor: torch.Tensor) -> 'Layout':
-        """Return the layout of `tensor`."""
+    def of(cls, tensor: torch.Tensor) -> 'TensorSpec':
+        """Return the spec of `tensor`."""
         return cls(tensor.shape, tensor.dtype, tensor.requires_grad, _is_4bit(tensor))
 
-    def fits(self, loaded: 'Layout') -> bool:
-        """Tell whether a tensor built in this layout can hold a loaded one; its type is taken over."""
-        same = self.trained == loaded.trained and self.packed == loaded.packed
-        return same and (self.packed or self.shape == loaded.shape)
+    def can_receive(self, loaded: 'TensorSpec') -> bool:
+        """Return whether a tensor with this spec can receive the values of a loaded one, and then has its type."""
+        same = self.requires_grad == loaded.requires_grad and self.is_4bit == loaded.is_4bit
+        return same and (self.is_4bit or self.shape == loaded.shape)
 
 
 @dataclass
-class Weights:
-    """The parameters and buffers of a model by name, in rank 0's hands; each can be taken once.
+class RankZeroWeights:
+    """The parameters and buffers of a model by name, with their values on rank 0. Each can be taken once.
 
-    Every process makes the same calls in the same order.
+    All ranks make the same calls in the same order.
     """
 
-    parameters: dict[str, Layout]
-    buffers: dict[str, Layout]
-    _held: dict[str, torch.Tensor] = field(default_factory=dict)
-    _states: dict[str, dict[str, torch.Tensor]] = field(default_factory=dict)
+    parameters: dict[str, TensorSpec]
+    buffers: dict[str, TensorSpec]
+    _values: dict[str, torch.Tensor] = field(default_factory=dict)
+    _quant_states: dict[str, dict[str, torch.Tensor]] = field(default_factory=dict)
 
     def strip(self, llm: torch.nn.Module) -> None:
         """Take the values out of `llm`, which is on the meta device after that."""
         if rank() == 0:
-            self._states = {
+            self._quant_states = {
                 name: {key: value.cpu() for key, value in module.weight.quant_state.as_dict(packed=True).items()}
                 for name, module in llm.named_modules()
                 if any(_is_4bit(parameter) for parameter in module.parameters(recurse=False))
             }
-        held = strip(llm, self.parameters)
+        values = move_to_meta(llm, self.parameters)
         if rank() == 0:
-            self._held = held
+            self._values = values
 
     def take(self, name: str, device: torch.device, dtype: torch.dtype | None = None) -> torch.Tensor:
-        """Return a tensor on `device`: whole in rank 0, which lets go of it, and without values elsewhere."""
-        layout = self.parameters.get(name) or self.buffers[name]
+        """Return a tensor on `device`: with its values on rank 0, which forgets them, and uninitialized elsewhere."""
+        spec = self.parameters.get(name) or self.buffers[name]
         if rank() == 0:
-            return self._held.pop(name).to(device, dtype or layout.dtype).contiguous()
-        return torch.empty(layout.shape, dtype=dtype or layout.dtype, device=device)
+            return self._values.pop(name).to(device, dtype or spec.dtype).contiguous()
+        return torch.empty(spec.shape, dtype=dtype or spec.dtype, device=device)
 
     def fill_buffers(self, llm: torch.nn.Module, device: torch.device) -> None:
-        """Put rank 0's buffers, and what 4-bit layers know of their weights, into `llm`, on `device`."""
-        for name, module, attribute, _ in list(_places(llm, 'buffers')):
+        """Broadcast rank 0's buffers, and the quantization states of 4-bit layers, into `llm`, on `device`."""
+        for name, module, attribute, _ in list(_attributes(llm, 'buffers')):
             value = self.take(name, device)
             if value.numel():
                 dist.broadcast(value.view(torch.uint8) if value.dim() else value, 0)
             setattr(module, attribute, value)
-        if not any(layout.packed for layout in self.parameters.values()):
+        if not any(spec.is_4bit for spec in self.parameters.values()):
             return
         from bitsandbytes.functional import QuantState
 
-        for name, layout in self.parameters.items():
-            if layout.packed:
+        for name, spec in self.parameters.items():
+            if spec.is_4bit:
                 layer = name.rpartition('.')[0]
-                state = [self._states.pop(layer, None)]
+                state = [self._quant_states.pop(layer, None)]
                 dist.broadcast_object_list(state, 0)
                 llm.get_submodule(layer).quant_state = QuantState.from_dict(state[0], device)
 
 
-def layouts(llm: torch.nn.Module) -> tuple[dict[str, Layout], dict[str, Layout]]:
-    """Return the layouts of parameters and buffers of `llm`, by name; a tied parameter has its first one."""
-    buffers = {name: Layout.of(buffer) for name, _, _, buffer in _places(llm, 'buffers')}
-    return {name: Layout.of(parameter) for name, parameter in llm.named_parameters()}, buffers
+def specs_of(llm: torch.nn.Module) -> tuple[dict[str, TensorSpec], dict[str, TensorSpec]]:
+    """Return the specs of parameters and of buffers of `llm` by name; a tied parameter has its first name."""
+    buffers = {name: TensorSpec.of(buffer) for name, _, _, buffer in _attributes(llm, 'buffers')}
+    return {name: TensorSpec.of(parameter) for name, parameter in llm.named_parameters()}, buffers
 
 
-def strip(llm: torch.nn.Module, layouts: dict[str, Layout]) -> dict[str, torch.Tensor]:
-    """Leave `llm` with parameters and buffers of these layouts on the meta device; return what it had, on the CPU."""
-    had = {name: parameter.data for name, parameter in llm.named_parameters()}
+def move_to_meta(llm: torch.nn.Module, specs: dict[str, TensorSpec]) -> dict[str, torch.Tensor]:
+    """Replace the parameters of `llm`, by tensors of these specs, and its buffers on the meta device.
+
+    Returns:
+        Their values by name, on the CPU.
+    """
+    values = {name: parameter.data for name, parameter in llm.named_parameters()}
 
     def empty(name: str, _: torch.nn.Parameter) -> torch.Tensor:
-        return torch.empty(layouts[name].shape, dtype=layouts[name].dtype, device=META)
+        return torch.empty(specs[name].shape, dtype=specs[name].dtype, device=META)
 
     replace_parameters(llm, empty)
-    for name, module, attribute, buffer in list(_places(llm, 'buffers')):
-        had[name] = buffer
+    for name, module, attribute, buffer in list(_attributes(llm, 'buffers')):
+        values[name] = buffer
         setattr(module, attribute, buffer.to(META))
-    return {name: tensor if tensor.is_meta else tensor.cpu() for name, tensor in had.items()}
+    return {name: tensor if tensor.is_meta else tensor.cpu() for name, tensor in values.items()}
 
 
-def replace_parameters(llm: torch.nn.Module, made: Callable[[str, torch.nn.Parameter], torch.Tensor]) -> None:
-    """Replace every parameter by what `made` returns, a parameter or its tensor; what was tied stays so."""
-    new: dict[int, tuple] = {}  # the old one is kept, so that no other gets its id
-    for name, module, attribute, old in list(_places(llm, 'parameters')):
-        if id(old) not in new:
-            tensor = made(name, old)
-            whole = isinstance(tensor, torch.nn.Parameter)
-            new[id(old)] = old, tensor if whole else torch.nn.Parameter(tensor, requires_grad=old.requires_grad)
-        setattr(module, attribute, new[id(old)][1])
+def replace_parameters(llm: torch.nn.Module, replacement: Callable[[str, torch.nn.Parameter], torch.Tensor]) -> None:
+    """Replace every parameter by `replacement(name, parameter)`, a parameter or its tensor; tied ones stay tied."""
+    replaced: dict[int, tuple] = {}  # with the old parameter, so that no other gets its id
+    for name, module, attribute, old in list(_attributes(llm, 'parameters')):
+        if id(old) not in replaced:
+            new = replacement(name, old)
+            if not isinstance(new, torch.nn.Parameter):
+                new = torch.nn.Parameter(new, requires_grad=old.requires_grad)
+            replaced[id(old)] = old, new
+        setattr(module, attribute, replaced[id(old)][1])
 
 
-def _places(llm: torch.nn.Module, kind: str) -> Iterator[tuple[str, torch.nn.Module, str, torch.Tensor]]:
-    """Yield (name, module, attribute, tensor) of all 'parameters' or 'buffers', tied ones at each of their places."""
+def _attributes(llm: torch.nn.Module, which: str) -> Iterator[tuple[str, torch.nn.Module, str, torch.Tensor]]:
+    """Yield (name, module, attribute, tensor) of all 'parameters' or 'buffers', tied ones once per module."""
     for prefix, module in llm.named_modules():
-        for attribute, tensor in getattr(module, f'named_{kind}')(recurse=False):
+        for attribute, tensor in getattr(module, f'named_{which}')(recurse=False):
             yield f'{prefix}.{attribute}' if prefix else attribute, module, attribute, tensor
 
 

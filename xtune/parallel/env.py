@@ -1,4 +1,4 @@
-"""Which of the processes of a run this one is, as the launcher's environment says. Imports no torch."""
+"""The rank and world size of this process, read from the environment of the launcher. Imports no torch."""
 
 import os
 import re
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from ..errors import ConfigError
 
-# Launcher -> the variables that hold rank, number of processes, rank on this host, processes on this host.
+# Launcher -> its variables for rank, world size, local rank, and ranks on this host.
 VARIABLES: dict[str, tuple[str, str, str, str]] = {
     'pytorch': ('RANK', 'WORLD_SIZE', 'LOCAL_RANK', 'LOCAL_WORLD_SIZE'),
     'slurm': ('SLURM_PROCID', 'SLURM_NTASKS', 'SLURM_LOCALID', 'SLURM_NTASKS_PER_NODE'),
@@ -21,10 +21,10 @@ LAST_PORT = 65535
 
 @dataclass(frozen=True)
 class World:
-    """The processes of a run, one per device, and the place of this one among them.
+    """The ranks of a run, one per device, and the rank of this process.
 
-    `rank` counts over all hosts, `local_rank` on this host. `attempt` counts restarts by the launcher, of which
-    it does `restarts` at most.
+    `rank` counts over all hosts, `local_rank` on this host. `attempt` is the number of restarts by the launcher so far,
+    `restarts` the largest number of them.
     """
 
     rank: int = 0
@@ -37,7 +37,7 @@ class World:
 
     @property
     def is_main(self) -> bool:
-        """Whether this process writes files and reports."""
+        """Whether this is rank 0, which writes files and reports."""
         return self.rank == 0
 
     @property
@@ -52,10 +52,10 @@ ALONE = World()
 def from_environment(launcher: str = 'none', env: Mapping[str, str] = os.environ) -> World:
     """Return the world that `launcher` ('none', 'pytorch', 'slurm', 'mpi') describes in `env`.
 
-    With 'none', what torchrun sets is recognised, and a lone process otherwise.
+    With 'none', variables of torchrun are recognised; without them the world has one rank.
 
     Raises:
-        ConfigError: A variable of that launcher is missing or no number.
+        ConfigError: A variable of that launcher is missing or not a number.
     """
     if launcher == 'none':
         launched = all(name in env for name in ('RANK', 'WORLD_SIZE', 'MASTER_ADDR', 'MASTER_PORT'))
@@ -64,16 +64,18 @@ def from_environment(launcher: str = 'none', env: Mapping[str, str] = os.environ
         launcher = 'pytorch'
     rank, size, local = (_number(launcher, name, env) for name in VARIABLES[launcher][:3])
     if not 0 <= rank < size:
-        raise ConfigError(f'--launcher {launcher}: rank {rank} is none of {size} processes; see {VARIABLES[launcher]}')
+        raise ConfigError(
+            f'--launcher {launcher}: rank {rank} is out of range for {size} processes; see {VARIABLES[launcher]}'
+        )
     visible = env.get('CUDA_VISIBLE_DEVICES', '').strip()
     if launcher in ('slurm', 'mpi') and visible and ',' not in visible:
-        local = 0  # this process sees its own GPU alone, as with --gpus-per-task=1
+        local = 0  # only one GPU is visible, as with --gpus-per-task=1
     address = env.get('MASTER_ADDR') or env.get('ADDR') or (_first_slurm_host(env) if launcher == 'slurm' else '')
     if not address:
         if size > 1 and _hosts(launcher, env) > 1:
             raise ConfigError(
                 f'--launcher {launcher}: set ADDR to the name or address of the host of rank 0 (and PORT to a free '
-                'port there), so that the processes of the other hosts find it'
+                'port there), so that the ranks of the other hosts can connect'
             )
         address = '127.0.0.1'
     port = env.get('MASTER_PORT') or env.get('PORT') or _port_of_job(env)
@@ -83,8 +85,8 @@ def from_environment(launcher: str = 'none', env: Mapping[str, str] = os.environ
     return World(rank, size, local, address, int(port), attempt, restarts)
 
 
-def mute_others(world: World) -> None:
-    """Let only the main process write to stdout and draw bars; errors still show. Call it before tqdm is imported."""
+def mute_other_ranks(world: World) -> None:
+    """Let only rank 0 write to stdout and draw progress bars; errors still show. Call it before tqdm is imported."""
     if not world.is_main:
         os.environ['TQDM_DISABLE'] = '1'
         sys.stdout = open(os.devnull, 'w', encoding='utf-8')
@@ -93,11 +95,11 @@ def mute_others(world: World) -> None:
 def _number(launcher: str, name: str, env: Mapping[str, str]) -> int:
     value = env.get(name)
     if value is None or not value.isdecimal():
-        found = 'not set' if value is None else repr(value)
+        shown = 'not set' if value is None else repr(value)
         starters = {'pytorch': 'torchrun', 'slurm': 'srun', 'mpi': 'mpirun'}
         raise ConfigError(
-            f'--launcher {launcher} reads {name}, which is {found}; start the processes with {starters[launcher]}, '
-            'or leave --launcher away and set NPROC_PER_NODE'
+            f'--launcher {launcher} reads {name}, which is {shown}; start the processes with {starters[launcher]}, '
+            'or omit --launcher and set NPROC_PER_NODE'
         )
     return int(value)
 
@@ -110,13 +112,13 @@ def _hosts(launcher: str, env: Mapping[str, str]) -> int:
 
 
 def _first_slurm_host(env: Mapping[str, str]) -> str:
-    """Return the first host of Slurm's list, such as gpu[003-005,9] or a1,b2."""
+    """Return the first host of Slurm's node list, such as gpu[003-005,9] or a1,b2."""
     text = env.get('SLURM_STEP_NODELIST') or env.get('SLURM_JOB_NODELIST') or ''
     first = re.match(r'(?:\[[^]]*\]|[^,[])*', text)[0]
     return re.sub(r'\[([^],-]*)[^]]*\]', r'\1', first)
 
 
 def _port_of_job(env: Mapping[str, str]) -> str:
-    """Return a port that two Slurm jobs on one host do not share."""
+    """Return a port that differs between Slurm jobs on one host."""
     job = env.get('SLURM_JOB_ID', '')
     return str(20000 + int(job) % 20000) if job.isdecimal() else str(DEFAULT_PORT)

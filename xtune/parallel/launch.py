@@ -1,4 +1,5 @@
-"""`NPROC_PER_NODE=8 xtune train ...`: start the processes of this host with torch's own launcher and report its end."""
+"""`NPROC_PER_NODE=8 xtune train ...`: start the ranks of this host with torch's own launcher, and report how it
+ends."""
 
 import json
 import logging
@@ -15,17 +16,17 @@ from ..errors import ConfigError
 from ..utils.visible import visible
 from .env import DEFAULT_PORT, LAST_PORT
 
-# Set in processes whose errors the launcher prints.
+# Environment variable of ranks whose errors the launcher prints.
 LAUNCHED = 'XTUNE_LAUNCHED'
-# Errors of a process that lost another one: the other one's is the cause.
+# In errors of a rank that lost its connection to another one, whose error is the cause.
 AFTERMATH = ('Connection closed by peer', 'Connection reset by peer', 'Broken pipe', 'ncclRemoteError', 'lost contact')
-# Seconds that processes have to finish their step and save when the run is interrupted.
-SHUTDOWN = 600
+# Seconds that ranks have to finish their step and save when the run is interrupted.
+SHUTDOWN_SECONDS = 600
 
 
 @dataclass(frozen=True)
 class Launch:
-    """How many processes to start: `processes` on this host, which is number `node` of `nodes`."""
+    """How many ranks to start: `processes` on this host, which is host `node` of `nodes`."""
 
     processes: int
     nodes: int
@@ -34,19 +35,20 @@ class Launch:
     port: int
 
     def arguments(self) -> list[str]:
-        """Return what torchrun is called with."""
-        given = [f'--nproc-per-node={self.processes}']
+        """Return the arguments of torchrun."""
+        arguments = [f'--nproc-per-node={self.processes}']
         if self.nodes == 1:
-            return [*given, '--standalone']
-        place = [f'--nnodes={self.nodes}', f'--node-rank={self.node}']
-        return [*given, *place, f'--master-addr={self.address}', f'--master-port={self.port}']
+            return [*arguments, '--standalone']
+        hosts = [f'--nnodes={self.nodes}', f'--node-rank={self.node}']
+        return [*arguments, *hosts, f'--master-addr={self.address}', f'--master-port={self.port}']
 
 
 def wanted(env: Mapping[str, str] = os.environ) -> Launch | None:
-    """Return what NPROC_PER_NODE, NNODES, NODE_RANK, ADDR and PORT ask for; None: nothing, or it runs already.
+    """Return the launch that NPROC_PER_NODE, NNODES, NODE_RANK, ADDR and PORT ask for; None: one rank, or a launcher
+    has started this one.
 
     Raises:
-        ConfigError: A value is no number, out of range, or missing.
+        ConfigError: A value is not a number, out of range, or missing.
     """
     if 'RANK' in env and 'WORLD_SIZE' in env:
         return None
@@ -65,7 +67,7 @@ def wanted(env: Mapping[str, str] = os.environ) -> Launch | None:
 
 
 def run(launch: Launch, arguments: list[str]) -> int:
-    """Run `xtune` with `arguments` in every process of `launch`; return the exit code of the first that failed."""
+    """Run `xtune` with `arguments` on every rank of `launch`; return the exit code of the first one that failed."""
     import torch
     from torch.distributed import run as torchrun
     from torch.distributed.elastic.multiprocessing.api import SignalException
@@ -75,12 +77,12 @@ def run(launch: Launch, arguments: list[str]) -> int:
 
     if torch.cuda.is_available() and launch.processes > torch.cuda.device_count():
         raise ConfigError(f'NPROC_PER_NODE={launch.processes}, but this host has {torch.cuda.device_count()} GPUs')
-    # torchrun would take one and say so; a process of a CPU run wants its share of the cores.
+    # torchrun would set one and print a warning; a rank of a CPU run needs its share of the cores.
     os.environ.setdefault('OMP_NUM_THREADS', str(max(1, allowed_cores() // launch.processes)))
     os.environ[LAUNCHED] = '1'
-    os.environ.setdefault('TORCH_ELASTIC_SHUTDOWN_TIMEOUT', str(SHUTDOWN))  # before torch 2.13: 30 s
+    os.environ.setdefault('TORCH_ELASTIC_SHUTDOWN_TIMEOUT', str(SHUTDOWN_SECONDS))  # before torch 2.13: 30 s
     for name in ('', '.elastic.agent.server.api', '.elastic.multiprocessing.errors'):
-        logging.getLogger(f'torch.distributed{name}').setLevel(logging.CRITICAL)  # the failure is reported below
+        logging.getLogger(f'torch.distributed{name}').setLevel(logging.CRITICAL)  # _report prints the failure
     parsed = torchrun.parse_args([*launch.arguments(), '-m', 'xtune', *arguments])
     try:
         torchrun.run(parsed)
@@ -88,20 +90,20 @@ def run(launch: Launch, arguments: list[str]) -> int:
         return _report(error.failures)
     except (SignalException, KeyboardInterrupt):
         return 130
-    except json.JSONDecodeError:  # of the file in which a process leaves its error
+    except json.JSONDecodeError:  # of the error file of a rank
         print(
-            f'error: a process failed and could not write why into {tempfile.gettempdir()}: is the disk full? '
-            'Make room (or set TMPDIR), and go on from the last checkpoint with --resume',
+            f'error: a rank failed and could not write its error file into {tempfile.gettempdir()}: is the disk full? '
+            'Free some space (or set TMPDIR), and resume from the latest checkpoint with --resume',
             file=sys.stderr,
         )
         return 1
     return 0
 
 
-def speaks(text: str, env: Mapping[str, str] = os.environ) -> bool:
-    """Tell whether this process is the one of its run that prints the error `text`, which others may have too.
+def prints_error(text: str, env: Mapping[str, str] = os.environ) -> bool:
+    """Return whether this rank prints the error `text`, which other ranks may have too.
 
-    The launcher prints for those that it started; of torchrun's the first to ask does.
+    Our launcher prints the errors of the ranks that it started. Under torchrun, the first rank that asks does.
     """
     if LAUNCHED in env:
         return False
@@ -110,40 +112,40 @@ def speaks(text: str, env: Mapping[str, str] = os.environ) -> bool:
     import torch.distributed as dist
 
     try:
-        where = env['MASTER_ADDR'], int(env['MASTER_PORT'])
-        store = dist.TCPStore(*where, is_master=False, wait_for_workers=False, timeout=timedelta(seconds=5))
-        told = f'xtune/told/{env.get("TORCHELASTIC_RESTART_COUNT")}/{zlib.crc32(text.encode())}'
-        return store.add(told, 1) == 1
+        address = env['MASTER_ADDR'], int(env['MASTER_PORT'])
+        store = dist.TCPStore(*address, is_master=False, wait_for_workers=False, timeout=timedelta(seconds=5))
+        key = f'xtune/told/{env.get("TORCHELASTIC_RESTART_COUNT")}/{zlib.crc32(text.encode())}'
+        return store.add(key, 1) == 1
     except (dist.DistError, RuntimeError):
-        return True  # rather twice than never
+        return True  # better twice than never
 
 
 def _report(failures: dict) -> int:
-    """Print what ended the run: the error of the first process that failed of itself; return its exit code."""
+    """Print the error of the first rank that failed by itself; return its exit code."""
     rank, failure = min(failures.items(), key=lambda item: (_is_aftermath(item[1]), item[1].timestamp, item[0]))
     code = failure.exitcode
     if code == 130:
         return code
-    found = failure.error_file_data.get('message')
-    found = found if isinstance(found, dict) else {}
-    if code == 2 and found:  # the user's to mend: every process says the same
-        print('error: ' + visible(found['message'].partition(': ')[2], keep='\n'), file=sys.stderr)
+    message = failure.error_file_data.get('message')
+    message = message if isinstance(message, dict) else {}
+    if code == 2 and message:  # a user error, the same on every rank
+        print('error: ' + visible(message['message'].partition(': ')[2], keep='\n'), file=sys.stderr)
         return code
     if code < 0:
         name = failure.signal_name()
-        hint = '; the system ends processes like this when memory runs out' if name == 'SIGKILL' else ''
-        print(f'error: rank {rank} (process {failure.pid}) was ended by {name}{hint}', file=sys.stderr)
-    elif found:
-        print(f'rank {rank}:\n{found["extraInfo"]["py_callstack"].rstrip()}', file=sys.stderr)
+        hint = ' (likely the out-of-memory killer)' if name == 'SIGKILL' else ''
+        print(f'error: rank {rank} (process {failure.pid}) was killed by {name}{hint}', file=sys.stderr)
+    elif message:
+        print(f'rank {rank}:\n{message["extraInfo"]["py_callstack"].rstrip()}', file=sys.stderr)
     else:
         print(f'error: rank {rank} (process {failure.pid}) ended with exit code {code}', file=sys.stderr)
-    print('the other processes were ended; go on from the last checkpoint with --resume', file=sys.stderr)
+    print('the other ranks were stopped; resume from the latest checkpoint with --resume', file=sys.stderr)
     return 1
 
 
 def _is_aftermath(failure) -> bool:
-    ended = failure.exitcode in (-signal.SIGTERM, 128 + signal.SIGTERM)  # the launcher's doing
-    return ended or any(text in str(failure.message) for text in AFTERMATH)
+    stopped = failure.exitcode in (-signal.SIGTERM, 128 + signal.SIGTERM)  # by the launcher
+    return stopped or any(text in str(failure.message) for text in AFTERMATH)
 
 
 def _number(env: Mapping[str, str], name: str, default: int | None, low: int, high: int | None = None) -> int:
@@ -151,6 +153,6 @@ def _number(env: Mapping[str, str], name: str, default: int | None, low: int, hi
     if text is None:
         raise ConfigError(f'NNODES={env.get("NNODES")} needs {name} on each host')
     if not text.isdecimal() or int(text) < low or (high and int(text) > high):
-        upto = f'to {high}' if high else 'on'
-        raise ConfigError(f'{name} must be a whole number from {low} {upto}, got {text!r}')
+        limits = f'from {low} to {high}' if high else f'of at least {low}'
+        raise ConfigError(f'{name} must be an integer {limits}, got {text!r}')
     return int(text)

@@ -1,6 +1,7 @@
-"""How the processes of a run find each other: first through a key-value store, later as a torch process group.
+"""Rendezvous of the ranks of a run: first through a key-value store, later as a torch process group.
 
-The group is made after the data are prepared: nothing that takes long may happen while others wait in a collective.
+The process group is made after the data are prepared: nothing that takes long may run while others wait in a
+collective.
 """
 
 import os
@@ -16,80 +17,84 @@ from tqdm import tqdm
 from ..errors import ConfigError
 from .env import World
 from .teardown import destroy_groups
-from .timeout_errors import LostProcess
+from .timeout_errors import LostRank
 
-# Seconds for every process to start and import its libraries; the environment variable XTUNE_ARRIVAL sets another.
-ARRIVAL = 120.0
-# Seconds for the first all-reduce. It moves four bytes; what is longer does not come.
-FIRST_WORD = 60
-# Seconds between words to a person who waits.
-PATIENCE = 60
+# Seconds for all ranks to start and import their libraries; the environment variable XTUNE_ARRIVAL overrides it.
+JOIN_TIMEOUT = 120.0
+# Seconds for the warm-up all-reduce. It moves four bytes: if it takes longer, it never arrives.
+WARMUP_TIMEOUT = 60
+# Seconds between messages to a user who waits.
+MESSAGE_INTERVAL = 60
 
 
 class Rendezvous:
-    """The store through which the processes of `world` find each other.
+    """The key-value store that the ranks of `world` join.
+
+    Args:
+        world: The ranks of the run.
+        join_timeout: Seconds for all ranks to join; None: `JOIN_TIMEOUT`, or XTUNE_ARRIVAL.
 
     Raises:
-        LostProcess: Some did not arrive within `arrival` seconds; they are named.
+        LostRank: Some ranks, which the message names, did not join in time.
     """
 
-    def __init__(self, world: World, arrival: float | None = None) -> None:
+    def __init__(self, world: World, join_timeout: float | None = None) -> None:
         self.world = world
-        arrival = _arrival() if arrival is None else arrival
-        store = self._reach_rank_0(arrival)
+        join_timeout = _join_timeout() if join_timeout is None else join_timeout
+        store = self._connect(join_timeout)
         self.store = dist.PrefixStore(f'xtune/{world.attempt}', store)
         self.store.set(f'here/{world.rank}', world.host)
-        absent = self._absent('here', arrival)
+        absent = self._absent('here', join_timeout)
         if absent:
             known = sorted({self.store.get(f'here/{r}').decode() for r in range(world.size) if r not in absent})
-            raise LostProcess(
-                f'{_ranks(absent)} of {world.size} did not arrive within {arrival:.0f} s; those that did run on '
-                f'{", ".join(known)}. Look at the output of the missing ones; XTUNE_ARRIVAL=600 waits longer.'
+            raise LostRank(
+                f'{_ranks(absent)} of {world.size} did not join within {join_timeout:.0f} s; the others run on '
+                f'{", ".join(known)}. Look at the output of the missing ranks; XTUNE_ARRIVAL=600 waits longer.'
             )
 
-    def _reach_rank_0(self, seconds: float) -> dist.Store:
-        """Return the store of rank 0, or of the launcher, which outlives a process."""
+    def _connect(self, seconds: float) -> dist.Store:
+        """Return the store of rank 0, or that of the launcher, which outlives a rank."""
         world = self.world
-        host = world.is_main and not _launcher_has_store()
+        is_master = world.is_main and not _launcher_has_store()
         try:
-            # Whoever is missing is named later, so nobody waits for workers here.
+            # Missing ranks are named later, so the store does not wait for them.
             return dist.TCPStore(
                 world.address,
                 world.port,
-                is_master=host,
+                is_master=is_master,
                 timeout=timedelta(seconds=seconds),
                 wait_for_workers=False,
             )
         except (dist.DistError, RuntimeError, OSError) as error:
-            why = str(error).splitlines()[0]
-            raise LostProcess(
-                f'rank 0 on {world.host} cannot listen at {world.address}:{world.port} ({why}); set PORT to a free '
+            reason = str(error).splitlines()[0]
+            raise LostRank(
+                f'rank 0 on {world.host} cannot listen at {world.address}:{world.port} ({reason}); set PORT to a free '
                 'port, and ADDR to an address of this host'
-                if host
+                if is_master
                 else f'rank {world.rank} on {world.host} cannot reach rank 0 at {world.address}:{world.port} within '
-                f'{seconds:.0f} s ({why}); is it running, is ADDR its address, and is the port open?'
+                f'{seconds:.0f} s ({reason}); is it running, is ADDR its address, and is the port open?'
             ) from error
 
     def host_of(self, rank: int) -> str:
-        """Return the name of the host that `rank` runs on."""
+        """Return the name of the host of `rank`."""
         return self.store.get(f'here/{rank}').decode()
 
-    def said_by_main(self, topic: str, text: str | None) -> str:
-        """Return what the main process passes as `text` under `topic`; the others wait for it."""
+    def broadcast_text(self, topic: str, text: str | None) -> str:
+        """Return the `text` of rank 0 under `topic`; the other ranks wait for it."""
         if self.world.is_main:
             self.store.set(f'say/{topic}', text or '')
         else:
             self._wait(f'say/{topic}', 0)
         return self.store.get(f'say/{topic}').decode()
 
-    def part(self, seconds: float = 10.0) -> None:
-        """Let the main process wait until all have come here: where it keeps the store, that ends with it."""
+    def wait_before_exit(self, seconds: float = 10.0) -> None:
+        """Let rank 0 wait until all ranks call this: the store ends with rank 0 where that has it."""
         self.store.set(f'part/{self.world.rank}', '1')
         if self.world.is_main:
             self._absent('part', seconds)
 
     def wait_for_all(self, topic: str) -> None:
-        """Return once every process has come here, however long the slowest takes; a person is told whom it is."""
+        """Return once every rank has called this, however long the slowest takes; messages name the rank."""
         self.store.set(f'{topic}/{self.world.rank}', '1')
         for rank in range(self.world.size):
             self._wait(f'{topic}/{rank}', rank)
@@ -98,11 +103,11 @@ class Rendezvous:
         began = time.monotonic()
         while True:
             try:
-                self.store.wait([key], timedelta(seconds=PATIENCE))
+                self.store.wait([key], timedelta(seconds=MESSAGE_INTERVAL))
                 return
             except (dist.DistStoreError, RuntimeError) as error:
                 if 'imeout' not in str(error) and 'timed out' not in str(error):
-                    raise LostProcess(f'lost contact with the other processes: {str(error).splitlines()[0]}') from error
+                    raise LostRank(f'lost contact with the other ranks: {str(error).splitlines()[0]}') from error
             waited = time.monotonic() - began
             tqdm.write(f'waiting for rank {rank} on {self.host_of(rank)} since {waited:.0f} s')
 
@@ -110,26 +115,26 @@ class Rendezvous:
         """Return the ranks that did not set `topic` within `seconds`."""
         deadline, absent = time.monotonic() + seconds, []
         for rank in range(self.world.size):
-            left = max(deadline - time.monotonic(), 0.01)
+            remaining = max(deadline - time.monotonic(), 0.01)
             try:
-                self.store.wait([f'{topic}/{rank}'], timedelta(seconds=left))
+                self.store.wait([f'{topic}/{rank}'], timedelta(seconds=remaining))
             except (dist.DistStoreError, RuntimeError):
                 absent.append(rank)
         return absent
 
     @contextmanager
-    def group(self, device: torch.device, timeout: float, first_word: float = FIRST_WORD) -> Iterator[None]:
-        """Have a process group of all processes: gloo between CPUs, nccl between GPUs.
+    def group(self, device: torch.device, timeout: float, warmup_timeout: float = WARMUP_TIMEOUT) -> Iterator[None]:
+        """Return a context with a process group of all ranks: gloo between CPUs, NCCL between GPUs.
 
-        What the block built must be out of reach when it ends: the group's threads end with the last reference to it.
+        The block must keep no reference to what it built: the group's threads end with the last reference to it.
 
         Args:
-            device: The device of this process.
-            timeout: Seconds after which a collective that is not joined by all ends the run.
-            first_word: Seconds for the first all-reduce.
+            device: The device of this rank.
+            timeout: Seconds after which a collective that some rank does not join ends the run.
+            warmup_timeout: Seconds for the warm-up all-reduce.
 
         Raises:
-            LostProcess: The first all-reduce did not get through; the ranks and hosts that did not join are named.
+            LostRank: The warm-up all-reduce failed; the message names the ranks and hosts that did not join.
         """
         backend = 'cpu:gloo,cuda:nccl' if device.type == 'cuda' else 'gloo'
         dist.init_process_group(
@@ -141,12 +146,12 @@ class Rendezvous:
             device_id=device if device.type == 'cuda' else None,
         )
         try:
-            self._first_word(device, first_word)
+            self._warm_up(device, warmup_timeout)
             yield
         finally:
             destroy_groups()
 
-    def _first_word(self, device: torch.device, seconds: float) -> None:
+    def _warm_up(self, device: torch.device, seconds: float) -> None:
         self.store.set(f'calls/{self.world.rank}', '1')
         try:
             one = torch.ones(1, device=device)
@@ -155,25 +160,24 @@ class Rendezvous:
         except RuntimeError as error:
             absent = [f'rank {rank} on {self.host_of(rank)}' for rank in self._absent('calls', 1)]
             cause = (
-                f'{", ".join(absent)} did not answer; look at the output there'
+                f'{", ".join(absent)} did not join; look at the output there'
                 if absent
-                else 'all processes called, so it is the network between them; see NCCL_SOCKET_IFNAME, NCCL_IB_DISABLE'
+                else 'all ranks joined, so it is the network between them; see NCCL_SOCKET_IFNAME, NCCL_IB_DISABLE'
             )
-            raise LostProcess(
-                f'the first all-reduce did not get through within {seconds:.0f} s: {cause} '
-                f'({str(error).splitlines()[0]})'
+            raise LostRank(
+                f'the warm-up all-reduce failed within {seconds:.0f} s: {cause} ({str(error).splitlines()[0]})'
             ) from error
-        assert total == self.world.size, f'{total} of {self.world.size} answered'
+        assert total == self.world.size, f'{total} of {self.world.size} ranks joined the warm-up all-reduce'
 
 
 def _launcher_has_store() -> bool:
     return os.environ.get('TORCHELASTIC_USE_AGENT_STORE') == 'True'
 
 
-def _arrival() -> float:
+def _join_timeout() -> float:
     text = os.environ.get('XTUNE_ARRIVAL')
     try:
-        seconds = float(text or ARRIVAL)
+        seconds = float(text or JOIN_TIMEOUT)
     except ValueError:
         seconds = 0.0
     if not 0 < seconds < 1e6:

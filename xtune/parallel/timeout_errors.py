@@ -1,4 +1,4 @@
-"""What is said when another process of the run is gone, or does not come."""
+"""Turns failed collectives into errors that tell a user what happened on which rank."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,33 +10,31 @@ from ..errors import XtuneError
 from .launch import AFTERMATH
 
 
-class LostProcess(XtuneError):
-    """A process of the run did not answer."""
+class LostRank(XtuneError):
+    """A rank of the run ended, or did not answer in time."""
 
 
 @contextmanager
 def report_timeouts(timeout: float, folder: Path) -> Iterator[None]:
-    """Say what it means when a collective fails in the block.
+    """Explain the failure of a collective in the block.
 
     Args:
-        timeout: Seconds that collectives wait.
-        folder: Where stacks are written.
+        timeout: Timeout of collectives in seconds.
+        folder: Where the watchdog dumps stacks.
 
     Raises:
-        LostProcess: Another process ended, or did not come within `timeout`.
+        LostRank: Another rank ended, or did not join a collective within `timeout`.
     """
     try:
         yield
     except RuntimeError as error:
-        first = str(error).splitlines()[0]
-        if any(text in first for text in AFTERMATH):
-            raise LostProcess(
-                f'lost contact with another process, which has ended; see its output ({first})'
-            ) from error
-        if 'imed out' in first or 'imeout' in first:
-            raise LostProcess(
-                f'rank {dist.get_rank()} waited {timeout:.0f} s for the other processes in a step (strategy.timeout); '
-                f'where each of them stood is in {folder}/stacks_rank_*.txt. Go on from the last '
-                f'checkpoint with --resume ({first})'
+        line = str(error).splitlines()[0]
+        if any(text in line for text in AFTERMATH):
+            raise LostRank(f'lost contact with another rank, which has ended; see its output ({line})') from error
+        if 'imed out' in line or 'imeout' in line:
+            raise LostRank(
+                f'rank {dist.get_rank()} timed out after {timeout:.0f} s in a collective (strategy.timeout); stack '
+                f'traces of all ranks: {folder}/stacks_rank_*.txt. Resume from the latest checkpoint with --resume '
+                f'({line})'
             ) from error
         raise

@@ -1,1 +1,1 @@
-"""What a run needs, told before its weights are loaded: `xtune plan`."""
+"""Estimate the memory and speed of a run before its weights are loaded."""

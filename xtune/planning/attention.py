@@ -1,8 +1,8 @@
-"""Attention of tensors without values, as a GPU would compute it with values.
+"""Attention for fake tensors that allocates what attention on a GPU allocates.
 
-transformers takes FakeTensors for the tracing of a graph, and then makes a mask of every run, which costs memory that a
-real run does not take. Here a mask is made where a real one makes it: for samples packed into one row, and for layers
-that see a window shorter than the row, unless the kernel for rows of many samples takes both.
+transformers treats FakeTensors as the tracing of a graph and then creates a mask in every run, which costs memory that
+a real run does not take. Here a mask is created only where a real run creates it: for samples packed into one sequence,
+and for layers with a window shorter than the sequence, unless the varlen kernel handles both.
 """
 
 from functools import partial
@@ -13,37 +13,46 @@ from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedC
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-from ..config.wire import Job
-from ..engine.packing_check import is_packed
 from ..models.legacy.alibi_config import BaichuanAlibiConfig
 from ..models.loading.config_checks import takes_sdpa
-from ..ops.varlen_attention import KERNEL
-from ..optimizations.packed_attention import chosen
+from ..ops.varlen_attention import VARLEN
+from ..optimizations.packed_attention import choose_attention
 
-_ALONE, _PACKED, _VARLEN = 'xtune_counted', 'xtune_counted_packed', 'xtune_counted_varlen'
-
-
-def _mask(*args: Any, packed: bool, allow_is_causal_skip: bool = True, **more: Any) -> Any:
-    return sdpa_mask(*args, allow_is_causal_skip=not packed, **more)
+_CAUSAL, _PACKED, _VARLEN = 'xtune_fake_causal', 'xtune_fake_packed', 'xtune_fake_varlen'
 
 
-for _name in (_ALONE, _PACKED):
+def _mask(*args: Any, packed: bool, allow_is_causal_skip: bool = True, **options: Any) -> Any:
+    return sdpa_mask(*args, allow_is_causal_skip=not packed, **options)
+
+
+for _name in (_CAUSAL, _PACKED):
     AttentionInterface.register(_name, sdpa_attention_forward)
     AttentionMaskInterface.register(_name, partial(_mask, packed=_name == _PACKED))
-AttentionInterface.register(_VARLEN, sdpa_attention_forward)  # and no mask
+AttentionInterface.register(_VARLEN, sdpa_attention_forward)  # has no mask
 
 
-def counted_attention(job: Job, config: PreTrainedConfig, dtype: torch.dtype) -> str | None:
-    """Return the attention to count the run of `job` with; None: its own. Flash kernels count as those of torch."""
-    given = job.load_llm.keywords.get('attn_implementation')
-    if isinstance(config, BaichuanAlibiConfig):  # its model takes no other
+def attention_for_fake_tensors(
+    config: PreTrainedConfig, dtype: torch.dtype, requested: str | None, max_length: int, packed: bool, varlen: bool
+) -> str | None:
+    """Return the attention implementation to count a run with; None: the one that is `requested`, or the default.
+
+    Flash kernels are counted as those of torch.
+
+    Args:
+        config: The config of the base model.
+        dtype: The compute type.
+        requested: `attn_implementation` of the section `llm`.
+        max_length: Tokens of a sequence.
+        packed: Whether sequences hold several samples that are kept apart.
+        varlen: Whether the run may use the varlen kernel.
+    """
+    if isinstance(config, BaichuanAlibiConfig):  # its model supports one implementation only
         return None
-    if given is not None and given != 'sdpa' and 'flash' not in given:
+    if requested is not None and requested != 'sdpa' and 'flash' not in requested:
         return None
-    if given is None and not takes_sdpa(config):
+    if requested is None and not takes_sdpa(config):
         return None
-    packed = is_packed(job)
-    if given in (None, 'sdpa') and job.speed.varlen:
-        if chosen(config, 'sdpa', dtype, 'cuda', job.values.max_length, packed) == KERNEL:
-            return _VARLEN
-    return _PACKED if packed and given in (None, 'sdpa') else _ALONE
+    by_sdpa = requested in (None, 'sdpa')
+    if by_sdpa and varlen and choose_attention(config, 'sdpa', dtype, 'cuda', max_length, packed) == VARLEN:
+        return _VARLEN
+    return _PACKED if packed and by_sdpa else _CAUSAL

@@ -1,138 +1,153 @@
-"""From slices of a model to the whole of it: each part of a step has a level that grows by layer, and a peak above it.
+"""Extrapolate from partial models to the full model: per phase of a step, a baseline that grows with layers and a peak.
 
-What is alive after each part of a step grows by the same bytes with each layer of a kind: the difference of two slices.
-What a part takes above that level for a while is the work of one layer or of the ends, which no other layer adds to,
-except in the optimizer's update, which is again a difference.
+The bytes allocated after each phase grow by the same amount with each layer of a type: the difference of two partial
+models. The peak of a phase above that baseline is the work of one layer, or of the embedding and the lm_head, and does
+not grow with the number of layers. The optimizer step is the exception: its peak is extrapolated by differences too.
 """
 
 from dataclasses import dataclass, replace
 
-from .meta_model import Kind
-from .partial_model import Slice
+from .partial_model import LayerType
+from .partial_run import PartialRun
 
 
 @dataclass(frozen=True)
-class Levels:
-    """Bytes of a run of all layers, or what one more layer adds: between steps, after each part, and its peak."""
+class StepMemory:
+    """Bytes of a step, or of one more layer: allocated between steps, allocated after each phase, peak of each phase.
 
-    before: float
-    after: dict[str, float]
+    `seconds` are those of one micro-batch, and of the rest of an optimizer step; None: not timed.
+    """
+
+    between_steps: float
+    allocated: dict[str, float]
     peak: dict[str, float]
     seconds: tuple[float, float] | None
 
     @classmethod
-    def of(cls, found: Slice) -> 'Levels':
-        """Return the levels of a slice."""
-        parts = found.phases.items()
-        return cls(found.before, {k: v.after for k, v in parts}, {k: v.peak for k, v in parts}, found.seconds)
+    def of(cls, run: PartialRun) -> 'StepMemory':
+        """Return the memory of a partial model."""
+        phases = run.phases.items()
+        allocated, peak = {k: v.allocated for k, v in phases}, {k: v.peak for k, v in phases}
+        return cls(run.between_steps, allocated, peak, run.seconds)
 
-    def plus(self, other: 'Levels', times: float) -> 'Levels':
-        """Return these and `times` others."""
+    def plus(self, other: 'StepMemory', times: float) -> 'StepMemory':
+        """Return the sum of this and `times` the other."""
         seconds = None
         if self.seconds is not None:
             seconds = tuple(a + times * b for a, b in zip(self.seconds, other.seconds, strict=True))
-        return Levels(
-            self.before + times * other.before,
-            {name: value + times * other.after[name] for name, value in self.after.items()},
+        return StepMemory(
+            self.between_steps + times * other.between_steps,
+            {name: value + times * other.allocated[name] for name, value in self.allocated.items()},
             {name: value + times * other.peak[name] for name, value in self.peak.items()},
             seconds,
         )
 
 
 @dataclass(frozen=True)
-class Layers:
-    """Slices of a model: the smallest that has each kind of layer, and what one more of each kind adds."""
+class LayerCosts:
+    """The run of the smallest partial model, which has one layer of each type, and the cost of one more layer.
 
-    base: Slice
-    more: dict[Kind, Levels]
-    order: list[Kind]  # of the model's layers
-    workspace: int  # bytes that libraries take once
-    moving: int = 0  # bytes on their way to host memory or back, while layers compute
+    Args:
+        base: The run of the smallest partial model.
+        per_layer: The cost of one more layer of each type that the model has several of.
+        types: The type of each layer of the full model, in order.
+        workspace: Bytes that libraries allocate once.
+        in_transit: Bytes of layer inputs that are copied to or from host memory while layers compute.
+    """
 
-    def whole(self) -> Levels:
-        """Return the levels of the whole model."""
-        found = Levels.of(self.base)
-        for kind, more in self.more.items():
-            found = found.plus(more, self.order.count(kind) - 1)
-        # Above the level after it, the peak of a part does not grow: only that of the update does.
+    base: PartialRun
+    per_layer: dict[LayerType, StepMemory]
+    types: list[LayerType]
+    workspace: int
+    in_transit: int = 0
+
+    def full_model(self) -> StepMemory:
+        """Return the memory of the full model."""
+        memory = StepMemory.of(self.base)
+        for layer_type, cost in self.per_layer.items():
+            memory = memory.plus(cost, self.types.count(layer_type) - 1)
         peak = {}
         for name, phase in self.base.phases.items():
-            level = self._level(name)
-            peak[name] = found.peak[name] if level is None else phase.peak - self.base.phases[level].after
-            peak[name] += 0 if level is None else found.after[level]
-            peak[name] += self.moving if name.startswith(('forward', 'loss', 'backward')) else 0
-        return replace(found, peak=peak)
+            baseline = self._baseline(name)
+            # Above its baseline a peak does not grow with the layers; only that of the optimizer step does.
+            peak[name] = memory.peak[name] if baseline is None else phase.peak - self.base.phases[baseline].allocated
+            peak[name] += 0 if baseline is None else memory.allocated[baseline]
+            peak[name] += self.in_transit if name.startswith(('forward', 'loss', 'backward')) else 0
+        return replace(memory, peak=peak)
 
-    def _level(self, name: str) -> str | None:
-        """Return the part after which what is alive is what the peak of part `name` stands on."""
-        part, _, number = name.partition(' ')
-        if part in ('loss', 'backward'):
+    def _baseline(self, name: str) -> str | None:
+        """Return the phase whose memory after it is the baseline of the peak of phase `name`."""
+        phase, _, number = name.partition(' ')
+        if phase in ('loss', 'backward'):
             loss = f'loss {number}'
-            return loss if part == 'backward' and loss in self.base.phases else f'forward {number}'
-        if part == 'ends':
+            return loss if phase == 'backward' and loss in self.base.phases else f'forward {number}'
+        if phase == 'embedding':
             return f'backward {number}'
-        return name if part == 'forward' else None
+        return name if phase == 'forward' else None
 
-    def lowest_layer(self, whole: Levels) -> float:
-        """Return the peak of the first layer's backward pass in the first micro-batch, as gradients have come to be.
+    def first_layer_peak(self, memory: StepMemory) -> float:
+        """Return the peak of the first layer's backward pass in the first micro-batch, when all gradients exist.
 
-        Its work is what the second micro-batch takes above what it leaves, as that makes no gradients that stay. What
-        moves meanwhile does so one layer earlier, before that layer's gradients have come to be.
+        The work of the layer is taken from the second micro-batch, which allocates no new gradients. The copy of a
+        layer input overlaps with the work of one layer earlier, before the gradients of this layer exist.
         """
-        work, more = self.base.phases['backward 1'], self.more.get(self.order[0])
-        lowest = whole.after['backward 0'] + work.peak - work.after
-        return lowest + max(self.moving - (more.after['backward 0'] - more.before if more else 0), 0)
+        work, cost = self.base.phases['backward 1'], self.per_layer.get(self.types[0])
+        peak = memory.allocated['backward 0'] + work.peak - work.allocated
+        gradients = cost.allocated['backward 0'] - cost.between_steps if cost else 0
+        return peak + max(self.in_transit - gradients, 0)
 
-    def waiting(self) -> 'Layers':
-        """Return the same, with what lies between layers in host memory, but of two: one copied out, one back."""
-        more = {}
-        for kind, levels in self.more.items():
-            between = levels.after['forward 0'] - levels.before
-            less = {name: between for name in levels.after if name.startswith(('forward', 'loss'))}
-            after = {name: value - less.get(name, 0) for name, value in levels.after.items()}
-            peak = {name: value - less.get(name, 0) for name, value in levels.peak.items()}
-            more[kind] = replace(levels, after=after, peak=peak)
-        between = max(
-            (m.after['forward 0'] - more[kind].after['forward 0'] for kind, m in self.more.items()), default=0
-        )
-        return replace(self, more=more, moving=round(min(2, len(self.order) - 1) * between))
+    def with_offloaded_inputs(self) -> 'LayerCosts':
+        """Return the costs with layer inputs in host memory, but for two: one on its way out, one on its way back."""
+        per_layer, inputs = {}, [0.0]
+        for layer_type, cost in self.per_layer.items():
+            layer_input = cost.allocated['forward 0'] - cost.between_steps
+            inputs.append(layer_input)
+            phases = [name for name in cost.allocated if name.startswith(('forward', 'loss'))]
+            allocated = cost.allocated | {name: cost.allocated[name] - layer_input for name in phases}
+            peak = cost.peak | {name: cost.peak[name] - layer_input for name in phases}
+            per_layer[layer_type] = replace(cost, allocated=allocated, peak=peak)
+        return replace(self, per_layer=per_layer, in_transit=round(min(2, len(self.types) - 1) * max(inputs)))
 
 
 @dataclass(frozen=True)
-class Choice:
-    """Slices whose layers recompute, and such whose layers keep their activations, for runs with some of both."""
+class PartialCheckpointing:
+    """Layer costs with and without activation checkpointing, for runs that checkpoint only some layers."""
 
-    recomputing: Layers
-    keeping: Layers
+    checkpointed: LayerCosts
+    kept: LayerCosts
 
-    def costs(self) -> list[float]:
-        """Return the bytes that each layer keeps more if it does not recompute."""
+    def activation_bytes(self) -> list[float]:
+        """Return for each layer the additional bytes of activations without checkpointing."""
         name = 'forward 0'
-        found = {k: m.after[name] - self.recomputing.more[k].after[name] for k, m in self.keeping.more.items()}
-        # Of a kind with one layer there is no difference of slices: such kinds share what is left of the base.
-        alone = [kind for kind in self.keeping.order if kind not in found]
-        left = self.keeping.base.phases[name].after - self.recomputing.base.phases[name].after - sum(found.values())
-        found.update(dict.fromkeys(alone, left / max(len(alone), 1)))
-        return [found[kind] for kind in self.keeping.order]
+        bytes_of = {
+            layer_type: cost.allocated[name] - self.checkpointed.per_layer[layer_type].allocated[name]
+            for layer_type, cost in self.kept.per_layer.items()
+        }
+        # A type with a single layer has no difference of partial models: such types share the rest of the base.
+        single = [layer_type for layer_type in self.kept.types if layer_type not in bytes_of]
+        rest = self.kept.base.phases[name].allocated - self.checkpointed.base.phases[name].allocated
+        bytes_of.update(dict.fromkeys(single, (rest - sum(bytes_of.values())) / max(len(single), 1)))
+        return [bytes_of[layer_type] for layer_type in self.kept.types]
 
-    def whole(self, count: int) -> Levels:
-        """Return the levels of the whole model, the first `count` layers of which recompute."""
-        recomputed, kept = self.recomputing.whole(), self.keeping.whole()
-        if not 0 < count < len(self.keeping.order):
-            return recomputed if count else kept
-        more, share = sum(self.costs()[count:]), count / len(self.keeping.order)
-        after, peak = dict(recomputed.after), dict(recomputed.peak)
+    def full_model(self, num_checkpointed: int) -> StepMemory:
+        """Return the memory of the full model with activation checkpointing in the first `num_checkpointed` layers."""
+        checkpointed, kept = self.checkpointed.full_model(), self.kept.full_model()
+        if not 0 < num_checkpointed < len(self.kept.types):
+            return checkpointed if num_checkpointed else kept
+        added, share = sum(self.activation_bytes()[num_checkpointed:]), num_checkpointed / len(self.kept.types)
+        allocated, peak = dict(checkpointed.allocated), dict(checkpointed.peak)
         for number in '01':
             forward, backward = f'forward {number}', f'backward {number}'
             for name in (forward, f'loss {number}'):
-                if name in after:
-                    after[name] += more
-                    peak[name] += more
-            # Kept layers come first in the backward pass, and leave nothing when it comes to the others.
-            first = after[forward] + kept.peak[backward] - kept.after[forward]
-            peak[backward] = max(first, peak[backward])
-        seconds = recomputed.seconds
+                if name in allocated:
+                    allocated[name] += added
+                    peak[name] += added
+            # The last layers are not checkpointed: the backward pass frees their activations before it reaches the
+            # checkpointed layers.
+            without = allocated[forward] + kept.peak[backward] - kept.allocated[forward]
+            peak[backward] = max(without, peak[backward])
+        seconds = checkpointed.seconds
         if seconds is not None:
-            pairs = zip(recomputed.seconds, kept.seconds, strict=True)
+            pairs = zip(checkpointed.seconds, kept.seconds, strict=True)
             seconds = tuple(share * slow + (1 - share) * fast for slow, fast in pairs)
-        return Levels(recomputed.before, after, peak, seconds)
+        return StepMemory(checkpointed.between_steps, allocated, peak, seconds)

@@ -1,24 +1,19 @@
 """Refuse a run that cannot fit its GPU, before its weights are loaded.
 
-Only what is there for certain counts: weights, what the optimizer keeps, and gradients. Activations come on top, so a
-run that passes may still need more; `xtune plan` tells.
+Only a lower bound is checked: weights, optimizer state and gradients. Activations come on top, so a run that passes may
+still need more memory; `xtune plan` estimates it.
 """
-
-from dataclasses import dataclass
 
 import torch
 
 from ..config.wire import Job
-from ..engine.prepare_model import add_meta_adapter
 from ..errors import ModelError
 from ..methods.base_model import run_dtype
-from ..models.loading.hf_config import load_hf_config
+from ..parallel.compatibility import method_of_run
 from ..parallel.env import World
-from .meta_model import planned_meta_model
-from .optimizer_state import state_bytes_each
-from .random_init import packed_bytes
-
-GIB = 2**30
+from .estimator import MemoryEstimator
+from .model_sizes import LowerBound
+from .units import GIB
 
 
 def check_fit(job: Job, world: World, device: torch.device) -> None:
@@ -32,69 +27,36 @@ def check_fit(job: Job, world: World, device: torch.device) -> None:
     if device.type != 'cuda' or (world.size > 1 and job.strategy.name not in ('one_device', 'ddp')):
         return
     try:
-        least = floor(job, run_dtype(job.model, device))
+        bound = MemoryEstimator(job).lower_bound(run_dtype(job.model, device))
     except ModelError:  # loading the model tells whether it can be used at all
         return
     properties = torch.cuda.get_device_properties(device)
-    check(job, least, properties.total_memory, properties.name)
+    memory, gpu = properties.total_memory, properties.name
+    if bound.total > memory:
+        raise does_not_fit(job.values.base_model, method_of_run(job), job.strategy.name, bound, memory, gpu)
 
 
-@dataclass(frozen=True)
-class Floor:
-    """Bytes without which a run cannot be: frozen weights, and what is trained with its gradients and optimizer."""
+def does_not_fit(base_model: str, method: str, strategy: str, bound: LowerBound, memory: int, gpu: str) -> ModelError:
+    """Return the error of a run that needs more than the `memory` bytes of a GPU, with the changes that need less.
 
-    frozen: int
-    trained: int
-
-    @property
-    def total(self) -> int:
-        """Both."""
-        return self.frozen + self.trained
-
-
-def floor(job: Job, dtype: torch.dtype) -> Floor:
-    """Return the least that a device with the whole model holds in a run that computes in `dtype`.
-
-    Raises:
-        ModelError: The model cannot be built from its config.json.
+    Args:
+        base_model: The model's folder or its name on the hub.
+        method: As `xtune.parallel.compatibility` names methods.
+        strategy: The strategy of the run.
+        bound: The bytes that the run needs for certain.
+        memory: The bytes that the GPU has.
+        gpu: The name of the GPU.
     """
-    config = load_hf_config(job.values.base_model, job.load_llm)
-    model = add_meta_adapter(planned_meta_model(job, config, dtype), job.model)
-    frozen = trained = 0
-    for parameter in model.parameters():
-        if parameter.requires_grad:
-            trained += parameter.numel()
-        else:
-            frozen += packed_bytes(parameter)
-    frozen += sum(buffer.numel() * buffer.element_size() for buffer in model.buffers())
-    return Floor(frozen, round(trained * (4 + 4 + _state(job))))
-
-
-def _state(job: Job) -> float:
-    """Return the least bytes of each trained value that the optimizer keeps on a GPU; paged state may leave it."""
-    return 0 if 'Paged' in job.optimizer.func.__name__ else state_bytes_each(job)
-
-
-def check(job: Job, found: Floor, memory: int, gpu: str) -> None:
-    """Refuse `job` if a GPU of `memory` bytes cannot hold it.
-
-    Raises:
-        ModelError: It cannot.
-    """
-    if found.total <= memory:
-        return
-    four = job.quantization is not None and getattr(job.quantization(), 'load_in_4bit', False)
-    # A run on one device is not told to take the strategy that it has.
-    strategy = '' if job.strategy.name.startswith('fsdp2') else ' --strategy fsdp2'
-    ways = [
-        (job.lora is None, 'train an adapter (a lora or qlora preset)'),
-        (job.lora is not None and not four, 'take a base in 4 bits (a qlora preset)'),
-        (True, f'spread it over several GPUs (NPROC_PER_NODE=2 xtune train ...{strategy})'),
+    # A run on one device with strategy fsdp2 has the option already.
+    option = '' if strategy.startswith('fsdp2') else ' --strategy fsdp2'
+    changes = [
+        (method == 'full', 'train an adapter (a lora or qlora preset)'),
+        (method not in ('full', 'qlora'), 'take a base in 4 bits (a qlora preset)'),
+        (True, f'spread it over several GPUs (NPROC_PER_NODE=2 xtune train ...{option})'),
     ]
-    advice = ' or '.join(way for holds, way in ways if holds)
-    raise ModelError(
-        f'{job.values.base_model} cannot be trained so on {gpu}, which has {memory / GIB:,.1f} GiB: frozen weights '
-        f'take {found.frozen / GIB:,.1f} GiB and what is trained {found.trained / GIB:,.1f} GiB (weights, gradients, '
-        f'optimizer), before any activation. {advice[0].upper()}{advice[1:]}; '
-        '`xtune plan` tells what fits'
+    advice = ' or '.join(change for applies, change in changes if applies)
+    return ModelError(
+        f'{base_model} does not fit {gpu}, which has {memory / GIB:,.1f} GiB: frozen weights take '
+        f'{bound.frozen / GIB:,.1f} GiB and trained parameters {bound.trained / GIB:,.1f} GiB (weights, gradients, '
+        f'optimizer state), before any activation. {advice[0].upper()}{advice[1:]}; `xtune plan` estimates what fits'
     )

@@ -1,76 +1,77 @@
-"""The optimizer of a run where its values do not matter: what it keeps for each parameter, and what an update takes."""
+"""The optimizer of a run on fake tensors: the state that it keeps per parameter, and the memory of an update."""
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
 
-from ..config.wire import Job
-from ..engine.optimizer import StepOptimizer, build_optimizer, has_kernel
-from .internals import tree_leaves
+from ..compat.torch_tracing_private import tree_leaves
+from ..engine.optimizer import StepOptimizer
 
-# bitsandbytes keeps small tensors in 32 bits. Its paged optimizers keep the state of tensors of at least PAGED values
-# in memory that moves between GPU and host, which no allocator of torch counts.
+# bitsandbytes keeps the state of tensors smaller than SMALL in 32 bits, and 8-bit state in blocks with one scale each.
+# Its paged optimizers keep the state of tensors of at least PAGED values in memory that moves between GPU and host,
+# which the allocator of torch does not count.
 SMALL, PAGED, BLOCK = 4096, 100_000, 256
 
 
-def counted_optimizer(job: Job, parameters: list[torch.nn.Parameter]) -> StepOptimizer:
-    """Return the optimizer of `job` as it would be on a GPU, for tensors without values.
+def is_bitsandbytes(factory: partial) -> bool:
+    """Return whether the optimizer class is one of bitsandbytes."""
+    return factory.func.__module__.startswith('bitsandbytes')
 
-    Raises:
-        ConfigError: It refuses its arguments.
-    """
-    kind = job.optimizer.func
-    if kind.__module__.startswith('bitsandbytes'):
-        return StepOptimizer(StandIn(parameters, kind.__name__), job.schedule.max_grad_norm)
-    made = build_optimizer(job, parameters, torch.device('cpu'))
-    for group in made.param_groups:
-        if has_kernel(job):
+
+def is_paged(factory: partial) -> bool:
+    """Return whether the state of the optimizer may move to host memory."""
+    return is_bitsandbytes(factory) and 'Paged' in factory.func.__name__
+
+
+def as_on_gpu(optimizer: StepOptimizer, has_fused_kernel: bool) -> StepOptimizer:
+    """Set an optimizer that was built on the CPU to update as it would on a GPU, and return it."""
+    for group in optimizer.param_groups:
+        if has_fused_kernel:
             group['fused'] = True
         # The default on GPUs: all parameters at once, with temporary tensors for all of them.
         if group.get('foreach', False) is None and not group.get('fused'):
             group['foreach'] = True
-    return made
+    return optimizer
 
 
-def make_state(optimizer: StepOptimizer, parameters: list[torch.nn.Parameter]) -> None:
-    """Let an optimizer make the state of all parameters, as its first step does."""
+def initialize_state(optimizer: StepOptimizer, parameters: list[torch.nn.Parameter]) -> None:
+    """Make an optimizer create the state of all parameters, as its first step does."""
     for parameter in parameters:
         parameter.grad = torch.zeros_like(parameter)
     optimizer.step()
     optimizer.zero_grad()
 
 
-def state_bytes_each(job: Job) -> float:
-    """Return the bytes that the optimizer of `job` keeps of each trained value, from an update of a small matrix.
+def state_bytes_per_parameter(build: Callable[[list[torch.nn.Parameter]], StepOptimizer]) -> float:
+    """Return the bytes of state per trained value of the optimizer that `build` returns, from a step on a small matrix.
 
     Raises:
-        ConfigError: It refuses its arguments.
+        ConfigError: The optimizer refuses its arguments.
     """
     matrix = torch.nn.Parameter(torch.zeros(256, 256))
-    made = counted_optimizer(job, [matrix])
-    make_state(made, [matrix])
-    tensors = tree_leaves(dict(made.optimizer.state[matrix]))
-    kept = sum(t.numel() * t.element_size() for t in tensors if isinstance(t, torch.Tensor) and t.dim())
-    return kept / matrix.numel()
+    optimizer = build([matrix])
+    initialize_state(optimizer, [matrix])
+    tensors = tree_leaves(dict(optimizer.optimizer.state[matrix]))
+    size = sum(t.numel() * t.element_size() for t in tensors if isinstance(t, torch.Tensor) and t.dim())
+    return size / matrix.numel()
 
 
-def paged_bytes(job: Job, parameters: list[torch.nn.Parameter]) -> int:
-    """Return the bytes of state that the optimizer of `job` pages: memory that no allocator of torch counts.
+def paged_state_bytes(bytes_per_parameter: float, parameters: list[torch.nn.Parameter]) -> int:
+    """Return the bytes of paged optimizer state, which the allocator of torch does not count.
 
-    It lies on the GPU as long as there is room, and moves to host memory where there is none.
+    The state is on the GPU while there is room, and moves to host memory otherwise.
     """
-    kind = job.optimizer.func
-    if not kind.__module__.startswith('bitsandbytes') or 'Paged' not in kind.__name__:
-        return 0
-    return round(state_bytes_each(job) * sum(p.numel() for p in parameters if p.numel() >= PAGED))
+    return round(bytes_per_parameter * sum(p.numel() for p in parameters if p.numel() >= PAGED))
 
 
-class StandIn(torch.optim.Optimizer):
-    """Keeps as many bytes as an optimizer of bitsandbytes, whose kernels need values, and changes nothing.
+class FakeBitsandbytesOptimizer(torch.optim.Optimizer):
+    """Allocates the state of an optimizer of bitsandbytes, whose kernels need real values, and updates nothing.
 
     Args:
-        parameters: What is trained.
-        name: The class it stands for: 8 bits or 32, one moment or two. Paged state counts as on the GPU.
+        parameters: The trained parameters.
+        name: The class of bitsandbytes: 8 or 32 bits, one moment or more. Paged state counts as state on the GPU.
     """
 
     def __init__(self, parameters: list[torch.nn.Parameter], name: str) -> None:
@@ -79,14 +80,14 @@ class StandIn(torch.optim.Optimizer):
 
     @staticmethod
     def state_of(name: str) -> tuple[int, int]:
-        """Return the bits of a value, and how many an optimizer of that name keeps of each parameter."""
+        """Return the bits of a value of the state, and the values per parameter, of the optimizer class `name`."""
         if 'AdEMAMix' in name:
             return 8 if '8bit' in name else 32, 3
-        return 8 if '8bit' in name else 32, 2 if any(one in name for one in ('Adam', 'LAMB')) else 1
+        return 8 if '8bit' in name else 32, 2 if any(part in name for part in ('Adam', 'LAMB')) else 1
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> None:
-        """Make the state of each parameter that has a gradient, once."""
+        """Create the state of each parameter that has a gradient, once."""
         for parameter in self.param_groups[0]['params']:
             if parameter.grad is None or self.state[parameter]:
                 continue

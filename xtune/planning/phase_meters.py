@@ -1,4 +1,4 @@
-"""What counts bytes, on a GPU or anywhere, and an optimizer that reads it at each part of a step."""
+"""Meters of allocated bytes, on a GPU or for any tensors, and an optimizer that reads them at each phase of a step."""
 
 import importlib.util
 from collections.abc import Callable, Iterator
@@ -8,29 +8,29 @@ from typing import Any, Protocol
 
 import torch
 
+from ..compat.torch_tracing_private import FakeTensorMode
 from ..engine.optimizer import StepOptimizer
-from .internals import FakeTensorMode
 from .live_bytes import LiveBytes
 
 
 class Meter(Protocol):
-    """Counts bytes: those alive now, and the most since the last `reset`."""
+    """Counts bytes: those allocated now, and the most since the last `reset_peak`."""
 
-    now: int
+    allocated: int
     peak: int
 
-    def reset(self) -> None: ...
+    def reset_peak(self) -> None: ...
 
 
 class CudaMeter:
-    """The allocator of a GPU.
+    """Reads the allocator of a GPU.
 
     Args:
         device: The GPU.
     """
 
     def __init__(self, device: torch.device) -> None:
-        self.device, self.begin = device, torch.cuda.memory_allocated(device)
+        self.device, self.baseline = device, torch.cuda.memory_allocated(device)
 
     def __enter__(self) -> 'CudaMeter':
         return self
@@ -39,89 +39,93 @@ class CudaMeter:
         pass
 
     @property
-    def now(self) -> int:
-        """Bytes allocated since the meter was made."""
-        return torch.cuda.memory_allocated(self.device) - self.begin
+    def allocated(self) -> int:
+        """Bytes allocated since the meter was created."""
+        return torch.cuda.memory_allocated(self.device) - self.baseline
 
     @property
     def peak(self) -> int:
-        """The most of them since `reset`."""
-        return torch.cuda.max_memory_allocated(self.device) - self.begin
+        """The most of them since `reset_peak`."""
+        return torch.cuda.max_memory_allocated(self.device) - self.baseline
 
-    def reset(self) -> None:
-        """Forget the peak."""
+    def reset_peak(self) -> None:
+        """Start a new peak."""
         torch.cuda.reset_peak_memory_stats(self.device)
 
 
+class TensorMeter(LiveBytes):
+    """Counts tensors on any device, with or without values."""
+
+    def reset_peak(self) -> None:
+        """Start a new peak."""
+        self.peak = self.allocated
+
+
 @contextmanager
-def without_values() -> Iterator[LiveBytes]:
-    """Return a context in which tensors have no values, and what counts them."""
+def fake_tensors() -> Iterator[TensorMeter]:
+    """Return a context in which new tensors are fake, and the meter that counts them."""
     _fill_caches()
-    with FakeTensorMode(allow_non_fake_inputs=True), Counter(without_values=True) as live:
-        yield live
+    with FakeTensorMode(allow_non_fake_inputs=True), TensorMeter(fake=True) as meter:
+        yield meter
 
 
 def _fill_caches() -> None:
-    """Let bitsandbytes make the tables that it keeps for the whole process, which must have values for other uses."""
+    """Make bitsandbytes create its lookup tables, which it caches for the process, with real values."""
     if importlib.util.find_spec('bitsandbytes') is not None:
         from bitsandbytes.functional import quantize_4bit
 
-        for kind in ('nf4', 'fp4'):
-            quantize_4bit(torch.ones(64, 64), compress_statistics=True, quant_type=kind)
-
-
-class Counter(LiveBytes):
-    """A meter of tensors, with values or without."""
-
-    def reset(self) -> None:
-        """Forget the peak."""
-        self.peak = self.now
+        for quant_type in ('nf4', 'fp4'):
+            quantize_4bit(torch.ones(64, 64), compress_statistics=True, quant_type=quant_type)
 
 
 @dataclass(frozen=True)
 class Phase:
-    """Bytes: the most during a part of a step, and what is left after it."""
+    """Bytes of one phase of a step: its peak, and what is allocated at its end."""
 
     peak: int
-    after: int
+    allocated: int
 
 
-class Marked(StepOptimizer):
-    """The optimizer of a run, which notes each part of a step as it ends."""
+class PhaseOptimizer(StepOptimizer):
+    """The optimizer of a run, which records each phase of a step as it ends.
 
-    def __init__(self, plain: StepOptimizer, meter: Meter) -> None:
-        super().__init__(plain.optimizer, plain.max_grad_norm)
-        self.meter, self.phases, self._number = meter, {}, 0
+    Phases of micro-batch N: `forward N`, `loss N` (backward pass of the loss), `backward N` (of the layers),
+    `embedding N` (backward pass of the embedding); then `clip` and `step`.
+    """
 
-    def mark(self, name: str) -> None:
-        """End a part of the step."""
-        self.phases[name] = Phase(self.meter.peak, self.meter.now)
-        self.meter.reset()
+    def __init__(self, optimizer: StepOptimizer, meter: Meter) -> None:
+        super().__init__(optimizer.optimizer, optimizer.max_grad_norm)
+        self.meter, self.phases, self._micro_batch = meter, {}, 0
 
-    def loss_done(self, _gradient: torch.Tensor) -> None:
-        """Note that the backward pass has reached the layers."""
-        self.mark(f'loss {self._number}')
+    def end_phase(self, name: str) -> None:
+        """Record a phase that ends now."""
+        self.phases[name] = Phase(self.meter.peak, self.meter.allocated)
+        self.meter.reset_peak()
 
-    def layers_done(self, _gradient: torch.Tensor) -> None:
-        """Note that the backward pass has reached the embedding."""
-        self.mark(f'backward {self._number}')
+    def loss_done(self, _grad: torch.Tensor) -> None:
+        """Record that the backward pass has reached the layers."""
+        self.end_phase(f'loss {self._micro_batch}')
+
+    def layers_done(self, _grad: torch.Tensor) -> None:
+        """Record that the backward pass has reached the embedding."""
+        self.end_phase(f'backward {self._micro_batch}')
 
     def loss(self, task: Callable[[Any], torch.Tensor], batch: Any) -> torch.Tensor:
-        found = super().loss(task, batch)
-        self.mark(f'forward {self._number}')
-        return found
+        value = super().loss(task, batch)
+        self.end_phase(f'forward {self._micro_batch}')
+        return value
 
-    def backward(self, loss: torch.Tensor, last: bool = True, **more: Any) -> None:
-        super().backward(loss, last, **more)
-        reached = f'backward {self._number}' in self.phases
-        self.mark(f'{"ends" if reached else "backward"} {self._number}')
-        self._number += 1
+    def backward(self, loss: torch.Tensor, last: bool = True, **options: Any) -> None:
+        super().backward(loss, last, **options)
+        at_embedding = f'backward {self._micro_batch}' in self.phases
+        self.end_phase(f'{"embedding" if at_embedding else "backward"} {self._micro_batch}')
+        self._micro_batch += 1
 
     def clip(self) -> torch.Tensor:
-        found = super().clip()
-        self.mark('clip')
-        return found
+        norm = super().clip()
+        self.end_phase('clip')
+        return norm
 
-    def zero_grad(self, **more: Any) -> None:
-        self.mark('step')
-        super().zero_grad(**more)
+    def zero_grad(self, **options: Any) -> None:
+        self.end_phase('step')
+        super().zero_grad(**options)

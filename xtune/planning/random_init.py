@@ -1,5 +1,5 @@
-"""Storage for the tensors of a frame: random values, or under FakeTensorMode none, so that the same model is measured
-on a GPU and counted anywhere."""
+"""Give a meta model storage with random values; under FakeTensorMode the storage has none. The same model is then
+profiled on a GPU or counted anywhere."""
 
 import torch
 
@@ -7,28 +7,26 @@ from ..ops.float8_linear import Float8Linear
 from ..ops.float8_matmul import FLOAT8
 
 
-def fill(model: torch.nn.Module, device: torch.device) -> None:
-    """Give the tensors of a frame storage on `device`, with random values; what is to be quantised is.
+def materialize(model: torch.nn.Module, device: torch.device) -> None:
+    """Give the tensors of a meta model storage on `device`, and quantize the weights that are to be quantized.
 
-    Values are such that a loss and its gradients are finite, no more.
+    Values are random, such that the loss and its gradients are finite.
     """
-    made: dict[int, torch.nn.Parameter] = {}
+    created: dict[int, torch.nn.Parameter] = {}
     for module in model.modules():
-        for name, parameter in list(module._parameters.items()):
-            if parameter is not None:
-                if id(parameter) not in made:  # tied ones stay tied
-                    made[id(parameter)] = _filled(parameter, device)
-                module._parameters[name] = made[id(parameter)]
-        for name, buffer in list(module._buffers.items()):
-            if buffer is not None:
-                module._buffers[name] = torch.ones(buffer.shape, device=device).to(buffer.dtype)
+        for name, parameter in list(module.named_parameters(recurse=False, remove_duplicate=False)):
+            if id(parameter) not in created:  # tied parameters stay tied
+                created[id(parameter)] = _materialized(parameter, device)
+            setattr(module, name, created[id(parameter)])
+        for name, buffer in list(module.named_buffers(recurse=False, remove_duplicate=False)):
+            setattr(module, name, torch.ones(buffer.shape, device=device).to(buffer.dtype))
         if isinstance(module, Float8Linear):
             module.columns_KN = module.rows_NK.data.t().contiguous()
 
 
-def _filled(parameter: torch.nn.Parameter, device: torch.device) -> torch.nn.Parameter:
-    kind = torch.bfloat16 if parameter.dtype == FLOAT8 else parameter.dtype
-    values = torch.empty(parameter.shape, dtype=kind, device=device)
+def _materialized(parameter: torch.nn.Parameter, device: torch.device) -> torch.nn.Parameter:
+    dtype = torch.bfloat16 if parameter.dtype == FLOAT8 else parameter.dtype
+    values = torch.empty(parameter.shape, dtype=dtype, device=device)
     values = (values.fill_(1.0) if values.dim() < 2 else values.normal_(0, 0.02)).to(parameter.dtype)
     settings = vars(parameter)
     if 'quant_type' in settings:
@@ -36,22 +34,22 @@ def _filled(parameter: torch.nn.Parameter, device: torch.device) -> torch.nn.Par
         from bitsandbytes.functional import quantize_4bit
 
         packed, state = quantize_4bit(values, **{name: settings[name] for name in names})
-        made = torch.nn.Parameter(packed, requires_grad=False)
-        made.quant_state, made.bnb_quantized = state, True
-        return made
+        weight = torch.nn.Parameter(packed, requires_grad=False)
+        weight.quant_state, weight.bnb_quantized = state, True
+        return weight
     if 'SCB' in settings:
         from bitsandbytes.functional import int8_vectorwise_quant
 
         packed, scales, _ = int8_vectorwise_quant(values.half())
-        made = torch.nn.Parameter(packed, requires_grad=False)
-        made.CB, made.SCB = made.data, scales
-        return made
+        weight = torch.nn.Parameter(packed, requires_grad=False)
+        weight.CB, weight.SCB = weight.data, scales
+        return weight
     return torch.nn.Parameter(values, parameter.requires_grad)
 
 
-def packed_bytes(parameter: torch.nn.Parameter) -> int:
-    """Return the bytes that a frozen parameter of a frame takes at least, once it is filled."""
+def quantized_bytes(parameter: torch.nn.Parameter) -> int:
+    """Return the minimum bytes of a frozen parameter of a meta model once it is materialized."""
     settings, count = vars(parameter), parameter.numel()
     if 'quant_type' in settings:
-        return count // 2  # and the scales
+        return count // 2  # without the scales
     return count if 'SCB' in settings else count * parameter.element_size()

@@ -1,111 +1,129 @@
-"""A plan as a table to read."""
+"""Print a memory plan as tables."""
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from ..parallel import compatibility
-from .planner import CONTEXT, GIB, room
-from .report import Plan
-from .show_spread import gib, show_spread
+from .memory_plan import MemoryPlan
+from .optimizer_state import is_paged
+from .show_strategies import show_strategies
+from .units import CONTEXT, USABLE
+from .units import format_gib as gib
 
-_WHERE = {
+_PHASES = {
     'forward': 'the end of the forward pass and the loss',
     'loss': 'the backward pass of the loss',
     'backward': 'the backward pass of the layers',
-    'ends': 'the backward pass of the embedding',
-    'clip': 'the clipping of gradients',
-    'step': "the optimizer's update",
+    'embedding': 'the backward pass of the embedding',
+    'clip': 'gradient clipping',
+    'step': 'the optimizer step',
 }
 
 
-def show(plan: Plan, console: Console, config: str = 'CONFIG', strategy: str = '') -> None:
-    """Print the plan of `config` for a person.
+def show(plan: MemoryPlan, console: Console, config: str = 'CONFIG', strategy: str = '') -> None:
+    """Print a memory plan.
 
     Args:
         plan: The plan.
-        console: Where it is printed.
-        config: The config as the user called it.
-        strategy: The option of the command line that named the strategy, or empty.
+        console: Where to print.
+        config: The config as the user named it.
+        strategy: The command-line option that set the strategy, or empty.
     """
-    console.print(_run(plan))
+    table = Table(box=None, show_header=False, pad_edge=False)
+    for rows in (_run_rows, _memory_rows, _machine_rows):
+        for name, text in rows(plan):
+            table.add_row(name, text)
+    console.print(table)
     console.print()
     if plan.cluster is not None:
-        show_spread(plan, console, config, strategy)
+        show_strategies(plan, console, config, strategy)
     else:
-        console.print(_cards(plan))
+        console.print(_gpus(plan))
     console.print(
-        f'A card of N GB gives a run {room(1) / GIB:.0%} of N GiB, of which CUDA takes {gib(CONTEXT)}'
+        f'A run can use {USABLE:.0%} of the GiB of a GPU, of which CUDA takes {gib(CONTEXT)}'
         + (', with NCCL 1 GiB.' if plan.cluster is not None else '.'),
         style='dim',
     )
 
 
-def _run(plan: Plan) -> Table:
+def _run_rows(plan: MemoryPlan) -> list[tuple[str, str]]:
     best, job, schedule = plan.best, plan.job, plan.job.schedule
-    table = Table(box=None, show_header=False, pad_edge=False)
-    trained = f'{plan.size.trained / 1e6:,.1f} M of {plan.size.parameters / 1e6:,.0f} M parameters are trained'
-    table.add_row('run', escape(f'{job.values.base_model}: {trained}'))
-    tokens = f'{schedule.batch_size} x {job.values.max_length:,} tokens in a forward pass, {schedule.accumulate} a step'
-    recomputed = f'activations recomputed in {best.recomputed} of {plan.size.layers} layers'
-    table.add_row('', f'{tokens}, {recomputed} (checkpointing={job.values.checkpointing})')
-    table.add_row('architecture', escape(plan.source))
-    table.add_row('frozen', f'{gib(best.frozen)} of weights')
-    if plan.experts:
-        kept = 'fp32' if job.values.precision == 'fp32' else 'bf16'
-        table.add_row(
-            '', f'{gib(plan.experts)} of them are experts, which stay in {kept}: only linear layers are quantised'
-        )
-    paged = ', which moves to host memory if the GPU is full' if 'Paged' in job.optimizer.func.__name__ else ''
-    state = f'{gib(best.optimizer)} state of the optimizer{paged}'
-    table.add_row('trained', f'{gib(best.held - best.frozen)}: weights, float32 master weights, and {state}')
-    table.add_row('gradients', gib(best.gradients))
-    table.add_row('activations', f'{gib(best.kept)} between forward and backward pass')
-    how = f'measured on slices on {plan.gpu}' if plan.here else 'counted on slices, operation by operation'
-    table.add_row('[bold]peak', f'[bold]{gib(best.peak)}[/] on one device, at {_WHERE[best.where]}; {how}')
-    fills = ''
+    trained = f'{plan.sizes.trained / 1e6:,.1f} M of {plan.sizes.parameters / 1e6:,.0f} M parameters are trained'
+    batch = f'{schedule.batch_size} x {job.values.max_length:,} tokens'
+    checkpointed = f'activation checkpointing in {best.checkpointed} of {plan.sizes.layers} layers'
+    return [
+        ('run', escape(f'{job.values.base_model}: {trained}')),
+        ('', f'micro-batches of {batch}, {schedule.accumulate} per optimizer step'),
+        ('', f'{checkpointed} (checkpointing={job.values.checkpointing})'),
+        ('architecture', escape(plan.source)),
+    ]
+
+
+def _memory_rows(plan: MemoryPlan) -> list[tuple[str, str]]:
+    best, job = plan.best, plan.job
+    rows = [('frozen', f'{gib(best.frozen)} of weights')]
+    if plan.unquantized_experts:
+        dtype, size = 'fp32' if job.values.precision == 'fp32' else 'bf16', gib(plan.unquantized_experts)
+        rows.append(('', f'{size} of them are experts, which stay in {dtype}: only linear layers are quantized'))
+    paged = ', which moves to host memory if the GPU is full' if is_paged(job.optimizer) else ''
+    state = f'{gib(best.optimizer)} of optimizer state{paged}'
+    rows.append(('trained', f'{gib(best.resident - best.frozen)}: weights, float32 master weights, and {state}'))
+    rows.append(('gradients', gib(best.gradients)))
+    rows.append(('activations', f'{gib(best.activations)} between forward and backward pass'))
+    method = f'measured with partial models on {plan.gpu}' if plan.measured else 'counted with partial models'
+    exact = plan.measured or not job.speed.compile or best.checkpointed == plan.sizes.layers
+    compiled = '' if exact else ', as not compiled: an upper bound'
+    where = f'on one device, in {_PHASES[best.phase]}'
+    rows.append(('[bold]peak', f'[bold]{gib(best.peak)}[/] {where}; {method}{compiled}'))
+    auto = ''
     if job.values.checkpointing == 'auto':
-        fills = "; checkpointing='auto' fills what a card has left, so that fewer layers recompute"
-    table.add_row('[bold]needed', f'at least [bold]{gib(plan.needed)}[/] on one device, {gib(CONTEXT)} for CUDA{fills}')
-    why = 'without a GPU' if plan.here is None else 'where rows are split'
-    speed = f'unknown {why}' if best.speed is None else f'{best.speed:,.0f} tokens/s, rows full'
-    table.add_row('speed', speed if best.seconds is None else f'{speed}; {best.seconds:,.2f} s a step')
-    table.add_row('host', f'about {gib(plan.host())} of memory while loading')
-    disk = plan.disk()
-    each = f'{gib(disk["checkpoint"])} a checkpoint' + f', {gib(disk["adapter"])} its adapter' * bool(disk['adapter'])
-    total = 'all are kept' if disk['total'] is None else f'{gib(disk["total"])} at most with keep={job.checkpoint.keep}'
-    table.add_row('disk', f'{each}; {total}')
-    split = job.strategy.sequence_parallel_size
-    if split > 1:
-        table.add_row('rows', f'split over {split} devices; the figures are those of one, without what they exchange')
-    if plan.sliced and plan.cluster is None:
-        name = job.strategy.name
-        table.add_row(
-            'strategy', f'{name} shards this over its devices; the figures are those of one device. --gpus N shows N'
-        )
+        auto = "; checkpointing='auto' uses the rest of a GPU to checkpoint fewer layers"
+    rows.append(('[bold]needed', f'at least [bold]{gib(plan.needed)}[/] on one device, {gib(CONTEXT)} for CUDA{auto}'))
+    return rows
+
+
+def _machine_rows(plan: MemoryPlan) -> list[tuple[str, str]]:
+    best, job, disk = plan.best, plan.job, plan.disk()
+    reason = 'without a GPU' if plan.measured is None else 'under sequence parallelism'
+    speed = f'unknown {reason}' if best.speed is None else f'{best.speed:,.0f} tokens/s with full sequences'
+    rows = [('speed', speed if best.seconds is None else f'{speed}; {best.seconds:,.2f} s per optimizer step')]
+    rows.append(('host', f'about {gib(plan.host())} of memory while loading'))
+    adapter = f', {gib(disk["adapter"])} its adapter' if disk['adapter'] else ''
+    sizes = f'{gib(disk["checkpoint"])} per checkpoint{adapter}'
+    keep = f'at most {gib(disk["total"] or 0)} with keep={job.checkpoint.keep}'
+    rows.append(('disk', f'{sizes}; {"all are kept" if disk["total"] is None else keep}'))
+    devices = job.strategy.sequence_parallel_size
+    if devices > 1:
+        shards = f'sharded over {devices} devices; the figures are those of one, without communication buffers'
+        rows.append(('sequences', shards))
+    if plan.is_sharded and plan.cluster is None:
+        sharded = f'{job.strategy.name} shards the model over its devices; the figures are those of one device'
+        rows.append(('strategy', f'{sharded}. --gpus N plans N devices'))
     if plan.fits_here is not None:
         verdict = 'fits' if plan.fits_here else '[bold]does not fit[/]'
-        table.add_row('this GPU', f'{verdict}: {plan.gpu}, {gib(plan.gpu_bytes)}')
-    if plan.lacks is not None:
-        table.add_row('', f'[bold]xtune train refuses it here[/]: it needs {escape(plan.lacks)}')
+        rows.append(('this GPU', f'{verdict}: {plan.gpu}, {gib(plan.gpu_bytes)}'))
+    if plan.unsupported is not None:
+        rows.append(('', f'[bold]xtune train refuses it here[/]: it needs {escape(plan.unsupported)}'))
     if plan.warning is not None:
-        table.add_row('[bold]warning', escape(plan.warning))
-    return table
+        rows.append(('[bold]warning', escape(plan.warning)))
+    return rows
 
 
-def _cards(plan: Plan) -> Table:
+def _gpus(plan: MemoryPlan) -> Table:
     table = Table(box=None, pad_edge=False)
-    for title in ('card', 'fits', 'peak', 'recomputed', 'with'):
-        table.add_column(title, justify='right' if title in ('card', 'peak', 'recomputed') else 'left')
-    # The strategy that the run has is not advised.
-    own = plan.job.strategy.name
-    goes = (compatibility.method_of_run(plan.job), 'fsdp2') not in compatibility.REFUSED
-    wide = '--strategy fsdp2' if goes else 'a qlora preset with --strategy fsdp2'
-    several = f'take several devices ({wide})' if not own.startswith('fsdp2') else 'see several devices with --gpus N'
-    for card in plan.cards:
-        if card.peak is None:
-            table.add_row(f'{card.gb:g} GB', 'no', '', '', f'nothing tried fits: {several}')
+    for title in ('GPU', 'fits', 'peak', 'checkpointed', 'with'):
+        table.add_column(title, justify='right' if title in ('GPU', 'peak', 'checkpointed') else 'left')
+    # The strategy of the run is not suggested.
+    supported = (compatibility.method_of_run(plan.job), 'fsdp2') not in compatibility.REFUSED
+    sharded = '--strategy fsdp2' if supported else 'a qlora preset with --strategy fsdp2'
+    several = f'take several devices ({sharded})'
+    if plan.job.strategy.name.startswith('fsdp2'):
+        several = 'see several devices with --gpus N'
+    for fit in plan.gpu_fits:
+        if fit.peak is None:
+            table.add_row(f'{fit.gb:g} GB', 'no', '', '', f'no suggested change fits: {several}')
         else:
-            word = 'yes' if card.fits else 'no, but'
-            table.add_row(f'{card.gb:g} GB', word, gib(card.peak), f'{card.recomputed} layers', ' '.join(card.options))
+            verdict, layers = 'yes' if fit.fits else 'no, but', f'{fit.checkpointed} layers'
+            table.add_row(f'{fit.gb:g} GB', verdict, gib(fit.peak), layers, ' '.join(fit.options))
     return table

@@ -1,4 +1,4 @@
-"""Runs that differ from a config's, nearest first: what to change where it does not fit."""
+"""Runs that need less memory than the config's, nearest first: the changes that `xtune plan` suggests."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -7,74 +7,75 @@ from typing import Any
 
 from ..config.wire import Job
 
-# Tokens; shorter sequences are not proposed.
+# Tokens; shorter sequences are not suggested.
 SHORTEST = 256
 
 
 @dataclass(frozen=True)
 class Variant:
-    """A run that differs from the config's, and how: options of --cfg-options."""
+    """A changed run, and its changes as options of --cfg-options."""
 
     job: Job
     options: tuple[str, ...] = ()
 
-    def but(self, job: Job, *options: str) -> 'Variant':
-        """Return this with more changes; a later value of an option takes the place of an earlier one."""
+    def changed(self, job: Job, *options: str) -> 'Variant':
+        """Return this with further changes; a later value of an option replaces an earlier one."""
         names = {option.partition('=')[0] for option in options}
         return Variant(job, (*(o for o in self.options if o.partition('=')[0] not in names), *options))
 
 
-def nearest(job: Job) -> Iterator[Variant]:
-    """Yield the config's run and ever more distant ones: recomputing, micro-batches, method, length.
+def nearest_variants(job: Job) -> Iterator[Variant]:
+    """Yield the run of the config and then more distant ones: checkpointing, micro-batches, method, sequence length.
 
-    Smaller micro-batches with more accumulation are the same optimizer step; the last changes are another run.
+    Smaller micro-batches with more gradient accumulation are the same optimizer step. Method and sequence length change
+    the training.
     """
-    now = Variant(job)
-    yield now
-    if now.job.values.checkpointing not in ('auto', 'all', 'offload'):
-        now = now.but(with_values(now.job, checkpointing='auto'), 'checkpointing=auto')
-        yield now
-    for now in _smaller(now):  # noqa: B020
-        yield now
-    if now.job.values.checkpointing != 'offload':
-        yield now.but(with_values(now.job, checkpointing='offload'), 'checkpointing=offload')
-    for method in _methods(now.job):
-        now = now.but(*method)
-        yield now
+    variant = Variant(job)
+    yield variant
+    if variant.job.values.checkpointing not in ('auto', 'all', 'offload'):
+        variant = variant.changed(with_values(variant.job, checkpointing='auto'), 'checkpointing=auto')
+        yield variant
+    for variant in _smaller_batches(variant):  # noqa: B020
+        yield variant
+    if variant.job.values.checkpointing != 'offload':
+        yield variant.changed(with_values(variant.job, checkpointing='offload'), 'checkpointing=offload')
+    for method in _smaller_methods(variant.job):
+        variant = variant.changed(*method)
+        yield variant
     length = job.values.max_length
     while length // 2 >= SHORTEST:
         length //= 2
-        now = now.but(with_values(now.job, max_length=length), f'max_length={length}')
-        yield now
+        variant = variant.changed(with_values(variant.job, max_length=length), f'max_length={length}')
+        yield variant
 
 
 def in_bf16(job: Job) -> Job:
-    """Return `job` with the compute type that 'auto' means on the GPUs of today."""
+    """Return `job` with the compute type that 'auto' selects on current GPUs."""
     return with_values(job, precision='bf16') if job.values.precision == 'auto' else job
 
 
-def shared(job: Job) -> Job:
-    """Return `job` with what a device has of each row; the rest is with its neighbours."""
+def sequence_shard(job: Job) -> Job:
+    """Return `job` with the sequence length of one device under sequence parallelism."""
     return with_values(job, max_length=-(-job.values.max_length // job.strategy.sequence_parallel_size))
 
 
 def with_values(job: Job, **values: Any) -> Job:
-    """Return `job` with other values of keys that stand in no section."""
+    """Return `job` with other values of options that are in no section."""
     return replace(job, values=replace(job.values, **values))
 
 
-def _smaller(now: Variant) -> Iterator[Variant]:
-    schedule = now.job.schedule
+def _smaller_batches(variant: Variant) -> Iterator[Variant]:
+    schedule = variant.job.schedule
     batch, sequences = schedule.batch_size, schedule.batch_size * schedule.accumulate
     while batch > 1:
         batch = max(n for n in range(1, batch // 2 + 1) if sequences % n == 0)
-        made = replace(schedule, batch_size=batch, accumulate=sequences // batch)
+        changed = replace(schedule, batch_size=batch, accumulate=sequences // batch)
         options = (f'schedule.batch_size={batch}', f'schedule.accumulate={sequences // batch}')
-        now = now.but(replace(now.job, schedule=made), *options)
-        yield now
+        variant = variant.changed(replace(variant.job, schedule=changed), *options)
+        yield variant
 
 
-def _methods(job: Job) -> Iterator[tuple]:
+def _smaller_methods(job: Job) -> Iterator[tuple]:
     from peft import LoraConfig
     from transformers import BitsAndBytesConfig
 

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 
 from ..data.batches import IGNORE, MicroBatch
-from ..ops.chunked_cross_entropy import linear_cross_entropy
+from ..ops.chunked_cross_entropy import chunked_cross_entropy
 from .lm_head import LmHead
 
 
@@ -41,4 +41,4 @@ def _without_logits(head: LmHead, batch: MicroBatch, **more: Any) -> torch.Tenso
     hidden_BSH = head.hidden(input_ids=batch.input_ids, **more)
     hidden_KH = hidden_BSH.flatten(0, 1).index_select(0, batch.trained_at)
     targets_K = batch.targets.flatten().index_select(0, batch.trained_at)
-    return linear_cross_entropy(hidden_KH, head.linear.weight, head.linear.bias, targets_K)
+    return chunked_cross_entropy(hidden_KH, head.linear.weight, head.linear.bias, targets_K)

@@ -19,7 +19,7 @@ from ..optimizations.activation_checkpointing import ActivationCheckpointing
 from ..optimizations.cuda_graphs.runner import CudaGraphRunner
 from ..optimizations.master_weights import MasterWeights
 from ..optimizations.packed_attention import PackedAttention
-from ..optimizations.recurrent_layers import boundary_arguments, in_one_row
+from ..optimizations.recurrent_layers import flatten_packed, sample_boundary_kwargs
 from ..parallel.collectives import all_reduce_counts, all_reduce_sum
 from ..parallel.fsdp import reshard
 from ..parallel.ulysses import SequenceParallelGroup
@@ -36,7 +36,7 @@ class SupervisedFineTuning(BaseModel):
         llm: The model, with or without an adapter, already on its device.
         dtype: The compute type; below float32 the forward pass runs under autocast.
         device: Where it computes; default where its weights are, which offload keeps elsewhere.
-        team: The processes that split rows with this one, if any do.
+        sp_group: The ranks that shard sequences with this one, if any.
         masters: The float32 masters of what is trained; the model then computes in `dtype` without autocast.
         head: Lets the loss do without logits.
         attention: How the model attends over packed rows, if by where samples begin.
@@ -49,7 +49,7 @@ class SupervisedFineTuning(BaseModel):
         llm: torch.nn.Module,
         dtype: torch.dtype,
         device: torch.device | None = None,
-        team: SequenceParallelGroup | None = None,
+        sp_group: SequenceParallelGroup | None = None,
         masters: MasterWeights | None = None,
         head: LmHead | None = None,
         attention: PackedAttention | None = None,
@@ -57,12 +57,12 @@ class SupervisedFineTuning(BaseModel):
         graphs: CudaGraphRunner | None = None,
     ) -> None:
         super().__init__()
-        self.llm, self.dtype, self.team, self.attention = llm, dtype, team, attention
+        self.llm, self.dtype, self.sp_group, self.attention = llm, dtype, sp_group, attention
         self.masters, self._head = masters, (head,)  # in a tuple: no submodule of this one
         self._device = device or next(llm.parameters()).device
         self._retry = Retry(self, layers) if layers is not None else None
         self.graphs = graphs
-        # Packed rows need the arguments of `boundary_arguments`.
+        # Packed rows need the arguments of `sample_boundary_kwargs`.
         self.boundaries = False
 
     @property
@@ -81,12 +81,12 @@ class SupervisedFineTuning(BaseModel):
     def forward(self, batch: MicroBatch) -> torch.Tensor:
         """Return the loss summed over the trained tokens of `batch`."""
         batch = batch.to(self.device)
-        more = self.team.arguments(batch.row_positions) if self.team else {}
+        more = self.sp_group.model_kwargs(batch.row_positions) if self.sp_group else {}
         if self.attention is not None:
-            more |= self.attention.arguments(batch)
+            more |= self.attention.model_kwargs(batch)
         if self.boundaries:
-            batch = in_one_row(batch)
-            more |= boundary_arguments(batch)
+            batch = flatten_packed(batch)
+            more |= sample_boundary_kwargs(batch)
         with self.autocast():
             return summed_loss(self.llm, batch, self._head[0], **more)
 
@@ -94,16 +94,16 @@ class SupervisedFineTuning(BaseModel):
     def whole_rows(self) -> Iterator[None]:
         """Let the model take whole rows in each process, as generation gives them."""
         if self.graphs is not None:
-            self.graphs.forget()  # caches of keys and values are to have their memory
+            self.graphs.release()  # caches of keys and values are to have their memory
         with self.plain_sequences():
             yield
 
     @contextmanager
     def plain_sequences(self) -> Iterator[None]:
         """Let the model take unpacked sequences without varlen arguments; captured CUDA graphs stay."""
-        around = self.attention.as_before() if self.attention else nullcontext()
+        around = self.attention.original_attention() if self.attention else nullcontext()
         # Layers would be compiled for lengths that training never sees again.
-        with self.team.whole_rows() if self.team else around, torch.compiler.set_stance('force_eager'):
+        with self.sp_group.full_sequences() if self.sp_group else around, torch.compiler.set_stance('force_eager'):
             yield
 
     def train_step(
@@ -127,7 +127,7 @@ class SupervisedFineTuning(BaseModel):
         began = time.perf_counter()
         trained, tokens = all_reduce_counts(sum(batch.trained for batch in data), sum(batch.tokens for batch in data))
         trained = max(trained, 1)
-        with self.graphs.on() if self.graphs is not None else nullcontext():
+        with self.graphs.training_step() if self.graphs is not None else nullcontext():
             loss_sum = (self._retry or self).add_gradients(data, optim_wrapper, trained)
         grad_norm = optim_wrapper.clip()
         loss_sum, stops = all_reduce_sum(torch.stack([loss_sum, loss_sum.new_full((), float(stop()))])).unbind()
@@ -145,7 +145,7 @@ class SupervisedFineTuning(BaseModel):
             self._write_back()
         optim_wrapper.zero_grad()
         if self.graphs is not None:
-            self.graphs.note((now - asked) / (now - began) * len(data))
+            self.graphs.end_step((now - asked) / (now - began) * len(data))
         return dict(loss=loss, grad_norm=grad_norm, tokens=tokens, trained_tokens=trained, stop=stops > 0)
 
     def _write_back(self) -> bool:
@@ -176,7 +176,7 @@ class SupervisedFineTuning(BaseModel):
                 loss_sum = sum(self(batch).item() for batch in data)
             except torch.OutOfMemoryError:
                 # Again in the memory of the graphs, but not here: the error holds what did not fit.
-                if self.graphs is None or not self.graphs.stop():
+                if self.graphs is None or not self.graphs.disable():
                     raise
         return loss_sum, sum(batch.trained for batch in data)
 

@@ -20,3 +20,11 @@ def layers_of(llm: torch.nn.Module) -> list[torch.nn.Module]:
             "checkpointing='none'"
         )
     return list(lists[sizes.index(max(sizes))])
+
+
+def has_sliding_window(attention: torch.nn.Module) -> bool:
+    """Return whether each token sees a window of the tokens before it in this attention layer."""
+    layer_types, index = getattr(attention.config, 'layer_types', None), getattr(attention, 'layer_idx', None)
+    if layer_types and index is not None:
+        return layer_types[index] == 'sliding_attention'
+    return getattr(attention.config, 'sliding_window', None) is not None

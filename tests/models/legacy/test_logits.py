@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file
 
 from xtune.models.legacy.load import load_legacy
-from xtune.ops.nf4_dequant import stay_trainable
+from xtune.ops.nf4_dequant import disable_cpu_inference_format
 
 FILES = Path(__file__).parent / 'files'
 NAMES = ('internlm_7b', 'baichuan_7b', 'baichuan2_7b', 'baichuan_13b', 'qwen_7b', 'chatglm3_6b')
@@ -85,7 +85,7 @@ def test_nf4_base_with_an_adapter_trains(name, reference):
     model = load_legacy(FILES / name, quantization_config=quantised, **ON_CPU)
     assert type(model.model.layers[0].self_attn.q_proj).__name__ == 'Linear4bit'
     model = get_peft_model(model, LoraConfig(target_modules='all-linear', r=4))
-    stay_trainable(model)
+    disable_cpu_inference_format(model)
     optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.1)
     ids = reference(name)['input_ids']
     first = model(input_ids=ids, labels=ids).loss

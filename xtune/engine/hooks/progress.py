@@ -75,4 +75,4 @@ class ProgressHook(Hook):
 def _in_graphs(task: Any) -> float:
     """Return the GiB of activations in graphs, of which the allocator does not tell."""
     graphs = getattr(task, 'graphs', None)
-    return 0.0 if graphs is None else graphs.idle / 2**30
+    return 0.0 if graphs is None else graphs.scratch_bytes / 2**30

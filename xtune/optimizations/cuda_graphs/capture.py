@@ -1,4 +1,4 @@
-"""Functions recorded as CUDA graphs: the one place that knows what torch keeps of a recording that failed."""
+"""Captures functions as CUDA graphs, and cleans up after a capture that failed."""
 
 import gc
 import warnings
@@ -8,80 +8,78 @@ from functools import lru_cache
 
 import torch
 
+from ...compat.torch_private import release_capture_pool
 from .segment import Tensors
 
 
 @lru_cache
 def _stream(device: torch.device) -> torch.cuda.Stream:
-    """Return the stream of `device` that all recorders share: cuBLAS takes 64 MiB for each stream, and keeps them."""
+    """Return the capture stream of `device`, one for all captures: cuBLAS keeps 64 MiB of workspace for each stream."""
     return torch.cuda.Stream(device)
 
 
 class CudaGraphCapture:
-    """A `Recorder` on a GPU. All that it records shares memory, which nothing else gets as long as it is there."""
+    """A `GraphCapture` on a GPU. All its graphs share a memory pool, which nothing else uses while they exist."""
 
     def __init__(self, device: torch.device) -> None:
         self._device, self._stream = device, _stream(device)
         self._failed: list[torch.cuda.CUDAGraph] = []  # torch aborts when one is deleted
-        self.renew()
+        self.new_pool()
 
-    def renew(self) -> None:
-        """Take other memory from here on."""
+    def new_pool(self) -> None:
+        """Use another memory pool from now on."""
         self._pool = torch.cuda.graph_pool_handle()
 
-    def idle(self) -> int:
-        """Return the bytes that the last recording computes in beside tensors; the allocator counts its peak anew."""
+    def scratch_bytes(self) -> int:
+        """Return the bytes that the graphs captured since the last warm-up use besides their tensors, and reset the
+        peak statistics of the allocator."""
         peak = torch.cuda.max_memory_allocated(self._device)
         torch.cuda.reset_peak_memory_stats(self._device)
         return peak - torch.cuda.memory_allocated(self._device)
 
     @contextmanager
-    def trial(self, strict: bool) -> Iterator[None]:
-        """Return a context in which kernels and workspaces that a first call makes come to be where recording is.
+    def warmup(self, strict: bool) -> Iterator[None]:
+        """Return a context on the capture stream, for first calls that load kernels and allocate workspaces.
 
         Raises:
-            RuntimeError: Something waits for the GPU in a strict one.
+            RuntimeError: In a strict one, something synchronizes with the GPU.
         """
         gc.collect()
         torch.cuda.reset_peak_memory_stats(self._device)
-        before = torch.cuda.get_sync_debug_mode()
+        mode = torch.cuda.get_sync_debug_mode()
         self._stream.wait_stream(torch.cuda.current_stream(self._device))
         try:
             with torch.cuda.stream(self._stream):
-                _set_sync_debug_mode('error' if strict else before)
+                _set_sync_debug_mode('error' if strict else mode)
                 yield
         finally:
-            _set_sync_debug_mode(before)
+            _set_sync_debug_mode(mode)
             torch.cuda.current_stream(self._device).wait_stream(self._stream)
 
     def __call__(self, function: Callable[[], Tensors]) -> tuple[Tensors, Callable[[], None]]:
-        """Record `function`; return what it returns, and what runs its kernels again.
+        """Capture `function`; return its result, and a function that replays its kernels.
 
         Raises:
-            RuntimeError: It cannot be recorded.
+            RuntimeError: It cannot be captured.
         """
-        graph, before = torch.cuda.CUDAGraph(), torch.cuda.current_stream(self._device)
+        graph, stream = torch.cuda.CUDAGraph(), torch.cuda.current_stream(self._device)
         try:
-            # Other threads, which make the next batches and pin them, are free to ask for memory meanwhile.
+            # thread_local: other threads, which make and pin the next batches, may allocate memory meanwhile.
             with torch.cuda.graph(graph, pool=self._pool, stream=self._stream, capture_error_mode='thread_local'):
-                made = function()
+                result = function()
         except RuntimeError:
-            self._mend(graph, before)
+            self._clean_up(graph, stream)
             raise
-        return made, graph.replay
+        return result, graph.replay
 
-    def _mend(self, graph: torch.cuda.CUDAGraph, before: torch.cuda.Stream) -> None:
-        """Undo what a recording that failed leaves: its stream, its memory, and a generator that is recorded."""
-        torch.cuda.set_stream(before)
-        index = before.device.index
+    def _clean_up(self, graph: torch.cuda.CUDAGraph, stream: torch.cuda.Stream) -> None:
+        """Restore what a failed capture leaves: its stream, its memory pool, and a generator in capture mode."""
+        torch.cuda.set_stream(stream)
+        index = stream.device.index
         generator = torch.cuda.default_generators[index]
         generator.graphsafe_set_state(generator.clone_state())
-        try:
-            torch._C._cuda_endAllocateToPool(index, self._pool)
-        except RuntimeError:  # the recording ended in order, as after an error of Python's
-            return
-        self._failed.append(graph)
-        torch._C._cuda_releasePool(index, self._pool)
+        if release_capture_pool(index, self._pool):  # False: the capture ended in order, as after an error in Python
+            self._failed.append(graph)
 
 
 def _set_sync_debug_mode(mode: int | str) -> None:

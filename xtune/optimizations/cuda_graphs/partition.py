@@ -1,16 +1,16 @@
-"""The layers' calls in a forward pass, as pieces to record."""
+"""The layers' calls of one forward pass, partitioned into segments to capture."""
 
 from collections.abc import Callable
 from typing import Any
 
 import torch
 
-from .pytree import replaced
-from .segment import Call, Piece, Place, Recorder, distinct
+from .pytree import distinct_tensors, map_leaves
+from .segment import Capture, GraphCapture, InputSlot, RecordedCall, Segment
 
 
-class Chain:
-    """The calls of all layers, in order, as long as each takes what the one before returned.
+class ForwardTrace:
+    """The calls of all layers in order.
 
     Args:
         layers: The layers.
@@ -20,65 +20,69 @@ class Chain:
         self._layers = layers
         self._calls: list[tuple[Callable, tuple[tuple, dict], Any]] = []
 
-    def add(self, run: Callable, arguments: tuple[tuple, dict], made: Any) -> None:
-        """Add the call of the next layer, `run` being its call without a way."""
-        self._calls.append((run, arguments, made))
+    def add(self, forward: Callable, arguments: tuple[tuple, dict], output: Any) -> None:
+        """Add the call of the next layer; `forward` calls it without its `layer_call`."""
+        self._calls.append((forward, arguments, output))
 
-    def pieces(self) -> list[Piece] | None:
-        """Return the pieces; None: the calls are no chain."""
+    def segments(self) -> list[Segment] | None:
+        """Return the segments; None: some layer does not take the output of the one before as hidden states."""
         if len(self._calls) != len(self._layers):
             return None
-        before: torch.Tensor | None = None
-        for _, (args, _), made in self._calls:
-            if not (args and isinstance(args[0], torch.Tensor) and isinstance(made, torch.Tensor)):
+        hidden: torch.Tensor | None = None
+        for _, (args, _), output in self._calls:
+            if not (args and isinstance(args[0], torch.Tensor) and isinstance(output, torch.Tensor)):
                 return None
-            if before is not None and args[0] is not before:
+            if hidden is not None and args[0] is not hidden:
                 return None
-            before = made
+            hidden = output
         starts = self._starts()
-        return [self._piece(*ends) for ends in zip(starts, [*starts[1:], len(self._calls)], strict=True)]
+        return [self._segment(*ends) for ends in zip(starts, [*starts[1:], len(self._calls)], strict=True)]
 
     def _starts(self) -> list[int]:
-        """Return the numbers of the layers that need a tensor which the piece before did not begin with."""
-        starts, there = [], set()
-        for number, (_, arguments, _) in enumerate(self._calls):
-            _, *others = map(id, distinct(arguments))
-            if not there.issuperset(others) or not starts:
-                starts.append(number)
-                there = set(others)
+        """Return the indices of layers that need a tensor that the first layer of the segment before did not get."""
+        starts, available = [], set()
+        for index, (_, arguments, _) in enumerate(self._calls):
+            _, *others = map(id, distinct_tensors(arguments))
+            if not available.issuperset(others) or not starts:
+                starts.append(index)
+                available = set(others)
         return starts
 
-    def _piece(self, first: int, end: int) -> Piece:
-        inputs = distinct(self._calls[first][1])
-        places = {id(tensor): Place(number) for number, tensor in enumerate(inputs)}
+    def _segment(self, first: int, end: int) -> Segment:
+        inputs = distinct_tensors(self._calls[first][1])
+        slots = {id(tensor): InputSlot(index) for index, tensor in enumerate(inputs)}
+
+        def slot_of(leaf: Any) -> Any:
+            return slots[id(leaf)] if isinstance(leaf, torch.Tensor) else leaf
+
         calls, parameters = [], {}
-        for layer, (run, arguments, made) in zip(self._layers[first:end], self._calls[first:end], strict=True):
-            calls.append(Call(run, layer.way, replaced(arguments, places)))
-            places[id(made)] = Place(0)
+        for layer, (forward, arguments, output) in zip(self._layers[first:end], self._calls[first:end], strict=True):
+            calls.append(RecordedCall(forward, layer.layer_call, map_leaves(slot_of, arguments)))
+            slots[id(output)] = InputSlot(0)
             parameters |= {id(p): p for p in layer.parameters() if p.requires_grad}
-        own = [tensor.detach().clone().requires_grad_(tensor.requires_grad) for tensor in inputs]
-        return Piece(first, calls, own, list(parameters.values()))
+        captured = [tensor.detach().clone().requires_grad_(tensor.requires_grad) for tensor in inputs]
+        return Segment(first, calls, captured, list(parameters.values()))
 
 
-def record_all(pieces: list[Piece], recorder: Recorder) -> None:
-    """Record the forward passes of `pieces` in order, then the backward passes from the last to the first.
+def capture_all(segments: list[Segment], capture: GraphCapture) -> None:
+    """Capture the forward passes of `segments` in order, then the backward passes from the last to the first.
 
     Raises:
-        RuntimeError: They cannot be recorded, or memory runs out.
+        RuntimeError: They cannot be captured, or memory runs out.
     """
     for strict in (False, True):
-        with recorder.trial(strict):
-            _run(pieces, lambda function: (function(), lambda: None))
-    for piece in pieces:
-        piece.drop()
-    _run(pieces, recorder)
+        with capture.warmup(strict):
+            _run(segments, lambda function: (function(), lambda: None))
+    for segment in segments:
+        segment.discard_warmup()
+    _run(segments, capture)
 
 
-def _run(pieces: list[Piece], record: Callable) -> None:
+def _run(segments: list[Segment], capture: Capture) -> None:
     hidden = None
-    for piece in pieces:
+    for segment in segments:
         if hidden is not None:
-            piece.inputs[0] = hidden.detach().requires_grad_(piece.inputs[0].requires_grad)
-        hidden = piece.record_forward(record)
-    for piece in reversed(pieces):
-        piece.record_backward(record)
+            segment.inputs[0] = hidden.detach().requires_grad_(segment.inputs[0].requires_grad)
+        hidden = segment.capture_forward(capture)
+    for segment in reversed(segments):
+        segment.capture_backward(capture)

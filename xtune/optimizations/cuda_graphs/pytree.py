@@ -1,52 +1,55 @@
-"""The tensors in the arguments of a call, which are nested in tuples, lists and dicts."""
+"""Tensors in the arguments of a call, which are nested in tuples, lists and dicts."""
 
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator
 from typing import Any
 
 import torch
 
-_PLAIN = (type(None), bool, int, float, str, torch.dtype, torch.device)
+_PLAIN_TYPES = (type(None), bool, int, float, str, torch.dtype, torch.device)
 
 
-class Strange(TypeError):
-    """There is something among arguments that is neither a tensor nor a plain value."""
+class UnsupportedArgument(TypeError):
+    """An argument is neither a tensor nor a plain value, such as a cache."""
 
 
-def leaves(given: Any) -> Iterator[torch.Tensor]:
-    """Yield the tensors in `given`, in order."""
-    if isinstance(given, torch.Tensor):
-        yield given
-    elif isinstance(given, dict):
-        for name in sorted(given):
-            yield from leaves(given[name])
-    elif isinstance(given, (tuple, list)):
-        for part in given:
-            yield from leaves(part)
+def tensors_in(tree: Any) -> Iterator[torch.Tensor]:
+    """Yield the tensors in `tree`, in order."""
+    if isinstance(tree, torch.Tensor):
+        yield tree
+    elif isinstance(tree, dict):
+        for name in sorted(tree):
+            yield from tensors_in(tree[name])
+    elif isinstance(tree, (tuple, list)):
+        for part in tree:
+            yield from tensors_in(part)
 
 
-def form(given: Any) -> Hashable:
-    """Return what two calls have in common that differ in the values of their tensors only.
+def distinct_tensors(tree: Any) -> list[torch.Tensor]:
+    """Return the tensors in `tree`, each once."""
+    return list({id(tensor): tensor for tensor in tensors_in(tree)}.values())
+
+
+def signature_of(tree: Any) -> Hashable:
+    """Return a key that is equal for two calls if only the values of their tensors differ.
 
     Raises:
-        Strange: There is something else in it, such as a cache.
+        UnsupportedArgument: `tree` has something else in it.
     """
-    if isinstance(given, torch.Tensor):
-        return given.shape, given.dtype, given.device, given.requires_grad
-    if isinstance(given, dict):
-        return tuple((name, form(given[name])) for name in sorted(given))
-    if isinstance(given, (tuple, list)):
-        return type(given), *map(form, given)
-    if isinstance(given, _PLAIN):
-        return type(given), given
-    raise Strange(type(given).__name__)
+    if isinstance(tree, torch.Tensor):
+        return tree.shape, tree.dtype, tree.device, tree.requires_grad
+    if isinstance(tree, dict):
+        return tuple((name, signature_of(tree[name])) for name in sorted(tree))
+    if isinstance(tree, (tuple, list)):
+        return type(tree), *map(signature_of, tree)
+    if isinstance(tree, _PLAIN_TYPES):
+        return type(tree), tree
+    raise UnsupportedArgument(type(tree).__name__)
 
 
-def replaced(given: Any, by: Mapping[int, Any]) -> Any:
-    """Return `given` with what `by` has for the `id` of a tensor in place of it."""
-    if isinstance(given, torch.Tensor):
-        return by[id(given)]
-    if isinstance(given, dict):
-        return {name: replaced(part, by) for name, part in given.items()}
-    if isinstance(given, (tuple, list)):
-        return type(given)(replaced(part, by) for part in given)
-    return given
+def map_leaves(function: Callable[[Any], Any], tree: Any) -> Any:
+    """Return `tree` with `function(leaf)` in place of each leaf: everything but tuples, lists and dicts."""
+    if isinstance(tree, dict):
+        return {name: map_leaves(function, part) for name, part in tree.items()}
+    if isinstance(tree, (tuple, list)):
+        return type(tree)(map_leaves(function, part) for part in tree)
+    return function(tree)

@@ -1,182 +1,192 @@
-"""Layers as CUDA graphs, where a GPU would wait for Python otherwise.
+"""Runs decoder layers as CUDA graphs in launch-bound steps.
 
-A step of a model of 1.5B starts ten thousand kernels one by one, which takes Python 0.1 to 0.2 s. Where the GPU is
-done sooner, the layers' kernels are recorded, once for each shape of a micro-batch, and started together from then on.
-Layers in a row that take the same tensors beside the hidden states are one piece: the call of its first layer gives
-what the last one would return, and the others hand that on.
+A step of a 1.5B model launches ten thousand kernels one by one, which takes Python 0.1 to 0.2 s. Where the GPU finishes
+sooner, the layers are captured once for each shape of a micro-batch, and replayed from then on. Consecutive layers that
+take the same tensors besides the hidden states are one segment: the call of its first layer returns the output of its
+last one, and the other layers pass that on.
 """
 
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 
+from ...compat.torch_private import has_hooks
 from ...ops.compilation import Compiled
 from ...utils.device import random_numbers
-from ..activation_checkpointing import keep
-from .host_bound import Waits
-from .partition import Chain, record_all
-from .pytree import Strange, form
-from .segment import Piece, Recorder, distinct
+from ..activation_checkpointing import ActivationCheckpointing
+from ..layer_call import LayerCall, call_layer
+from .launch_bound import LaunchBoundDetector
+from .partition import ForwardTrace, capture_all
+from .pytree import UnsupportedArgument, distinct_tensors, signature_of
+from .segment import GraphCapture, Segment
 
-# Shapes that are recorded at most.
-SHAPES = 8
-# Bytes that the gradients of trained weights take at most, which each shape has anew; one shape may take more.
-GRADIENTS = 2 * 2**30
+# Largest number of captured shapes.
+MAX_SHAPES = 8
+# Largest total of the trained weights' gradients in bytes; each shape has its own. One shape may take more.
+MAX_GRADIENT_BYTES = 2 * 2**30
 
 
-def keeps(way: Callable) -> bool:
-    """Tell whether layers that are called so can be recorded.
+def can_capture(layer_call: LayerCall) -> bool:
+    """Return whether layers with this `layer_call` can be captured: compiled ones without activation checkpointing.
 
-    Those that recompute cannot: they ask for the state of the random numbers, which no graph can answer.
+    Checkpointing reads the state of the random number generator, which a graph cannot.
     """
-    return isinstance(way, Compiled) and way.plain is keep and not way.broken
+    return isinstance(layer_call, Compiled) and layer_call.eager is call_layer and not layer_call.failed
 
 
 class CudaGraphRunner:
-    """The layers of a model, which tell it of their calls in training; see the module.
+    """Runs the layers of a model in training, as CUDA graphs where that is faster.
 
     Args:
-        layers: The decoder layers, each of which has a `way`.
-        device: Where they compute.
-        recorder: Records functions.
-        takes: Tells whether layers that are called in a way can be recorded.
+        checkpointing: The decoder layers. Graphs are released when their checkpointing changes.
+        device: The device they compute on.
+        capture: Captures functions.
+        can_capture: Tells whether layers with this `layer_call` can be captured.
 
-    `idle` are the bytes that graphs hold while they do not run, of which the allocator does not tell. `said`: the user
-    knows that layers run as graphs; set it where no run resumes from here.
+    Attributes:
+        scratch_bytes: Memory of the graphs besides their tensors, of which the allocator does not tell.
+        announced: The user has been told that layers run as graphs; set it where no run continues from here.
     """
 
     def __init__(
         self,
-        layers: Sequence[torch.nn.Module],
+        checkpointing: ActivationCheckpointing,
         device: torch.device,
-        recorder: Recorder,
-        takes: Callable[[Callable], bool] = keeps,
+        capture: GraphCapture,
+        can_capture: Callable[[LayerCall], bool] = can_capture,
     ) -> None:
-        self._layers, self._device, self._recorder, self._takes = list(layers), device, recorder, takes
-        self._number = {id(layer): number for number, layer in enumerate(layers)}
-        self._modules = [module for layer in layers for module in layer.modules()]
-        self._known: dict[Hashable, dict[int, Piece]] = {}  # by shape, then by first layer; empty: not recorded
-        self._waits = Waits()  # of shapes that are not recorded
-        self._wanted: dict[Hashable, list[Piece] | None] = {}  # what to record after this step
-        self._key: Hashable = None
-        self._playing: dict[int, Piece] = {}
-        self._chain: Chain | None = None
+        self._layers, self._device, self._capture = checkpointing.layers, device, capture
+        self._can_capture = can_capture
+        self._index = {id(layer): index for index, layer in enumerate(self._layers)}
+        self._modules = [module for layer in self._layers for module in layer.modules()]
+        # By signature of a micro-batch, then by index of the first layer; empty: the capture failed.
+        self._captured: dict[Hashable, dict[int, Segment]] = {}
+        self._to_capture: dict[Hashable, list[Segment] | None] = {}  # after this step
+        self._detector = LaunchBoundDetector()  # of signatures that are not captured
+        self._signature: Hashable = None
+        self._replaying: dict[int, Segment] = {}
+        self._trace: ForwardTrace | None = None
         self._hidden: torch.Tensor | None = None
-        self._on = self._broken = self.said = False
-        self.idle = 0
-        for layer in layers:
-            layer.graphs = self
+        self._in_step = self._disabled = self.announced = False
+        self.scratch_bytes = 0
+        checkpointing.on_change(self.release)
+        for layer in self._layers:
+            layer.runner = self
 
     def __len__(self) -> int:
-        """How many shapes are recorded."""
-        return sum(map(bool, self._known.values()))
+        """Return the number of captured shapes."""
+        return sum(map(bool, self._captured.values()))
 
     @contextmanager
-    def on(self) -> Iterator[None]:
-        """Return a context, that of a training step, in which layers may run as graphs."""
-        self._on = not self._broken
-        self._waits.begin()
-        self._owe_nothing()  # of a step that failed
+    def training_step(self) -> Iterator[None]:
+        """Return a context for an optimizer step, in which layers may run as graphs."""
+        self._in_step = not self._disabled
+        self._detector.begin_step()
+        self._clear_pending_backward()
         try:
             yield
         finally:
-            self._on, self._playing, self._chain, self._hidden = False, {}, None, None
+            self._in_step, self._replaying, self._trace, self._hidden = False, {}, None, None
 
-    def call(self, layer: torch.nn.Module, run: Callable, args: tuple, kwargs: dict) -> Any:
-        """Return what `layer` returns, `run` being its call without a way."""
-        if not self._on:
-            return layer.way(run, *args, **kwargs)
-        number = self._number[id(layer)]
-        if number == 0:
-            self._begin((args, kwargs))
-        if self._playing:
-            if number in self._playing:
-                self._hidden = self._playing[number]((args, kwargs))
+    def call(self, layer: torch.nn.Module, forward: Callable, args: tuple, kwargs: dict) -> Any:
+        """Return the output of `layer`; `forward` calls it without its `layer_call`."""
+        if not self._in_step:
+            return layer.layer_call(forward, *args, **kwargs)
+        index = self._index[id(layer)]
+        if index == 0:
+            self._begin_micro_batch((args, kwargs))
+        if self._replaying:
+            if index in self._replaying:
+                self._hidden = self._replaying[index]((args, kwargs))
             return self._hidden
-        made = layer.way(run, *args, **kwargs)
-        if self._chain is not None:
-            self._chain.add(run, (args, kwargs), made)
-            if number == len(self._layers) - 1:
-                self._wanted[self._key], self._chain = self._chain.pieces(), None
-        return made
+        output = layer.layer_call(forward, *args, **kwargs)
+        if self._trace is not None:
+            self._trace.add(forward, (args, kwargs), output)
+            if index == len(self._layers) - 1:
+                self._to_capture[self._signature], self._trace = self._trace.segments(), None
+        return output
 
-    def note(self, waited: float) -> None:
-        """Take note of how long the process waited for the GPU at the end of the last step; record what is to be.
+    def end_step(self, wait_share: float) -> None:
+        """Capture the layers for the shapes of the last step, as far as it was launch-bound.
 
         Args:
-            waited: As a share of what a micro-batch took: it runs ahead of the GPU by less than that.
+            wait_share: How long the process waited for the GPU at the end of the step, as a share of a micro-batch's
+                time. The process runs ahead of the GPU by less than one micro-batch.
         """
-        self._waits.end(waited)
-        wanted, self._wanted = self._wanted, {}
-        for key, pieces in wanted.items():
-            if self._broken:
+        self._detector.end_step(wait_share)
+        to_capture, self._to_capture = self._to_capture, {}
+        for signature, segments in to_capture.items():
+            if self._disabled:
                 break
-            self._known[key] = self._recorded(pieces or [])
-            if not self._known.get(key):
+            self._captured[signature] = self._capture_segments(segments or [])
+            if not self._captured.get(signature):
                 continue
-            self.idle = max(self.idle, self._recorder.idle())  # one at a time
-            if not self.said:
-                self.said = True
-                print('note: the GPU waits for Python, so from here on layers run as CUDA graphs', flush=True)
+            # Only one shape is replayed at a time.
+            self.scratch_bytes = max(self.scratch_bytes, self._capture.scratch_bytes())
+            if not self.announced:
+                self.announced = True
+                print('note: training is launch-bound; decoder layers now run as CUDA graphs', flush=True)
 
-    def forget(self) -> bool:
-        """Drop what is recorded, for layers are called in another way or memory is needed; return whether there was
-        anything."""
-        there = len(self) > 0
-        self._known, self._wanted, self.idle = {}, {}, 0
-        self._playing, self._chain, self._hidden = {}, None, None  # a step that failed may be under way
-        self._waits = Waits()
-        self._recorder.renew()
-        return there
+    def release(self) -> bool:
+        """Release all graphs, because layers are called in another way or memory is needed; return whether there were
+        any. They may be captured again."""
+        had_graphs = len(self) > 0
+        self._captured, self._to_capture, self.scratch_bytes = {}, {}, 0
+        self._replaying, self._trace, self._hidden = {}, None, None  # a step that failed may be under way
+        self._detector = LaunchBoundDetector()
+        self._capture.new_pool()
+        return had_graphs
 
-    def stop(self) -> bool:
-        """Record nothing any more, and drop what is recorded; return whether there was anything."""
-        self._broken = True
-        return self.forget()
+    def disable(self) -> bool:
+        """Release all graphs and capture no more; return whether there were any."""
+        self._disabled = True
+        return self.release()
 
-    def _begin(self, arguments: tuple[tuple, dict]) -> None:
-        """Choose how the layers run on this micro-batch, from the arguments of the first."""
-        self._playing, self._chain = {}, None
-        if any(piece.owes for piece in self._pieces()):
-            return  # a backward pass is to come that needs the memory
-        if any(m._forward_hooks or m._forward_pre_hooks or m._backward_hooks for m in self._modules):
+    def _begin_micro_batch(self, arguments: tuple[tuple, dict]) -> None:
+        """Decide from the first layer's arguments whether to replay, to trace for a capture, or neither."""
+        self._replaying, self._trace = {}, None
+        if any(segment.backward_pending for segment in self._segments()):
+            return  # it needs the memory that a replay would overwrite
+        if any(map(has_hooks, self._modules)):
             return
         try:
-            self._key = form(arguments), len(distinct(arguments))
-        except Strange:
+            self._signature = signature_of(arguments), len(distinct_tensors(arguments))
+        except UnsupportedArgument:
             return
-        if self._key in self._known:
-            self._playing = self._known[self._key]
+        if self._signature in self._captured:
+            self._replaying = self._captured[self._signature]
             return
-        self._waits.saw(self._key)
-        if not self._waits.often(self._key):
+        self._detector.add_micro_batch(self._signature)
+        if not self._detector.is_launch_bound(self._signature):
             return
-        room = len(self._known.keys() | self._wanted.keys() | {self._key}) <= self._most()
-        if room and all(self._takes(layer.way) for layer in self._layers):
-            self._chain = Chain(self._layers)
+        signatures = self._captured.keys() | self._to_capture.keys() | {self._signature}
+        if len(signatures) <= self._max_shapes() and all(self._can_capture(layer.layer_call) for layer in self._layers):
+            self._trace = ForwardTrace(self._layers)
 
-    def _owe_nothing(self) -> None:
-        for piece in self._pieces():
-            piece.owes = False
+    def _clear_pending_backward(self) -> None:
+        """Forget backward passes that a failed step did not run. Not part of `training_step`, whose generator would
+        keep a reference to a segment through the step."""
+        for segment in self._segments():
+            segment.backward_pending = False
 
-    def _pieces(self) -> Iterator[Piece]:
-        return (piece for pieces in self._known.values() for piece in pieces.values())
+    def _segments(self) -> Iterator[Segment]:
+        return (segment for segments in self._captured.values() for segment in segments.values())
 
-    def _most(self) -> int:
-        trained = sum(p.nbytes for layer in self._layers for p in layer.parameters() if p.requires_grad)
-        return max(1, min(SHAPES, GRADIENTS // max(trained, 1)))
+    def _max_shapes(self) -> int:
+        trained_bytes = sum(p.nbytes for layer in self._layers for p in layer.parameters() if p.requires_grad)
+        return max(1, min(MAX_SHAPES, MAX_GRADIENT_BYTES // max(trained_bytes, 1)))
 
-    def _recorded(self, pieces: list[Piece]) -> dict[int, Piece]:
-        back = random_numbers(self._device)  # the trial draws some
+    def _capture_segments(self, segments: list[Segment]) -> dict[int, Segment]:
+        restore_random_state = random_numbers(self._device)  # warm-up calls draw random numbers
         try:
-            record_all(pieces, self._recorder)
-        except RuntimeError as error:  # memory that runs out is one
-            self.stop()
+            capture_all(segments, self._capture)
+        except RuntimeError as error:  # out of memory is one
+            self.disable()
             reason = str(error).strip().partition('\n')[0]
-            print(f'note: the layers cannot run as CUDA graphs ({reason[:200]}); they go on without', flush=True)
+            print(f'note: CUDA graph capture failed ({reason[:200]}); continuing without CUDA graphs', flush=True)
             return {}
         finally:
-            back()
-        return {piece.first: piece for piece in pieces}
+            restore_random_state()
+        return {segment.first: segment for segment in segments}

@@ -1,0 +1,118 @@
+"""Build the parts of a training step of a run, with the code of `xtune train`, on meta and fake tensors or on a GPU."""
+
+from contextlib import redirect_stdout
+from dataclasses import dataclass, replace
+from io import StringIO
+
+import torch
+from transformers import PreTrainedConfig, PreTrainedModel
+
+from ..config.wire import Job
+from ..data.batches import MicroBatch
+from ..engine.optimizations import fast_task
+from ..engine.optimizer import StepOptimizer, build_optimizer, has_kernel
+from ..engine.packing_check import is_packed
+from ..engine.prepare_model import add_meta_adapter
+from ..methods.meta_model import build_meta_model
+from ..parallel.env import ALONE
+from ..tasks.sft import SupervisedFineTuning
+from .attention import attention_for_fake_tensors
+from .optimizer_state import (
+    FakeBitsandbytesOptimizer,
+    as_on_gpu,
+    is_bitsandbytes,
+    is_paged,
+    paged_state_bytes,
+    state_bytes_per_parameter,
+)
+
+
+@dataclass(frozen=True)
+class StepBuilder:
+    """Builds model, task, optimizer and micro-batch of a run.
+
+    Args:
+        job: The run.
+        config: The config of its base model.
+        dtype: Its compute type.
+        device: Where steps run with values; None: on fake tensors.
+    """
+
+    job: Job
+    config: PreTrainedConfig
+    dtype: torch.dtype
+    device: torch.device | None = None
+
+    def base_model(self) -> PreTrainedModel:
+        """Return the base model on the meta device.
+
+        Raises:
+            ModelError: It cannot be built, or its quantization is not supported.
+        """
+        attention = None
+        if self.device is None:
+            requested, length = self.job.load_llm.keywords.get('attn_implementation'), self.job.values.max_length
+            varlen = self.job.speed.varlen
+            attention = attention_for_fake_tensors(
+                self.config, self.dtype, requested, length, is_packed(self.job), varlen
+            )
+        return build_meta_model(self.job.model, self.config, self.dtype, attention)
+
+    def with_adapter(self, model: PreTrainedModel) -> torch.nn.Module:
+        """Return a meta model with the adapter of the run.
+
+        Raises:
+            ModelError: The adapter does not fit the model.
+        """
+        return add_meta_adapter(model, self.job.model)
+
+    def task(self, model: torch.nn.Module) -> SupervisedFineTuning:
+        """Return the training task of a materialized model."""
+        with redirect_stdout(StringIO()):
+            device = self.device or torch.device('cpu')
+            return fast_task(self.job, model, self.dtype, device, None, ALONE).train()
+
+    def optimizer(self, parameters: list[torch.nn.Parameter]) -> StepOptimizer:
+        """Return the optimizer; without a device one that allocates on fake tensors what it would allocate on a GPU.
+
+        Raises:
+            ConfigError: It refuses its arguments.
+        """
+        if self.device is not None:
+            return build_optimizer(self.job, parameters, self.device)
+        if is_bitsandbytes(self.job.optimizer):
+            fake = FakeBitsandbytesOptimizer(parameters, self.job.optimizer.func.__name__)
+            return StepOptimizer(fake, self.job.schedule.max_grad_norm)
+        return as_on_gpu(build_optimizer(self.job, parameters, torch.device('cpu')), has_kernel(self.job))
+
+    def optimizer_bytes_per_parameter(self) -> float:
+        """Return the bytes of optimizer state per trained value.
+
+        Raises:
+            ConfigError: The optimizer refuses its arguments.
+        """
+        return state_bytes_per_parameter(replace(self, device=None).optimizer)
+
+    def paged_bytes(self, parameters: list[torch.nn.Parameter]) -> int:
+        """Return the bytes of optimizer state that the allocator of a GPU does not count."""
+        if self.device is None or not is_paged(self.job.optimizer):
+            return 0
+        return paged_state_bytes(self.optimizer_bytes_per_parameter(), parameters)
+
+    def micro_batch(self, vocabulary: int) -> MicroBatch:
+        """Return a micro-batch of full sequences of random tokens."""
+        size, length = self.job.schedule.batch_size, self.job.values.max_length
+        return full_batch(vocabulary, size, length, is_packed(self.job))
+
+
+def full_batch(vocabulary: int, sequences: int, length: int, packed: bool = False) -> MicroBatch:
+    """Return `sequences` of `length` random tokens, all of them trained; if `packed`, with two samples each."""
+    ids = torch.randint(vocabulary, (sequences, length))
+    batch = MicroBatch.of_rows(ids, ids.roll(-1, 1))
+    if not packed:
+        return batch
+    half = -(-length // 2)
+    starts = [sequence * length + start for sequence in range(sequences) for start in (0, half)]
+    positions = torch.arange(length).remainder(half).expand(sequences, length)
+    borders = torch.tensor([*starts, sequences * length], dtype=torch.int32)
+    return replace(batch, position_ids=positions, borders=borders, longest=half)
