@@ -23,7 +23,9 @@ def test_methods_and_strategies(method, strategy):
     text = str(error.value)
     assert method in text and strategy in text
     # The advice after 'use' names strategies that work, for this method or for qlora.
-    advised = re.findall(r'\b(?:' + '|'.join(sorted(STRATEGIES, key=len, reverse=True)) + r')\b', text.split('; use ')[1])
+    advised = re.findall(
+        r'\b(?:' + '|'.join(sorted(STRATEGIES, key=len, reverse=True)) + r')\b', text.split('; use ')[1]
+    )
     assert advised
     for name in advised:
         with_qlora = f'qlora preset with {name}' in text
