@@ -15,7 +15,7 @@ from xtune.config.load import load
 from xtune.config.wire import wire
 from xtune.data.build import build_data
 from xtune.data.steps import Share
-from xtune.engine.optimizations import fast_task
+from xtune.engine.optimizations import optimized_task
 from xtune.engine.prepare_model import build_llm
 from xtune.engine.summary import model_lines
 from xtune.engine.train import build_runner
@@ -41,7 +41,7 @@ def train(config, start=None):
     data = build_data(job, Share.of_device(0, 1, 1))
     set_random_seed(job.values.seed)
     llm, dtype = build_llm(job.model, CPU)
-    task = fast_task(job, llm, dtype, CPU, None, ALONE)
+    task = optimized_task(job, llm, dtype, CPU, None, ALONE)
     build_runner(job, data, task, CPU, flatten(config), start, ALONE).train()
     rows = [json.loads(line) for line in (job.work_dir / 'metrics.jsonl').read_text().splitlines()]
     return {row['step']: (row['loss'], row['grad_norm']) for row in rows if 'loss' in row}

@@ -9,7 +9,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 
 from ..config.wire import Job
 from ..data.batches import MicroBatch
-from ..engine.optimizations import fast_task
+from ..engine.optimizations import optimized_task
 from ..engine.optimizer import StepOptimizer, build_optimizer, has_kernel
 from ..engine.packing_check import is_packed
 from ..engine.prepare_model import add_meta_adapter
@@ -70,7 +70,7 @@ class StepBuilder:
         """Return the training task of a materialized model."""
         with redirect_stdout(StringIO()):
             device = self.device or torch.device('cpu')
-            return fast_task(self.job, model, self.dtype, device, None, ALONE).train()
+            return optimized_task(self.job, model, self.dtype, device, None, ALONE).train()
 
     def optimizer(self, parameters: list[torch.nn.Parameter]) -> StepOptimizer:
         """Return the optimizer; without a device one that allocates on fake tensors what it would allocate on a GPU.
