@@ -40,18 +40,18 @@ def small_config(model_class: str, vocabulary: int = small_copy.VOCABULARY, **ch
         return small_copy.small_config(_config_class(model_class)(), vocabulary, **ODD.get(model_class, {}) | changes)
 
 
-def small_model(model_class: str, seed: int = 0, spread: float = small_copy.SPREAD, **changes: Any) -> PreTrainedModel:
+def small_model(model_class: str, seed: int = 0, std: float = small_copy.INIT_STD, **changes: Any) -> PreTrainedModel:
     """Return a small random model on the CPU in float32, in evaluation mode.
 
     Args:
         model_class: See `small_config`.
         seed: Of its weights.
-        spread: Standard deviation of its matrices and experts.
+        std: Standard deviation of its matrices and experts.
         changes: See `small_config`.
     """
     config = small_config(model_class, **changes)
     torch.manual_seed(seed)
-    return small_copy.sharpened(getattr(transformers, model_class)(config).float(), spread)
+    return small_copy.randomize_weights(getattr(transformers, model_class)(config).float(), std)
 
 
 def _config_class(model_class: str) -> type[PreTrainedConfig]:

@@ -147,13 +147,13 @@ def test_attention_that_the_model_lacks_is_named_before_data_are_prepared(make_c
     (tmp_path / 'gemma' / 'config.json').write_text(json.dumps(values), encoding='utf-8')
     code, out, err = xtune('train', make_config(base_model=str(tmp_path / 'gemma')))
     assert code == 2 and not out and 'whisper' not in err
-    assert 'Gemma2ForCausalLM caps the logits of its attention at 50' in err and "='eager'" in err
+    assert 'Gemma2ForCausalLM' in err and "='eager'" in err
 
 
 def test_rows_that_are_longer_than_the_model_is_made_for_are_warned_of(make_config, xtune, tmp_path):
     options = {'max_length': 600, 'schedule.max_steps': 1}
     code, out, _ = xtune('train', make_config(**options))
-    assert code == 0 and 'warning: max_length=600, but the model is made for 512 tokens' in out
+    assert code == 0 and 'warning: max_length=600 ' in out and '512 tokens' in out
 
 
 def test_work_dir_that_cannot_be_written(train, alpaca_file):

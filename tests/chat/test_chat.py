@@ -86,7 +86,7 @@ def test_wrong_models_and_options(tiny_model, tmp_path, xtune):
     code, _, err = xtune('chat', bare, '--prompt', 'Hi')
     assert code == 2 and 'no weights' in err
     code, _, err = xtune('chat', tiny_model, '--adapter', tiny_model, '--prompt', 'Hi')
-    assert code == 2 and 'it is a whole model' in err
+    assert code == 2 and 'has no adapter_config.json' in err
     code, _, err = xtune('chat', tiny_model, '--temperature', '-1')
     assert code == 2 and 'between' in err
     shutil.copytree(tiny_model, tmp_path / 'mute')

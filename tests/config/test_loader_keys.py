@@ -3,7 +3,7 @@
 import pytest
 from transformers import AutoModelForCausalLM, Gemma3TextConfig, GPT2Config, LlamaConfig
 
-from xtune.config.loader_keys import check_llm_keys, check_taken, check_tokenizer_keys
+from xtune.config.loader_keys import check_llm_keys, check_reserved_keys, check_tokenizer_keys
 from xtune.errors import ConfigError
 
 LLAMA = LlamaConfig(rope_parameters=dict(rope_type='default', rope_theta=5e5))
@@ -32,36 +32,36 @@ def own_loader(name, dtype, device_map, **more):
 )
 def test_what_has_no_effect_names_the_option_that_does_it(key, said):
     with pytest.raises(ConfigError, match=said):
-        check_taken(AutoModelForCausalLM.from_pretrained, {key: 'x'})
+        check_reserved_keys(AutoModelForCausalLM.from_pretrained, {key: 'x'})
 
 
 def test_a_loader_of_the_users_gets_what_it_takes():
-    check_taken(own_loader, dict(load_in_4bit=True, state_dict={}, anything=1))
+    check_reserved_keys(own_loader, dict(load_in_4bit=True, state_dict={}, anything=1))
     with pytest.raises(ConfigError, match='llm.device_map'):
-        check_taken(own_loader, dict(device_map='auto'))
+        check_reserved_keys(own_loader, dict(device_map='auto'))
 
 
 @pytest.mark.parametrize(
-    ('given', 'said'),
+    ('section', 'message'),
     [
         (dict(attn_implementaton='eager'), 'did you mean `attn_implementation`'),
-        (dict(attention_dropuot=0.1), 'llm.attention_dropuot .*did you mean `attention_dropout`'),
-        (dict(temperature=0.7), 'llm.temperature is not an argument'),
-        (dict(from_pretrained=1), 'is not an argument'),
-        (dict(attn_implementation='spda'), "llm.attn_implementation='spda' .*did you mean `sdpa`"),
-        (dict(rope_parameters=3), 'llm.rope_parameters is a dict'),
+        (dict(attention_dropuot=0.1), 'LlamaConfig; did you mean `attention_dropout`'),
+        (dict(temperature=0.7), 'llm.temperature '),
+        (dict(from_pretrained=1), 'llm.from_pretrained '),
+        (dict(attn_implementation='spda'), "'spda'.*did you mean `sdpa`"),
+        (dict(rope_parameters=3), 'llm.rope_parameters '),
         (dict(rope_parameters=dict(rope_type='liner', rope_theta=5e5)), 'did you mean `linear`'),
         (
             dict(rope_parameters=dict(rope_type='linear', facotr=8.0, rope_theta=5e5)),
-            'facotr is no.*`factor`',
+            'facotr .*`factor`',
         ),
-        (dict(rope_parameters=dict(rope_type='linear', rope_theta=5e5)), 'linear needs factor, a number, got None'),
-        (dict(rope_parameters=dict(rope_type='linear', factor=8.0)), 'add rope_theta=500000.0'),
+        (dict(rope_parameters=dict(rope_type='linear', rope_theta=5e5)), 'linear needs factor.*None'),
+        (dict(rope_parameters=dict(rope_type='linear', factor=8.0)), 'rope_theta=500000.0'),
     ],
 )
-def test_unknown_keys_are_refused_with_close_names(given, said):
-    with pytest.raises(ConfigError, match=said):
-        check_llm_keys(given, LLAMA)
+def test_unknown_keys_are_refused_with_close_names(section, message):
+    with pytest.raises(ConfigError, match=message):
+        check_llm_keys(section, LLAMA)
 
 
 def test_arguments_and_attributes_pass():

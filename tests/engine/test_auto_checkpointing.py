@@ -1,4 +1,4 @@
-"""activation_checkpointing='auto': what is measured, what is chosen, and that the run is the same."""
+"""activation_checkpointing=auto: the profile of the layers, the choice, and the same training."""
 
 import weakref
 
@@ -9,8 +9,8 @@ from torch.utils._pytree import tree_leaves
 from transformers import Gemma3ForCausalLM, Gemma3TextConfig, LlamaConfig, LlamaForCausalLM
 
 from xtune.data.batches import MicroBatch
-from xtune.engine.activation_profiler import Measured, measure
-from xtune.engine.auto_checkpointing import fit, peak, recomputed, state_bytes
+from xtune.engine.activation_profiler import ActivationProfile, profile_activations
+from xtune.engine.auto_checkpointing import checkpoint_fewest_layers, fewest_checkpointed, peak, state_bytes
 from xtune.optimizations.activation_checkpointing import ActivationCheckpointing, CheckpointPolicy
 from xtune.optimizations.master_weights import MasterWeights
 from xtune.tasks.sft import SupervisedFineTuning
@@ -34,10 +34,10 @@ from xtune.tasks.sft import SupervisedFineTuning
     ],
 )
 def test_the_fewest_layers_recompute_that_fit(costs, limit, count):
-    measured = Measured(costs, all_recomputed=110, one_kept=115)
-    assert recomputed(measured, limit) == count
-    assert peak(measured, count) <= limit or count == len(costs)
-    assert count == 0 or peak(measured, count - 1) > limit
+    profile = ActivationProfile(costs, peak_all_checkpointed=110, peak_last_plain=115)
+    assert fewest_checkpointed(profile, limit) == count
+    assert peak(profile, count) <= limit or count == len(costs)
+    assert count == 0 or peak(profile, count - 1) > limit
 
 
 def test_state_of_optimizers():
@@ -120,19 +120,19 @@ def test_the_peak_is_foretold_from_what_one_layer_keeps(model):
     task = SupervisedFineTuning(model(), torch.float32)
     layers, one, meter = ActivationCheckpointing(task.llm), batch(50), LiveBytes()
     with meter:
-        measured = measure(task, layers, one, meter)
+        profile = profile_activations(task, layers, one, meter)
     assert all(p.grad is None for p in task.parameters()) and layers.num_plain == 0
-    assert min(measured.costs) > 2 * one.input_ids.numel() * 32 * 4  # more than its input and its output
+    assert min(profile.costs) > 2 * one.input_ids.numel() * 32 * 4  # more than its input and its output
     for count in (0, 2, len(layers) - 1, len(layers)):
         # Gradients of the two passes are there either way.
-        assert real_peak(task, layers, count, one) == pytest.approx(peak(measured, count), rel=0.02)
+        assert real_peak(task, layers, count, one) == pytest.approx(peak(profile, count), rel=0.02)
 
 
 def test_what_a_layer_costs_is_what_it_saves_for_its_backward_pass():
     task = SupervisedFineTuning(llama(), torch.float32)
     layers, one, meter = ActivationCheckpointing(task.llm), batch(50), LiveBytes()
     with meter:
-        measured = measure(task, layers, one, meter)
+        profile = profile_activations(task, layers, one, meter)
     held = {}
 
     def pack(tensor):
@@ -148,7 +148,7 @@ def test_what_a_layer_costs_is_what_it_saves_for_its_backward_pass():
         made = layer(hidden, attention_mask=None, position_embeddings=places)
     given = weights | {t.untyped_storage().data_ptr() for t in (hidden, made, *places)}
     saved = sum(t.untyped_storage().nbytes() for at, t in held.items() if at not in given)
-    assert measured.costs[2] == pytest.approx(saved, rel=0.02)
+    assert profile.costs[2] == pytest.approx(saved, rel=0.02)
 
 
 def test_layers_are_told_apart():
@@ -157,7 +157,7 @@ def test_layers_are_told_apart():
     task.llm.model.layers[1].mlp.act_fn = torch.nn.Sequential(torch.nn.SiLU(), torch.nn.Tanh(), torch.nn.Tanh())
     layers, meter = ActivationCheckpointing(task.llm), LiveBytes()
     with meter:
-        costs = measure(task, layers, batch(50), meter).costs
+        costs = profile_activations(task, layers, batch(50), meter).costs
     assert costs[1] > costs[0] == costs[2] == costs[3]
 
 
@@ -179,17 +179,17 @@ def test_fit_chooses_and_changes_nothing_else(room):
     def auto(task, layers, one):
         meter = LiveBytes()
         with meter:
-            measured = measure(task, layers, one, meter)
+            profile = profile_activations(task, layers, one, meter)
             meter.most_allowed = (
                 1000
                 + {
-                    'all': peak(measured, 0),
-                    'some': peak(measured, 2),
-                    'none': peak(measured, 3) - 1,
+                    'all': peak(profile, 0),
+                    'some': peak(profile, 2),
+                    'none': peak(profile, 3) - 1,
                     'nothing': -(2**40),
                 }[room]
             )
-            line.append(fit(task, layers, one, meter, state=1000))
+            line.append(checkpoint_fewest_layers(task, layers, one, meter, state=1000))
         return layers.num_checkpointed
 
     def given(task, layers, one):
@@ -211,7 +211,11 @@ def test_no_memory_while_measuring_is_no_error():
             raise torch.OutOfMemoryError('CUDA out of memory.')
 
     handle = layers.layers[0].register_forward_hook(refuse)
-    assert 'no room' in fit(task, layers, batch(50), meter, 0) and layers.num_plain == 0 and not task.llm.training
+    assert (
+        'no memory' in checkpoint_fewest_layers(task, layers, batch(50), meter, 0)
+        and layers.num_plain == 0
+        and not task.llm.training
+    )
     handle.remove()
     task.train()
     task(batch(50)).backward()
@@ -220,7 +224,7 @@ def test_no_memory_while_measuring_is_no_error():
 def test_a_run_says_what_recomputes(make_config, xtune):
     code, out, err = xtune('train', make_config(), '--cfg-options', 'schedule.max_steps=1')
     assert code == 0, err
-    assert 'activations recomputed in all 2 layers (auto keeps some on GPUs only)' in out
+    assert 'activation checkpointing in 2 of 2 layers (auto' in out
 
 
 def test_a_resumed_run_may_recompute_other_layers(make_config, xtune, tmp_path):

@@ -15,11 +15,11 @@ from xtune.config.load import load
 from xtune.config.wire import wire
 from xtune.data.rank_shard import RankShard
 from xtune.engine.job_data import build_job_data
-from xtune.engine.optimizations import fast_task
+from xtune.engine.optimizations import optimized_task
+from xtune.engine.prepare_model import build_llm
 from xtune.engine.summary import model_lines
 from xtune.engine.train import build_runner
 from xtune.errors import ModelError
-from xtune.methods.build import build_llm
 from xtune.parallel.env import ALONE
 
 CPU = torch.device('cpu')
@@ -28,9 +28,9 @@ CPU = torch.device('cpu')
 def test_a_float8_layer_is_not_trained_itself(make_config):
     job = wire(load(make_config('fp8_lora', **{'lora.modules_to_save': ['q_proj'], 'lora.target_modules': ['v_proj']})))
     with pytest.raises(ModelError, match=r"lora.modules_to_save, or add 'q_proj' to quantization.skip"):
-        build_llm(job, CPU)
+        build_llm(job.model, CPU)
     job = wire(load(make_config('fp8_lora', **{'lora.modules_to_save': ['lm_head']})))
-    llm, _ = build_llm(job, CPU)
+    llm, _ = build_llm(job.model, CPU)
     assert any(p.requires_grad and p.dtype == torch.float32 for name, p in llm.named_parameters() if 'lm_head' in name)
 
 
@@ -40,8 +40,8 @@ def train(config, start=None):
     job.work_dir.mkdir(parents=True, exist_ok=True)
     data = build_job_data(job, RankShard.of_rank(0, 1, 1))
     set_random_seed(job.values.seed)
-    llm, dtype = build_llm(job, CPU)
-    task = fast_task(job, llm, dtype, CPU, None, ALONE)
+    llm, dtype = build_llm(job.model, CPU)
+    task = optimized_task(job, llm, dtype, CPU, None, ALONE)
     build_runner(job, data, task, CPU, flatten(config), start, ALONE).train()
     rows = [json.loads(line) for line in (job.work_dir / 'metrics.jsonl').read_text().splitlines()]
     return {row['step']: (row['loss'], row['grad_norm']) for row in rows if 'loss' in row}
@@ -80,7 +80,7 @@ def test_a_run_learns_resumes_bit_for_bit_and_merges_into_the_base(make_config, 
 
 def test_what_a_run_says_about_its_base(make_config):
     job = wire(load(make_config('fp8_lora')))
-    llm, dtype = build_llm(job, CPU)
+    llm, dtype = build_llm(job.model, CPU)
     assert (
         dtype == torch.bfloat16 and 'base Float8 (7 linear layers)' in dict(model_lines(job, llm, dtype, CPU))['model']
     )

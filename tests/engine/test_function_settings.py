@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from transformers import LlamaConfig
 
 from xtune.config.checkpoint_config import stored_sections
-from xtune.engine.base_fingerprint import base_mark
+from xtune.engine.base_fingerprint import weight_fingerprint
 from xtune.engine.function_settings import Function, plain
 from xtune.engine.resume_checks import check_built
 from xtune.engine.setting_differences import differences
@@ -132,18 +132,18 @@ def test_a_stored_config_is_read_without_running_it(tmp_path):
 def test_the_mark_of_a_base_moves_with_its_weights(tiny_model, tmp_path):
     from transformers import AutoModelForCausalLM
 
-    mark = base_mark(str(tiny_model))
+    mark = weight_fingerprint(str(tiny_model))
     llm = AutoModelForCausalLM.from_pretrained(tiny_model)
     llm.save_pretrained(tmp_path / 'split', max_shard_size='100KB')
     assert len(list((tmp_path / 'split').glob('*.safetensors'))) > 1
-    assert mark and base_mark(str(tmp_path / 'split')) == mark
+    assert mark and weight_fingerprint(str(tmp_path / 'split')) == mark
     state = load_file(tiny_model / 'model.safetensors')
     state['model.norm.weight'] = state['model.norm.weight'] + 1
     (tmp_path / 'other').mkdir()
     save_file(state, tmp_path / 'other' / 'model.safetensors')
-    assert base_mark(str(tmp_path / 'other')) not in (mark, '')
+    assert weight_fingerprint(str(tmp_path / 'other')) not in (mark, '')
     torch.save(load_file(tiny_model / 'model.safetensors'), tmp_path / 'split' / 'pytorch_model.bin')
     for path in tmp_path.glob('split/model*'):
         path.unlink()
-    assert base_mark(str(tmp_path / 'split')) == mark
-    assert base_mark(str(tmp_path / 'nothing')) == base_mark('nobody/nothing') == ''
+    assert weight_fingerprint(str(tmp_path / 'split')) == mark
+    assert weight_fingerprint(str(tmp_path / 'nothing')) == weight_fingerprint('nobody/nothing') == ''

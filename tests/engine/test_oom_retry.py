@@ -49,7 +49,7 @@ def test_a_step_without_memory_is_done_again_with_the_same_figures(fails, kept, 
     again = steps(4, lambda call, _: call in fails, masters)
     assert plain[0] == again[0] and all(torch.equal(a, b) for a, b in zip(plain[1], again[1], strict=True))
     assert again[2].num_plain == kept and plain[2].num_plain == 4
-    notes = [line for line in capsys.readouterr().out.splitlines() if 'memory ran out' in line]
+    notes = [line for line in capsys.readouterr().out.splitlines() if 'out of memory' in line]
     assert len(notes) == len(said) and all(text in line for text, line in zip(said, notes, strict=True))
 
 

@@ -6,8 +6,8 @@ from transformers import AutoModelForCausalLM, BitsAndBytesConfig, MixtralConfig
 
 from xtune.config.load import load
 from xtune.config.wire import wire
+from xtune.engine.prepare_model import build_llm
 from xtune.engine.summary import held_by_each, model_lines
-from xtune.methods.build import build_llm
 from xtune.parallel.compatibility import SHARDED_WEIGHTS, STRATEGIES
 
 
@@ -22,7 +22,7 @@ def test_it_says_what_each_process_holds(strategy):
 def base_of(config):
     """Return what is said of the base of a run on a CPU."""
     job, device = wire(load(config)), torch.device('cpu')
-    llm, dtype = build_llm(job, device)
+    llm, dtype = build_llm(job.model, device)
     return dict(model_lines(job, llm, dtype, device))['model'].partition(', base ')[2]
 
 

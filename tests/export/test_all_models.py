@@ -23,7 +23,7 @@ NOT_TRAINED = {
     'MllamaForCausalLM': 'its config is a part of one of vision and language, and has no class alone',
     'ReformerModelWithLMHead': 'it takes sequences of one length only in training',
 }
-# EncoderFactory with two names for one tied tensor, of which transformers writes the other one.
+# Encoders with two names for a tied tensor; transformers writes the other name.
 TWO_NAMES = ('CamembertForCausalLM', 'XLMRobertaForCausalLM')
 CPU = torch.device('cpu')
 
@@ -81,7 +81,7 @@ def run_config(place, base, method, options):
 
 @pytest.mark.parametrize('method', ['full', 'lora'])
 @pytest.mark.parametrize('model_class', cases())
-def test_exports_hold_what_was_trained(model_class, method, byte_tokenizer, xtune, tmp_path):
+def test_exports_contain_the_trained_weights(model_class, method, byte_tokenizer, xtune, tmp_path):
     base, out = tmp_path / 'base', tmp_path / 'hf'
     llm = small_model(model_class, vocabulary=max(len(byte_tokenizer), 272))
     for name, buffer in llm.named_buffers():  # persistent ones that a new model does not have

@@ -1,4 +1,4 @@
-"""Exports as transformers 4 reads them, which vLLM, SGLang and others are pinned to: the same tokens as transformers 5.
+"""transformers 4, to which vLLM, SGLang and others are pinned, generates the same tokens from exports as version 5.
 
 The first run builds a venv with transformers 4.57 below the cache folder (about 1.5 GB); later runs use it again.
 """
@@ -176,7 +176,7 @@ KINDS = dict(internlm_7b='internlm', qwen_7b='qwen', chatglm3_6b='chatglm3', bai
 
 
 @pytest.mark.parametrize('name', KINDS)
-def test_layouts_of_2023(name, v4, xtune, tmp_path):
+def test_2023_remote_code_checkpoints(name, v4, xtune, tmp_path):
     files = Path(__file__).parents[1] / 'models' / 'legacy' / 'files'
     shutil.copytree(files / 'tokenizers' / KINDS[name], tmp_path / 'source')
     for file in ('config.json', 'model.safetensors'):  # with fewer rows than the tokenizer has tokens: apart

@@ -1,4 +1,4 @@
-"""`xtune convert merge` into a base on the hub of which there are several revisions."""
+"""`xtune convert merge` into a base on the hub that has several revisions."""
 
 import json
 import shutil
@@ -43,19 +43,19 @@ def name_base(adapter, **values):
 
 
 @pytest.mark.parametrize(
-    ('given', 'named', 'old'), [(None, None, 0), ('old', None, 1), (None, 'old', 1), ('main', 'old', 0)]
+    ('requested', 'trained_on', 'old'), [(None, None, 0), ('old', None, 1), (None, 'old', 1), ('main', 'old', 0)]
 )
-def test_the_revision_that_is_given_else_that_of_the_adapter(given, named, old, hub, adapter, tmp_path, capsys):
-    name_base(adapter, base_model_name_or_path=NAME, revision=named)
-    report = merge(NAME, str(adapter), tmp_path / 'new', revision=given)
+def test_the_requested_revision_else_that_of_the_adapter(requested, trained_on, old, hub, adapter, tmp_path, capsys):
+    name_base(adapter, base_model_name_or_path=NAME, revision=trained_on)
+    report = merge(NAME, str(adapter), tmp_path / 'new', revision=requested)
     norm = load_file(tmp_path / 'new' / 'model.safetensors')['model.norm.weight']
     wanted = load_file(hub / 'snapshots' / ('ab'[old] * 40) / 'model.safetensors')['model.norm.weight']
-    assert torch.equal(norm, wanted) and report['revision'] == (given or named)
-    said = capsys.readouterr()
-    assert ('which is taken' in said.out) == (given is None and named is not None)
-    assert ('not on main' in said.err) == (given == 'main')
+    assert torch.equal(norm, wanted) and report['revision'] == (requested or trained_on)
+    printed = capsys.readouterr()
+    assert ('note: ' in printed.out and 'revision old' in printed.out) == (requested is None and trained_on is not None)
+    assert ('not on main' in printed.err) == (requested == 'main')
 
 
 def test_a_folder_has_no_revisions(tiny_model, adapter, xtune, tmp_path):
     code, _, err = xtune('convert', 'merge', tiny_model, adapter, tmp_path / 'new', '--revision', 'old')
-    assert code == 2 and '--revision old is for a model on the hub' in err and not list(tmp_path.glob('*new*'))
+    assert code == 2 and '--revision old' in err and not list(tmp_path.glob('*new*'))

@@ -1,4 +1,4 @@
-"""config.json of an export: the keys that transformers 4 reads, and the same config for transformers 5."""
+"""config.json of an export has the keys that transformers 4 reads; transformers 5 reads the same config."""
 
 import json
 
@@ -99,7 +99,7 @@ def test_nested_configs_have_the_keys_too(make, tmp_path):
     assert text['rope_theta'] and AutoConfig.from_pretrained(tmp_path).to_dict() == before
 
 
-def test_what_transformers_5_would_read_otherwise_is_left_as_it_is():
+def test_keys_that_change_the_config_of_transformers_5_are_not_added():
     values = dict(model_type='of_its_own', rope_parameters=dict(rope_type='default', rope_theta=1e6), dtype='float32')
     assert with_v4_keys(values) == values
     values = json.loads(LlamaConfig(**rope(rope_type='default')).to_json_string())

@@ -1,4 +1,4 @@
-"""Tokenizer files of an export: those of the base, with the trained template, in a form that transformers 4 reads."""
+"""Tokenizer files of an export are the base's, with the chat template of the training, readable by transformers 4."""
 
 import json
 import shutil
@@ -21,7 +21,7 @@ def values(folder, name='tokenizer_config.json'):
 
 @pytest.fixture
 def base(tmp_path):
-    """A folder as on the hub: a class that transformers 4 knows, a template of its own, and more files."""
+    """A folder as on the hub: a tokenizer class of transformers 4, another chat template, and additional files."""
     folder = tmp_path / 'base'
     folder.mkdir()
     words = {word: i for i, word in enumerate((*SPECIAL.values(), 'hello', 'world', 'who', 'are', 'you'))}
@@ -45,11 +45,11 @@ def base(tmp_path):
     return folder
 
 
-def test_files_are_those_of_the_base_but_for_the_template(base, tmp_path):
+def test_files_are_the_bases_except_for_the_template(base, tmp_path):
     tokenizer = AutoTokenizer.from_pretrained(base)
     target = tmp_path / 'new'
     target.mkdir()
-    tokenizer('hello', truncation=True, max_length=4)  # leaves a setting in the tokenizer that is none of its own
+    tokenizer('hello', truncation=True, max_length=4)  # leaves truncation set in the tokenizer
     write_tokenizer(target, tokenizer, TEMPLATE)
     same = {'tokenizer.json', 'vocab.json', 'merges.txt', 'tokenizer.model', 'special_tokens_map.json'}
     assert {path.name for path in target.iterdir()} == same | {'tokenizer_config.json', 'chat_template.jinja'}
@@ -60,7 +60,7 @@ def test_files_are_those_of_the_base_but_for_the_template(base, tmp_path):
     assert AutoTokenizer.from_pretrained(target).chat_template == TEMPLATE
 
 
-def test_an_export_is_the_base_of_the_next(base, tmp_path):
+def test_an_export_can_be_the_base_of_another_one(base, tmp_path):
     for name in ('one', 'two'):
         (tmp_path / name).mkdir()
     write_tokenizer(tmp_path / 'one', AutoTokenizer.from_pretrained(base), TEMPLATE)
@@ -83,7 +83,7 @@ def test_hub_names_are_read_from_the_cache(base, tmp_path, monkeypatch):
     assert values(tmp_path / 'new') == values(base) | dict(chat_template=TEMPLATE)
 
 
-def test_a_changed_vocabulary_is_written_in_the_form_that_both_versions_read(base, tmp_path):
+def test_a_changed_vocabulary_is_readable_by_both_versions(base, tmp_path):
     tokenizer = AutoTokenizer.from_pretrained(base)
     tokenizer.add_special_tokens({'additional_special_tokens': ['<tool>', '</tool>']})
     (tmp_path / 'new').mkdir()

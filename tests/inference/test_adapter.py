@@ -1,4 +1,4 @@
-"""Adapters of plain peft on their base: other vocabularies, experts of older versions, starts that are gone."""
+"""Adapters saved by plain peft: resized vocabularies, experts of older versions, initializations from the base."""
 
 import json
 import shutil
@@ -18,7 +18,7 @@ from transformers import (
 )
 
 from xtune.errors import ModelError
-from xtune.inference.adapter import other_base, with_adapter
+from xtune.inference.adapter import attach_adapter, other_base
 from xtune.inference.load import load_for_inference
 
 CPU = torch.device('cpu')
@@ -35,7 +35,7 @@ def logits(llm, ids=IDS):
 
 @pytest.fixture(scope='module')
 def bases(tmp_path_factory):
-    """Folders of random models of 37 tokens, with one matrix for both embeddings (True) or two (False)."""
+    """Folders of random models with 37 tokens, with tied (True) or untied (False) embeddings."""
     folders = {}
     for tied in (True, False):
         torch.manual_seed(0)
@@ -51,7 +51,7 @@ def last_ids(rows):
 
 
 def saved(base, folder, rows=40, save='auto', **lora):
-    """Save an adapter as plain peft does, on `base` with another number of rows; return the logits of both."""
+    """Save an adapter with plain peft, on `base` with resized embeddings; return the logits of base and adapter."""
     llm = AutoModelForCausalLM.from_pretrained(base)
     llm.resize_token_embeddings(rows, mean_resizing=False)
     settings = {**dict(r=2, target_modules=['q_proj'], task_type='CAUSAL_LM'), **lora}
@@ -75,7 +75,7 @@ def saved(base, folder, rows=40, save='auto', **lora):
     ],
     ids=['both', 'one', 'beside', 'fewer', 'tokens'],
 )
-def test_the_base_gets_the_rows_of_the_adapter(tied, lora, rows, save, bases, tmp_path):
+def test_the_base_is_resized_to_the_rows_of_the_adapter(tied, lora, rows, save, bases, tmp_path):
     want = saved(bases[tied], tmp_path / 'adapter', rows, save, **lora)
     llm = load_for_inference(str(bases[tied]), str(tmp_path / 'adapter'), CPU, torch.float32)
     assert llm.config.vocab_size == rows
@@ -94,7 +94,7 @@ def test_the_base_gets_the_rows_of_the_adapter(tied, lora, rows, save, bases, tm
 )
 def test_new_rows_without_weights_are_refused(tied, lora, lost, bases, tmp_path):
     saved(bases[tied], tmp_path, save=False, **lora)
-    with pytest.raises(ModelError, match=f'no weights of the new rows of {lost}: save it with save_embedding_layers'):
+    with pytest.raises(ModelError, match=f'new rows of {lost}.*save_embedding_layers'):
         load_for_inference(str(bases[tied]), str(tmp_path), CPU, torch.float32)
 
 
@@ -116,7 +116,7 @@ def test_added_tokens_reach_the_merged_model_and_the_chat(tiny_model, xtune, tmp
 
 
 def experts_of_version_4(config, folder, targets):
-    """Save a model, and an adapter that has layers for each expert; return what they compute together."""
+    """Save a model, and an adapter with modules for each expert as in transformers 4; return their logits."""
     torch.manual_seed(0)
     base, merged, adapter = (folder / name for name in ('base', 'merged', 'adapter'))
     AutoModelForCausalLM.from_config(config).save_pretrained(base)
@@ -144,7 +144,7 @@ def experts_of_version_4(config, folder, targets):
     ],
     ids=['mixtral', 'qwen3_moe'],
 )
-def test_adapters_of_single_experts_that_peft_can_fit(config, targets, tmp_path):
+def test_adapters_of_single_experts_that_peft_converts(config, targets, tmp_path):
     want = experts_of_version_4(config, tmp_path, targets)
     llm = load_for_inference(str(tmp_path / 'base'), str(tmp_path / 'adapter'), CPU, torch.float32)
     torch.testing.assert_close(logits(llm), want, rtol=0, atol=1e-4)
@@ -162,13 +162,13 @@ def test_adapters_of_single_experts_that_peft_can_fit(config, targets, tmp_path)
     ],
     ids=['mixtral', 'qwen3_moe', 'qwen2_moe'],
 )
-def test_adapters_of_single_experts_that_cannot_be_fitted(config, targets, tmp_path):
+def test_adapters_of_single_experts_that_peft_does_not_convert(config, targets, tmp_path):
     experts_of_version_4(config, tmp_path, targets)
-    with pytest.raises(ModelError, match='made with transformers before 5, where each expert had layers of its own'):
+    with pytest.raises(ModelError, match='transformers before 5.*experts'):
         load_for_inference(str(tmp_path / 'base'), str(tmp_path / 'adapter'), CPU, torch.float32)
 
 
-def test_adapters_of_tensors_of_experts(tmp_path):
+def test_adapters_of_expert_tensors(tmp_path):
     torch.manual_seed(0)
     base = AutoModelForCausalLM.from_config(MixtralConfig(**MOE, num_local_experts=2))
     base.save_pretrained(tmp_path / 'base')
@@ -186,19 +186,19 @@ def test_an_adapter_of_another_size_names_its_base(bases, tmp_path):
     saved(bases[True], tmp_path / 'adapter', 37)
     other = LlamaForCausalLM(LlamaConfig(**(SIZES | dict(hidden_size=16))))
     with pytest.raises(ModelError, match=r'q_proj.lora_A.*is \[2, 32\] in the adapter and \[2, 16\].*bases.*/base\)'):
-        with_adapter(other, str(tmp_path / 'adapter'))
+        attach_adapter(other, str(tmp_path / 'adapter'))
 
 
 @pytest.mark.parametrize('start', ['pissa_niter_4', 'lora_ga', 'corda'])
-def test_an_adapter_for_a_changed_base_that_is_gone_is_refused(start, bases, tmp_path):
+def test_an_adapter_whose_changed_base_cannot_be_reproduced_is_refused(start, bases, tmp_path):
     saved(bases[True], tmp_path, 37)
     values = json.loads((tmp_path / 'adapter_config.json').read_text())
     (tmp_path / 'adapter_config.json').write_text(json.dumps(values | dict(init_lora_weights=start)))
-    with pytest.raises(ModelError, match=f"lacks a part of its weights.*init_lora_weights='{start}'"):
+    with pytest.raises(ModelError, match=f"init_lora_weights='{start}'"):
         load_for_inference(str(bases[True]), str(tmp_path), CPU, torch.float32)
 
 
-def test_the_base_that_an_adapter_was_trained_on(bases, tmp_path, capsys):
+def test_another_base_than_that_of_the_training_causes_a_warning(bases, tmp_path, capsys):
     saved(bases[True], tmp_path / 'adapter', 37)
     adapter = str(tmp_path / 'adapter')
     (tmp_path / 'link').symlink_to(bases[True])
@@ -208,10 +208,10 @@ def test_the_base_that_an_adapter_was_trained_on(bases, tmp_path, capsys):
         assert other_base(adapter, str(same)) is None
     assert other_base(adapter, str(tmp_path / 'renamed')) == str(bases[True])
     load_for_inference(str(tmp_path / 'renamed'), adapter, CPU, torch.float32)
-    assert f'was trained on {bases[True]}; if' in capsys.readouterr().err
+    assert f'was trained on {bases[True]}' in capsys.readouterr().err
 
 
-def test_embeddings_that_peft_saves_beside_an_adapter(bases, tmp_path):
+def test_embeddings_saved_with_an_adapter(bases, tmp_path):
     want = saved(bases[False], tmp_path, 37, True, modules_to_save=['lm_head'])
     assert isinstance(llm := load_for_inference(str(bases[False]), str(tmp_path), CPU, torch.float32), PeftModel)
     torch.testing.assert_close(logits(llm, last_ids(37)), want, rtol=0, atol=1e-5)

@@ -1,4 +1,4 @@
-"""PiSSA and OLoRA: trained, resumed and exported as what they are, a change of the original base."""
+"""PiSSA and OLoRA: trained, resumed and exported as a change of the original base."""
 
 import json
 
@@ -12,7 +12,7 @@ from xtune.config.load import load
 from xtune.config.wire import wire
 from xtune.errors import CheckpointError, ConfigError, ModelError
 from xtune.hf_format.writer import ExportInfo
-from xtune.methods.residual_init import initial_of, ordinary_lora, split_base
+from xtune.methods.residual_init import as_plain_lora, initial_adapter_state, subtract_initial_adapter
 
 CPU = torch.device('cpu')
 SHORT = {'schedule.max_steps': 3, 'checkpoint.every_steps': 1, 'optimizer.lr': 1e-2}
@@ -30,7 +30,7 @@ def losses(folder):
 
 
 def trained_model(config, checkpoint):
-    """Return the model as it was in training: base without the start of the adapter, and the adapter."""
+    """Return the model of the training: the residual base with the adapter."""
     content = torch.load(checkpoint, weights_only=True)
     job = wire(load(config))
     base = AutoModelForCausalLM.from_pretrained(job.values.base_model)
@@ -57,13 +57,13 @@ def trained_model(config, checkpoint):
     ],
     ids=['pissa_niter_4', 'pissa_bf16', 'olora_dora'],
 )
-def test_what_was_trained_is_what_peft_and_merge_load(start, options, make_config, xtune, tiny_model, tmp_path):
+def test_peft_and_merge_load_the_trained_model(start, options, make_config, xtune, tiny_model, tmp_path):
     options = {**SHORT, **options, 'lora.init_lora_weights': start, 'lora.r': 4, 'lora.lora_dropout': 0.0}
     config = make_config('lora', **options)
     code, _, err = xtune('train', config)
     assert code == 0, err
     first, last = (config.with_suffix('') / name for name in ('epoch_1.pth', 'iter_3.pth'))
-    whole = losses(config.with_suffix(''))
+    uninterrupted = losses(config.with_suffix(''))
 
     code, _, err = xtune('convert', 'pth_to_hf', config, last, tmp_path / 'adapter')
     assert code == 0, err
@@ -74,7 +74,7 @@ def test_what_was_trained_is_what_peft_and_merge_load(start, options, make_confi
     assert values['init_lora_weights'] is True and values['r'] == 8
 
     base = AutoModelForCausalLM.from_pretrained(tiny_model)
-    atol = 1e-2 if 'precision' in options else 1e-4  # the base without the start is rounded to bf16
+    atol = 1e-2 if 'precision' in options else 1e-4  # the residual base is rounded to bf16
     plain, trained = logits(base), logits(trained_model(config, last))
     assert (trained - plain).abs().max() > 1e-2
     for folder in (tmp_path / 'adapter', last.with_name('iter_3_hf')):
@@ -88,7 +88,7 @@ def test_what_was_trained_is_what_peft_and_merge_load(start, options, make_confi
     work_dir = tmp_path / 'resumed'
     code, _, err = xtune('train', config, '--work-dir', work_dir, '--resume', first)
     assert code == 0, err
-    assert losses(work_dir) == whole[2:]
+    assert losses(work_dir) == uninterrupted[2:]
     again, before = (torch.load(folder / 'iter_3.pth', weights_only=True) for folder in (work_dir, last.parent))
     for part in ('state_dict', 'initial_adapter'):
         assert again[part].keys() == before[part].keys()
@@ -96,13 +96,13 @@ def test_what_was_trained_is_what_peft_and_merge_load(start, options, make_confi
 
 
 @pytest.mark.parametrize('start', ['pissa', 'olora'])
-def test_the_start_is_that_of_peft(start, tiny_model):
+def test_the_initial_adapter_is_that_of_peft(start, tiny_model):
     config = dict(r=4, lora_alpha=6, target_modules=['q_proj', 'down_proj'], task_type='CAUSAL_LM')
     peft = get_peft_model(
         AutoModelForCausalLM.from_pretrained(tiny_model), LoraConfig(init_lora_weights=start, **config)
     )
     own = get_peft_model(AutoModelForCausalLM.from_pretrained(tiny_model), LoraConfig(**config))
-    split_base(own, start)
+    subtract_initial_adapter(own, start)
     for (name, one), (_, other) in zip(peft.named_parameters(), own.named_parameters(), strict=True):
         torch.testing.assert_close(other, one, rtol=0, atol=1e-5, msg=name)
 
@@ -113,7 +113,7 @@ def gpt2(start=None, stored=None, **lora):
     settings = {**dict(r=3, lora_alpha=5, target_modules=['c_attn', 'c_proj'], fan_in_fan_out=True), **lora}
     llm = get_peft_model(GPT2LMHeadModel(config), LoraConfig(**settings))
     if start is not None:
-        split_base(llm, start, stored)
+        subtract_initial_adapter(llm, start, stored)
     return llm
 
 
@@ -127,15 +127,15 @@ def described(llm):
 
 
 @pytest.mark.parametrize('start', ['pissa', 'pissa_niter_2', 'olora'])
-def test_layers_that_keep_their_weights_transposed(start):
+def test_layers_with_transposed_weights(start):
     plain, llm = logits(gpt2()), gpt2(start)
     torch.testing.assert_close(logits(llm), plain, rtol=0, atol=1e-5)
-    initial = initial_of(llm)['initial_adapter']
+    initial = initial_adapter_state(llm)['initial_adapter']
     torch.testing.assert_close(logits(gpt2(start, initial)), logits(llm), rtol=0, atol=0)
     for parameter in llm.parameters():
         if parameter.requires_grad:
             parameter.data += 0.1 * torch.randn_like(parameter)
-    state, info = ordinary_lora(adapter_of(llm), initial, described(llm))
+    state, info = as_plain_lora(adapter_of(llm), initial, described(llm))
     values = json.loads(info.adapter_config)
     loaded = gpt2(r=values['r'], lora_alpha=values['lora_alpha'])
     set_peft_model_state_dict(loaded, state)
@@ -143,34 +143,34 @@ def test_layers_that_keep_their_weights_transposed(start):
     torch.testing.assert_close(logits(loaded), logits(llm), rtol=0, atol=1e-5)
 
 
-def test_a_plain_adapter_stays_as_it_is():
+def test_a_plain_adapter_is_not_changed():
     llm = gpt2()
     state, info = adapter_of(llm), described(llm)
-    assert initial_of(llm) == {} and ordinary_lora(state, None, info) == (state, info)
+    assert initial_adapter_state(llm) == {} and as_plain_lora(state, None, info) == (state, info)
 
 
 @pytest.mark.parametrize(
     ('start', 'lora', 'message'),
     [
-        ('pissa', dict(target_modules=['wte']), 'wte is an adapter of the kind Embedding'),
+        ('pissa', dict(target_modules=['wte']), 'wte is an adapter of type Embedding'),
         ('olora', dict(target_modules=['c_attn', 'lm_head']), 'lm_head shares its weight with another layer'),
         ('pissa', dict(r=40), 'has only 32 features, fewer than the rank 40'),
         ('pissa', dict(lora_alpha=0), 'has the scaling 0, which is not above 0'),
     ],
 )
-def test_layers_that_cannot_be_split(start, lora, message):
+def test_layers_that_do_not_support_the_initialization(start, lora, message):
     with pytest.raises(ModelError, match=f"init_lora_weights='{start}'.*{message}.*init_lora_weights=True"):
         gpt2(start, **lora)
 
 
-def test_a_checkpoint_of_another_adapter_is_not_the_start():
-    initial = initial_of(gpt2('pissa'))['initial_adapter']
+def test_the_initial_adapter_of_another_adapter_is_refused():
+    initial = initial_adapter_state(gpt2('pissa'))['initial_adapter']
     with pytest.raises(CheckpointError, match=r'lora_A.weight is \(3, 32\), \(2, 32\) here'):
         gpt2('pissa', initial, r=2)
     llm = gpt2()
     llm.peft_config['default'].init_lora_weights = 'pissa_niter_4'  # as earlier versions wrote it
     with pytest.raises(CheckpointError, match='lacks the initial adapter'):
-        ordinary_lora(adapter_of(llm), None, described(llm))
+        as_plain_lora(adapter_of(llm), None, described(llm))
 
 
 @pytest.mark.parametrize(
@@ -185,13 +185,13 @@ def test_a_checkpoint_of_another_adapter_is_not_the_start():
         ({'lora.init_lora_weights': 'pissa', 'lora.target_parameters': ['experts.down_proj']}, 'target_parameters'),
     ],
 )
-def test_starts_that_are_refused_before_data_are_prepared(options, message, make_config):
+def test_initializations_that_are_refused_before_data_are_prepared(options, message, make_config):
     with pytest.raises(ConfigError, match=message):
         wire(load(make_config('lora', **options), check_types=True))
 
 
 @pytest.mark.parametrize('start', ['pissa', 'olora', 'loftq'])
-def test_starts_that_do_not_go_with_a_quantised_base(start, make_config):
+def test_initializations_that_are_refused_on_a_quantized_base(start, make_config):
     options = {'lora.init_lora_weights': start, 'lora.loftq_config': {'loftq_bits': 4} if start == 'loftq' else None}
     with pytest.raises(ConfigError, match=f"init_lora_weights`?='{start}'"):
         wire(load(make_config('qlora', **options), check_types=True))

@@ -1,4 +1,4 @@
-"""Adapters on a model with one matrix for input and output embeddings: what merges, and what is said before."""
+"""Adapters on models with tied embeddings: which merge, and the warnings before training."""
 
 import json
 
@@ -11,7 +11,7 @@ from xtune.config.load import load
 from xtune.config.wire import wire
 from xtune.engine import checks
 from xtune.errors import ModelError
-from xtune.methods.tied_embeddings import separate_config, unmergeable, warning
+from xtune.methods.tied_embeddings import tied_embeddings_warning, unmergeable, untie_config
 from xtune.parallel.env import World
 
 IDS = torch.arange(3, 40)[None]
@@ -52,50 +52,50 @@ def test_what_merges_into_one_matrix_or_two(lora, tmp_path):
     llm = adapted(**lora)
     want = logits(llm)
     assert unmergeable(llm) == []
-    apart = 'modules_to_save' in lora and 'ensure_weight_tying' not in lora
-    assert ('two matrices' in (warning(llm) or '')) == apart
+    separate = 'modules_to_save' in lora and 'ensure_weight_tying' not in lora
+    assert (tied_embeddings_warning(llm) is not None) == separate
     llm = llm.merge_and_unload()
-    separate_config(llm)
+    untie_config(llm)
     llm.save_pretrained(tmp_path)
-    assert json.loads((tmp_path / 'config.json').read_text())['tie_word_embeddings'] == (not apart)
+    assert json.loads((tmp_path / 'config.json').read_text())['tie_word_embeddings'] == (not separate)
     torch.testing.assert_close(logits(AutoModelForCausalLM.from_pretrained(tmp_path)), want, rtol=0, atol=1e-4)
 
 
 @pytest.mark.parametrize('lora', [*LORA, dict(trainable_token_indices={'lm_head': [5, 6]})], ids=str)
-def test_what_does_not_merge_is_said_before(lora):
+def test_an_adapter_that_does_not_merge_causes_a_warning(lora):
     llm = adapted(**lora)
     want = logits(llm)
-    assert unmergeable(llm) and 'merging would change both' in warning(llm)
-    assert (logits(llm.merge_and_unload()) - want).abs().max() > 0.1  # why
+    assert unmergeable(llm) and 'convert merge' in tied_embeddings_warning(llm)
+    assert (logits(llm.merge_and_unload()) - want).abs().max() > 0.1  # the reason for the warning
     free = adapted(tied=False, **lora)
-    assert unmergeable(free) == [] and warning(free) is None
+    assert unmergeable(free) == [] and tied_embeddings_warning(free) is None
 
 
 @pytest.mark.parametrize('lora', LORA, ids=str)
 def test_adapters_that_cannot_stay_equal_are_refused(lora):
-    with pytest.raises(ModelError, match=r"set lora.modules_to_save=\['embed_tokens'\] with lora.ensure_weight_tying"):
-        warning(adapted(**lora, **TIED))
+    with pytest.raises(ModelError, match=r"lora\.modules_to_save=\['embed_tokens'\] with lora.ensure_weight_tying"):
+        tied_embeddings_warning(adapted(**lora, **TIED))
 
 
-def test_a_run_says_it_before_data_are_prepared(make_config, capsys):
-    def said(**options):
+def test_a_run_warns_before_data_are_prepared(make_config, capsys):
+    def printed(**options):
         checks.base(wire(load(make_config('lora', **options))), World(), torch.device('cpu'))
         return capsys.readouterr().out
 
-    assert said() == ''
-    assert said(**{'lora.target_modules': ['q_proj', 'v_proj']}) == ''
-    assert 'changes it for lm_head apart' in said(**{'lora.target_modules': ['q_proj', 'lm_head']})
-    assert 'changes it for model.embed_tokens apart' in said(**{'lora.target_modules': '.*(q_proj|embed_tokens)'})
-    assert 'trains lm_head apart' in said(**{'lora.modules_to_save': ['lm_head']})
+    assert printed() == ''
+    assert printed(**{'lora.target_modules': ['q_proj', 'v_proj']}) == ''
+    assert ' lm_head ' in printed(**{'lora.target_modules': ['q_proj', 'lm_head']})
+    assert ' model.embed_tokens ' in printed(**{'lora.target_modules': '.*(q_proj|embed_tokens)'})
+    assert 'lora.modules_to_save trains lm_head' in printed(**{'lora.modules_to_save': ['lm_head']})
     tied = {'lora.modules_to_save': ['embed_tokens'], 'lora.ensure_weight_tying': True}
-    assert said(**tied) == ''
+    assert printed(**tied) == ''
 
 
 def test_a_head_that_is_trained_alone_reaches_the_merged_model(make_config, xtune, tiny_model, tmp_path):
     options = {'lora.modules_to_save': ['lm_head'], 'lora.r': 2, 'schedule.max_steps': 1, 'optimizer.lr': 1e-2}
     config = make_config('lora', **options)
     code, out, err = xtune('train', config)
-    assert code == 0 and 'the merged model will have two matrices' in out, err
+    assert code == 0 and 'lora.ensure_weight_tying' in out, err
     (adapter,) = config.with_suffix('').glob('*_hf')
     code, _, err = xtune('convert', 'merge', tiny_model, adapter, tmp_path / 'merged')
     assert code == 0, err

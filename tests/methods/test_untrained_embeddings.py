@@ -1,4 +1,4 @@
-"""Tokens that data use and nobody has trained are named before training, with what to do."""
+"""Untrained tokens that occur in the data cause a warning before training."""
 
 import json
 
@@ -20,7 +20,7 @@ def grown(request, tiny_model, tmp_path):
     return tmp_path / 'grown', tokenizer.convert_tokens_to_ids(['<note>', '</note>'])
 
 
-def test_rows_that_were_added_and_not_trained(grown, tiny_model, tokenizer):
+def test_added_rows_are_untrained(grown, tiny_model, tokenizer):
     folder, ids = grown
     old = sorted(set(tokenizer.added_tokens_decoder) - {tokenizer.pad_token_id})
     assert untrained_rows(folder, [*old, *ids]) == ids and untrained_rows(tiny_model, old) == []
@@ -28,7 +28,7 @@ def test_rows_that_were_added_and_not_trained(grown, tiny_model, tokenizer):
 
 
 @pytest.mark.parametrize('grown', ['model.safetensors'], indirect=True)
-def test_the_data_that_use_them_are_warned_of(grown, make_config, xtune, tmp_path):
+def test_data_with_untrained_tokens_cause_a_warning(grown, make_config, xtune, tmp_path):
     folder, ids = grown
     rows = [{'instruction': f'Say {i}.', 'output': f'<note>{i}</note>'} for i in range(40)]
     (tmp_path / 'rows.json').write_text(json.dumps(rows))

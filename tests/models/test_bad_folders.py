@@ -1,4 +1,4 @@
-"""Model folders as tired people have them: each is refused with one sentence, by every command, and nothing is left."""
+"""Damaged or wrong model folders: every command refuses them with a single sentence and leaves no files behind."""
 
 import json
 import os
@@ -9,7 +9,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from xtune.errors import ModelError
-from xtune.inference.load import load_for_inference, load_tokenizer_of
+from xtune.inference.load import load_for_inference
+from xtune.inference.tokenizer import load_tokenizer_of
 from xtune.models.loading.config_json import check_config
 
 CPU = torch.device('cpu')
@@ -75,42 +76,42 @@ FOLDERS = {
     ),
     'heads that do not divide': (
         config(num_attention_heads=5),
-        r'refused: .*not a multiple of the number of attention',
+        r'config.json .*not a multiple of the number of attention',
     ),
-    'a number as text': (config(rms_norm_eps='small'), "refused: Field 'rms_norm_eps' expected float"),
-    'zero heads of keys': (config(num_key_value_heads=0), '`num_key_value_heads` must be a positive whole number'),
-    'more experts a token than there are': (
+    'a number as text': (config(rms_norm_eps='small'), "config.json .*'rms_norm_eps' expected float"),
+    'zero heads of keys': (config(num_key_value_heads=0), '`num_key_value_heads` must be a positive .*got 0'),
+    'more active experts than experts': (
         config(model_type='qwen3_moe', num_experts=4, num_experts_per_tok=6),
-        '`num_experts_per_tok` is 6, but the model has 4 experts',
+        r'`num_experts_per_tok` is 6\b.*\b4 experts',
     ),
     'the same by another name': (
         config(model_type='mixtral', num_local_experts=2, num_experts_per_tok=3),
-        '`num_experts_per_tok` is 3, but the model has 2 experts',
+        r'`num_experts_per_tok` is 3\b.*\b2 experts',
     ),
-    'quantisation as text': (config(quantization_config='gptq'), "must be a JSON object, got 'gptq'"),
-    'a damaged file beside': (write('generation_config.json', '{'), 'generation_config.json is damaged .*; copy it'),
-    'a stop token as text': (write('generation_config.json', '{"eos_token_id": "x"}'), "a list of ids, got 'x'"),
-    'tokenizer settings as list': (write('tokenizer_config.json', '[]'), 'holds a list where a JSON object'),
-    'an index of nothing': (write(INDEX, '{"weight_map": []}'), 'index.json is damaged: its weight_map does not give'),
-    'an index of numbers': (write(INDEX, '{"weight_map": {"a": 5}}'), 'index.json is damaged: its weight_map does not'),
-    'a lost index': (renamed, r'nor an index .*; it holds model-00001-of-00002.safetensors'),
-    'the pointer of git': (write('model.safetensors', POINTER), 'fetch the file with `git lfs pull`'),
-    'only GGUF': (only_gguf, 'GGUF files, which are for llama.cpp'),
-    'a list of tensors': (as_bin(lambda state: [torch.ones(2)]), 'holds a list, where tensors by name'),
-    'a training state': (as_bin(lambda state: {'state_dict': state}), 'holds no tensors by name, but state_dict'),
-    'code in a pickle': (as_bin(lambda state: state | {'x': Code()}), r'holds code besides weights \(posix.system\)'),
-    'whole numbers': (weights(lambda s: {k: t.to(torch.int8) for k, t in s.items()}), 'quantised already .* as I8'),
+    'quantization as text': (config(quantization_config='gptq'), "`quantization_config` .*'gptq'"),
+    'another damaged file': (write('generation_config.json', '{'), 'generation_config.json is damaged'),
+    'a stop token as text': (write('generation_config.json', '{"eos_token_id": "x"}'), "`eos_token_id` .*'x'"),
+    'tokenizer settings as list': (write('tokenizer_config.json', '[]'), 'tokenizer_config.json .*list.*JSON object'),
+    'an empty index': (write(INDEX, '{"weight_map": []}'), 'index.json is damaged: its weight_map'),
+    'an index of numbers': (write(INDEX, '{"weight_map": {"a": 5}}'), 'index.json is damaged: its weight_map'),
+    'a missing index': (renamed, r'model.safetensors.index.json.* model-00001-of-00002.safetensors'),
+    'a git lfs pointer': (write('model.safetensors', POINTER), 'model.safetensors .*`git lfs pull`'),
+    'only GGUF': (only_gguf, 'GGUF'),
+    'a list of tensors': (as_bin(lambda state: [torch.ones(2)]), 'pytorch_model.bin .*list'),
+    'a training state': (as_bin(lambda state: {'state_dict': state}), 'pytorch_model.bin .*state_dict'),
+    'code in a pickle': (as_bin(lambda state: state | {'x': Code()}), r'pytorch_model.bin .*code \(posix.system\)'),
+    'integer weights': (weights(lambda s: {k: t.to(torch.int8) for k, t in s.items()}), 'as I8.*quantization_config'),
     'another shape': (weights(lambda s: s | {UP: torch.ones(3, 5)}), r'up_proj.weight has the shape \[3, 5\]'),
-    'one layer too many': (weights(lambda s: s | {UP.replace('1', '2'): s[UP].clone()}), 'hold model.layers.2.mlp.up'),
+    'an additional layer': (weights(lambda s: s | {UP.replace('1', '2'): s[UP].clone()}), 'model.layers.2.mlp.up'),
 }
 
 
-@pytest.mark.parametrize('change, says', FOLDERS.values(), ids=FOLDERS)
-def test_every_command_refuses_the_folder_and_leaves_nothing(change, says, model, xtune, tmp_path, monkeypatch):
+@pytest.mark.parametrize('change, message', FOLDERS.values(), ids=FOLDERS)
+def test_every_command_refuses_the_folder_and_leaves_nothing(change, message, model, xtune, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr('builtins.input', None)
     change(model)
-    with pytest.raises(ModelError, match=says):
+    with pytest.raises(ModelError, match=message):
         load_for_inference(str(model), None, CPU, torch.float32)
     code, out, err = xtune('chat', model, '--prompt', 'x')
     assert code == 2 and err.count('\n') == 1 and not out, err
@@ -119,19 +120,19 @@ def test_every_command_refuses_the_folder_and_leaves_nothing(change, says, model
     assert not list(tmp_path.glob('*new*')) and not (tmp_path / 'EVIL').exists()
 
 
-def test_a_mixture_of_one_expert_is_none(tmp_path):
+def test_a_single_expert_may_be_active_twice(tmp_path):
     values = dict(model_type='jamba', num_experts=1, num_experts_per_tok=2)
     (tmp_path / 'config.json').write_text(json.dumps(values))
-    check_config(tmp_path, values, own_code=False)
+    check_config(tmp_path, values, allow_remote_code=False)
 
 
-def test_parts_beside_the_language_model_and_computed_buffers_are_no_mistake(model):
+def test_weights_outside_the_language_model_and_buffers_are_accepted(model):
     extra = {'vision.weight': torch.ones(2), 'model.layers.0.self_attn.rotary_emb.inv_freq': torch.ones(4)}
     weights(lambda state: state | extra)(model)
     load_for_inference(str(model), None, CPU, torch.float32)
 
 
-def test_a_quantised_base_must_be_whole_too(model, make_config, xtune):
+def test_missing_weights_are_refused_when_quantizing(model, make_config, xtune):
     weights(lambda state: {key: tensor for key, tensor in state.items() if key != UP})(model)
     with pytest.raises(ModelError, match=f'lack {UP}'):
         load_for_inference(str(model), None, CPU, torch.float32, bits=4)
@@ -139,16 +140,16 @@ def test_a_quantised_base_must_be_whole_too(model, make_config, xtune):
     assert code == 2 and f'lack {UP}' in err
 
 
-def test_a_folder_without_a_tokenizer_says_so_when_training(model, make_config, xtune):
+def test_training_refuses_a_folder_without_a_tokenizer(model, make_config, xtune):
     for file in model.glob('tokenizer*'):
         file.unlink()
     code, _, err = xtune('train', make_config(base_model=str(model)))
-    assert code == 2 and 'the folder has no tokenizer file; it should be in tokenizer.json' in err
+    assert code == 2 and 'has no tokenizer file' in err and 'tokenizer.json' in err
 
 
 def test_a_tokenizer_without_its_vocabulary(model):
     (model / 'tokenizer.json').unlink()
-    with pytest.raises(ModelError, match='it should be in tokenizer.json, tokenizer.model, or vocab.json'):
+    with pytest.raises(ModelError, match='tokenizer.json, tokenizer.model, or vocab.json'):
         load_tokenizer_of(str(model))
 
 
@@ -156,7 +157,7 @@ def test_chat_refuses_ids_without_a_row(model, xtune):
     config(vocab_size=300)(model)
     weights(lambda s: s | {'model.embed_tokens.weight': s['model.embed_tokens.weight'][:300].contiguous()})(model)
     code, _, err = xtune('chat', model, '--prompt', 'What is the capital of France?')
-    assert code == 2 and 'its embedding (vocab_size in config.json) 300 rows' in err
+    assert code == 2 and 'vocab_size in config.json' in err and '300 rows' in err
 
 
 @pytest.mark.parametrize('command', (('chat',), ('convert', 'merge'), ('convert', 'legacy')))
@@ -172,7 +173,7 @@ def test_hub_names_without_a_connection_say_so_at_once(command, name, xtune, tmp
     hub._refuse_unreachable.cache_clear()
     more = ('--prompt', 'x') if command == ('chat',) else ('adapter', 'new') if 'merge' in command else ('new',)
     code, _, err = xtune(*command, name, *more)
-    assert code == 2 and f'{name} is no local folder, and cannot be fetched' in err and 'name a local folder' in err
+    assert code == 2 and f'{name} is not a local folder' in err and 'HF_HUB_OFFLINE' in err
     assert ('did you mean `nothing_else`' in err) == (name == 'nothing')
 
 
@@ -180,7 +181,7 @@ def test_a_server_that_answers_is_no_missing_connection(tmp_path):
     from http.server import BaseHTTPRequestHandler, HTTPServer
     from threading import Thread
 
-    from xtune.models.legacy.hub import _unreachable
+    from xtune.models.legacy.hub import _connection_error
 
     class Refusing(BaseHTTPRequestHandler):
         def do_HEAD(self):
@@ -191,26 +192,26 @@ def test_a_server_that_answers_is_no_missing_connection(tmp_path):
 
     server = HTTPServer(('127.0.0.1', 0), Refusing)
     Thread(target=server.handle_request, daemon=True).start()
-    assert _unreachable(f'http://127.0.0.1:{server.server_port}') == ''
+    assert _connection_error(f'http://127.0.0.1:{server.server_port}') == ''
     server.server_close()
-    assert 'refused' in _unreachable(f'http://127.0.0.1:{server.server_port}')
+    assert 'refused' in _connection_error(f'http://127.0.0.1:{server.server_port}')
 
 
 ADAPTERS = {
-    'half': (
+    'missing': (
         lambda state: dict(list(state.items())[:2]),
-        'lacks base_model.*, which its adapter_config.json',
+        'lacks base_model.*adapter_config.json',
     ),
-    'more': (
+    'unexpected': (
         lambda s: s | {'base_model.model.model.layers.7.x': torch.ones(2)},
-        'layers.7.x, for which the model',
+        'layers.7.x',
     ),
     'NaN': (lambda state: {key: tensor * float('nan') for key, tensor in state.items()}, 'NaN or infinite'),
 }
 
 
-@pytest.mark.parametrize('change, says', ADAPTERS.values(), ids=ADAPTERS)
-def test_adapters_that_are_not_whole(change, says, tiny_model, xtune, tmp_path):
+@pytest.mark.parametrize('change, message', ADAPTERS.values(), ids=ADAPTERS)
+def test_incomplete_adapters_are_refused(change, message, tiny_model, xtune, tmp_path):
     from peft import LoraConfig, get_peft_model
 
     llm = load_for_inference(str(tiny_model), None, CPU, torch.float32)
@@ -218,7 +219,7 @@ def test_adapters_that_are_not_whole(change, says, tiny_model, xtune, tmp_path):
     load_for_inference(str(tiny_model), str(tmp_path / 'adapter'), CPU, torch.float32)
     file = tmp_path / 'adapter' / 'adapter_model.safetensors'
     save_file(change(load_file(file)), file)
-    with pytest.raises(ModelError, match=says):
+    with pytest.raises(ModelError, match=message):
         load_for_inference(str(tiny_model), str(tmp_path / 'adapter'), CPU, torch.float32)
     code, _, err = xtune('convert', 'merge', tiny_model, tmp_path / 'adapter', tmp_path / 'new')
     assert code == 2 and err.count('\n') == 1 and not list(tmp_path.glob('*new*'))

@@ -1,4 +1,4 @@
-"""What config.json tells before weights are read: attention that a model lacks, rows it is not made for, forms."""
+"""Checks of config.json before weights are read: attention implementation, context length, stored quantization."""
 
 import pytest
 from transformers import (
@@ -14,7 +14,12 @@ from transformers import (
 
 from xtune.errors import ModelError
 from xtune.models.legacy.alibi_config import BaichuanAlibiConfig
-from xtune.models.loading.config_checks import check_attention, length_warning, made_for, stored_form
+from xtune.models.loading.config_checks import (
+    check_attention,
+    context_length,
+    describe_stored_quantization,
+    length_warning,
+)
 
 YARN = dict(rope_type='yarn', factor=4.0, rope_theta=10000.0)
 LLAMA3 = dict(rope_type='llama3', factor=8.0, original_max_position_embeddings=1024, rope_theta=10000.0)
@@ -34,32 +39,32 @@ LLAMA3 |= dict(low_freq_factor=1.0, high_freq_factor=4.0)
         (BaichuanAlibiConfig(max_position_embeddings=512), None),
     ],
 )
-def test_the_length_that_a_model_is_made_for(config, limit):
-    assert made_for(config) == limit
+def test_context_length(config, limit):
+    assert context_length(config) == limit
     assert length_warning(config, limit or 10**6) is None
     if limit is not None:
-        said = length_warning(config, limit + 1)
-        assert f'max_length={limit + 1}, ' in said and f'made for {limit} tokens' in said
+        warning = length_warning(config, limit + 1)
+        assert f'max_length={limit + 1} ' in warning and f' {limit} tokens' in warning
         rope = getattr(config, 'rope_parameters', None) or {}
-        assert ('rope_parameters' in said) == (rope.get('rope_type') == 'default')  # one for all layers, not scaled
+        # Only for unscaled RoPE that is the same in all layers.
+        assert ('rope_parameters' in warning) == (rope.get('rope_type') == 'default')
 
 
-def test_the_advice_on_longer_rows_keeps_what_the_model_has():
+def test_the_advice_for_longer_samples_keeps_the_models_rope_parameters():
     config = PhiConfig(max_position_embeddings=512)
-    advice = length_warning(config, 1025).partition('such as by ')[2].split()
-    given = dict(pair.removeprefix('llm.rope_parameters.').split('=') for pair in advice)
-    assert given == {**{k: str(v) for k, v in config.rope_parameters.items()}, 'rope_type': 'linear', 'factor': '3.0'}
-    assert 'partial_rotary_factor' in given
-    values = {k: v if k == 'rope_type' else float(v) for k, v in given.items()}
-    assert made_for(PhiConfig(max_position_embeddings=512, rope_parameters=values)) == 1536
+    options = [word for word in length_warning(config, 1025).split() if word.startswith('llm.rope_parameters.')]
+    advised = dict(option.removeprefix('llm.rope_parameters.').split('=') for option in options)
+    rope = {key: str(value) for key, value in config.rope_parameters.items()}
+    assert advised == {**rope, 'rope_type': 'linear', 'factor': '3.0'}
+    assert 'partial_rotary_factor' in advised
+    values = {key: value if key == 'rope_type' else float(value) for key, value in advised.items()}
+    assert context_length(PhiConfig(max_position_embeddings=512, rope_parameters=values)) == 1536
 
 
-def test_attention_that_a_model_lacks_is_refused():
-    with pytest.raises(ModelError) as refused:
+def test_an_unsupported_attention_implementation_is_refused():
+    with pytest.raises(ModelError, match=r"Gemma2ForCausalLM .*\b50\b.*llm.attn_implementation='eager'"):
         check_attention(Gemma2Config(attn_logit_softcapping=50.0), 'sdpa')
-    assert 'Gemma2ForCausalLM caps the logits of its attention at 50' in str(refused.value)
-    assert "set llm.attn_implementation='eager'" in str(refused.value)
-    with pytest.raises(ModelError, match='Gemma2ForCausalLM has no such attention'):
+    with pytest.raises(ModelError, match="Gemma2ForCausalLM .*llm.attn_implementation='eager'"):
         check_attention(Gemma2Config(attn_logit_softcapping=None), 'sdpa')
     for config, wanted in ((Gemma2Config(), 'eager'), (Gemma2Config(), None), (LlamaConfig(), 'sdpa')):
         check_attention(config, wanted)
@@ -67,7 +72,7 @@ def test_attention_that_a_model_lacks_is_refused():
 
 
 @pytest.mark.parametrize(
-    ('stored', 'form'),
+    ('stored', 'text'),
     [
         (None, None),
         (dict(quant_method='gptq', bits=4), 'stored in gptq (4 bits)'),
@@ -77,8 +82,8 @@ def test_attention_that_a_model_lacks_is_refused():
     ],
     ids=str,
 )
-def test_the_form_of_stored_weights(stored, form):
+def test_description_of_stored_quantization(stored, text):
     config = LlamaConfig()
     if stored is not None:
         config.quantization_config = stored
-    assert stored_form(config) == form
+    assert describe_stored_quantization(config) == text

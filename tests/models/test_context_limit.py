@@ -1,4 +1,4 @@
-"""Models with a table of positions refuse longer rows before data are prepared; all others only warn."""
+"""Models with learned position embeddings refuse longer samples before data are prepared; others only warn."""
 
 import pytest
 import torch
@@ -6,9 +6,9 @@ from small_models import small_model
 from transformers import CONFIG_MAPPING
 
 from xtune.errors import ModelError
-from xtune.models.loading.context_limit import check_length, positions
+from xtune.models.loading.context_limit import check_length, position_embeddings
 
-# Type of model, changes -> tokens that it takes.
+# Model type, changes -> maximum number of tokens.
 TABLES = [
     ('gpt2', {}, 1024),
     ('gpt_neo', {}, 2048),
@@ -26,20 +26,20 @@ TABLES = [
 
 
 @pytest.mark.parametrize(('kind', 'changes', 'expected'), TABLES)
-def test_tables_of_positions_are_found_with_their_offsets(kind, changes, expected):
-    assert positions(CONFIG_MAPPING[kind](**changes)) == expected
+def test_position_embeddings_are_measured_with_their_offsets(kind, changes, expected):
+    assert position_embeddings(CONFIG_MAPPING[kind](**changes)) == expected
 
 
 @pytest.mark.parametrize('name', ['GPT2LMHeadModel', 'OPTForCausalLM', 'RobertaForCausalLM'])
 def test_the_limit_is_that_of_the_model(name):
     model = small_model(name)
-    limit = positions(model.config)
+    limit = position_embeddings(model.config)
     model(input_ids=torch.full((1, limit), 5))
     with pytest.raises((IndexError, RuntimeError)):
         model(input_ids=torch.full((1, limit + 1), 5))
 
 
-def test_longer_rows_are_refused_with_the_limit():
+def test_longer_samples_are_refused_with_the_limit():
     check_length(CONFIG_MAPPING['gpt2'](), 1024)
     check_length(CONFIG_MAPPING['llama'](), 100_000)
     with pytest.raises(ModelError, match='max_length=1025, but .* 1024 tokens.* set max_length=1024'):

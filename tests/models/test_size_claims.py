@@ -1,4 +1,4 @@
-"""Weight files that run code or are cut off, and configs that claim more than their weights: refused, unexecuted."""
+"""Refuse weight files with code or missing bytes, and configs of larger models than their weights; run no code."""
 
 import json
 import os
@@ -60,7 +60,7 @@ DAMAGES = (is_no_zip, is_cut, has_small_storage, has_code, has_an_unknown_class,
 
 
 @pytest.fixture(scope='module')
-def whole_adapter(tiny_model, tmp_path_factory):
+def complete_adapter(tiny_model, tmp_path_factory):
     folder = tmp_path_factory.mktemp('adapter')
     llm = load_for_inference(str(tiny_model), None, CPU, torch.float32)
     get_peft_model(llm, LoraConfig(target_modules=['q_proj'], r=4)).save_pretrained(folder)
@@ -68,8 +68,8 @@ def whole_adapter(tiny_model, tmp_path_factory):
 
 
 @pytest.fixture
-def adapter(whole_adapter, tmp_path):
-    return shutil.copytree(whole_adapter, tmp_path / 'adapter')
+def adapter(complete_adapter, tmp_path):
+    return shutil.copytree(complete_adapter, tmp_path / 'adapter')
 
 
 @pytest.fixture
@@ -92,7 +92,7 @@ def test_a_bin_that_is_damaged_or_runs_code(damage, as_bin, tiny_model, xtune, t
     for command in (('convert', 'merge', tiny_model, as_bin, 'new'), ('chat', tiny_model, '--adapter', as_bin)):
         code, _, err = xtune(*command)
         assert code == 2 and err.count('\n') == 1 and 'adapter_model.bin' in err, err
-        assert ('besides weights' in err) == (damage in (has_code, has_an_unknown_class)), err
+        assert ('it contains code (' in err) == (damage in (has_code, has_an_unknown_class)), err
     model = shutil.copytree(tiny_model, tmp_path / 'model')
     (model / 'model.safetensors').unlink()
     shutil.copy(as_bin / 'adapter_model.bin', model / 'pytorch_model.bin')
@@ -124,7 +124,7 @@ def test_load_from_such_an_adapter(as_bin, make_config, xtune, tmp_path, monkeyp
     monkeypatch.chdir(tmp_path)
     has_code(as_bin / 'adapter_model.bin')
     code, _, err = xtune('train', make_config(), '--cfg-options', f'load_from={as_bin}')
-    assert code == 2 and 'load_from=' in err and 'holds code besides weights' in err, err
+    assert code == 2 and 'load_from=' in err and 'adapter_model.bin' in err and 'posix.system' in err, err
     assert not (tmp_path / 'EVIL').exists()
 
 
@@ -153,10 +153,8 @@ CLAIMS = (
 def test_sizes_beyond_the_weights(values, tiny_model, tmp_path):
     model = shutil.copytree(tiny_model, tmp_path / 'model')
     changed(model / 'config.json', **values)
-    for weights in (True, False):  # what train loads, and what its data, plan and pth_to_hf look at
-        with pytest.raises(
-            ModelError, match=r'config.json has .* needs at least [\d,]+ numbers; the weight files hold'
-        ):
+    for weights in (True, False):  # train needs weights; data preparation, plan and pth_to_hf do not
+        with pytest.raises(ModelError, match=r'config.json has .* at least [\d,]+ elements; the weight files'):
             check_model_folder(str(model), weights=weights)
 
 
@@ -171,7 +169,7 @@ def test_commands_refuse_sizes_beyond_the_weights(tiny_model, adapter, make_conf
         assert code == 2 and err.count('\n') == 1 and 'has vocab_size=1000000000' in err, (command, err)
 
 
-def test_sizes_of_a_part_that_was_left_out_and_tables_that_are_none(tiny_model, tmp_path):
+def test_sizes_of_removed_encoders_and_of_rope_positions_are_accepted(tiny_model, tmp_path):
     model = shutil.copytree(tiny_model, tmp_path / 'model')
     changed(model / 'config.json', vision_config=dict(hidden_size=1000), max_position_embeddings=10**7)
     check_model_folder(str(model))
@@ -185,10 +183,10 @@ RANKS = (
 )
 
 
-@pytest.mark.parametrize('values, says', RANKS, ids=[says for _, says in RANKS])
-def test_ranks_beyond_the_weights(values, says, adapter):
+@pytest.mark.parametrize('values, option', RANKS, ids=[option for _, option in RANKS])
+def test_ranks_beyond_the_weights(values, option, adapter):
     changed(adapter / 'adapter_config.json', **values)
-    with pytest.raises(ModelError, match=f'adapter_config.json has {says}, and adapter_model.safetensors holds'):
+    with pytest.raises(ModelError, match=f'adapter_config.json has {option}, .*adapter_model.safetensors'):
         check_adapter_folder(str(adapter))
 
 

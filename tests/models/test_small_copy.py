@@ -1,4 +1,4 @@
-"""A small copy of a model leaks between packed samples if, and only if, the model does."""
+"""A small copy leaks between packed samples if and only if the full model does."""
 
 from contextlib import nullcontext
 
@@ -15,34 +15,34 @@ CPU = torch.device('cpu')
 MODELS = entries()
 
 
-def apart(config):
+def separates_samples(config):
     copy = small_copy(config, CPU)
     return copy and PackingParity(copy, torch.float32, CPU, nullcontext()).verdict().independent
 
 
 def preset_config(name):
-    """Return the config of a model that presets are for, with the values of its config.json."""
+    """Return the config of a preset's model, with the values of its config.json."""
     values = MODELS[name]
-    kind = CONFIG_MAPPING[values['type']]
-    left_out = ('type', 'dtype', 'rope_parameters')  # lists are shortened there
-    return kind(**{key: value for key, value in values.items() if key not in left_out})
+    cls = CONFIG_MAPPING[values['type']]
+    skipped = ('type', 'dtype', 'rope_parameters')  # its lists are shortened
+    return cls(**{key: value for key, value in values.items() if key not in skipped})
 
 
-def structures():
-    """Return one preset's model of each type."""
-    found = {}
+def one_of_each_type():
+    """Return the name of one preset's model of each model type."""
+    names = {}
     for name in MODELS:
-        found.setdefault(MODELS[name].get('type'), name)
-    return sorted(name for kind, name in found.items() if kind in CONFIG_MAPPING)
+        names.setdefault(MODELS[name].get('type'), name)
+    return sorted(name for model_type, name in names.items() if model_type in CONFIG_MAPPING)
 
 
-@pytest.mark.parametrize('name', structures())
-def test_copies_of_the_models_of_presets_keep_samples_apart(name):
-    assert apart(preset_config(name)) == ('gpt_oss' not in name)
+@pytest.mark.parametrize('name', one_of_each_type())
+def test_copies_of_the_presets_models_separate_packed_samples(name):
+    assert separates_samples(preset_config(name)) == ('gpt_oss' not in name)
 
 
 @pytest.mark.parametrize(
-    ('kind', 'changes', 'expected'),
+    ('model_type', 'changes', 'expected'),
     [
         ('granitemoehybrid', dict(num_hidden_layers=2, layer_types=['linear_attention', 'full_attention']), False),
         ('qwen3_next', dict(num_hidden_layers=9, layer_types=['full_attention'] * 9), True),
@@ -56,17 +56,17 @@ def test_copies_of_the_models_of_presets_keep_samples_apart(name):
             high_freq_factor=4.0, original_max_position_embeddings=8192)), True),
     ],
 )  # fmt: skip
-def test_a_copy_has_the_kinds_of_layers_of_its_config(kind, changes, expected):
-    assert apart(CONFIG_MAPPING[kind](**changes)) == expected
+def test_a_copy_has_the_layer_types_of_its_config(model_type, changes, expected):
+    assert separates_samples(CONFIG_MAPPING[model_type](**changes)) == expected
 
 
-def test_baichuan_with_alibi_keeps_samples_apart():
+def test_baichuan_with_alibi_separates_packed_samples():
     from xtune.models.legacy.alibi import BaichuanAlibiForCausalLM
 
-    assert apart(BaichuanAlibiForCausalLM.config_class())
+    assert separates_samples(BaichuanAlibiForCausalLM.config_class())
 
 
-def test_a_copy_is_small_and_takes_no_random_numbers():
+def test_a_copy_is_small_and_does_not_change_the_random_state():
     torch.manual_seed(1)
     expected = torch.rand(3)
     torch.manual_seed(1)
@@ -76,7 +76,7 @@ def test_a_copy_is_small_and_takes_no_random_numbers():
     assert copy.config._attn_implementation == 'eager'
 
 
-def test_no_copy_is_made_of_what_transformers_does_not_know():
+def test_there_is_no_copy_of_a_config_that_transformers_does_not_know():
     class OwnConfig(PreTrainedConfig):
         model_type = 'own'
 
@@ -86,10 +86,10 @@ def test_no_copy_is_made_of_what_transformers_does_not_know():
 
 @pytest.mark.slow
 @pytest.mark.parametrize('name', small_classes())
-def test_every_copy_says_what_its_model_says(name):
+def test_every_copy_leaks_if_and_only_if_its_model_does(name):
     from small_models import small_model
 
     config = small_config(name)
-    found = apart(config)
-    if found is not None:
-        assert found == PackingParity(small_model(name), torch.float32, CPU, nullcontext()).verdict().independent
+    separated = separates_samples(config)
+    if separated is not None:
+        assert separated == PackingParity(small_model(name), torch.float32, CPU, nullcontext()).verdict().independent

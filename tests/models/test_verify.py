@@ -1,4 +1,4 @@
-"""Model folders that are not whole are refused by name, before or right after they are read."""
+"""Incomplete or inconsistent model folders are refused, with the name of the problem."""
 
 import json
 import shutil
@@ -33,34 +33,34 @@ def change(folder, config=None, weights=None):
 
 
 CONFIGS = [
-    (dict(model_type='lama'), 'does not know; did you mean `llama`'),
+    (dict(model_type='lama'), 'did you mean `llama`'),
     (dict(model_type='intrnlm'), 'did you mean `internlm`'),
     (dict(model_type=None), 'has no `model_type`'),
-    (dict(num_hidden_layers=-1), '`num_hidden_layers` must be a positive whole number, got -1'),
-    (dict(hidden_size='32'), "`hidden_size` must be a positive whole number, got '32'"),
+    (dict(num_hidden_layers=-1), '`num_hidden_layers` .*got -1'),
+    (dict(hidden_size='32'), "`hidden_size` .*got '32'"),
 ]
 
 
-@pytest.mark.parametrize('values, says', CONFIGS)
-def test_damaged_configs_are_named(values, says, model, xtune):
+@pytest.mark.parametrize('values, message', CONFIGS)
+def test_damaged_configs_are_refused(values, message, model, xtune):
     change(model, values)
-    with pytest.raises(ModelError, match=says):
+    with pytest.raises(ModelError, match=message):
         check_model_folder(str(model))
     code, _, err = xtune('chat', model, '--prompt', 'x')
     assert code == 2 and 'Traceback' not in err
 
 
 @pytest.mark.parametrize('tied', (True, False))
-def test_missing_weights_are_not_drawn_at_random(tied, model):
+def test_missing_weights_are_not_initialized_at_random(tied, model):
     change(model, dict(tie_word_embeddings=tied), lambda state: state.pop('model.layers.1.mlp.up_proj.weight'))
     with pytest.raises(ModelError, match=r'lack .*model.layers.1.mlp.up_proj.weight'):
         load_for_inference(str(model), None, CPU, None)
 
 
-def test_a_head_that_is_nowhere_is_named(model, make_config, xtune):
+def test_a_missing_lm_head_is_named(model, make_config, xtune):
     load_for_inference(str(model), None, CPU, None)
     change(model, dict(tie_word_embeddings=False))
-    with pytest.raises(ModelError, match='lack lm_head.weight, and its config.json does not tie it'):
+    with pytest.raises(ModelError, match='lack lm_head.weight'):
         load_for_inference(str(model), None, CPU, None)
     code, _, err = xtune('train', make_config(base_model=str(model)))
     assert code == 2 and 'lack lm_head.weight' in err
@@ -68,31 +68,31 @@ def test_a_head_that_is_nowhere_is_named(model, make_config, xtune):
 
 def test_nan_weights_are_named(model):
     change(model, weights=lambda state: state['model.norm.weight'].__setitem__(0, float('nan')))
-    with pytest.raises(ModelError, match='model.norm.weight holds 1 numbers that are NaN'):
+    with pytest.raises(ModelError, match='model.norm.weight contains 1 NaN'):
         load_for_inference(str(model), None, CPU, None)
 
 
 @pytest.mark.parametrize('nested', [True, False])
-def test_nan_in_a_weight_that_is_packed_while_loading_is_named(nested, model, make_config, xtune):
+def test_nan_in_a_weight_that_is_quantized_while_loading_is_named(nested, model, make_config, xtune):
     change(model, weights=lambda state: state['model.layers.1.mlp.up_proj.weight'][3].__setitem__(5, float('nan')))
     options = {'base_model': str(model), 'quantization.bnb_4bit_use_double_quant': nested}
     code, _, err = xtune('train', make_config('qlora', **options))
-    assert code == 2 and 'model.layers.1.mlp.up_proj.weight holds' in err and 'NaN' in err
+    assert code == 2 and 'model.layers.1.mlp.up_proj.weight' in err and 'NaN' in err
 
 
-def test_an_unknown_quantisation_is_named(model):
+def test_an_unknown_quantization_method_is_named(model):
     change(model, dict(quantization_config=dict(quant_method='gptk')))
-    with pytest.raises(ModelError, match='method `gptk`, which transformers does not know; did you mean `gptq`'):
+    with pytest.raises(ModelError, match='`gptk`.*did you mean `gptq`'):
         load_for_inference(str(model), None, CPU, None)
 
 
-def test_weights_stored_in_4_bits_answer_and_are_not_merged_into(model, tmp_path):
+def test_a_base_stored_in_4_bits_generates_and_is_not_merged_into(model, tmp_path):
     settings = BitsAndBytesConfig(load_in_4bit=True)
     AutoModelForCausalLM.from_pretrained(model, quantization_config=settings).save_pretrained(tmp_path / 'stored')
     AutoTokenizer.from_pretrained(model).save_pretrained(tmp_path / 'stored')
     llm = load_for_inference(str(tmp_path / 'stored'), None, CPU, None)
     get_peft_model(llm, LoraConfig(target_modules=['q_proj'])).save_pretrained(tmp_path / 'adapter')
-    with pytest.raises(ModelError, match='stored in bitsandbytes .* use the adapter as it is'):
+    with pytest.raises(ModelError, match='stored in bitsandbytes .*--adapter'):
         merge(str(tmp_path / 'stored'), str(tmp_path / 'adapter'), tmp_path / 'merged')
     assert not (tmp_path / 'merged').exists()
 
@@ -102,4 +102,4 @@ def test_a_tokenizer_larger_than_the_embedding_is_refused_before_the_model_loads
     with pytest.raises(ModelError, match=f'ids up to {len(tokenizer) - 1}, its embedding'):
         check_vocabulary(str(model), len(tokenizer) - 1)
     code, _, err = xtune('train', make_config(base_model=str(model)))
-    assert code == 2 and 'they do not belong together' in err
+    assert code == 2 and f'ids up to {len(tokenizer) - 1}' in err

@@ -1,4 +1,4 @@
-"""Checkpoints of language and vision, trained on text: the class is found, and what comes out is whole."""
+"""Vision-language checkpoints, trained on text: the class is detected, and exports are complete."""
 
 import json
 from contextlib import nullcontext
@@ -22,7 +22,12 @@ from xtune.optimizations.packed_attention import install_packed_attention
 from xtune.planning.estimator import MemoryEstimator
 from xtune.tasks.lm_head import find_lm_head
 from xtune.tasks.loss import summed_loss
-from xtune.utils.language_model import describe_other_parts, freeze_other_parts, other_parts, spare_other_parts
+from xtune.utils.language_model import (
+    describe_non_text_modules,
+    exclude_non_text_modules,
+    freeze_non_text_modules,
+    non_text_modules,
+)
 from xtune.utils.model_structure import layers_of
 
 TEXT = dict(
@@ -124,7 +129,7 @@ def tiny(kind, **text):
 
 @pytest.fixture(scope='module')
 def checkpoint(tmp_path_factory, tokenizer):
-    """Return a function that gives the folder of a tiny checkpoint with SmolLM2's tokenizer."""
+    """Return a function that returns the folder of a tiny checkpoint with SmolLM2's tokenizer."""
     made = {}
 
     def make(kind):
@@ -161,7 +166,7 @@ class Samples:
 
 
 @pytest.mark.parametrize('kind', KINDS_AND_SLOW_SIBLINGS)
-def test_packed_samples_are_those_alone(kind):
+def test_packed_samples_have_the_logits_of_single_ones(kind):
     llm = tiny(kind, initializer_range=0.3)
     expand_positions_to_axes(llm)
     store = Samples([9, 14, 20])
@@ -172,12 +177,12 @@ def test_packed_samples_are_those_alone(kind):
     head = find_lm_head(llm)
     assert summed_loss(llm, batch, head).item() == pytest.approx(alone, rel=1e-5)
     attention = install_packed_attention(llm, torch.float32, torch.device('cpu'), 64, nullcontext())
-    assert (attention is None) == (kind == 'llama4')  # whose layers attend in chunks
+    assert (attention is None) == (kind == 'llama4')  # its layers use chunked attention
     if attention is not None:
         assert summed_loss(llm, batch, head, **attention.model_kwargs(batch)).item() == pytest.approx(alone, rel=1e-5)
 
 
-def test_positions_of_one_axis_do_not_tell_samples_apart_to_qwen2_5_vl():
+def test_qwen2_5_vl_does_not_separate_samples_by_positions_of_one_axis():
     """If this fails, transformers tells them apart: `expand_positions_to_axes` is not needed for it any more."""
     llm = tiny('qwen2_5_vl', initializer_range=0.3)
     store = Samples([9, 14])
@@ -196,7 +201,7 @@ def logits(llm):
 
 
 @pytest.mark.parametrize(('kind', 'method'), RUNS)
-def test_what_comes_out_is_whole(kind, method, checkpoint, make_config, xtune, tmp_path):
+def test_exports_are_complete(kind, method, checkpoint, make_config, xtune, tmp_path):
     base, adapter, out = checkpoint(kind), tmp_path / 'adapter', tmp_path / 'out'
     options = {'base_model': str(base), 'schedule.max_epochs': 2, 'optimizer.lr': 1e-2}
     # bf16: trained parameters have fp32 master weights, frozen ones have none
@@ -231,7 +236,7 @@ def test_what_comes_out_is_whole(kind, method, checkpoint, make_config, xtune, t
     assert code == 0, err
 
 
-def test_the_class_follows_from_the_config():
+def test_the_class_is_chosen_from_the_config():
     for kind in ALL:
         assert model_class(config_of(kind)).__name__.endswith('ForConditionalGeneration')
     language = config_of('llama4')
@@ -245,7 +250,7 @@ def test_the_class_follows_from_the_config():
 
 
 @pytest.mark.parametrize('kind', ['t5', 'no_such_type'])
-def test_a_type_without_a_class_is_refused_in_few_words(kind, tmp_path, tokenizer, make_config, xtune):
+def test_a_type_without_a_class_is_refused_briefly(kind, tmp_path, tokenizer, make_config, xtune):
     (tmp_path / 'config.json').write_text(json.dumps(dict(model_type=kind)))
     save_file({'a': torch.zeros(1)}, tmp_path / 'model.safetensors', metadata={'format': 'pt'})
     tokenizer.save_pretrained(tmp_path)
@@ -255,15 +260,15 @@ def test_a_type_without_a_class_is_refused_in_few_words(kind, tmp_path, tokenize
         assert code == 2 and f'`{kind}`' in err and len(err) < 500, err
 
 
-def test_adapters_stay_on_the_language_model_unless_a_part_is_named():
+def test_adapters_are_limited_to_the_language_model_unless_another_module_is_named():
     llm = tiny('gemma3')
     parts = ['model.vision_tower', 'model.multi_modal_projector']
-    assert other_parts(llm) == parts
+    assert non_text_modules(llm) == parts
     names = [name for name, _ in llm.named_modules()]
 
     def excluded(targets, **given):
         config = LoraConfig(target_modules=targets, **given)
-        spare_other_parts(llm, config)
+        exclude_non_text_modules(llm, config)
         if config.target_modules == 'all-linear' or config.exclude_modules is None:
             return config.exclude_modules
         from peft.tuners.tuners_utils import check_target_module_exists
@@ -277,22 +282,22 @@ def test_adapters_stay_on_the_language_model_unless_a_part_is_named():
     first = 'vision_tower.encoder.layers.0.self_attn.q_proj'
     assert excluded([first]) is None  # not excluded
     assert excluded(r'.*vision_tower.*q_proj') is None
-    assert excluded(['gate_proj']) is None  # the vision tower has none, and peft refuses to exclude nothing
+    assert excluded(['gate_proj']) is None  # the vision tower has none, and peft refuses patterns without a match
 
 
-def test_full_training_freezes_what_text_does_not_reach():
+def test_full_finetuning_freezes_modules_that_text_does_not_reach():
     llm = tiny('mllama')
-    freeze_other_parts(llm)
+    freeze_non_text_modules(llm)
     frozen = {name.rpartition('.')[0] for name, p in llm.named_parameters() if not p.requires_grad}
     assert any(name.startswith('model.language_model.layers.1.') for name in frozen)  # which attends to images
     assert not any(name.startswith('model.language_model.layers.0.') for name in frozen)
-    assert 'model.vision_model, model.multi_modal_projector' in describe_other_parts(llm)
+    assert 'model.vision_model, model.multi_modal_projector' in describe_non_text_modules(llm)
     llm(input_ids=torch.arange(3, 20)[None]).logits.sum().backward()
     missing = [name for name, p in llm.named_parameters() if p.requires_grad and p.grad is None]
     assert not missing
 
 
-def test_what_would_train_nothing_or_change_nothing_is_refused(checkpoint, make_config, xtune):
+def test_targets_and_settings_without_effect_are_refused(checkpoint, make_config, xtune):
     base = str(checkpoint('qwen2_5_vl'))
     code, _, err = xtune('train', make_config(base_model=base, **{'lora.target_modules': r'.*visual.*\.qkv'}))
     assert code == 2 and 'text does not reach' in err
@@ -302,7 +307,7 @@ def test_what_would_train_nothing_or_change_nothing_is_refused(checkpoint, make_
         assert code == 2 and 'llm.rope_parameters' in err
 
 
-def test_files_of_a_processor_come_along(tmp_path, capsys):
+def test_processor_files_are_copied(tmp_path, capsys):
     base, out, bare = tmp_path / 'base', tmp_path / 'out', tmp_path / 'bare'
     for folder in (base, out, bare):
         folder.mkdir()
@@ -318,11 +323,11 @@ def test_files_of_a_processor_come_along(tmp_path, capsys):
     for name in NAMES:
         (bare / name).unlink(missing_ok=True)
         (base / name).unlink(missing_ok=True)
-    assert copy_processor_files(str(base), bare) == [] and 'takes text only' in capsys.readouterr().out
+    assert copy_processor_files(str(base), bare) == [] and 'accepts only text' in capsys.readouterr().out
     assert copy_processor_files('nobody/nothing', bare) == []  # offline: no error
 
 
-def test_layers_are_those_of_the_language_model_however_large_the_vision_tower_is():
+def test_decoder_layers_are_those_of_the_language_model_even_if_the_vision_tower_is_larger():
     config = config_of('gemma3')
     config.vision_config.num_hidden_layers = 9
     assert len(layers_of(auto_class(config).from_config(config))) == 2
@@ -330,7 +335,7 @@ def test_layers_are_those_of_the_language_model_however_large_the_vision_tower_i
 
 def test_a_plan_counts_the_vision_tower_as_frozen(checkpoint, make_config):
     llm = tiny('qwen2_5_vl', vocab_size=49152)
-    freeze_other_parts(llm)
+    freeze_non_text_modules(llm)
     config = make_config('full', base_model=str(checkpoint('qwen2_5_vl')))
     size = MemoryEstimator(wire(load(config), 'run')).sizes
     assert size.parameters == sum(p.numel() for p in llm.parameters())
@@ -344,9 +349,9 @@ def test_a_tokenizer_with_more_tokens_than_the_text_part_is_refused(tmp_path, to
     assert code == 2 and '512 rows' in err
 
 
-def test_a_model_of_language_alone_has_no_other_parts():
+def test_a_text_model_has_no_non_text_modules():
     config = CONFIG_MAPPING['llama'](**TEXT)
     llm = auto_class(config).from_config(config)
-    assert other_parts(llm) == [] and describe_other_parts(llm) is None
+    assert non_text_modules(llm) == [] and describe_non_text_modules(llm) is None
     with pytest.raises(ModelError, match='`vit`'):
         model_class(CONFIG_MAPPING['vit']())

@@ -6,7 +6,7 @@ import torch
 
 from xtune.config.load import load
 from xtune.config.wire import wire
-from xtune.methods.build import build_llm
+from xtune.engine.prepare_model import build_llm
 from xtune.ops.nf4_dequant import (
     disable_cpu_inference_format,
     disable_cpu_inference_format_of_odd_shapes,
@@ -36,7 +36,7 @@ def test_gradients_exist_after_a_call_without_gradients():
 
 def test_a_base_stays_trainable_from_the_start(make_config, monkeypatch):
     monkeypatch.setattr('bitsandbytes.nn.modules.has_avx512bf16', lambda: True)  # as on such a CPU
-    llm, _ = build_llm(wire(load(make_config('qlora'))), torch.device('cpu'))
+    llm, _ = build_llm(wire(load(make_config('qlora'))).model, torch.device('cpu'))
     layers = [layer for layer in llm.modules() if isinstance(layer, bitsandbytes.nn.Linear4bit)]
     assert layers and not any(layer.support_avx512bf16_for_cpu for layer in layers)
 

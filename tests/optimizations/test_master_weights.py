@@ -55,7 +55,7 @@ def test_a_bf16_run_saves_master_weights_and_resumes_bit_exactly(method, make_co
     options |= {} if method == 'full' else {'lora.lora_dropout': 0.0}
     code, out, err = xtune('train', make_config(method, 'whole', **options))
     assert code == 0, err
-    assert 'float32 masters, loss without logits, varlen attention' in out
+    assert 'float32 master weights, chunked cross-entropy, varlen attention' in out
     whole = figures(tmp_path / 'whole')
     first = tmp_path / 'whole' / 'epoch_1.pth'
     saved = torch.load(first, weights_only=True)['state_dict']

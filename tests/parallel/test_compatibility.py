@@ -22,8 +22,10 @@ def test_methods_and_strategies(method, strategy):
         check(method, strategy, 2)
     text = str(error.value)
     assert method in text and strategy in text
-    # What comes after 'take' is one of the strategies, or a method with one, for each way out.
-    advised = re.findall(r'\b(?:' + '|'.join(sorted(STRATEGIES, key=len, reverse=True)) + r')\b', text.split('take')[1])
+    # The advice after 'use' names strategies that work, for this method or for qlora.
+    advised = re.findall(
+        r'\b(?:' + '|'.join(sorted(STRATEGIES, key=len, reverse=True)) + r')\b', text.split('; use ')[1]
+    )
     assert advised
     for name in advised:
         with_qlora = f'qlora preset with {name}' in text
@@ -72,5 +74,5 @@ def test_a_contradicting_json_is_refused_before_anything_slow(make_config):
 
 def test_missing_deepspeed_is_refused_before_anything_slow(make_config, monkeypatch):
     monkeypatch.setitem(sys.modules, 'deepspeed', None)  # as if it were not installed
-    with pytest.raises(ConfigError, match=r'pip install "xtune\[deepspeed\]", or take --strategy fsdp2'):
+    with pytest.raises(ConfigError, match=r'pip install "xtune\[deepspeed\]", or use --strategy fsdp2'):
         train(make_config(base_model='/no/such/model'), {'strategy.name': 'zero2'}, world=World(0, 2))

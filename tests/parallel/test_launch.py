@@ -43,9 +43,9 @@ def test_torchrun_knows_the_arguments(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ('changed', 'said'),
+    ('changed', 'text'),
     [
-        (dict(NPROC_PER_NODE='two'), 'NPROC_PER_NODE must be a whole number from 1 on'),
+        (dict(NPROC_PER_NODE='two'), 'NPROC_PER_NODE'),
         (dict(NPROC_PER_NODE='0'), "got '0'"),
         (dict(NPROC_PER_NODE='-1'), "got '-1'"),
         (dict(NNODES='many'), 'NNODES must be'),
@@ -53,14 +53,14 @@ def test_torchrun_knows_the_arguments(monkeypatch):
         (dict(NODE_RANK=''), 'NNODES=2 needs NODE_RANK'),
         (dict(ADDR=''), 'needs ADDR'),
         (dict(PORT='x'), 'PORT must be'),
-        (dict(PORT='70000'), 'PORT must be a whole number from 1 to 65535'),
+        (dict(PORT='70000'), '65535'),
         (dict(PORT='', MASTER_PORT='x'), 'MASTER_PORT must be'),
     ],
 )
-def test_bad_values_are_named(changed, said):
+def test_bad_values_are_named(changed, text):
     with pytest.raises(ConfigError) as error:
         wanted({**TWO_HOSTS, **changed})
-    assert said in str(error.value)
+    assert text in str(error.value)
 
 
 def failure(code, at=0, message='', callstack='', pid=77):

@@ -194,15 +194,15 @@ MODELS = {
     'sinks': (dict(model_type='gpt_oss', num_local_experts=4), 'attends with s_aux'),
     'ALiBi': (dict(model_type='bloom', n_head=4, n_layer=2), 'AttentionInterface'),
     'ALiBi of Baichuan': (dict(model_type='xtune_baichuan_alibi', num_key_value_heads=4), "'xtune_alibi'"),
-    'positions of its own': (dict(model_type='opt', ffn_dim=64, word_embed_proj_dim=32), 'in a trial'),
+    'positions of its own': (dict(model_type='opt', ffn_dim=64, word_embed_proj_dim=32), 'in a parity check'),
     'recurrent layers': (dict(model_type='mamba'), 'linear_attention'),
     'convolutions': (dict(model_type='lfm2', layer_types=['conv', 'full_attention']), 'conv'),
     'chunks': (
         dict(model_type='llama4_text', layer_types=['chunked_attention', 'full_attention'], num_local_experts=2),
         'chunked_attention',
     ),
-    'arguments that stop halfway': (dict(model_type='stablelm'), 'does not hand on'),
-    'RoPE by length': (dict(model_type='llama', rope_parameters=LONG), 'longrope RoPE changes beyond 128 tokens'),
+    'arguments that stop halfway': (dict(model_type='stablelm'), 'does not pass'),
+    'RoPE by length': (dict(model_type='llama', rope_parameters=LONG), 'longrope'),
 }
 
 

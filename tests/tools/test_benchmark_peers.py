@@ -11,7 +11,7 @@ import torch
 from peft import LoraConfig
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from xtune.methods.lora_targets import choose_targets
+from xtune.methods.lora_targets import resolve_targets
 from xtune.utils.experts import has_experts
 
 TOOLS = Path(__file__).parents[2] / 'tools'
@@ -127,7 +127,7 @@ def test_what_python_lacks_is_not_installed(tool):
         ('error: memory ran out in a step of 4 x 2048 tokens', 2, 'out of memory', ''),
         ('Loading\nValueError: a | b', 1, 'exit code 1; its last words: ValueError: a | b', ''),
         ('', None, 'took too long; its last words: nothing', ''),
-        ('memory     activations recomputed in 2 of 3 layers', -9, 'exit code -9; its last words: memory', '2 of 3'),
+        ('memory     activation checkpointing in 2 of 3 layers', -9, 'exit code -9; its last words: memory', '2 of 3'),
     ],
 )
 def test_a_process_without_a_result_is_a_row_with_its_reason(tool, case, tmp_path, said, code, problem, recomputed):
@@ -139,8 +139,9 @@ def test_a_process_without_a_result_is_a_row_with_its_reason(tool, case, tmp_pat
 
 def test_speed_is_the_median_after_the_first_steps_and_layers_are_those_at_last(tool, case, tmp_path):
     ends = [110.0, 120.0, 130.0, 140.0, 150.0, 151.0, 153.0]
-    note = 'activations recomputed in 0 of 3 layers\nnote: memory ran out; from here on 2 of 3 layers recompute\n'
-    (tmp_path / 'log.txt').write_text(note, encoding='utf-8')
+    lines = ['activation checkpointing in 0 of 3 layers']
+    lines += ['note: out of memory; retrying the step with 2 of 3 layers checkpointed', '']
+    (tmp_path / 'log.txt').write_text('\n'.join(lines), encoding='utf-8')
     found = dict(ends=ends, losses=[6.0, 5.0], gib=3.5)
     (tmp_path / 'result.json').write_text(json.dumps(found), encoding='utf-8')
     result = tool('peers.runs').read(case, tmp_path, 130, 100.0, 60.0)
@@ -187,7 +188,7 @@ def test_shapes_are_of_their_size_and_adapters_reach_what_xtune_reaches(tool, mo
         llm = AutoModelForCausalLM.from_config(config)
     assert llm.config.model_type == type_ and llm.num_parameters() == pytest.approx(parameters, rel=0.03)
     wanted = LoraConfig(target_modules='all-linear')
-    choose_targets(llm, wanted)
+    resolve_targets(llm, wanted)
     reached = wanted.target_modules
     if reached == 'all-linear':
         names = (name for name, module in llm.named_modules() if isinstance(module, torch.nn.Linear))

@@ -12,9 +12,9 @@ from xtune.utils.cpu_threads import (
     allowed_cores,
     busy_share,
     cgroup_quota,
-    described,
+    describe_threads,
     local_processes,
-    use_as_before,
+    restore_thread_count,
     use_free_cores,
 )
 
@@ -53,7 +53,7 @@ def test_threads_are_as_many_as_cores_are_free(values, count, host):
     taken = host(**values)
     use_free_cores(env={})
     assert taken == ([] if count is None else [count])
-    assert described({}) == (
+    assert describe_threads({}) == (
         '16 threads' if count is None else f'{count} of 16 threads; set OMP_NUM_THREADS for another number'
     )
 
@@ -62,15 +62,15 @@ def test_threads_are_as_many_as_cores_are_free(values, count, host):
 def test_a_number_that_was_given_stays(name, host):
     taken = host(load=16.0, busy=1.0)
     use_free_cores(env={name: '16'})
-    assert not taken and described({name: '16'}) == '16 threads'
+    assert not taken and describe_threads({name: '16'}) == '16 threads'
 
 
 def test_a_resumed_run_computes_with_the_threads_it_had(host):
     taken = host()
-    use_as_before(3, {})
+    restore_thread_count(3, {})
     assert taken == [3]
-    use_as_before(5, {'OMP_NUM_THREADS': '2'})
-    use_as_before(None, {})  # a checkpoint of an earlier version
+    restore_thread_count(5, {'OMP_NUM_THREADS': '2'})
+    restore_thread_count(None, {})  # a checkpoint of an earlier version
     assert taken == [3]
 
 

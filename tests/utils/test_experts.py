@@ -6,7 +6,7 @@ from transformers import AutoModelForCausalLM, DeepseekV2Config, MixtralConfig, 
 
 from xtune.config.load import load
 from xtune.config.wire import wire
-from xtune.methods.build import build_llm
+from xtune.engine.prepare_model import build_llm
 
 SMALL = dict(vocab_size=64, hidden_size=32, num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=2)
 SMALL |= dict(intermediate_size=32, num_experts_per_tok=2)
@@ -29,7 +29,7 @@ def test_all_linear_adapts_attention_and_no_expert(kind, make_config, tmp_path):
     config, expected = CONFIGS[kind]
     AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path / kind)
     job = wire(load(make_config('lora', base_model=str(tmp_path / kind), **{'lora.lora_dropout': 0.1})))
-    llm, _ = build_llm(job, torch.device('cpu'))
+    llm, _ = build_llm(job.model, torch.device('cpu'))
     trained = [name for name, parameter in llm.named_parameters() if parameter.requires_grad]
     assert {name.split('.lora_')[0].split('.')[-1] for name in trained} == expected
     assert not any('expert' in name or 'mlp' in name for name in trained)

@@ -13,10 +13,10 @@ import torch
 from xtune.config.load import load
 from xtune.config.wire import wire
 from xtune.data.batches import IGNORE_INDEX, MicroBatch
-from xtune.engine.auto_checkpointing import activations
-from xtune.engine.optimizations import fast_task, layers_to_choose
+from xtune.engine.auto_checkpointing import apply_checkpointing
+from xtune.engine.optimizations import checkpointable_layers, optimized_task
 from xtune.engine.optimizer import build_optimizer
-from xtune.methods.build import build_llm
+from xtune.engine.prepare_model import build_llm
 from xtune.parallel.env import ALONE
 from xtune.utils.device import best_device
 
@@ -38,10 +38,10 @@ def main(work: dict) -> None:
     job, device = wire(load(config), config.stem), best_device()
     every = list(batches(Path(work['rows']), work['batch']))
     torch.manual_seed(job.values.seed)
-    llm, dtype = build_llm(job, device)
-    task = fast_task(job, llm, dtype, device, None, ALONE)
+    llm, dtype = build_llm(job.model, device)
+    task = optimized_task(job, llm, dtype, device, None, ALONE)
     optimizer = build_optimizer(job, task.trained_parameters().values(), device)
-    print(activations(job, task, layers_to_choose(llm), 1, lambda: every[0]), flush=True)
+    print(apply_checkpointing(job, task, checkpointable_layers(llm), 1, lambda: every[0]), flush=True)
     ticks = Ticks(Path(work['result']), work['steps'])
     task.train()
     for batch in every:

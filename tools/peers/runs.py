@@ -92,10 +92,11 @@ def read(case: Case, place: Path, code: int | None, began: float, seconds: float
     What it does after its last step, such as clearing up, may fail.
     """
     path, log = place / 'result.json', (place / 'log.txt').read_text(encoding='utf-8', errors='replace')
-    said = re.findall(r'recomputed in (\d+ of \d+) layers|from here on (\d+ of \d+) layers', log)
+    said = re.findall(r'checkpointing in (\d+ of \d+) layers|with (\d+ of \d+) layers checkpointed', log)
     recomputed = ''.join(said[-1]) if said and case.contender in OURS else ''
     if not path.exists():
-        short = any(sign in log.casefold() for sign in SHORT)
+        errors = '\n'.join(line for line in log.casefold().splitlines() if not line.startswith('note: '))
+        short = any(sign in errors for sign in SHORT)
         problem = NO_MEMORY if short else why(code, place / 'log.txt')
         return Result(case, seconds=seconds, recomputed=recomputed, problem=problem)
     found = json.loads(path.read_text(encoding='utf-8'))

@@ -11,7 +11,7 @@ from transformers import CONFIG_MAPPING, AutoModelForCausalLM, PreTrainedConfig,
 
 from xtune.config.presets import ROOT
 from xtune.models.legacy.families import open_legacy
-from xtune.models.legacy.tensors import joined_names
+from xtune.models.legacy.tensors import fused_names
 from xtune.utils.quiet import quiet
 
 from .table import entries, shrunken
@@ -76,7 +76,7 @@ def _original(part: str, folder: Path) -> None:
     legacy = open_legacy(folder, _variant(part))
     legacy.config.initializer_range = SPREAD
     state = AutoModelForCausalLM.from_config(legacy.config).to(getattr(torch, values['torch_dtype'])).state_dict()
-    old_names = joined_names(legacy.table, list(state))
+    old_names = fused_names(legacy.table, list(state))
     joined = {old: torch.cat([state[name] for name in names]) for old, names in old_names.items()}
     save_file(joined, folder / 'model.safetensors', metadata={'format': 'pt'})
 

@@ -9,9 +9,10 @@ from transformers import PreTrainedTokenizerBase
 from ..data.chat_tokenizer import ChatTokenizer
 from ..data.stop_tokens import stop_token_ids as template_stops
 from ..errors import TemplateError, XtuneError
-from ..inference.load import load_for_inference, load_tokenizer_of
-from ..models.legacy.recognise import read_json
+from ..inference.load import load_for_inference
+from ..inference.tokenizer import load_tokenizer_of
 from ..models.loading.folder_checks import check_adapter_folder, check_model_folder, refuse_ids_beyond
+from ..models.loading.json_files import read_json
 from ..templates.resolve import resolve
 from ..utils.cpu_threads import use_free_cores
 from ..utils.device import best_device, compute_dtype
@@ -37,13 +38,13 @@ def open_session(
 ) -> ChatSession:
     """Load a model with its chat template and stop tokens.
 
-    `variant` says which of the layouts of 2023 the model has, where its config.json does not tell.
+    `variant` is the variant of a 2023 remote-code checkpoint, if its config.json is ambiguous.
 
     Raises:
         ModelError: The model folder or the adapter cannot be used.
         TemplateError: The template cannot be used.
     """
-    check_model_folder(model, own_code=False)
+    check_model_folder(model, allow_remote_code=False)
     if adapter:
         check_adapter_folder(adapter)
     device = best_device()

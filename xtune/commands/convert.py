@@ -91,22 +91,22 @@ def _run(args: argparse.Namespace) -> int:
 def _pth_to_hf(args: argparse.Namespace) -> int:
     from ..config.presets import find
     from ..export.pth_to_hf import pth_to_hf
-    from ..export.split import parse_size
-    from ..export.verify import line
+    from ..export.shards import parse_size
+    from ..export.verify import summary_line
 
     parse_size(args.max_shard_size)
     exported = pth_to_hf(find(args.config), Path(args.checkpoint), Path(args.target), args.max_shard_size, args.verify)
     print(f'wrote the {"adapter" if exported.is_adapter else "model"} to {args.target}')
     for note in exported.notes:
         print(f'note: {note}')
-    print(line(exported.report))
+    print(summary_line(exported.report))
     return 0
 
 
 def _merge(args: argparse.Namespace) -> int:
     from ..export.merge import merge
-    from ..export.split import parse_size
-    from ..export.verify import line
+    from ..export.shards import parse_size
+    from ..export.verify import summary_line
 
     parse_size(args.max_shard_size)
     report = merge(
@@ -129,7 +129,7 @@ def _merge(args: argparse.Namespace) -> int:
         f'difference {report["max_abs_diff"]:.2e}, mean KL {report["mean_kl"]:.2e} nats, same top-1 token at '
         f'{report["same_first_choice"]:.1%} of positions ({cause}; figures in merge_report.json)'
     )
-    print(line(report['training']))
+    print(summary_line(report['training']))
     return 0
 
 
@@ -146,11 +146,11 @@ def _legacy(args: argparse.Namespace) -> int:
 
 def _split(args: argparse.Namespace) -> int:
     from ..export.split import split
-    from ..export.verify import line
+    from ..export.verify import summary_line
 
     count, report = split(Path(args.source), Path(args.target), args.max_shard_size, args.verify)
     print(f'wrote {count} weight file{"s" * (count != 1)} to {args.target}')
-    print(line(report))
+    print(summary_line(report))
     return 0
 
 

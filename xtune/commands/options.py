@@ -49,7 +49,7 @@ def add_variant(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--variant',
         metavar='NAME',
-        help='2023 layout of the model, such as baichuan2_7b, if config.json does not determine it',
+        help='variant of a 2023 remote-code checkpoint, such as baichuan2_7b, if its config.json is ambiguous',
     )
 
 

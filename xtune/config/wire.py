@@ -32,6 +32,21 @@ from .sections import (
 
 
 @dataclass(frozen=True)
+class ModelSpec:
+    """The model of a run: base, method and compute type, wired but not built."""
+
+    base_model: str
+    load_llm: Callable  # see Job
+    load_tokenizer: Callable
+    quantization: Callable | None
+    lora: Callable | None
+    precision: str
+    max_length: int  # tokens
+    activation_checkpointing: int | str
+    float_quant_storage: bool  # store packed 4-bit weights in the compute type, because FSDP2 shards only floats
+
+
+@dataclass(frozen=True)
 class Job:
     """The settings of a run. The callables build its parts; they take the arguments that depend on the machine."""
 
@@ -53,6 +68,21 @@ class Job:
     validation: Validation
     chat_samples: ChatSamples
     runner: dict
+
+    @property
+    def model(self) -> ModelSpec:
+        """The model of the run."""
+        return ModelSpec(
+            self.values.base_model,
+            self.load_llm,
+            self.load_tokenizer,
+            self.quantization,
+            self.lora,
+            self.values.precision,
+            self.values.max_length,
+            self.values.checkpointing,
+            self.strategy.name.startswith('fsdp2'),
+        )
 
     @property
     def work_dir(self) -> Path:

@@ -1,4 +1,4 @@
-"""What the activations of each layer take, on the real model and the largest micro-batch."""
+"""Profiles the activation memory of each decoder layer, on the real model and the largest micro-batch."""
 
 import gc
 from collections.abc import Callable, Hashable
@@ -13,127 +13,136 @@ from ..optimizations.layer_call import LayerCall
 from ..tasks.sft import SupervisedFineTuning
 from ..utils.device import random_numbers
 
-# Of a GPU's memory: blocks of freed memory that fit nothing, and what libraries take while they compute.
+# Share of a GPU's memory left free for fragmentation, and for what libraries allocate while they compute.
 MARGIN = 0.04
 
 
 class Memory(Protocol):
-    """Where activations lie; all in bytes."""
+    """The memory of a device; all figures in bytes."""
 
     def allocated(self) -> int:
-        """Return what tensors take now."""
+        """Return the bytes of all tensors."""
 
     def peak(self) -> int:
-        """Return what they took at most since `forget_peak`."""
+        """Return the largest number of allocated bytes since `forget_peak`."""
 
     def forget_peak(self) -> None:
-        """Begin to look for a peak."""
+        """Reset the peak."""
 
     def limit(self) -> int:
-        """Return what they may take."""
+        """Return the bytes that tensors may take."""
 
 
 class GpuMemory:
-    """The memory of `device`, as far as other processes and the rest of this one leave it to tensors."""
+    """The memory of `device` that other processes, and the rest of this one, leave to tensors."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
 
     def allocated(self) -> int:
-        """Return what tensors take now."""
+        """Return the bytes of all tensors."""
         return torch.cuda.memory_allocated(self.device)
 
     def peak(self) -> int:
-        """Return what they took at most since `forget_peak`."""
+        """Return the largest number of allocated bytes since `forget_peak`."""
         return torch.cuda.max_memory_allocated(self.device)
 
     def forget_peak(self) -> None:
-        """Begin to look for a peak."""
+        """Reset the peak."""
         torch.cuda.reset_peak_memory_stats(self.device)
 
     def limit(self) -> int:
-        """Return what they may take: what is free and what torch holds already, less a margin."""
+        """Return the bytes that are free or reserved by torch's allocator, less a margin."""
         torch.cuda.empty_cache()
         free, total = torch.cuda.mem_get_info(self.device)
-        ours = free + torch.cuda.memory_reserved(self.device)
+        available = free + torch.cuda.memory_reserved(self.device)
         allowed = int(torch.cuda.get_per_process_memory_fraction(self.device) * total)
-        return min(ours, allowed) - int(MARGIN * min(total, allowed))
+        return min(available, allowed) - int(MARGIN * min(total, allowed))
 
 
 @dataclass(frozen=True)
-class Measured:
-    """Bytes. `costs`: what each layer keeps more if it does not recompute; `all_recomputed`, `one_kept`: the peak with
-    every layer recomputed, and with the last one kept."""
+class ActivationProfile:
+    """Activation memory in bytes.
+
+    Attributes:
+        costs: What each layer allocates more without checkpointing, between its forward and backward pass.
+        peak_all_checkpointed: The peak with all layers checkpointed.
+        peak_last_plain: The peak with all but the last layer checkpointed.
+    """
 
     costs: list[int]
-    all_recomputed: int
-    one_kept: int
+    peak_all_checkpointed: int
+    peak_last_plain: int
 
 
-def measure(
+def profile_activations(
     task: SupervisedFineTuning, layers: ActivationCheckpointing, batch: MicroBatch, memory: Memory
-) -> Measured | None:
-    """Return what the layers take on `batch`; None: it does not even fit with one of them kept.
+) -> ActivationProfile | None:
+    """Return the activation memory of the layers on `batch`; None: one layer without checkpointing does not fit.
 
-    Nothing remains but what was compiled: no gradient, no change of random numbers; every layer recomputes.
+    Afterwards every layer is checkpointed. Compiled code stays; gradients and random number generators are as before.
     """
-    back, training = random_numbers(task.device), task.llm.training
+    restore_random_state, training = random_numbers(task.device), task.llm.training
     task.llm.train()
     try:
-        return _measured(task, layers, batch, memory)
+        return _profile(task, layers, batch, memory)
     except torch.OutOfMemoryError:
         return None
     finally:
         layers.apply(CheckpointPolicy())
         task.drop_gradients()
         task.llm.train(training)
-        back()
-        gc.collect()  # frames of an error hold tensors in circles
+        restore_random_state()
+        gc.collect()  # frames of an error refer to tensors in cycles
 
 
-def _measured(
+def _profile(
     task: SupervisedFineTuning, layers: ActivationCheckpointing, batch: MicroBatch, memory: Memory
-) -> Measured:
-    taken: dict[int, int] = {}
+) -> ActivationProfile:
+    allocated_by: dict[int, int] = {}
     calls = layers.calls
 
-    def run(kept: int | None) -> int:
-        """Return the peak of a forward and backward pass; `taken` is what each layer left behind in the forward."""
-        for number, layer in enumerate(layers.layers):
-            layer.layer_call = _metered(calls.plain if number == kept else calls.checkpointed, number, taken, memory)
+    def run(plain: int | None) -> int:
+        """Return the peak of a forward and backward pass with one layer `plain`, and fill `allocated_by`: the bytes
+        that the forward pass of each layer leaves allocated."""
+        for index, layer in enumerate(layers.layers):
+            layer_call = calls.plain if index == plain else calls.checkpointed
+            layer.layer_call = _metered(layer_call, index, allocated_by, memory)
         memory.forget_peak()
         task(batch).backward()
         return memory.peak()
 
     last = len(layers) - 1
-    run(None)  # compiles, and leaves gradients, which later micro-batches of a step find
-    all_recomputed, borders = run(None), dict(taken)
-    one_kept = run(last)
-    kinds = [_kind(layer) for layer in layers.layers]
-    costs = {kinds[last]: taken[last] - borders[last]}
-    for number, kind in reversed(list(enumerate(kinds))):  # the first one keeps less: its input needs no gradient
-        if kind not in costs:
-            run(number)
-            costs[kind] = taken[number] - borders[number]
-    return Measured([max(costs[kind], 0) for kind in kinds], all_recomputed, one_kept)
+    run(None)  # compiles, and leaves gradients, as later micro-batches of a step find them
+    peak_all_checkpointed, checkpointed = run(None), dict(allocated_by)
+    peak_last_plain = run(last)
+    layer_types = [_layer_type(layer) for layer in layers.layers]
+    costs = {layer_types[last]: allocated_by[last] - checkpointed[last]}
+    # From the last: the first layer of a model saves less, because its input needs no gradient.
+    for index, layer_type in reversed(list(enumerate(layer_types))):
+        if layer_type not in costs:
+            run(index)
+            costs[layer_type] = allocated_by[index] - checkpointed[index]
+    return ActivationProfile([max(costs[t], 0) for t in layer_types], peak_all_checkpointed, peak_last_plain)
 
 
-def _metered(layer_call: LayerCall, number: int, taken: dict[int, int], memory: Memory) -> LayerCall:
+def _metered(layer_call: LayerCall, index: int, allocated_by: dict[int, int], memory: Memory) -> LayerCall:
     def metered(layer: Callable, *args: Any, **kwargs: Any) -> Any:
         before = memory.allocated()
-        made = layer_call(layer, *args, **kwargs)
-        taken[number] = memory.allocated() - before
-        return made
+        output = layer_call(layer, *args, **kwargs)
+        allocated_by[index] = memory.allocated() - before
+        return output
 
     return metered
 
 
-def _kind(layer: torch.nn.Module) -> Hashable:
-    """Return what layers have in common that keep equally much: their parts, shapes and attention windows."""
-    parts = tuple((name, type(module), _window(module)) for name, module in layer.named_modules())
-    return parts, tuple((name, p.shape, p.dtype, p.requires_grad) for name, p in layer.named_parameters())
+def _layer_type(layer: torch.nn.Module) -> Hashable:
+    """Return a key that is equal for layers with the same activation memory: modules, shapes and attention windows."""
+    modules = tuple((name, type(module), _window(module)) for name, module in layer.named_modules())
+    return modules, tuple((name, p.shape, p.dtype, p.requires_grad) for name, p in layer.named_parameters())
 
 
 def _window(module: torch.nn.Module) -> Hashable:
-    found = (getattr(module, name, None) for name in ('sliding_window', 'layer_type', 'attention_type', 'is_sliding'))
-    return tuple(value if isinstance(value, Hashable) else None for value in found)
+    names = ('sliding_window', 'layer_type', 'attention_type', 'is_sliding')
+    values = (getattr(module, name, None) for name in names)
+    return tuple(value if isinstance(value, Hashable) else None for value in values)

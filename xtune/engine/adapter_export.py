@@ -6,7 +6,7 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from ..hf_format.writer import ExportInfo, write_adapter, write_weights
-from ..methods.residual_init import initial_of, ordinary_lora
+from ..methods.residual_init import as_plain_lora, initial_adapter_state
 from ..parallel.collectives import rank
 from . import checkpoint_writer
 from .probe_recorder import Prober
@@ -48,4 +48,4 @@ class AdapterExport:
         write_weights(folder, *self._ordinary(trained))
 
     def _ordinary(self, trained: dict[str, torch.Tensor]) -> tuple[dict[str, torch.Tensor], ExportInfo]:
-        return ordinary_lora(trained, initial_of(self.state.llm).get('initial_adapter'), self.info)
+        return as_plain_lora(trained, initial_adapter_state(self.state.llm).get('initial_adapter'), self.info)

@@ -1,4 +1,4 @@
-"""How many layers recompute their activations: as few as memory allows."""
+"""Chooses how many layers to checkpoint: as few as memory allows."""
 
 from collections.abc import Callable, Iterable
 
@@ -9,94 +9,97 @@ from ..data.batches import MicroBatch
 from ..optimizations.activation_checkpointing import ActivationCheckpointing, CheckpointPolicy
 from ..parallel.collectives import all_gather_objects
 from ..tasks.sft import SupervisedFineTuning
-from .activation_profiler import GpuMemory, Measured, Memory, measure
+from .activation_profiler import ActivationProfile, GpuMemory, Memory, profile_activations
 
 GIB = 2**30
 
 
-def fit(
+def checkpoint_fewest_layers(
     task: SupervisedFineTuning, layers: ActivationCheckpointing, batch: MicroBatch, memory: Memory, state: int
 ) -> str:
-    """Let as few layers of `task` recompute as memory allows in every process; return a line that says so.
+    """Checkpoint as few layers of `task` as memory allows on every rank; return a line for the summary.
 
     Args:
         task: The model and its loss, as it will train.
         layers: Its layers.
         batch: The largest micro-batch.
-        memory: Where the activations lie.
-        state: Bytes of optimizer state that is not there yet.
+        memory: The memory of the device.
+        state: Bytes of optimizer state that is not allocated yet.
     """
-    measured = measure(task, layers, batch, memory)
+    profile = profile_activations(task, layers, batch, memory)
     limit = memory.limit() - state
-    own = len(layers) if measured is None else recomputed(measured, limit)
-    count = max(all_gather_objects(own))
+    needed = len(layers) if profile is None else fewest_checkpointed(profile, limit)
+    count = max(all_gather_objects(needed))
     layers.apply(CheckpointPolicy(count))
-    text = f'activations recomputed in {count} of {len(layers)} layers'
-    if measured is None:
-        return f'{text}: memory leaves no room to keep those of one'
-    each = f'{min(measured.costs) / GIB:.2f}'
-    if max(measured.costs) != min(measured.costs):
-        each += f' to {max(measured.costs) / GIB:.2f}'
-    planned = peak(measured, count) + state
-    return f'{text}; kept: {each} GiB a layer; {planned / GIB:.1f} of {(limit + state) / GIB:.1f} GiB planned'
+    text = _layers_text(layers)
+    if profile is None:
+        return f'{text} (no memory for one layer without it)'
+    cost = f'{min(profile.costs) / GIB:.2f}'
+    if max(profile.costs) != min(profile.costs):
+        cost += f' to {max(profile.costs) / GIB:.2f}'
+    planned = peak(profile, count) + state
+    return f'{text}; without: {cost} GiB a layer; {planned / GIB:.1f} of {(limit + state) / GIB:.1f} GiB planned'
 
 
-def recomputed(measured: Measured, limit: int) -> int:
-    """Return how many layers, the first ones, must recompute for the peak to be at most `limit` bytes."""
-    return next((n for n in range(len(measured.costs)) if peak(measured, n) <= limit), len(measured.costs))
+def fewest_checkpointed(profile: ActivationProfile, limit: int) -> int:
+    """Return how many of the first layers must be checkpointed for the peak to be at most `limit` bytes."""
+    return next((n for n in range(len(profile.costs)) if peak(profile, n) <= limit), len(profile.costs))
 
 
-def peak(measured: Measured, count: int) -> int:
-    """Return the peak in bytes if the first `count` layers recompute.
+def peak(profile: ActivationProfile, count: int) -> int:
+    """Return the peak in bytes if the first `count` layers are checkpointed.
 
-    Each kept layer but the last adds what it keeps to the peak with the last one kept. (Against the peak with all
-    recomputed the last adds next to nothing: in its backward pass its activations are there either way.)
+    Each other layer but the last adds its cost to the peak with only the last one not checkpointed. (The last one adds
+    next to nothing to the peak with all checkpointed: its activations exist during its backward pass either way.)
     """
-    if count >= len(measured.costs):
-        return measured.all_recomputed
-    return measured.one_kept + sum(measured.costs[count:-1])
+    if count >= len(profile.costs):
+        return profile.peak_all_checkpointed
+    return profile.peak_last_plain + sum(profile.costs[count:-1])
 
 
-def state_bytes(kind: type, parameters: Iterable[torch.nn.Parameter]) -> int:
-    """Return what the state of an optimizer of class `kind` takes: two moments a parameter, at most."""
-    # 8 bits each and scales, and small tensors in float32
-    each = 3 if kind.__module__.startswith('bitsandbytes') and '8bit' in kind.__name__ else 8
-    return each * sum(p.numel() for p in parameters)
+def state_bytes(optimizer_class: type, parameters: Iterable[torch.nn.Parameter]) -> int:
+    """Return an upper bound of the bytes of an optimizer's state: two moments per parameter."""
+    # 8-bit moments also have scales, and are in float32 for small tensors.
+    is_8bit = optimizer_class.__module__.startswith('bitsandbytes') and '8bit' in optimizer_class.__name__
+    return (3 if is_8bit else 8) * sum(p.numel() for p in parameters)
 
 
 def has_whole_model(job: Job, size: int) -> bool:
-    """Tell whether each of `size` processes has the whole model."""
+    """Return whether each of `size` ranks has the full model."""
     return size == 1 or job.strategy.name in ('one_device', 'ddp')
 
 
-def activations(
+def apply_checkpointing(
     job: Job,
     task: SupervisedFineTuning,
     layers: ActivationCheckpointing | None,
     size: int,
     batch: Callable[[], MicroBatch],
 ) -> str:
-    """Do what the section `activation_checkpointing` says about memory, and return a line about it.
+    """Apply the option `activation_checkpointing`, and return a line about it for the summary.
 
     Args:
         job: The run.
         task: The model and its loss, as it will train.
-        layers: Its layers; None: it has no list of them.
-        size: The processes of the run.
+        layers: Its layers; None: it has no list of layers.
+        size: The ranks of the run.
         batch: Makes the largest micro-batch.
     """
-    wanted = job.values.activation_checkpointing
+    option = job.values.activation_checkpointing
     if layers is None:
-        return 'activations kept'
-    everywhere = f'activations recomputed in all {len(layers)} layers'
+        return 'no activation checkpointing'
     on_gpu = task.device.type == 'cuda'
-    if wanted == 'offload':
-        return everywhere + ('; what lies between them waits in host memory' if on_gpu else ': nothing to offload')
-    if wanted != 'auto':
-        return f'activations recomputed in {layers.num_checkpointed} of {len(layers)} layers'
+    if option == 'offload':
+        return _layers_text(layers) + ('; layer inputs offloaded to CPU' if on_gpu else '; nothing to offload on a CPU')
+    if option != 'auto':
+        return _layers_text(layers)
     if not on_gpu:
-        return f'{everywhere} (auto keeps some on GPUs only)'
+        return f'{_layers_text(layers)} (auto: fewer on GPUs only)'
     if not has_whole_model(job, size) or task.sp_group is not None:
-        return f'{everywhere} (auto keeps some where each process has the whole model and whole rows)'
+        return f'{_layers_text(layers)} (auto: fewer only where each rank has the full model and full sequences)'
     state = state_bytes(job.optimizer.func, task.trained_parameters().values())
-    return fit(task, layers, batch(), GpuMemory(task.device), state)
+    return checkpoint_fewest_layers(task, layers, batch(), GpuMemory(task.device), state)
+
+
+def _layers_text(layers: ActivationCheckpointing) -> str:
+    return f'activation checkpointing in {layers.num_checkpointed} of {len(layers)} layers'

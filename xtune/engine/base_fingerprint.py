@@ -1,4 +1,4 @@
-"""A mark of a base model's weights that moves with them: the same in another folder, or split into other files."""
+"""A fingerprint of a base model's weights that does not depend on the folder or on the split into files."""
 
 import hashlib
 from pathlib import Path
@@ -9,12 +9,12 @@ from safetensors import SafetensorError, safe_open
 from ..errors import ModelError
 from ..models.loading.weight_files import WeightFiles
 
-# Tensors that are looked at, and numbers of each.
-TENSORS, NUMBERS = 24, 64
+# Number of sampled tensors, and of sampled elements of each.
+TENSORS, ELEMENTS = 24, 64
 
 
-def base_mark(name: str, revision: str | None = None) -> str:
-    """Return a hash of some numbers of the weights of `name`; empty if its files are not on this machine.
+def weight_fingerprint(name: str, revision: str | None = None) -> str:
+    """Return a hash of samples of the weights of `name`; empty if its files are not on this machine.
 
     Args:
         name: Local folder or hub name.
@@ -26,10 +26,10 @@ def base_mark(name: str, revision: str | None = None) -> str:
     try:
         weights = WeightFiles(folder)
         names = sorted(weights.shapes)
-        # The first and the last, and others at equal distances between them.
-        chosen = {names[i * (len(names) - 1) // (TENSORS - 1)] for i in range(TENSORS)}
-        samples = _samples(weights, chosen)
-    except (ModelError, SafetensorError, OSError, RuntimeError):  # whether it can be loaded is found out then
+        # Evenly spaced, including the first and the last.
+        sampled = {names[i * (len(names) - 1) // (TENSORS - 1)] for i in range(TENSORS)}
+        samples = _samples(weights, sampled)
+    except (ModelError, SafetensorError, OSError, RuntimeError):  # loading the model reports the problem
         return ''
     digest = hashlib.blake2b(repr([(n, weights.shapes[n]) for n in names]).encode(), digest_size=16)
     for name, values in sorted(samples.items()):
@@ -38,7 +38,7 @@ def base_mark(name: str, revision: str | None = None) -> str:
 
 
 def local_folder(name: str, revision: str | None = None) -> Path | None:
-    """Return the folder on this machine that holds the model `name`, from the hub's cache too; None: there is none."""
+    """Return the local folder of the model `name`, which may be in the hub's cache; None if there is none."""
     path = Path(name).expanduser()
     if path.is_dir():
         return path
@@ -48,26 +48,26 @@ def local_folder(name: str, revision: str | None = None) -> Path | None:
     from huggingface_hub.errors import HFValidationError
 
     try:
-        found = try_to_load_from_cache(name, 'config.json', revision=revision)
+        path = try_to_load_from_cache(name, 'config.json', revision=revision)
     except HFValidationError:
         return None
-    return Path(found).parent if isinstance(found, str) else None
+    return Path(path).parent if isinstance(path, str) else None
 
 
-def _samples(weights: WeightFiles, chosen: set[str]) -> dict[str, bytes]:
-    found = {}
+def _samples(weights: WeightFiles, names: set[str]) -> dict[str, bytes]:
+    samples = {}
     for path in weights.files:
         if path.suffix != '.safetensors':
             content = torch.load(path, map_location='cpu', weights_only=True, mmap=True)
-            found |= {name: _bytes(_first_row(content[name])) for name in chosen & set(content)}
+            samples |= {name: _bytes(_first_row(content[name])) for name in names & set(content)}
             continue
         with safe_open(path, 'pt') as file:
-            for name in chosen & set(file.keys()):
-                part = file.get_slice(name)  # of which the first row alone is read
-                dimensions = len(part.get_shape())
-                tensor = part[:1] if dimensions > 1 else part[:] if dimensions else file.get_tensor(name)
-                found[name] = _bytes(tensor)
-    return found
+            for name in names & set(file.keys()):
+                view = file.get_slice(name)  # reads only the first row
+                dimensions = len(view.get_shape())
+                tensor = view[:1] if dimensions > 1 else view[:] if dimensions else file.get_tensor(name)
+                samples[name] = _bytes(tensor)
+    return samples
 
 
 def _first_row(tensor: torch.Tensor) -> torch.Tensor:
@@ -75,4 +75,4 @@ def _first_row(tensor: torch.Tensor) -> torch.Tensor:
 
 
 def _bytes(tensor: torch.Tensor) -> bytes:
-    return tensor.flatten()[:NUMBERS].contiguous().view(torch.uint8).numpy().tobytes()
+    return tensor.flatten()[:ELEMENTS].contiguous().view(torch.uint8).numpy().tobytes()

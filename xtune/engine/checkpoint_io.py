@@ -5,9 +5,9 @@ is a folder of that name, one part from each, and `load` joins them without read
 
     state_dict  what is trained: adapter tensors in peft's names, or all weights
     optimizer   the optimizer's state
-    initial_adapter  only if the adapter started as a part of the base (see models/residual_init.py)
+    initial_adapter  only if the adapter started as a part of the base (see methods/residual_init.py)
     rng         random number generators of each process, in order of rank
-    meta        iter, epoch, plan, config (text), export (what a Hugging Face folder needs, see models/export.py)
+    meta        iter, epoch, plan, config (text), export (what a Hugging Face folder needs, see hf_format/writer.py)
 """
 
 import random

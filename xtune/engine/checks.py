@@ -12,12 +12,12 @@ from ..config.wire import Job
 from ..data.resolve_map_fn import check_map_fns
 from ..errors import ConfigError, ModelError, TemplateError
 from ..methods import float8_checks, tied_embeddings
-from ..methods.build import run_dtype
+from ..methods.base_model import run_dtype
 from ..methods.lora_effects import check_skipped
-from ..methods.meta_model import add_meta_adapter, build_meta_model
-from ..methods.quantized_checkpoints import check_stored, is_unpacked, row_of_stored
+from ..methods.meta_model import build_meta_model
+from ..methods.quantized_checkpoints import check_prequantized_base, is_dequantized, method_of_stored
 from ..models.legacy.hub import legacy_folder
-from ..models.loading.config_checks import check_attention, length_warning, stored_settings
+from ..models.loading.config_checks import check_attention, length_warning, stored_quantization
 from ..models.loading.context_limit import check_length
 from ..models.loading.hf_config import load_hf_config
 from ..models.loading.model_class import auto_class, refuse_text_settings
@@ -27,6 +27,7 @@ from ..parallel.env import World
 from ..parallel.zero import require_deepspeed
 from ..templates.resolve import check_name
 from . import hooks, ineffective_options, packing_check
+from .prepare_model import add_meta_adapter
 from .runner_keys import check_runner
 from .zero_config import zero_config
 
@@ -69,11 +70,11 @@ def strategy(job: Job, world: World, device: torch.device) -> None:
     """
     name = job.strategy.name
     compatibility.check(compatibility.method_of_run(job), name, world.size)
-    float8_checks.check(job, device)
+    float8_checks.check_float8(job.model, device)
     ulysses_check.check_devices(job.strategy.sequence_parallel_size, world.size)
     if world.size > 1 and name.startswith('zero'):
         require_deepspeed()
-        zero_config(job, world.size, run_dtype(job, device))  # for what it refuses
+        zero_config(job, world.size, run_dtype(job.model, device))  # for what it refuses
     if world.size == 1 and name not in ('one_device', 'ddp'):
         print(
             f'note: strategy {name} spreads the run over several devices; this run has one, so there is nothing to '
@@ -126,11 +127,11 @@ def _adapter(job: Job, config: PreTrainedConfig) -> None:
     lora = partial(job.lora, init_lora_weights=True) if of_weights else job.lora
     plain_job = replace(job, quantization=None, lora=lora)
     try:
-        model = build_meta_model(plain_job, plain, torch.float32)
+        model = build_meta_model(plain_job.model, plain, torch.float32)
     except ModelError:  # it may be code that only runs with weights; names are compared once it is loaded
         return
     check_skipped(job.quantization, model)
-    add_meta_adapter(model, plain_job)
+    add_meta_adapter(model, plain_job.model)
 
 
 def base(job: Job, world: World, device: torch.device) -> None:
@@ -143,17 +144,17 @@ def base(job: Job, world: World, device: torch.device) -> None:
         config = load_hf_config(job.values.base_model, job.load_llm)
     except ModelError:
         return
-    settings = stored_settings(config)
-    check_stored(job, config, device)
-    if settings is not None and not is_unpacked(settings):
-        compatibility.check(row_of_stored(settings), job.strategy.name, world.size)
+    settings = stored_quantization(config)
+    check_prequantized_base(job.model, config, device)
+    if settings is not None and not is_dequantized(settings):
+        compatibility.check(method_of_stored(settings), job.strategy.name, world.size)
     if not _looks_at_weights(job, config):
         return
     try:
-        model = build_meta_model(job, config, torch.bfloat16)
+        model = build_meta_model(job.model, config, torch.bfloat16)
     except ModelError:
         return
-    said = tied_embeddings.warning(add_meta_adapter(model, job))
+    said = tied_embeddings.tied_embeddings_warning(add_meta_adapter(model, job.model))
     if said:
         print(f'warning: {said}')
 

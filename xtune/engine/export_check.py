@@ -11,7 +11,7 @@ from safetensors import SafetensorError
 from transformers import PreTrainedModel
 
 from ..errors import ModelError
-from ..inference.adapter import with_adapter
+from ..inference.adapter import attach_adapter
 from ..parallel.collectives import raise_on_all_ranks, rank
 from ..utils.quiet import quiet
 from .checkpoint_writer import write_error
@@ -68,4 +68,4 @@ def _reload(llm: PeftModel, folder: Path) -> None:
     except _FAILURES:  # a class that computes with its weights, or takes more than a config
         return
     with quiet():
-        with_adapter(copied, str(folder))
+        attach_adapter(copied, str(folder))

@@ -20,7 +20,7 @@ class Function:
         adapter: peft's config as JSON has it; None: all weights are trained.
         model: The config.json of the model as it was built; empty: it is not built yet.
         sections: The sections `llm` and `quantization` of the config.
-        mark: See `base_mark`; empty: not known.
+        mark: See `weight_fingerprint`; empty if unknown.
     """
 
     base: str

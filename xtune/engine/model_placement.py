@@ -8,8 +8,8 @@ import torch
 from ..config.adapter_start import changes_base
 from ..config.wire import Job
 from ..errors import CheckpointError, ModelError
-from ..methods.build import build_llm, finish, load_base, run_dtype
-from ..methods.residual_init import Initial
+from ..methods.base_model import load_base, refuse_flash_attention_batches, run_dtype
+from ..methods.residual_init import InitialAdapter
 from ..models.loading.meta_init import MetaInit
 from ..parallel.compatibility import SHARDED_WEIGHTS
 from ..parallel.fsdp import shard
@@ -17,6 +17,7 @@ from ..parallel.rank0_loading import load_on_rank0
 from ..parallel.rendezvous import Rendezvous
 from ..parallel.zero import partition
 from . import checkpoint_io
+from .prepare_model import build_llm, prepare_for_training
 from .zero_config import zero_config
 
 
@@ -25,7 +26,7 @@ def build_spread(
     device: torch.device,
     rendezvous: Rendezvous | None,
     show: Callable[[torch.nn.Module, torch.dtype], None],
-    initial: Initial | None = None,
+    initial: InitialAdapter | None = None,
 ) -> tuple[torch.nn.Module, torch.dtype]:
     """Return the model to train, where the strategy of `job` wants it, and its compute type.
 
@@ -34,7 +35,7 @@ def build_spread(
         device: Of this process.
         rendezvous: Of the processes of the run; None: there is one.
         show: Called with the model before it is sliced, and the compute type.
-        initial: The initial adapter of a checkpoint that is resumed (see models/residual_init.py).
+        initial: The initial adapter of a checkpoint that is resumed (see methods/residual_init.py).
 
     Raises:
         ModelError: The model, its quantisation or its adapter cannot be built.
@@ -42,14 +43,15 @@ def build_spread(
     """
     name = job.strategy.name
     if rendezvous is None or name not in SHARDED_WEIGHTS:
-        llm, dtype = build_llm(job, device, initial)
+        llm, dtype = build_llm(job.model, device, initial)
+        refuse_flash_attention_batches(llm, bool(job.values.pack), job.schedule.batch_size)
         show(llm, dtype)
         return llm, dtype
-    dtype = run_dtype(job, device)
+    dtype = run_dtype(job.model, device)
     llm, weights = load_on_rank0(
         lambda: _on_host(job, device, dtype),
         lambda model: _blueprint(job, model),
-        lambda model: finish(model, job, initial),
+        lambda model: prepare_for_training(model, job.model, initial),
         rendezvous,
     )
     show(llm, dtype)
@@ -59,7 +61,7 @@ def build_spread(
     return llm, dtype
 
 
-def resumed_initial(job: Job, checkpoint: Path | None) -> Initial | None:
+def resumed_initial(job: Job, checkpoint: Path | None) -> InitialAdapter | None:
     """Return the initial adapter that the run in `checkpoint` took out of its base; None: the base is as it was.
 
     Raises:
@@ -82,7 +84,7 @@ def _blueprint(job: Job, model: torch.nn.Module) -> MetaInit | str:
     """Return what the model can be built again from, or why it cannot be."""
     loader = job.load_llm.func
     if getattr(loader, '__name__', '') != 'from_pretrained' or not hasattr(loader, '__self__'):
-        return f'only llm.type={getattr(loader, "__qualname__", loader)} knows what it builds'
+        return f'llm.type={getattr(loader, "__qualname__", loader)} is a custom loader'
     return MetaInit.of(model)
 
 
@@ -90,10 +92,16 @@ def _on_host(job: Job, device: torch.device, dtype: torch.dtype) -> torch.nn.Mod
     """Return the base model in host memory; one that is quantised may be on the GPU, which is faster at that."""
     if job.quantization is not None and device.type == 'cuda':
         try:
-            return load_base(job, device, dtype)
+            return _load_base(job, device, dtype)
         except ModelError as error:
             if not isinstance(error.__cause__, torch.OutOfMemoryError):
                 raise
         torch.cuda.empty_cache()
         print('note: the quantised model does not fit on one GPU; the CPU quantises it, which takes some minutes')
-    return load_base(job, torch.device('cpu'), dtype)
+    return _load_base(job, torch.device('cpu'), dtype)
+
+
+def _load_base(job: Job, device: torch.device, dtype: torch.dtype) -> torch.nn.Module:
+    model = load_base(job.model, device, dtype)
+    refuse_flash_attention_batches(model, bool(job.values.pack), job.schedule.batch_size)
+    return model

@@ -8,13 +8,9 @@ import torch
 
 from ..data.batches import MicroBatch
 from ..errors import OutOfMemory
+from ..utils.out_of_memory import ADVICE, short_message
 
 GIB = 2**30
-CHANGES = (
-    'Lower schedule.batch_size (and raise schedule.gradient_accumulation_steps, for the same steps), then max_length; '
-    "activation_checkpointing='offload' keeps less, a qlora preset has a base of 4 bits, and several GPUs share the "
-    'model with --strategy fsdp2.'
-)
 
 
 def shortage(
@@ -53,7 +49,7 @@ def shortage(
         left = f', which leaves {max(total - held, 0) / GIB:.1f} GiB for activations'
     return OutOfMemory(
         f'memory ran out in a step of {rows} x {width} tokens, though every layer recomputes its activations. In GiB: '
-        f'{said}{left}. {CHANGES}'
+        f'{said}{left}. {ADVICE}'
     )
 
 
@@ -67,12 +63,7 @@ def naming_shortage(doing: str) -> Iterator[None]:
     try:
         yield
     except torch.OutOfMemoryError as error:
-        raise OutOfMemory(f'memory ran out while {doing}: {brief(error)} {CHANGES}') from error
-
-
-def brief(error: torch.OutOfMemoryError) -> str:
-    """Return what torch says about sizes, without its advice."""
-    return ' '.join(str(error).split()).split(' If reserved but')[0]
+        raise OutOfMemory(f'memory ran out while {doing}: {short_message(error)} {ADVICE}') from error
 
 
 def _bytes(tensors: Iterable[torch.Tensor]) -> int:

@@ -1,4 +1,4 @@
-"""A step for which memory runs out is done again, with fewer layers that keep their activations."""
+"""Retries an optimizer step that runs out of memory, with more layers checkpointed."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Retry:
-    """Adds the gradients of a step; see the module.
+    """Accumulates the gradients of a step, and retries it when memory runs out.
 
     Args:
         task: The model and its loss.
@@ -23,37 +23,37 @@ class Retry:
     """
 
     def __init__(self, task: 'SupervisedFineTuning', layers: ActivationCheckpointing) -> None:
-        self._task, self._layers = (task,), layers  # in a tuple, as the task holds this
+        self._task, self._layers = (task,), layers  # in a tuple: the task refers to this object too
 
     def add_gradients(self, data: list[MicroBatch], optim_wrapper: Any, trained: int) -> torch.Tensor:
-        """Do what the task's method does, as often as it takes to fit.
+        """Call the task's method of this name until the step fits into memory.
 
         Raises:
-            OutOfMemory: It does not fit, though all layers recompute.
+            OutOfMemory: The step does not fit even with all layers checkpointed.
         """
         (task,) = self._task
-        back = random_numbers(task.device)
+        restore_random_state = random_numbers(task.device)
         while True:
             total, error = None, None
             try:
                 total = task.add_gradients(data, optim_wrapper, trained)
-            except torch.OutOfMemoryError as found:
-                error = found.with_traceback(None)  # its frames hold tensors, as do those of what it came from
+            except torch.OutOfMemoryError as raised:
+                error = raised.with_traceback(None)  # frames of the error and of its cause refer to tensors
                 error.__cause__ = error.__context__ = None
-            # If only those did the step again for whom it did not fit, the processes would part ways.
+            # All ranks retry: a rank that went on alone would wait in the next collective.
             if not all_reduce_counts(int(error is not None))[0]:
                 return total
             task.drop_gradients()
-            dropped = task.graphs is not None and task.graphs.disable()
+            released = task.graphs is not None and task.graphs.disable()
             if task.device.type == 'cuda':
                 torch.cuda.empty_cache()
-            if dropped:
-                print('note: memory ran out; from here on the layers are no CUDA graphs', flush=True)
-            if not all_reduce_counts(int(dropped))[0]:
-                self._keep_less(data, optim_wrapper, error)
-            back()
+            if released:
+                print('note: out of memory; released the CUDA graphs', flush=True)
+            if not all_reduce_counts(int(released))[0]:
+                self._checkpoint_more(data, optim_wrapper, error)
+            restore_random_state()
 
-    def _keep_less(self, data: list[MicroBatch], optim_wrapper: Any, error: Exception | None) -> None:
+    def _checkpoint_more(self, data: list[MicroBatch], optim_wrapper: Any, error: Exception | None) -> None:
         layers, (task,) = self._layers, self._task
         if not layers.num_plain:
             largest = max(data, key=lambda batch: batch.input_ids.numel())
@@ -61,7 +61,7 @@ class Retry:
             raise shortage(task.llm, task.trained_parameters().values(), states, largest, task.has_logits) from error
         layers.apply(CheckpointPolicy(len(layers) - layers.num_plain // 2))
         print(
-            f'note: memory ran out; from here on {layers.num_checkpointed} of {len(layers)} layers recompute their '
-            'activations, and the step is done again',
+            'note: out of memory; retrying the step with '
+            f'{layers.num_checkpointed} of {len(layers)} layers checkpointed',
             flush=True,
         )

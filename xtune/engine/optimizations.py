@@ -1,4 +1,4 @@
-"""Which of the things that make a step fast apply to a run."""
+"""Applies the optimizations of section `speed` to a run."""
 
 from contextlib import nullcontext
 
@@ -27,12 +27,12 @@ from .packing_check import is_packed
 
 
 def compiles(job: Job, device: torch.device, world: World) -> bool:
-    """Tell whether layers are compiled."""
+    """Return whether layers are compiled."""
     return has_whole_model(job, world.size) and job.speed.compile and compilation.can_compile(device)
 
 
 def padding(job: Job, compiled: bool) -> Padding:
-    """Return how rows are filled up: for `compiled` layers to few shapes, of which packed rows have one."""
+    """Return the padding of sequences: `compiled` layers need few shapes; packed sequences have one."""
     if not compiled:
         return PAD_TO_LONGEST
     if job.values.packing == 'none':
@@ -40,7 +40,7 @@ def padding(job: Job, compiled: bool) -> Padding:
     return Padding(min_length=job.values.max_length, with_positions=job.values.packing != 'stream')
 
 
-def fast_task(
+def optimized_task(
     job: Job,
     llm: torch.nn.Module,
     dtype: torch.dtype,
@@ -48,40 +48,40 @@ def fast_task(
     sp_group: SequenceParallelGroup | None,
     world: World,
 ) -> SupervisedFineTuning:
-    """Return the task of a run, with what the section `speed` asks for and the run allows."""
+    """Return the task of a run, with the optimizations of section `speed` that the run supports."""
     whole = has_whole_model(job, world.size)
     masters = MasterWeights(llm, dtype) if whole and job.speed.master_weights and dtype != torch.float32 else None
     one_type = whole and (masters is not None or dtype == torch.float32)
     head = find_lm_head(llm) if one_type and job.speed.chunked_cross_entropy else None
     adapters = fuse_lora(llm, dtype) if one_type and job.speed.fused_lora else 0
     attention = _attention(job, llm, dtype, device, masters) if whole and sp_group is None else None
-    layers = layers_to_choose(llm)
+    layers = checkpointable_layers(llm)
     compiled = layers is not None and compiles(job, device, world)
     if compiled:
         layers.compile(custom_functions=has_custom_functions(llm))
     graphs = None
     if compiled and masters is not None and device.type == 'cuda' and job.speed.cuda_graphs:
         graphs = CudaGraphRunner(layers, device, CudaGraphCapture(device))
-    found = {
-        'float32 masters': masters,
-        'loss without logits': head,
+    optimizations = {
+        'float32 master weights': masters,
+        'chunked cross-entropy': head,
         _name(attention): attention,
         'fused LoRA': adapters or None,
-        'compiled layers': compiled or None,
-        'CUDA graphs where the GPU waits': graphs,
+        'torch.compile': compiled or None,
+        'CUDA graphs (if launch-bound)': graphs,
     }
-    on = [name for name, thing in found.items() if thing is not None]
-    lines = [('speed', ', '.join(on) or 'nothing of the section applies')]
-    if attention is None and whole and sp_group is None and _may_attend(job, llm, dtype, device):
-        lines.append(('', 'not varlen: in a trial the model failed, or computed something else than under a mask'))
+    on = [name for name, thing in optimizations.items() if thing is not None]
+    lines = [('speed', ', '.join(on) or 'no option of the section applies')]
+    if attention is None and whole and sp_group is None and _supports_packed_attention(job, llm, dtype, device):
+        lines.append(('', 'varlen attention off: the parity check against masked attention failed'))
     summary.show(iter(lines))
-    # A process that lacks memory would leave those waiting that split its rows or its weights.
+    # Ranks that share sequences or weights would wait in a collective for one that retries.
     may_retry = layers if whole and sp_group is None else None
     return SupervisedFineTuning(llm, dtype, device, sp_group, masters, head, attention, may_retry, graphs)
 
 
-def layers_to_choose(llm: torch.nn.Module) -> ActivationCheckpointing | None:
-    """Return the layers of `llm`, each of which may recompute; None: it has no list of them."""
+def checkpointable_layers(llm: torch.nn.Module) -> ActivationCheckpointing | None:
+    """Return the decoder layers of `llm` for activation checkpointing; None: it has no list of layers."""
     try:
         return ActivationCheckpointing(llm)
     except ModelError:
@@ -100,13 +100,13 @@ def _attention(
     )
 
 
-def _may_attend(job: Job, llm: torch.nn.Module, dtype: torch.dtype, device: torch.device) -> bool:
-    """Tell whether by its config the model may attend without masks: if it does not, a trial was against it."""
+def _supports_packed_attention(job: Job, llm: torch.nn.Module, dtype: torch.dtype, device: torch.device) -> bool:
+    """Return whether the config allows attention without masks. If it is not used, the parity check failed."""
     config, length = base_of(llm).config, job.values.max_length
     name = choose_attention(config, attention_of(config), dtype, device.type, length, is_packed(job))
     return job.speed.varlen_attention and name is not None
 
 
 def _name(attention: PackedAttention | None) -> str:
-    name = 'attention without masks' if attention and attention.name == CAUSAL else 'varlen attention'
+    name = 'unmasked attention' if attention and attention.name == CAUSAL else 'varlen attention'
     return f'{name} ({attention.kernel})' if attention and attention.kernel else name

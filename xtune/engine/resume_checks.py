@@ -10,7 +10,7 @@ from ..config.checkpoint_config import stored_sections
 from ..config.wire import Job
 from ..errors import CheckpointError
 from . import checkpoint_io
-from .base_fingerprint import base_mark
+from .base_fingerprint import weight_fingerprint
 from .function_settings import SECTIONS, Function, plain
 from .setting_differences import differences
 
@@ -23,7 +23,7 @@ def function_of(job: Job, text: str) -> Function:
 
 def mark_of(job: Job) -> str:
     """Return the mark of the base that a run puts an adapter on; empty where all weights are trained."""
-    return '' if job.lora is None else base_mark(job.values.base_model, job.load_llm.keywords.get('revision'))
+    return '' if job.lora is None else weight_fingerprint(job.values.base_model, job.load_llm.keywords.get('revision'))
 
 
 def check_resume(origin: Path, now: Function) -> None:

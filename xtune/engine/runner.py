@@ -8,7 +8,7 @@ import torch
 from ..compat.mmengine_runner_private import RunnerWithoutEnvironmentLog
 from ..data.cursor import Cursor
 from ..errors import CheckpointError
-from ..utils.cpu_threads import use_as_before
+from ..utils.cpu_threads import restore_thread_count
 from . import checkpoint_io
 from .checkpoint_writer import Saving
 from .probe_recorder import Prober
@@ -20,8 +20,8 @@ class TuneRunner(RunnerWithoutEnvironmentLog):
 
     Args:
         run_meta: What each checkpoint says about its run: `plan` (a hash of data order and batch settings),
-            `sequences_per_step` (on all devices), `config` (text), `export` (see models/export.py), `base_mark` (see
-            models/base_mark.py).
+            `sequences_per_step` (on all devices), `config` (text), `export` (see hf_format/writer.py), `base_mark` (see
+            engine/base_fingerprint.py).
         prober: Computes what each checkpoint keeps of the model's logits.
     """
 
@@ -79,5 +79,5 @@ class TuneRunner(RunnerWithoutEnvironmentLog):
                 f'{filename} stands at step {meta["iter"]}, beyond the {self.train_loop.max_iters} of this run'
             )
         if not torch.cuda.is_available():
-            use_as_before(meta.get('threads'))
+            restore_thread_count(meta.get('threads'))
         self.train_loop.go_to(meta['iter'], Cursor(**meta['cursor']) if 'cursor' in meta else None)

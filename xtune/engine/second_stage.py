@@ -9,12 +9,12 @@ from peft.utils import load_peft_weights
 
 from ..config.wire import Job
 from ..errors import CheckpointError, ModelError
-from ..models.legacy.recognise import read_json
 from ..models.loading.folder_checks import check_adapter_folder
-from ..models.loading.weight_files import refuse_non_finite
+from ..models.loading.json_files import read_json
+from ..models.loading.verify import refuse_non_finite
 from ..utils.quiet import quiet
 from . import checkpoint_io
-from .base_fingerprint import base_mark
+from .base_fingerprint import weight_fingerprint
 from .function_settings import Function
 from .resume_checks import check_resume, function_of, moved_note, other_base, refuse_other_kind
 from .setting_differences import adapter_differences, changes_base, model_differences
@@ -140,7 +140,7 @@ def _adapter_folder(origin: Path) -> FirstStage:
     except (ModelError, OSError, ValueError, RuntimeError) as error:
         raise CheckpointError(f'load_from={origin} cannot be read: {error}') from error
     base = str(adapter.get('base_model_name_or_path') or '')
-    mark = base_mark(base, adapter.get('revision')) if base else ''
+    mark = weight_fingerprint(base, adapter.get('revision')) if base else ''
     return FirstStage(origin, state, Function(base, adapter, mark=mark), _template(origin), f' (adapter on {base})')
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from ..compat.mmengine_runner_private import PlacedModelStrategy
-from ..methods.residual_init import initial_of
+from ..methods.residual_init import initial_adapter_state
 from ..parallel.collectives import all_gather_objects, raise_on_all_ranks, rank, world_size
 from ..registry import STRATEGIES
 from . import checkpoint_io
@@ -54,7 +54,7 @@ class Replicated(PlacedModelStrategy):
                 state_dict=self.state.get(mine, copy),
                 optimizer=self.state.optimizer_states(mine, copy),
                 rng=all_gather_objects(checkpoint_io.rng_state()),
-                **initial_of(self.state.llm),
+                **initial_adapter_state(self.state.llm),
                 **(extra_ckpt or {}),
             )
         return Saving(content if split or rank() == 0 else None, Path(filename), split, copy)

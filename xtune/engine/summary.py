@@ -9,12 +9,12 @@ from ..config.wire import Job
 from ..data.encode import PLAIN_TEXT
 from ..data.report import Report, counted
 from ..data.training_data import TrainingData
-from ..models.loading.config_checks import stored_form
+from ..models.loading.config_checks import describe_stored_quantization
 from ..ops.float8_linear import Float8Linear
 from ..parallel.env import World
-from ..utils.cpu_threads import described
+from ..utils.cpu_threads import describe_threads
 from ..utils.experts import expert_tensors
-from ..utils.language_model import describe_other_parts
+from ..utils.language_model import describe_non_text_modules
 from ..utils.visible import visible
 from .new_token_report import new_token_warning
 
@@ -73,11 +73,11 @@ def model_lines(job: Job, llm: torch.nn.Module, dtype: torch.dtype, device: torc
     yield 'model', f'{job.values.base_model} ({llm.config.model_type}), base {_base(job, llm)}'
     method = 'all weights' if job.lora is None else f'{_kind(job.lora).__name__.replace("Config", "")} adapter'
     yield 'trained', f'{method}: {trained / 1e6:,.2f} M of {total / 1e6:,.1f} M parameters ({trained / total:.2%})'
-    others = describe_other_parts(llm)
+    others = describe_non_text_modules(llm)
     if others is not None:
         yield '', others
     name = torch.cuda.get_device_name(device) if device.type == 'cuda' else 'CPU'
-    threads = '' if device.type == 'cuda' else f' ({described()})'
+    threads = '' if device.type == 'cuda' else f' ({describe_threads()})'
     yield 'device', f'{name}, computes in {SHORT[dtype]}{threads}'
 
 
@@ -93,7 +93,7 @@ def _base(job: Job, llm: torch.nn.Module) -> str:
         in_float8 = sum(isinstance(module, Float8Linear) for module in llm.modules())
         text += f' ({counted(in_float8, "linear layer")})' if in_float8 else ''
     else:
-        text = stored_form(llm.config)
+        text = describe_stored_quantization(llm.config)
         if text is None:
             return 'not quantised'
     experts = expert_tensors(llm)

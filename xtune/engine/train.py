@@ -35,14 +35,14 @@ from ..utils.device import best_device, memory_freed_after
 from ..utils.interruption import NOTHING_TO_SAVE, interrupted_as, print_last
 from . import checkpoint_io, checks, export_check, hooks, ineffective_options, packing_check, summary
 from .adapter_export import AdapterExport
-from .auto_checkpointing import activations
+from .auto_checkpointing import apply_checkpointing
 from .full_tensors import Access
 from .job_data import build_job_data
 from .log_folders import without_empty_folders, without_empty_logs
 from .metrics_file import MetricsFile
 from .model_placement import build_spread, resumed_initial
 from .oom_report import naming_shortage
-from .optimizations import compiles, fast_task, layers_to_choose, padding
+from .optimizations import checkpointable_layers, compiles, optimized_task, padding
 from .optimizer import StepOptimizer, ZeroOptimizer, build_optimizer, schedulers
 from .optimizer_checks import check_optimizer
 from .probe_recorder import Prober, ids_of
@@ -158,13 +158,15 @@ def _fine_tune(
             put_aside(work_dir)
         write_text(work_dir / f'{job.name}.py', text)
     with naming_shortage('training'):
-        task = fast_task(job, llm, dtype, device, sp_group, world)
+        task = optimized_task(job, llm, dtype, device, sp_group, world)
         packing_check.keep_apart(job, task, world)
         runner = build_runner(job, data, task, device, text, start, world)
         if stage is not None:
             summary.show(iter([('weights', stage.load_into(runner.strategy.state, runner.run_meta))]))
-        layers = layers_to_choose(llm)
-        summary.show(iter([('memory', activations(job, task, layers, world.size, lambda: largest_batch(data)))]))
+        layers = checkpointable_layers(llm)
+        summary.show(
+            iter([('memory', apply_checkpointing(job, task, layers, world.size, lambda: largest_batch(data)))])
+        )
         with interrupted_as(lambda: _interrupted(runner, start)), without_empty_logs(runner):
             _train(runner, job, world)
     return _farewell(runner, job, world)
@@ -191,10 +193,10 @@ def build_runner(
     job: Job, data: TrainingData, task: SupervisedFineTuning, device, text: str, start: Path | None, world: World
 ) -> TuneRunner:
     """Return the runner of `job`, ready to train."""
-    overrides = changed_config(task.llm, job)
+    overrides = changed_config(task.llm, job.model)
     if job.lora is not None and rank() == 0:
         note_overrides(overrides, job.values.base_model)
-    stored = stored_dtype(job, task.llm)
+    stored = stored_dtype(job.model, task.llm)
     base, stops = job.values.base_model, data.stop_ids
     info = export_info(task.llm, base, stored, data.template.source, stops, data.tokenizer, overrides)
     optimizer, access = _spread(job, task, device, world)

@@ -1,4 +1,4 @@
-"""`xtune convert merge`: put an adapter into its base, and show that the result answers like the two did."""
+"""`xtune convert merge`: merge an adapter into its base, and verify that the merged model computes the same."""
 
 import json
 import sys
@@ -6,30 +6,28 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
-from transformers import GenerationConfig, PreTrainedTokenizerBase
+from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from ..errors import ModelError
 from ..hf_format.config_overrides import refuse_overrides
 from ..hf_format.probe_logits import Probe
 from ..hf_format.transformers4_config import readable_by_v4
 from ..hf_format.transformers4_tokenizer import write_tokenizer
-from ..inference.load import base_config, load_for_inference, load_tokenizer_of, stored_dtype
-from ..methods import tied_embeddings
+from ..inference.base_config import base_config, stored_dtype
+from ..inference.load import load_for_inference
+from ..inference.tokenizer import load_tokenizer_of
 from ..methods.quantized_checkpoints import refuse_merge
+from ..models.legacy.checkpoint import LegacyCheckpoint
 from ..models.legacy.hub import legacy_folder
 from ..models.legacy.load import file_dtype
-from ..models.legacy.save import open_for_original, write_original
 from ..models.loading.folder_checks import check_adapter_folder, check_model_folder
 from ..utils.quiet import quiet
 from . import verify
+from .legacy_writer import open_for_original, write_original
+from .merge_weights import PROMPTS, merge_weights
 from .output_folder import new_folder
 from .processor_files import copy_processor_files
-from .split import parse_size
-
-# Mean KL divergence (nats per token) above which a merge is refused. Rounding to bf16 stays below 0.01.
-MAX_KL = 0.1
-PROMPTS = ('Who are you?', 'Explain in one sentence why the sky is blue.', '请用一句话介绍你自己。', 'def add(a, b):\n')
+from .shards import parse_size
 
 
 def merge(
@@ -44,118 +42,100 @@ def merge(
     against_training: bool = True,
     revision: str | None = None,
 ) -> dict:
-    """Write the merged model as safetensors with tokenizer, template and stop tokens; return the comparison.
+    """Write the merged model as safetensors with tokenizer, chat template and stop tokens; return the comparison.
 
-    The merged model is compared with base and adapter before the merge, and, if the adapter's folder holds the probe
-    logits of its training, with what was trained (`training` in the report).
+    The merged model is compared with base and adapter before the merge. If the adapter's folder contains the probe
+    logits of its training, it is also compared with them (`training` in the report).
 
     Args:
-        base: Folder or hub name of the base model, not quantised.
+        base: Folder or hub name of the base model, not quantized.
         adapter: Folder of the adapter.
         target: A new folder.
-        max_shard_size: Size of a weights file at most, such as '2GB'.
+        max_shard_size: Maximum size of a weight file, such as '2GB'.
         device: 'cpu' or 'cuda'.
         dtype: Type of the written weights: 'auto' keeps the base's, or 'bfloat16', 'float16', 'float32'.
-        layout: 'native' writes what transformers loads; 'original' the layout of 2023 that the base has.
-        variant: Which of these layouts it is, where the base's config.json does not tell.
+        layout: 'native' writes the layout of transformers; 'original' that of a base which is a 2023 remote-code
+            checkpoint.
+        variant: Variant of such a base, if its config.json is ambiguous.
         against_training: Compare with the probe logits of the training.
-        revision: Branch, tag or commit of a base on the hub; None: the one that the adapter names, else the newest.
+        revision: Branch, tag or commit of a base on the hub; None uses that of the adapter's config, else the newest.
 
     Raises:
-        ModelError: The base or the adapter cannot be used, or the merged model answers differently.
+        ModelError: The base or the adapter cannot be used, or the merged model computes something else.
     """
     if device == 'cuda' and not torch.cuda.is_available():
         raise ModelError('--device cuda: torch sees no GPU here; use --device cpu')
-    check_model_folder(base, own_code=False)
-    revision = _revision(base, check_adapter_folder(adapter), revision)
+    check_model_folder(base, allow_remote_code=False)
+    revision = _base_revision(base, check_adapter_folder(adapter), revision)
     if layout == 'original':
         refuse_overrides(adapter)
-    if legacy_folder(base, revision=revision) is None:
+    folder_of_base = legacy_folder(base, revision=revision)
+    if folder_of_base is None:
         refuse_merge(base, base_config(base, revision))
-    legacy = open_for_original(legacy_folder(base, revision=revision), base, variant) if layout == 'original' else None
-    kind = _written_type(base, dtype, legacy, variant, revision)
+    original = open_for_original(folder_of_base, base, variant) if layout == 'original' else None
+    written_dtype = _written_dtype(base, dtype, original, variant, revision)
     with new_folder(target) as folder:
         tokenizer = load_tokenizer_of(adapter, base, variant=variant, revision=revision)
-        llm = load_for_inference(base, adapter, torch.device(device), kind, variant=variant, revision=revision)
-        llm, report = _merged(llm, tokenizer, base, adapter)
-        report |= dict(
-            base=base, revision=revision, adapter=adapter, dtype=str(kind).removeprefix('torch.'), prompts=PROMPTS
-        )
+        llm = load_for_inference(base, adapter, torch.device(device), written_dtype, variant=variant, revision=revision)
+        llm, report = merge_weights(llm, tokenizer, base, adapter)
+        dtype_name = str(written_dtype).removeprefix('torch.')
+        report |= dict(base=base, revision=revision, adapter=adapter, dtype=dtype_name, prompts=PROMPTS)
         if (Path(adapter) / 'generation_config.json').is_file():
             llm.generation_config = GenerationConfig.from_pretrained(adapter)
-        if legacy is not None:
-            stops = llm.generation_config.eos_token_id
-            write_original(legacy, llm.state_dict(), folder, parse_size(max_shard_size), stops)
+        if original is not None:
+            stop_ids = llm.generation_config.eos_token_id
+            write_original(original, llm.state_dict(), folder, parse_size(max_shard_size), stop_ids)
         else:
-            with quiet():
-                llm.save_pretrained(folder, max_shard_size=max_shard_size)
-            readable_by_v4(folder)
-            write_tokenizer(folder, tokenizer)
+            _write_native(llm, tokenizer, folder, max_shard_size)
             copy_processor_files(base, folder, revision)
-        del llm  # the comparison loads what was written
-        report['training'] = _against_training(folder, adapter, report['dtype'], variant) if against_training else None
+        del llm  # the comparison loads the written files
+        report['training'] = _compare_with_training(folder, adapter, dtype_name, variant) if against_training else None
         text = json.dumps(report, indent=2, ensure_ascii=False)
         (folder / 'merge_report.json').write_text(text + '\n', encoding='utf-8')
     return report
 
 
-def _revision(base: str, adapter: dict[str, Any], given: str | None) -> str | None:
-    """Return the revision of `base`: the one `given`, or what `adapter` says of the model that it was trained on.
+def _base_revision(base: str, adapter_config: dict[str, Any], requested: str | None) -> str | None:
+    """Return the revision of `base`: the `requested` one, or that of its training according to `adapter_config`.
 
     Raises:
-        ModelError: One is given, and `base` is a folder.
+        ModelError: A revision is requested, and `base` is a folder.
     """
     if Path(base).expanduser().is_dir():
-        if given:
-            raise ModelError(f'--revision {given} is for a model on the hub, and {base} is a folder: leave it out')
+        if requested:
+            raise ModelError(f'--revision {requested} is for a model on the hub, but {base} is a folder: leave it out')
         return None
-    named = adapter.get('revision') if adapter.get('base_model_name_or_path') == base else None
-    if not given and named:
-        print(f'note: the adapter was trained on revision {named} of {base}, which is taken')
-    if given and named and given != named:
-        print(f'warning: the adapter was trained on revision {named} of {base}, not on {given}', file=sys.stderr)
-    return given or named
+    trained_on = adapter_config.get('revision') if adapter_config.get('base_model_name_or_path') == base else None
+    if not requested and trained_on:
+        print(f'note: using revision {trained_on} of {base}, on which the adapter was trained')
+    if requested and trained_on and requested != trained_on:
+        print(
+            f'warning: the adapter was trained on revision {trained_on} of {base}, not on {requested}', file=sys.stderr
+        )
+    return requested or trained_on
 
 
-def _written_type(base: str, dtype: str, legacy: Any, variant: str | None, revision: str | None) -> torch.dtype:
+def _written_dtype(
+    base: str, dtype: str, original: LegacyCheckpoint | None, variant: str | None, revision: str | None
+) -> torch.dtype:
     if dtype != 'auto':
         return getattr(torch, dtype)
-    # Some config.json of 2023 name another type than their files have.
-    return file_dtype(legacy.folder) if legacy is not None else stored_dtype(base, variant, revision)
+    # The config.json of some 2023 remote-code checkpoints names another type than that of their files.
+    return file_dtype(original.folder) if original is not None else stored_dtype(base, variant, revision)
 
 
-def _merged(
-    llm: torch.nn.Module, tokenizer: PreTrainedTokenizerBase, base: str, adapter: str
-) -> tuple[torch.nn.Module, dict[str, Any]]:
-    """Return the merged model, and how far it is from adapter and base before.
-
-    Raises:
-        ModelError: The two do not belong together, cannot be merged, or the merged model answers differently.
-    """
-    rows = llm.get_input_embeddings().weight.shape[0]
-    if len(tokenizer) > rows:
-        raise ModelError(
-            f'the tokenizer of {adapter} has {len(tokenizer)} tokens, the base {base} only {rows}: '
-            'it is not the base that the adapter was trained on'
-        )
-    _refuse_unmergeable(llm)
-    before = probe_logits(llm, tokenizer)
-    llm = llm.merge_and_unload()
-    tied_embeddings.separate_config(llm)
-    report = compare(before, probe_logits(llm, tokenizer))
-    if not report['mean_kl'] <= MAX_KL:
-        raise ModelError(
-            f'the merged model does not answer like adapter and base: mean KL {report["mean_kl"]:.3f} nats per '
-            f'token (allowed {MAX_KL}), largest logit difference {report["max_abs_diff"]:.3f}. Try --dtype float32.'
-        )
-    return llm, report
+def _write_native(llm: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path, max_shard_size: str) -> None:
+    with quiet():
+        llm.save_pretrained(folder, max_shard_size=max_shard_size)
+    readable_by_v4(folder)
+    write_tokenizer(folder, tokenizer)
 
 
-def _against_training(folder: Path, adapter: str, dtype: str, variant: str | None) -> dict[str, Any] | None:
-    """Return how far the model in `folder` is from the logits that the training of `adapter` kept; None: it kept none.
+def _compare_with_training(folder: Path, adapter: str, dtype: str, variant: str | None) -> dict[str, Any] | None:
+    """Return the difference of the model in `folder` from the adapter's probe logits; None if it has none.
 
     Raises:
-        ModelError: It is too far.
+        ModelError: The difference is too large.
     """
     probe = Probe.read(Path(adapter).expanduser())
     if probe is None:
@@ -164,44 +144,3 @@ def _against_training(folder: Path, adapter: str, dtype: str, variant: str | Non
     probe.write(folder)
     verify.write_report(folder, report)
     return report
-
-
-def _refuse_unmergeable(llm: torch.nn.Module) -> None:
-    if not hasattr(llm, 'merge_and_unload'):
-        raise ModelError('this kind of adapter has no weights to merge; use it with --adapter')
-    inner = llm.get_base_model()
-    quantizer = getattr(inner, 'hf_quantizer', None)
-    if quantizer is not None and not getattr(quantizer.quantization_config, 'dequantize', False):
-        raise ModelError(
-            'the weights of the base are stored quantised, and nothing can be added to what is rounded so: merge into '
-            'the base that it was made from, or use the adapter as it is: xtune chat BASE '
-            '--adapter ADAPTER'
-        )
-    changed = tied_embeddings.unmergeable(llm)
-    if changed:
-        raise ModelError(
-            'the base uses one matrix for input and output embeddings, and this adapter changes it for '
-            f'{" and ".join(changed)} apart; merging would change both. Use it with --adapter.'
-        )
-
-
-@torch.inference_mode()
-def probe_logits(llm: torch.nn.Module, tokenizer: PreTrainedTokenizerBase) -> list[torch.Tensor]:
-    """Return the float32 logits [S, V] of each of `PROMPTS`."""
-    device = next(llm.parameters()).device
-    rows = []
-    for prompt in PROMPTS:
-        ids = tokenizer(prompt, add_special_tokens=False, return_tensors='pt')['input_ids'].to(device)
-        rows.append(llm(input_ids=ids, use_cache=False).logits[0].float().cpu())
-    return rows
-
-
-def compare(before: list[torch.Tensor], after: list[torch.Tensor]) -> dict[str, float]:
-    """Return how far two sets of logits are apart: largest difference, mean KL (nats), share of equal first choices."""
-    old, new = torch.cat(before), torch.cat(after)
-    kl = F.kl_div(new.log_softmax(-1), old.log_softmax(-1), log_target=True, reduction='batchmean')
-    return dict(
-        max_abs_diff=(old - new).abs().max().item(),
-        mean_kl=max(kl.item(), 0.0) if kl.isfinite() else float('inf'),
-        same_first_choice=(old.argmax(-1) == new.argmax(-1)).float().mean().item(),
-    )

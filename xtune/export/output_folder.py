@@ -1,4 +1,4 @@
-"""The folder a conversion writes: it appears whole, or not at all, and never replaces something."""
+"""The output folder of a conversion: it is created atomically and never replaces anything."""
 
 import os
 import shutil
@@ -13,38 +13,38 @@ from ..errors import ConfigError
 
 @contextmanager
 def new_folder(target: Path) -> Iterator[Path]:
-    """Give a folder to write into that becomes `target` if the block succeeds.
+    """Yield a staging folder that becomes `target` if the block succeeds, and is removed otherwise.
 
     Raises:
-        ConfigError: `target` exists and is not empty, or cannot be written; nothing is left behind then.
+        ConfigError: `target` exists and is not empty, or cannot be written.
     """
     target = target.expanduser().resolve()
     try:
         if target.exists() and (not target.is_dir() or any(target.iterdir())):
             raise ConfigError(f'{target} exists and is not empty; name another folder or remove it')
     except OSError as error:
-        raise _refused(target, error) from error
-    aside = target.with_name(f'.{target.name}.tmp')
-    shutil.rmtree(aside, ignore_errors=True)
+        raise _write_error(target, error) from error
+    staging = target.with_name(f'.{target.name}.tmp')
+    shutil.rmtree(staging, ignore_errors=True)
     try:
-        aside.mkdir(parents=True)
-        yield aside
-        os.replace(aside, target)
-    except SafetensorError as error:  # its words for a full disk; damaged files are refused where they are read
-        raise _refused(target, error) from error
+        staging.mkdir(parents=True)
+        yield staging
+        os.replace(staging, target)
+    except SafetensorError as error:  # raised for a full disk; damaged input files are refused when they are read
+        raise _write_error(target, error) from error
     except OSError as error:
         if error.filename is not None and target.parent not in Path(str(error.filename)).parents:
-            raise  # not about what is written
-        raise _refused(target, error) from error
+            raise  # about another file
+        raise _write_error(target, error) from error
     finally:
-        shutil.rmtree(aside, ignore_errors=True)
+        shutil.rmtree(staging, ignore_errors=True)
 
 
-def _refused(target: Path, error: Exception) -> ConfigError:
-    why = getattr(error, 'strerror', None) or str(error).splitlines()[0]
-    place = next((folder for folder in target.parents if folder.is_dir()), Path('/'))
-    free = shutil.disk_usage(place).free / 2**20
+def _write_error(target: Path, error: Exception) -> ConfigError:
+    problem = getattr(error, 'strerror', None) or str(error).splitlines()[0]
+    parent = next((folder for folder in target.parents if folder.is_dir()), Path('/'))
+    free = shutil.disk_usage(parent).free / 2**20
     return ConfigError(
-        f'{target} could not be written: {why} ({free:,.0f} MiB free there); nothing is left of it. '
-        'Make room, or name another folder.'
+        f'{target} could not be written: {problem} ({free:,.0f} MiB free there); the partial output was removed. '
+        'Free disk space, or name another folder.'
     )

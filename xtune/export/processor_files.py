@@ -1,50 +1,50 @@
-"""The files beside a model's weights that say how images, video and sound become its input.
+"""Copy a multimodal base's processor files, which configure the preprocessing of images, video and audio.
 
-Training on text changes none of them. A folder without them still answers to text; vLLM and AutoProcessor need them
-for anything else.
+Training on text does not change them. Without them a model still accepts text; vLLM and AutoProcessor need them for
+other inputs.
 """
 
 import shutil
 from pathlib import Path
 
-from ..models.legacy.recognise import read_json
 from ..models.loading.folder_checks import local_folder
+from ..models.loading.json_files import read_json
 from ..utils.quiet import quiet
 
 NAMES = ('preprocessor_config.json', 'processor_config.json', 'video_preprocessor_config.json')
-# Where older checkpoints keep the processor's chat template; that of the tokenizer goes into chat_template.jinja.
+# Files of older checkpoints with the processor's chat template; the tokenizer's is in chat_template.jinja.
 TEMPLATES = ('chat_template.json', 'chat_template.jinja')
 
 
 def copy_processor_files(base: str, folder: Path, revision: str | None = None) -> list[str]:
-    """Copy the processor's files of `base`, a folder or hub name (at `revision`), to the model folder `folder`.
+    """Copy the processor files of `base`, a folder or hub name (at `revision`), to the model folder `folder`.
 
-    Files that `folder` has already stay. So does its chat template, which is that of the training. If the model takes
-    more than text and no file is found, a note says so.
+    Existing files of `folder` are kept, including the chat template of the training. Print a note if the model is
+    multimodal and there are no such files.
 
     Returns:
-        The names of the files that were copied.
+        The names of the copied files.
     """
     has_template = any((folder / name).is_file() for name in TEMPLATES)
-    wanted = NAMES if has_template else (*NAMES, *TEMPLATES)
-    more_than_text = isinstance(read_json(folder / 'config.json').get('text_config'), dict)
-    found = []
-    for name in wanted:
-        source = None if (folder / name).exists() else _file(base, name, more_than_text, revision)
+    names = NAMES if has_template else (*NAMES, *TEMPLATES)
+    is_multimodal = isinstance(read_json(folder / 'config.json').get('text_config'), dict)
+    copied = []
+    for name in names:
+        source = None if (folder / name).exists() else _find_file(base, name, is_multimodal, revision)
         if source is not None:
             shutil.copyfile(source, folder / name)
-            found.append(name)
-    if more_than_text and not any((folder / name).is_file() for name in NAMES):
-        print(f'note: {base} has none of {", ".join(NAMES)} here; without them the export takes text only')
-    return found
+            copied.append(name)
+    if is_multimodal and not any((folder / name).is_file() for name in NAMES):
+        print(f'note: {base} has none of {", ".join(NAMES)} here; without them the export accepts only text')
+    return copied
 
 
-def _file(base: str, name: str, fetch: bool, revision: str | None) -> Path | None:
-    """Return a file of a folder or hub model; `fetch` says that it may be downloaded. None: there is none."""
+def _find_file(base: str, name: str, download: bool, revision: str | None) -> Path | None:
+    """Return the path of a file of a folder or hub model, downloaded if allowed; None if there is no such file."""
     source = local_folder(base, revision)
     if source is not None and (source / name).is_file():
         return source / name
-    if not fetch or Path(base).expanduser().is_dir():
+    if not download or Path(base).expanduser().is_dir():
         return None
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import HfHubHTTPError
@@ -52,5 +52,5 @@ def _file(base: str, name: str, fetch: bool, revision: str | None) -> Path | Non
     try:
         with quiet():
             return Path(hf_hub_download(base, name, revision=revision))
-    except (OSError, ValueError, HfHubHTTPError):  # there is no such file, or no connection
+    except (OSError, ValueError, HfHubHTTPError):  # no such file, or no connection
         return None

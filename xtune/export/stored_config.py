@@ -1,4 +1,4 @@
-"""The config that a checkpoint holds: what its run was, whatever became of the file on disk."""
+"""The config that is stored in a checkpoint; the config file on disk may have changed since."""
 
 import json
 from pathlib import Path
@@ -12,10 +12,10 @@ from ..config.load import load
 from ..config.wire import Job, wire
 from ..errors import CheckpointError, XtuneError
 
-# What decides of an export. Everything else may change between training and conversion.
-_SECTIONS = ('base_model', 'llm', 'tokenizer', 'chat_template', 'quantization', 'lora')
-# Sections that name code of the user's, which conversion does not need and which may be gone.
-_UNUSED = dict(
+# Options that affect an export. All others may change between training and conversion.
+_EXPORT_OPTIONS = ('base_model', 'llm', 'tokenizer', 'chat_template', 'quantization', 'lora')
+# Replacements for sections that may name the user's code, which conversion does not need and may no longer exist.
+_PLACEHOLDERS = dict(
     train_dataset=dict(path='unused'),
     val_dataset=None,
     custom_imports=None,
@@ -24,56 +24,56 @@ _UNUSED = dict(
 )
 
 
-def stored_job(meta: dict[str, Any], config: Path) -> Job:
+def job_of_checkpoint(meta: dict[str, Any], config: Path) -> Job:
     """Return the run that wrote a checkpoint with this `meta`, without its data and its optimizer.
 
-    Where the local folder of its base model is gone, the one that `config` names takes its place.
+    If the local folder of its base model no longer exists, use the base model of `config`.
 
     Raises:
-        CheckpointError: The config in it cannot be read.
+        CheckpointError: The stored config cannot be read.
     """
     try:
         cfg = _stored_config(meta)
-        for name, value in _UNUSED.items():
+        for name, value in _PLACEHOLDERS.items():
             cfg[name] = value
-        if _is_gone(cfg['base_model']):
+        if _is_missing_folder(cfg['base_model']):
             cfg['base_model'] = load(config)['base_model']
         job = wire(cfg)
     except XtuneError:
         raise
-    except Exception as error:  # the text is code of any version of xtune
-        raise CheckpointError(f'the config that the checkpoint holds cannot be read: {error}') from error
+    except Exception as error:  # the stored text is code of any version of xtune
+        raise CheckpointError(f'the config stored in the checkpoint cannot be read: {error}') from error
     return job
 
 
 def differences(config: Path, meta: dict[str, Any]) -> list[str]:
-    """Return a sentence on each section of `config` that differs from what the checkpoint was trained with."""
+    """Return a note on each option of `config` that affects the export and differs from the checkpoint's config."""
     try:
-        now = comparable(to_plain(load(config)))
+        current = comparable(to_plain(load(config)))
     except XtuneError as error:
         return [f'{config} cannot be read ({str(error).splitlines()[0]}); the config in the checkpoint is used']
-    then = comparable(to_plain(_stored_config(meta)))
-    changed = [name for name in _SECTIONS if now.get(name) != then.get(name)]
+    trained = comparable(to_plain(_stored_config(meta)))
+    changed = [name for name in _EXPORT_OPTIONS if current.get(name) != trained.get(name)]
     return [
-        f'{config} has another `{name}` than the checkpoint was trained with, which is used: '
-        f'{_shown(then.get(name))}, not {_shown(now.get(name))}'
+        f'`{name}` in {config} differs from the config in the checkpoint, which is used: '
+        f'{_as_text(trained.get(name))}, not {_as_text(current.get(name))}'
         for name in changed
     ]
 
 
 def _stored_config(meta: dict[str, Any]) -> Config:
-    """Return the config in `meta` with the present names of its options; an earlier version may have written it."""
+    """Return the config in `meta` with the current names of its options; an earlier version may have written it."""
     cfg = read_text(meta['config'])
     rename_sections(cfg._cfg_dict, 'the checkpoint', quiet=True)
     return cfg
 
 
-def _is_gone(base_model: str) -> bool:
+def _is_missing_folder(base_model: str) -> bool:
     return base_model.startswith(('/', '.', '~')) and not Path(base_model).expanduser().is_dir()
 
 
-def _shown(value: Any) -> str:
-    """Return a value as a person reads it; `comparable` makes pairs of a type and the value."""
+def _as_text(value: Any) -> str:
+    """Return a readable text of a value of `comparable`, which returns pairs of a type and the value."""
     return json.dumps(_plain(value), ensure_ascii=False, default=str)
 
 
@@ -83,6 +83,6 @@ def _plain(value: Any) -> Any:
     if isinstance(value, tuple) and len(value) == 3:  # an imported name
         return value[2]
     if isinstance(value, tuple):
-        kind, item = value
-        return [_plain(one) for one in item] if kind in ('list', 'tuple') else item
+        type_name, items = value
+        return [_plain(item) for item in items] if type_name in ('list', 'tuple') else items
     return value

@@ -1,7 +1,7 @@
-"""Write an adapter or a whole model as a Hugging Face folder, with tokenizer, template and stop tokens.
+"""Write an adapter folder, and the non-weight files of a model folder: tokenizer, chat template, stop tokens.
 
-The folder loads in transformers and peft without xtune. `ExportInfo` is what it needs besides the tensors; every
-checkpoint carries it as text, so a .pth can be converted without building the model it was trained on.
+The folders load in transformers and peft without xtune. `ExportInfo` has everything they need besides the tensors;
+every checkpoint stores it as text, so a .pth can be converted without building the model that was trained.
 """
 
 import hashlib
@@ -14,7 +14,7 @@ from peft import PeftModel
 from safetensors.torch import save_file
 from transformers import GenerationConfig, PreTrainedTokenizerBase
 
-from ..config.wire import Job
+from ..config.wire import ModelSpec
 from .config_overrides import write_overrides
 from .probe_logits import Probe
 from .transformers4_tokenizer import write_tokenizer
@@ -22,12 +22,17 @@ from .transformers4_tokenizer import write_tokenizer
 
 @dataclass(frozen=True)
 class ExportInfo:
-    """All fields are text or plain values.
+    """Everything an export needs besides the tensors, as text.
 
-    `adapter_config` is peft's JSON, None after full fine-tuning; `model_config` is the base's config.json;
-    `dtype` the type in which the base's weights are stored; `vocabulary` a hash of the tokenizer's tokens and ids, None
-    in checkpoints of earlier versions; `config_overrides` the settings, as JSON, that the model was trained with and
-    the base's config.json has otherwise.
+    Attributes:
+        base_model: Folder or hub name of the base.
+        model_config: The base's config.json.
+        dtype: The stored type of the base's weights.
+        generation_config: generation_config.json of the export.
+        chat_template: The chat template of the training.
+        adapter_config: adapter_config.json of peft; None after full fine-tuning.
+        vocabulary: Hash of the tokenizer's tokens and ids; None in checkpoints of earlier versions.
+        config_overrides: The model settings, as JSON, that differ from the base's config.json.
     """
 
     base_model: str
@@ -40,7 +45,7 @@ class ExportInfo:
     config_overrides: str = '{}'
 
     def to_dict(self) -> dict:
-        """Return a form that a checkpoint can hold."""
+        """Return a dict of plain values for a checkpoint."""
         return asdict(self)
 
 
@@ -53,7 +58,7 @@ def export_info(
     tokenizer: PreTrainedTokenizerBase,
     overrides: dict | None = None,
 ) -> ExportInfo:
-    """Return what an export of `llm` needs besides its trained tensors."""
+    """Return the export info of `llm`."""
     adapter = None
     if isinstance(llm, PeftModel):
         values = llm.peft_config['default'].to_dict()
@@ -74,7 +79,7 @@ def export_info(
 
 
 def vocabulary_hash(tokenizer: PreTrainedTokenizerBase) -> str:
-    """Return a hash that differs if any token or id of `tokenizer` does."""
+    """Return a hash of all tokens and ids of `tokenizer`."""
     return hashlib.sha256(json.dumps(sorted(tokenizer.get_vocab().items())).encode()).hexdigest()[:16]
 
 
@@ -92,7 +97,7 @@ def _generation(values: dict, stop_ids: list[int]) -> dict:
 def write_adapter(
     folder: Path, state: dict, info: ExportInfo, tokenizer: PreTrainedTokenizerBase, probe: Probe | None = None
 ) -> None:
-    """Write adapter_model.safetensors, adapter_config.json and what `write_extras` writes."""
+    """Write adapter_model.safetensors, adapter_config.json and the files of `write_extras`."""
     write_weights(folder, state, info)
     write_overrides(folder, info.base_model, json.loads(info.config_overrides))
     write_extras(folder, info, tokenizer, probe)
@@ -105,19 +110,19 @@ def write_weights(folder: Path, state: dict, info: ExportInfo) -> None:
 
 
 def unshared(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Return contiguous tensors that share no memory, as safetensors demands; tied ones are written twice."""
+    """Return contiguous tensors that share no memory, as safetensors requires; tied ones are written twice."""
     seen, tensors = set(), {}
     for name, tensor in state.items():
-        place = tensor.untyped_storage().data_ptr()
-        tensors[name] = tensor.contiguous().clone() if place in seen else tensor.contiguous()
-        seen.add(place)
+        storage = tensor.untyped_storage().data_ptr()
+        tensors[name] = tensor.contiguous().clone() if storage in seen else tensor.contiguous()
+        seen.add(storage)
     return tensors
 
 
 def write_extras(
     folder: Path, info: ExportInfo, tokenizer: PreTrainedTokenizerBase, probe: Probe | None = None
 ) -> None:
-    """Write the tokenizer with the template of the training, generation_config.json with its stop tokens, the probe."""
+    """Write tokenizer, chat template, generation_config.json with the stop tokens, and the probe logits."""
     if probe is not None:
         probe.write(folder)
     write_tokenizer(folder, tokenizer, info.chat_template)
@@ -125,16 +130,17 @@ def write_extras(
     (folder / 'generation_config.json').write_text(text + '\n', encoding='utf-8')
 
 
-def stored_dtype(job: Job, llm: torch.nn.Module) -> str:
-    """Return the type in which the base's weights are stored, which merged and exported weights keep."""
+def stored_dtype(spec: ModelSpec, llm: torch.nn.Module) -> str:
+    """Return the type of the base's stored weights, which merged and exported weights keep."""
     from transformers import AutoConfig
 
     from ..models.legacy.hub import legacy_folder
     from ..models.legacy.load import legacy_dtype
 
-    folder = legacy_folder(job.values.base_model, revision=job.load_llm.keywords.get('revision'))
+    section = spec.load_llm.keywords
+    folder = legacy_folder(spec.base_model, revision=section.get('revision'))
     if folder is not None:
-        return str(legacy_dtype(folder, job.load_llm.keywords.get('variant'))).removeprefix('torch.')
-    wanted = {k: v for k, v in job.load_llm.keywords.items() if k in ('trust_remote_code', 'revision')}
-    config = AutoConfig.from_pretrained(job.values.base_model, **{'trust_remote_code': False, **wanted})
+        return str(legacy_dtype(folder, section.get('variant'))).removeprefix('torch.')
+    arguments = {key: value for key, value in section.items() if key in ('trust_remote_code', 'revision')}
+    config = AutoConfig.from_pretrained(spec.base_model, **{'trust_remote_code': False, **arguments})
     return str(getattr(config, 'dtype', None) or llm.dtype).removeprefix('torch.')

@@ -1,4 +1,4 @@
-"""Put a saved adapter on a model, and make sure that all of it arrived: peft warns, and leaves out what is lost."""
+"""Attach a saved adapter to a model and verify that every tensor was loaded. peft only warns about lost tensors."""
 
 import re
 import warnings
@@ -13,110 +13,112 @@ from transformers import PreTrainedModel
 from ..errors import ModelError
 from ..models.loading.config_json import reason
 from ..models.loading.folder_checks import check_adapter_folder
-from ..models.loading.weight_files import listed, refuse_non_finite
+from ..models.loading.verify import refuse_non_finite
+from ..models.loading.weight_files import listed
 from .resized_embeddings import fit_vocabulary
 
-# A layer of one expert, as transformers had them before version 5.
-_EXPERT = re.compile(r'\.experts\.\d+\.')
-# Starts of an adapter that change the base, and that cannot be done again as they were done in training.
-_LOST_STARTS = re.compile(r'pissa_niter_\d+|corda|lora_ga')
+# A module of a single expert, as transformers had them before version 5.
+_SINGLE_EXPERT = re.compile(r'\.experts\.\d+\.')
+# Initializations that change the base and cannot be reproduced as in training.
+_UNREPRODUCIBLE_INIT = re.compile(r'pissa_niter_\d+|corda|lora_ga')
 
 
-def with_adapter(llm: PreTrainedModel, folder: str) -> PeftModel:
-    """Return `llm` with the adapter in the local `folder` on it, and as many rows of embeddings as the adapter has.
+def attach_adapter(llm: PreTrainedModel, folder: str) -> PeftModel:
+    """Return `llm` with the adapter of the local `folder`; embeddings are resized to the rows of the adapter.
 
     Raises:
-        ModelError: The adapter lacks a tensor, has one without a place in `llm`, or holds NaN or infinity.
+        ModelError: The adapter lacks a tensor, has one that `llm` does not have, or contains NaN or infinity.
     """
     path, values = str(Path(folder).expanduser()), check_adapter_folder(folder)
-    _refuse_start(folder, values)
-    found = load_peft_weights(path, device='cpu')
-    for name, tensor in found.items():
+    _refuse_unreproducible_init(folder, values)
+    tensors = load_peft_weights(path, device='cpu')
+    for name, tensor in tensors.items():
         refuse_non_finite(folder, name, tensor)
-    fit_vocabulary(llm, folder, found, values)
-    old_experts = sorted(name for name in found if _EXPERT.search(name))
+    fit_vocabulary(llm, folder, tensors, values)
+    old_experts = sorted(name for name in tensors if _SINGLE_EXPERT.search(name))
     with warnings.catch_warnings():
-        warnings.simplefilter('ignore', UserWarning)  # of keys that are lost; here they are an error
+        warnings.simplefilter('ignore', UserWarning)  # about missing keys, which are errors below
         try:
             model = PeftModel.from_pretrained(llm, path)
         except (ValueError, KeyError, RuntimeError) as error:
             if old_experts:
-                raise _old_experts(folder, old_experts, reason(error)) from error
-            raise _misfit(folder, values, error) from error
-        wanted = set(get_peft_model_state_dict(model, save_embedding_layers=False))
-        lost = sorted(wanted - set(found))
-        spare = set(found) - wanted - set(model.state_dict())
-        if spare:  # the embeddings that peft saves beside an adapter are named otherwise in the model
-            spare -= set(get_peft_model_state_dict(model, save_embedding_layers=True))
-        if old_experts and (lost or spare):  # what peft fitted to the model by itself goes by other names now
-            left = _not_converted(model, path)
-            if left:
-                raise _old_experts(folder, left, 'peft finds no place for them')
+                raise _old_experts_error(folder, old_experts, reason(error)) from error
+            raise _mismatch_error(folder, values, error) from error
+        expected = set(get_peft_model_state_dict(model, save_embedding_layers=False))
+        missing = sorted(expected - set(tensors))
+        unexpected = set(tensors) - expected - set(model.state_dict())
+        if unexpected:  # embeddings saved with an adapter have other names in the model
+            unexpected -= set(get_peft_model_state_dict(model, save_embedding_layers=True))
+        if old_experts and (missing or unexpected):  # tensors that peft converted have other names now
+            unconverted = _unconverted_tensors(model, path)
+            if unconverted:
+                raise _old_experts_error(folder, unconverted, 'peft does not find their modules')
             return model
-    if lost:
-        raise ModelError(f'the adapter {folder} lacks {listed(lost)}, which its adapter_config.json calls for')
-    if spare:
+    if missing:
+        raise ModelError(f'the adapter {folder} lacks {listed(missing)}, which its adapter_config.json requires')
+    if unexpected:
         raise ModelError(
-            f'the adapter {folder} holds {listed(sorted(spare))}, for which the model has no place: it was trained on '
-            f'another base{_named(values)}, or with other names of layers'
+            f'the adapter {folder} contains {listed(sorted(unexpected))}, which the model does not have: it was '
+            f'trained on another base{_base_in_parentheses(values)}, or with other layer names'
         )
     return model
 
 
 def other_base(adapter: str, base: str) -> str | None:
-    """Return the base that the adapter in a folder was trained on if it goes by another name than `base`, else None.
+    """Return the base that the adapter folder `adapter` was trained on if its name differs from `base`, else None.
 
-    A model that was moved, or fetched to a folder of its own name, is the same.
+    Only the last component of the names is compared, so a model that was moved or downloaded counts as the same.
     """
     trained_on = check_adapter_folder(adapter).get('base_model_name_or_path')
-    if not trained_on or _last(trained_on) == _last(base):
+    if not trained_on or _last_component(trained_on) == _last_component(base):
         return None
     paths = Path(trained_on).expanduser(), Path(base).expanduser()
     return None if all(path.exists() for path in paths) and paths[0].samefile(paths[1]) else trained_on
 
 
-def _last(name: str) -> str:
+def _last_component(name: str) -> str:
     return name.rstrip('/').rpartition('/')[2].lower()
 
 
-def _named(values: dict[str, Any]) -> str:
+def _base_in_parentheses(values: dict[str, Any]) -> str:
     name = values.get('base_model_name_or_path')
     return f' ({name})' if name else ''
 
 
-def _misfit(folder: str, values: dict[str, Any], error: Exception) -> ModelError:
-    """Return the error of an adapter whose tensors have other shapes, or that peft refuses for another reason."""
+def _mismatch_error(folder: str, values: dict[str, Any], error: Exception) -> ModelError:
+    """Return the error for an adapter with mismatched shapes, or one that peft rejects for another reason."""
     shapes = re.search(r'size mismatch for (\S+): .*?torch\.Size\((\[.*?\]).*?torch\.Size\((\[.*?\])', str(error))
     if shapes is None:
-        return ModelError(f'the adapter {folder} cannot be put on the model: {reason(error)}')
+        return ModelError(f'the adapter {folder} cannot be attached to the model: {reason(error)}')
     return ModelError(
         f'the adapter {folder} does not fit the model: {shapes[1]} is {shapes[2]} in the adapter and {shapes[3]} in '
-        f'the model; take the base that it was trained on{_named(values)}'
+        f'the model; use the base that it was trained on{_base_in_parentheses(values)}'
     )
 
 
-def _refuse_start(folder: str, values: dict[str, Any]) -> None:
-    start = values.get('init_lora_weights')
-    if isinstance(start, str) and _LOST_STARTS.fullmatch(start):
+def _refuse_unreproducible_init(folder: str, values: dict[str, Any]) -> None:
+    init = values.get('init_lora_weights')
+    if isinstance(init, str) and _UNREPRODUCIBLE_INIT.fullmatch(init):
         raise ModelError(
-            f'the adapter {folder} belongs to a base that lacks a part of its weights, chosen when the training began '
-            f'(init_lora_weights={start!r}), and the folder does not hold that part: save it as an ordinary LoRA, in '
-            'peft with path_initial_model_for_weight_conversion, in xtune by training again'
+            f'the adapter {folder} was initialized from base weights that were then subtracted from the base '
+            f'(init_lora_weights={init!r}), and the folder does not contain them: save it as a plain LoRA, in peft '
+            'with path_initial_model_for_weight_conversion, in xtune by training again'
         )
 
 
-def _not_converted(model: PeftModel, path: str) -> list[str]:
-    """Return the tensors that found no place, or got no values, when peft fitted old names to the model."""
+def _unconverted_tensors(model: PeftModel, path: str) -> list[str]:
+    """Return the tensors that peft could not assign, or did not fill, when it converted old names to the model's."""
     result = model.load_adapter(path, 'default')
-    own: dict[str, torch.Tensor] = dict(model.named_parameters())
-    trained = {id(tensor) for tensor in get_peft_model_state_dict(model, own, save_embedding_layers=False).values()}
-    missing = [name for name in result.missing_keys if name in own and id(own[name]) in trained]
+    parameters: dict[str, torch.Tensor] = dict(model.named_parameters())
+    adapter = get_peft_model_state_dict(model, parameters, save_embedding_layers=False)
+    trained = {id(tensor) for tensor in adapter.values()}
+    missing = [name for name in result.missing_keys if name in parameters and id(parameters[name]) in trained]
     return sorted(result.unexpected_keys) or sorted(missing)
 
 
-def _old_experts(folder: str, names: list[str], why: str) -> ModelError:
+def _old_experts_error(folder: str, names: list[str], why: str) -> ModelError:
     return ModelError(
-        f'the adapter {folder} was made with transformers before 5, where each expert had layers of its own; now the '
-        f'experts of a layer are one tensor, to which {listed(names, 2)} cannot be fitted ({why.rstrip(".")}): merge '
-        'the adapter with transformers 4, and use the merged model'
+        f'the adapter {folder} was made with transformers before 5, which had separate modules for each expert; now '
+        f'the experts of a layer are one tensor, and {listed(names, 2)} cannot be converted ({why.rstrip(".")}): merge '
+        'the adapter with transformers 4 and use the merged model'
     )

@@ -1,4 +1,4 @@
-"""Generate a reply's token ids."""
+"""Generate the token ids of a response."""
 
 from typing import Any
 
@@ -17,19 +17,19 @@ def generate_ids(
     top_p: float = 1.0,
     streamer: Any = None,
 ) -> torch.Tensor:
-    """Return the new token ids [n], the stop token included if one was reached.
+    """Return the generated token ids [n], including the stop token if one was generated.
 
     Args:
         llm: A causal language model, with or without an adapter.
         input_ids: The prompt [1, S], on the model's device.
-        stop_ids: Generation ends at any of these.
-        max_new_tokens: Tokens to generate at most.
-        temperature: 0 always takes the likeliest token.
-        top_p: Sample from the likeliest tokens that together have this probability.
-        streamer: A transformers streamer that receives the ids as they come.
+        stop_ids: Generation stops after any of these tokens.
+        max_new_tokens: Maximum number of generated tokens.
+        temperature: Sampling temperature; 0 is greedy decoding.
+        top_p: Nucleus sampling: sample from the most likely tokens with this total probability.
+        streamer: A transformers streamer that receives the ids as they are generated.
     """
     sampling = dict(do_sample=True, temperature=temperature, top_p=top_p) if temperature > 0 else dict(do_sample=False)
-    # Named here, or transformers takes them from the model's own generation config.
+    # Set explicitly: otherwise transformers uses the values of the model's generation config.
     sampling |= dict(repetition_penalty=1.0, no_repeat_ngram_size=0, top_k=0 if temperature > 0 else 50)
     config = GenerationConfig(
         max_new_tokens=max_new_tokens, eos_token_id=stop_ids, pad_token_id=stop_ids[0], use_cache=True, **sampling

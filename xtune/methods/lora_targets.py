@@ -1,10 +1,10 @@
-"""Which linear layers get LoRA: what 'all-linear' means here, and what no adapter fits on.
+"""Resolve `target_modules='all-linear'`, and refuse targets that cannot have an adapter.
 
-Left out of 'all-linear', beside the output layer and what experts.py leaves out:
+'all-linear' excludes lm_head, the projections of experts, and:
 
-- routers, which choose experts: linear layers with one output for each expert that are named router or gate;
-- layers that are linear by their class only, as the router of Llama 4: what they return is no tensor of their width;
-- what peft refuses: `out_proj` in Mamba models, whose kernels read its weight without calling it.
+- routers: linear layers with one output per expert that are named router or gate;
+- subclasses of Linear that do not return a tensor of out_features, such as the router of Llama 4;
+- layers that peft refuses: `out_proj` of Mamba models, whose kernels read its weight without calling the module.
 """
 
 import re
@@ -14,97 +14,97 @@ import torch
 from transformers.pytorch_utils import Conv1D
 
 from ..errors import ModelError
-from ..utils.experts import has_experts, spared_names
-from ..utils.language_model import joined_exclusions
+from ..utils.experts import expert_layer_names, has_experts
+from ..utils.language_model import combined_exclusions
 
-# peft refuses these names in models of these types.
-REFUSED = ('out_proj', 'conv1d')
-REFUSED_TYPES = ('falcon_h1', 'falcon_mamba', 'mamba', 'mamba2', 'nemotron_h')
+# peft refuses these module names in models of these types.
+REFUSED_BY_PEFT = ('out_proj', 'conv1d')
+REFUSED_IN_TYPES = ('falcon_h1', 'falcon_mamba', 'mamba', 'mamba2', 'nemotron_h')
 # Config fields with the number of experts.
-_COUNTS = ('num_experts', 'num_local_experts', 'n_routed_experts', 'moe_num_experts')
+_EXPERT_COUNTS = ('num_experts', 'num_local_experts', 'n_routed_experts', 'moe_num_experts')
 
 
-def choose_targets(model: Any, config: Any) -> str | None:
-    """Let 'all-linear' of the peft config name the layers that it means in `model`; return what else is to be said.
+def resolve_targets(model: Any, config: Any) -> str | None:
+    """Replace 'all-linear' in the peft config by the names of layers of `model`; return a note for the user, or None.
 
     Raises:
-        ModelError: The config names a layer that no adapter fits on.
+        ModelError: The config names a layer that cannot have an adapter.
     """
-    wanted = getattr(config, 'target_modules', None)
-    if wanted != 'all-linear':
-        refuse_targets(model, wanted)
+    targets = getattr(config, 'target_modules', None)
+    if targets != 'all-linear':
+        refuse_targets(model, targets)
         return None
-    head = model.get_output_embeddings()
-    linear = {n: m for n, m in model.named_modules() if isinstance(m, (torch.nn.Linear, Conv1D)) and m is not head}
+    lm_head = model.get_output_embeddings()
+    linear = {n: m for n, m in model.named_modules() if isinstance(m, (torch.nn.Linear, Conv1D)) and m is not lm_head}
     routers = {name for name, module in linear.items() if is_router(model, name, module) or not is_linear(module)}
-    spared = spared_names() if has_experts(model) else set()
-    refused = {name for name in linear if _refused(model, name)}
-    if not (routers or spared or refused):
+    expert_names = expert_layer_names() if has_experts(model) else set()
+    refused = {name for name in linear if _is_refused_by_peft(model, name)}
+    if not (routers or expert_names or refused):
         return None
-    kept = {name for name in linear if name not in routers | refused and _last(name) not in spared}
-    config.target_modules = {_last(name) for name in kept}
-    shared = {name for name in routers if _last(name) in config.target_modules}
-    if shared:  # their last name is that of others too
-        given = getattr(config, 'exclude_modules', None)
-        if isinstance(given, str):  # a regular expression
-            config.exclude_modules = joined_exclusions(given, '|'.join(map(re.escape, sorted(shared))))
+    adapted = {name for name in linear if name not in routers | refused and _last(name) not in expert_names}
+    config.target_modules = {_last(name) for name in adapted}
+    ambiguous = {name for name in routers if _last(name) in config.target_modules}
+    if ambiguous:  # other layers have the same last name
+        exclude_modules = getattr(config, 'exclude_modules', None)
+        if isinstance(exclude_modules, str):  # a regular expression
+            pattern = '|'.join(map(re.escape, sorted(ambiguous)))
+            config.exclude_modules = combined_exclusions(exclude_modules, pattern)
         else:
-            config.exclude_modules = sorted({*(given or ()), *shared})
+            config.exclude_modules = sorted({*(exclude_modules or ()), *ambiguous})
     if not refused:
         return None
     names = ', '.join(sorted({_last(name) for name in refused}))
-    return f'all-linear leaves out {names}, which peft does not adapt in {model.config.model_type} models'
+    return f'all-linear excludes {names}, which peft does not adapt in {model.config.model_type} models'
 
 
-def refuse_targets(model: Any, wanted: Any) -> None:
-    """Refuse `wanted`, the names or the pattern of peft's target_modules, if it names a layer of `model` that is linear
-    by its class only.
+def refuse_targets(model: Any, targets: Any) -> None:
+    """Refuse `targets`, peft's target_modules, if they match a Linear subclass of `model` that returns no such tensor.
 
     Raises:
-        ModelError: It does.
+        ModelError: They match one.
     """
-    if not wanted:
+    if not targets:
         return
     for name, module in model.named_modules():
-        if isinstance(module, torch.nn.Linear) and _matches(name, wanted) and not is_linear(module):
+        if isinstance(module, torch.nn.Linear) and _matches(name, targets) and not is_linear(module):
             raise ModelError(
-                f'lora.target_modules names `{_last(name)}`, but {type(module).__name__} ({name}) returns no tensor '
-                f'that an adapter could be added to: take `{_last(name)}` out of lora.target_modules'
+                f'lora.target_modules names `{_last(name)}`, but {type(module).__name__} ({name}) does not return a '
+                f'tensor that an adapter can be added to: remove `{_last(name)}` from lora.target_modules'
             )
 
 
 def is_router(model: Any, name: str, module: torch.nn.Module) -> bool:
-    """Tell whether the linear layer `name` of `model` chooses experts."""
+    """Return whether the linear layer `name` of `model` is a router of experts."""
     config = model.config.get_text_config()
-    counts = {getattr(config, count, None) for count in _COUNTS}
-    named = any(part in ('gate', 'router', 'wg') for part in name.split('.')[-2:])
-    return named and getattr(module, 'out_features', None) in counts
+    expert_counts = {getattr(config, field, None) for field in _EXPERT_COUNTS}
+    has_router_name = any(part in ('gate', 'router', 'wg') for part in name.split('.')[-2:])
+    return has_router_name and getattr(module, 'out_features', None) in expert_counts
 
 
 def is_linear(module: torch.nn.Module) -> bool:
-    """Tell whether a layer that is linear by its class returns a tensor of its width, as an adapter needs."""
-    kind = type(module)
-    overrides = kind.forward is not torch.nn.Linear.forward and isinstance(module, torch.nn.Linear)
-    if not overrides or not kind.__module__.startswith(('transformers.models', 'transformers_modules')):
-        return True  # quantised layers have a forward of their own, which does the same
+    """Return whether a module of a Linear class returns a tensor of out_features, as an adapter requires."""
+    cls = type(module)
+    overrides = cls.forward is not torch.nn.Linear.forward and isinstance(module, torch.nn.Linear)
+    if not overrides or not cls.__module__.startswith(('transformers.models', 'transformers_modules')):
+        return True  # quantized layers override forward with the same result
     weight = module.weight
     try:
         with torch.no_grad():
-            made = kind.forward(module, torch.zeros(1, module.in_features, dtype=weight.dtype, device=weight.device))
+            output = cls.forward(module, torch.zeros(1, module.in_features, dtype=weight.dtype, device=weight.device))
     except (RuntimeError, TypeError, ValueError, IndexError):
         return False
-    return torch.is_tensor(made) and made.shape == (1, module.out_features)
+    return torch.is_tensor(output) and output.shape == (1, module.out_features)
 
 
-def _refused(model: Any, name: str) -> bool:
-    return getattr(model.config, 'model_type', None) in REFUSED_TYPES and _last(name) in REFUSED
+def _is_refused_by_peft(model: Any, name: str) -> bool:
+    return getattr(model.config, 'model_type', None) in REFUSED_IN_TYPES and _last(name) in REFUSED_BY_PEFT
 
 
 def _last(name: str) -> str:
     return name.rpartition('.')[2]
 
 
-def _matches(name: str, wanted: Any) -> bool:
-    if isinstance(wanted, str):
-        return re.fullmatch(wanted, name) is not None
-    return any(name == one or name.endswith(f'.{one}') for one in wanted)
+def _matches(name: str, targets: Any) -> bool:
+    if isinstance(targets, str):
+        return re.fullmatch(targets, name) is not None
+    return any(name == target or name.endswith(f'.{target}') for target in targets)

@@ -3,28 +3,27 @@
 import copy
 
 import torch
-from peft import PeftModel
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.quantizers import AutoHfQuantizer
 
-from ..config.wire import Job
+from ..config.wire import ModelSpec
 from ..errors import ModelError
 from ..models.loading.config_json import reason
 from ..models.loading.meta_init import META
 from ..models.loading.model_class import auto_class
 from ..ops.float8_linear import to_float8_base
 from ..utils.quiet import quiet
-from .build import finish, quantisation_of
-from .float8_checks import float8_of
+from .base_model import build_quantization_config
+from .float8_checks import float8_config
 
 
 def build_meta_model(
-    job: Job, config: PreTrainedConfig, dtype: torch.dtype, attention: str | None = None
+    spec: ModelSpec, config: PreTrainedConfig, dtype: torch.dtype, attention: str | None = None
 ) -> PreTrainedModel:
-    """Return the base model of `job` on the meta device, with quantized layers in place.
+    """Return the base model of `spec` on the meta device, with quantized layers in place.
 
     Args:
-        job: The run.
+        spec: The model of the run.
         config: The config of its base model.
         dtype: The compute type of the run.
         attention: The attention implementation; None: the one of the section `llm`, or else the model's default.
@@ -32,12 +31,12 @@ def build_meta_model(
     Raises:
         ModelError: It cannot be built, or its stored or requested quantization is not supported here.
     """
-    config, options = _unquantized(config), job.load_llm.keywords
+    config, options = _unquantized(config), spec.load_llm.keywords
     attention = attention or options.get('attn_implementation')
     attention_options = {} if attention is None else {'attn_implementation': attention}
     trusted = bool(options.get('trust_remote_code'))
-    weight_dtype = dtype if job.lora is not None else torch.float32
-    quantization, float8 = quantisation_of(job, dtype), float8_of(job)
+    weight_dtype = dtype if spec.lora is not None else torch.float32
+    quantization, float8 = build_quantization_config(spec, dtype), float8_config(spec.quantization)
     try:
         with quiet(), META:
             model_class = auto_class(config, trusted)
@@ -49,19 +48,9 @@ def build_meta_model(
     except ModelError:
         raise
     except (ValueError, ImportError, KeyError, RuntimeError, TypeError, AttributeError) as error:
-        raise ModelError(f'the model `{job.values.base_model}` cannot be built: {reason(error)}') from error
+        raise ModelError(f'the model `{spec.base_model}` cannot be built: {reason(error)}') from error
     model.config.use_cache = False
     return model
-
-
-def add_meta_adapter(model: PreTrainedModel, job: Job) -> PreTrainedModel | PeftModel:
-    """Return a meta model with the adapter and the activation checkpointing of `job`.
-
-    Raises:
-        ModelError: The adapter does not fit the model.
-    """
-    with META:
-        return finish(model, job).train()
 
 
 def _unquantized(config: PreTrainedConfig) -> PreTrainedConfig:
@@ -75,14 +64,15 @@ def _unquantized(config: PreTrainedConfig) -> PreTrainedConfig:
     if stored is not None:
         method = stored.get('quant_method') if isinstance(stored, dict) else getattr(stored, 'quant_method', None)
         if method != 'mxfp4':  # transformers dequantizes it for training
-            raise ModelError(f'weights that are stored quantised ({method}) are not planned; take a base that is not')
+            raise ModelError(f'weights stored in {method} are not supported without loading; use an unquantized base')
         del config.quantization_config
     return config
 
 
 def _quantize(model: PreTrainedModel, quantization: object) -> None:
     if quantization.quant_method != 'bitsandbytes':
-        raise ModelError(f'{type(quantization).__name__} is not planned, only BitsAndBytesConfig and Float8Config')
+        name = type(quantization).__name__
+        raise ModelError(f'{name} is not supported without loading, only BitsAndBytesConfig and Float8Config')
     quantizer = AutoHfQuantizer.from_config(quantization, pre_quantized=False)
     quantizer.preprocess_model(model, device_map={'': 'cpu'})
     quantizer.postprocess_model(model)

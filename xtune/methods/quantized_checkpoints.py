@@ -1,4 +1,4 @@
-"""A base whose files are quantised already, as its config.json says: what a run cannot do with it."""
+"""Refuse what a run cannot do with a base whose checkpoint is already quantized."""
 
 import copy
 from typing import Any
@@ -8,82 +8,83 @@ from transformers import PreTrainedConfig
 from transformers.quantizers import AutoHfQuantizer
 
 from ..config.adapter_start import changes_base, refused_on_quantised
-from ..config.wire import Job
+from ..config.wire import ModelSpec
 from ..errors import ConfigError, ModelError
-from ..models.loading.config_checks import stored_form, stored_settings
+from ..models.loading.config_checks import describe_stored_quantization, stored_quantization
 from ..models.loading.config_json import reason
-from .float8_checks import float8_of
+from .float8_checks import float8_config
 
-# Methods that transformers cannot train with and therefore unpacks while loading.
-_UNPACKED = ('mxfp4',)
-
-
-def is_unpacked(settings: dict[str, Any]) -> bool:
-    """Tell whether the weights are ordinary ones once they are loaded, by the settings that they are stored with."""
-    return bool(settings.get('dequantize')) or settings.get('quant_method') in _UNPACKED
+# Methods that transformers cannot train with and therefore dequantizes while loading.
+_DEQUANTIZED = ('mxfp4',)
 
 
-def check_stored(job: Job, config: PreTrainedConfig, device: torch.device) -> None:
-    """Refuse a run that its base does not go with, because of how the base is stored.
+def is_dequantized(settings: dict[str, Any]) -> bool:
+    """Return whether weights with this quantization config are dequantized while loading."""
+    return bool(settings.get('dequantize')) or settings.get('quant_method') in _DEQUANTIZED
+
+
+def check_prequantized_base(spec: ModelSpec, config: PreTrainedConfig, device: torch.device) -> None:
+    """Refuse a run that is incompatible with the stored quantization of its base.
 
     Raises:
-        ConfigError: Quantised weights are to be trained, quantised once more, or to be changed by the adapter's start.
-        ModelError: transformers cannot train adapters on them, or needs a package for it.
+        ConfigError: The run would train quantized weights, quantize them again, or initialize the adapter from them.
+        ModelError: transformers cannot train adapters on them, or needs another package for it.
     """
-    settings = stored_settings(config)
+    settings = stored_quantization(config)
     if settings is None:
         return
-    unpacked, base = is_unpacked(settings), f'the weights of {job.values.base_model} are {stored_form(config)}'
-    if job.quantization is not None and not (unpacked and float8_of(job) is not None):
-        kind = getattr(job.quantization.func, '__name__', 'another quantisation')
+    dequantized, stored = is_dequantized(settings), describe_stored_quantization(config)
+    problem = f'the weights of {spec.base_model} are {stored}'
+    if spec.quantization is not None and not (dequantized and float8_config(spec.quantization) is not None):
+        name = getattr(spec.quantization.func, '__name__', 'another quantization')
         raise ConfigError(
-            f'{base}, and the section `quantization` asks for {kind}: set quantization=None to train on them as they '
-            'are, or take the base that they were made from'
+            f'{problem}, and the section `quantization` asks for {name}: set quantization=None to train on them as '
+            'they are, or use the unquantized base'
         )
-    if unpacked:
+    if dequantized:
         return
-    if job.lora is None:
+    if spec.lora is None:
         raise ConfigError(
-            f'{base}, and quantised weights cannot be trained themselves: take a lora preset, or the base that they '
-            'were made from'
+            f'{problem}, and quantized weights cannot be trained: use a lora preset, or the unquantized base'
         )
-    start = job.lora.keywords.get('init_lora_weights')
-    if changes_base(start):
-        raise refused_on_quantised(start, f'the base is {stored_form(config)}, which')
-    _check_trainable(settings, base, device)
+    init = spec.lora.keywords.get('init_lora_weights')
+    if changes_base(init):
+        raise refused_on_quantised(init, f'the base is {stored}, which')
+    _check_trainable(settings, problem, device)
 
 
 def refuse_more_bits(name: str, config: PreTrainedConfig, bits: int) -> None:
-    """Refuse to quantise the weights of the model `name` while loading if they are quantised already.
+    """Refuse to quantize the model `name` while loading if it is pre-quantized.
 
     Raises:
-        ModelError: They are.
+        ModelError: It is.
     """
-    if stored_settings(config) is not None:
+    if stored_quantization(config) is not None:
         raise ModelError(
-            f'--bits {bits}, but the weights of {name} are {stored_form(config)}: leave --bits out to use them as they '
-            'are, or take the model that they were made from'
+            f'--bits {bits}, but the weights of {name} are {describe_stored_quantization(config)}: leave --bits out to '
+            'use them as they are, or use the unquantized model'
         )
 
 
 def refuse_merge(name: str, config: PreTrainedConfig) -> None:
-    """Refuse to merge into the model `name` if its weights are quantised and stay so while loading.
+    """Refuse to merge into the model `name` if its weights stay quantized after loading.
 
     Raises:
-        ModelError: They are.
+        ModelError: They do.
     """
-    settings = stored_settings(config)
-    if settings is not None and not is_unpacked(settings):
+    settings = stored_quantization(config)
+    if settings is not None and not is_dequantized(settings):
         raise ModelError(
-            f'the weights of {name} are {stored_form(config)}, and nothing can be added to what is rounded so: merge '
-            'into the model that it was made from, or use the adapter as it is: xtune chat BASE --adapter ADAPTER'
+            f'the weights of {name} are {describe_stored_quantization(config)}, and an adapter cannot be merged into '
+            'quantized weights: merge into the unquantized model, or use the adapter directly: xtune chat BASE '
+            '--adapter ADAPTER'
         )
 
 
-def row_of_stored(settings: dict[str, Any]) -> str:
-    """Return the row of the table of methods and strategies for an adapter on stored weights.
+def method_of_stored(settings: dict[str, Any]) -> str:
+    """Return the row of the compatibility table of methods and strategies for an adapter on a pre-quantized base.
 
-    Slices have to be of floating-point numbers, which is how NF4 may be stored, but seldom is.
+    Sharding needs floating-point storage, which NF4 checkpoints may have but rarely do.
     """
     if settings.get('load_in_8bit'):
         return 'int8_lora'
@@ -91,14 +92,14 @@ def row_of_stored(settings: dict[str, Any]) -> str:
     return 'qlora' if settings.get('load_in_4bit') and 'float' in storage else 'other_quantised'
 
 
-def _check_trainable(settings: dict[str, Any], base: str, device: torch.device) -> None:
+def _check_trainable(settings: dict[str, Any], problem: str, device: torch.device) -> None:
     try:
         quantizer = AutoHfQuantizer.from_config(copy.deepcopy(settings), pre_quantized=True)
         quantizer.validate_environment(device_map={'': str(device)}, weights_only=True)
         trainable = quantizer.is_trainable
     except ImportError as error:
-        raise ModelError(f'{base}, and a package for them is missing: {reason(error)}') from error
-    except Exception:  # quantisers of many packages; what is wrong shows when the model is loaded
+        raise ModelError(f'{problem}, and a package for them is missing: {reason(error)}') from error
+    except Exception:  # quantizers of many packages; loading the model reports the problem
         return
     if trainable is False and not getattr(quantizer.quantization_config, 'dequantize', False):
-        raise ModelError(f'{base}, on which transformers cannot train adapters: take the base that they were made from')
+        raise ModelError(f'{problem}, on which transformers cannot train adapters: use the unquantized base')

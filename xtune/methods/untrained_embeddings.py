@@ -1,4 +1,4 @@
-"""Rows of a model's input embedding that were never trained: tokens added to it, or kept for later use."""
+"""Find rows of a model's input embedding that were never trained, such as added or reserved tokens."""
 
 import json
 from pathlib import Path
@@ -6,39 +6,40 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError, safe_open
 
-# Ends of the names that input embeddings have in checkpoints.
+# Suffixes of the names of input embeddings in checkpoints.
 _NAMES = ('embed_tokens.weight', 'wte.weight', 'tok_embeddings.weight', 'word_embeddings.weight', 'embed_in.weight')
-_SAME = 0.9999  # cosine of two rows of which none was trained: new ones are drawn close around the mean of all
-_SMALL = 0.05  # norm of a row, as a share of that of ordinary rows
-_ORDINARY = 64  # rows to compare with
+_SAME_COSINE = 0.9999  # of two untrained rows: new rows are sampled close to the mean of all rows
+_SMALL_NORM = 0.05  # relative to the median norm of reference rows
+_REFERENCE_ROWS = 64
 
 
 def untrained_rows(folder: Path, ids: list[int]) -> list[int]:
-    """Return those of the token `ids` whose row [D] is zero, very small, or almost the same as that of another of them.
+    """Return the token `ids` whose embedding row [D] is zero, very small, or nearly equal to that of another of `ids`.
 
-    Nothing is returned for a folder without safetensors files or with an embedding of another name.
+    Return [] for a folder without safetensors files or with an embedding of another name.
     """
     try:
-        found = _embedding(folder)
-        if found is None or not ids:
+        location = _find_embedding(folder)
+        if location is None or not ids:
             return []
-        with safe_open(found[0], 'pt') as file:
-            weight = file.get_slice(found[1])
+        path, name = location
+        with safe_open(path, 'pt') as file:
+            weight = file.get_slice(name)
             count = weight.get_shape()[0]
             ids = [i for i in ids if i < count]
             rows_ND = torch.stack([weight[i] for i in ids]).float() if ids else torch.zeros(0, 1)
-            ordinary_MD = weight[count // 3 : count // 3 + _ORDINARY].float()
-    except (OSError, ValueError, KeyError, SafetensorError):  # the loader says what is wrong with it
+            reference_MD = weight[count // 3 : count // 3 + _REFERENCE_ROWS].float()
+    except (OSError, ValueError, KeyError, SafetensorError):  # loading the model reports the problem
         return []
     norms_N = rows_ND.norm(dim=1)
     units_ND = rows_ND / norms_N.clamp_min(1e-12)[:, None]
-    alike_N = (units_ND @ units_ND.T > _SAME).sum(dim=1) > 1
-    small_N = norms_N < _SMALL * ordinary_MD.norm(dim=1).median()
-    return [i for i, bad in zip(ids, (alike_N | small_N).tolist(), strict=True) if bad]
+    same_N = (units_ND @ units_ND.T > _SAME_COSINE).sum(dim=1) > 1
+    small_N = norms_N < _SMALL_NORM * reference_MD.norm(dim=1).median()
+    return [i for i, untrained in zip(ids, (same_N | small_N).tolist(), strict=True) if untrained]
 
 
-def _embedding(folder: Path) -> tuple[Path, str] | None:
-    """Return the file and the name of the input embedding."""
+def _find_embedding(folder: Path) -> tuple[Path, str] | None:
+    """Return the file and the tensor name of the input embedding; None if there is none."""
     index = folder / 'model.safetensors.index.json'
     if index.is_file():
         for name, file in json.loads(index.read_text('utf-8'))['weight_map'].items():

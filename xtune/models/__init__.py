@@ -1,1 +1,1 @@
-"""Models: loading, verification, and the remote-code checkpoints of 2023."""
+"""Models: loading, verification, and 2023 remote-code checkpoints."""

@@ -1,7 +1,7 @@
-"""Small random models with the structure of a config: what they do tells what the full model does.
+"""Small random models with the structure of a config, on which properties of the full model are measured.
 
-Sizes are replaced by the names of config fields. Every kind of layer occurs once. What else the config says (types of
-positions, switches, periods of layers) stays as it is.
+Sizes are replaced, selected by the names of config fields. Every layer type occurs once. All other settings (position
+embeddings, switches, layer periods) are kept.
 """
 
 import copy
@@ -13,8 +13,8 @@ from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, PreTrainedConfig, PreTrain
 from ..compat.transformers_private import from_config
 from ..utils.quiet import quiet
 
-# Small value -> names of the config fields that get it.
-_NAMES = {
+# Small size -> names of the config fields that are set to it.
+_FIELDS = {
     1: """
         n_group topk_group num_expert_group n_shared_experts num_shared_experts mamba_n_groups mamba_ngroups
     """,
@@ -49,111 +49,112 @@ _NAMES = {
         n_positions n_ctx max_seq_len max_target_positions context_length
     """,
 }
-SIZES: dict[str, int] = {name: value for value, names in _NAMES.items() for name in names.split()}
-VOCABULARIES = ('vocab_size', 'vocab_size_per_layer_input', 'unpadded_vocab_size', 'decoder_vocab_size')
-# Lists with an entry for each layer.
-PER_LAYER = ('layer_types', 'mlp_layer_types', 'layers_block_type', 'indexer_types')
-# Ids of the vocabulary of a copy.
+SIZES: dict[str, int] = {name: size for size, names in _FIELDS.items() for name in names.split()}
+VOCABULARY_FIELDS = ('vocab_size', 'vocab_size_per_layer_input', 'unpadded_vocab_size', 'decoder_vocab_size')
+# Config fields with a list of one entry per layer.
+PER_LAYER_FIELDS = ('layer_types', 'mlp_layer_types', 'layers_block_type', 'indexer_types')
+# Vocabulary size of a copy.
 VOCABULARY = 96
-# Standard deviation of the matrices of a copy. With the usual 0.02, layers hardly change what they get.
-SPREAD = 0.3
+# Standard deviation of the matrices of a copy. With the usual 0.02, layers hardly change their inputs.
+INIT_STD = 0.3
 
 
 def small_copy(config: PreTrainedConfig, device: torch.device, attention: str | None = None) -> PreTrainedModel | None:
-    """Return a small random model of the structure of `config`; None: it cannot be built.
+    """Return a small random float32 model with the structure of `config`; None if it cannot be built.
 
     Args:
-        config: Of the full model.
-        device: Where it shall be, in float32.
-        attention: Its attention implementation; None: the default of its class.
+        config: Config of the full model.
+        device: Device of the copy.
+        attention: Its attention implementation; None is the default of its class.
     """
-    chosen = {} if attention is None else {'attn_implementation': attention}
+    arguments = {} if attention is None else {'attn_implementation': attention}
     config = config.get_text_config()
-    kind = MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), None)
-    if kind is None:
+    cls = MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), None)
+    if cls is None:
         return None
-    # A config may hold numbers that do not go with small sizes: then with those of its class.
-    for numbers in (True, False):
+    # Numbers of a config may be incompatible with small sizes; then retry with the defaults of its class.
+    for keep_numbers in (True, False):
         try:
             with quiet(), torch.random.fork_rng(devices=[]):
                 torch.manual_seed(0)
-                small = small_config(config, numbers=numbers)
-                model = from_config(kind, small, dtype=torch.float32, **chosen)
-                return sharpened(model).to(device)
+                small = small_config(config, keep_numbers=keep_numbers)
+                model = from_config(cls, small, dtype=torch.float32, **arguments)
+                return randomize_weights(model).to(device)
         except Exception:
-            continue  # configs and models of any author, which check themselves by errors of any kind
+            continue  # configs and models of any author raise any type of error
     return None
 
 
 def small_config(
-    config: PreTrainedConfig, vocabulary: int = VOCABULARY, numbers: bool = True, **changes: Any
+    config: PreTrainedConfig, vocabulary: int = VOCABULARY, keep_numbers: bool = True, **changes: Any
 ) -> PreTrainedConfig:
     """Return a small config of the class and the structure of `config`.
 
     Args:
         config: The config.
-        vocabulary: Token ids.
-        numbers: Numbers that are no sizes stay as they are in `config`; otherwise they are those of its class.
-        changes: Values that replace those chosen here; a dict for a nested config.
+        vocabulary: Vocabulary size.
+        keep_numbers: Keep numbers of `config` that are not sizes; otherwise use the defaults of its class.
+        changes: Values that override those chosen here; a dict for a nested config.
     """
-    default, kind = type(config)(), type(config)
-    # Not by getattr: some configs refuse to name a value that differs between layers.
-    own = {name: value for name, value in vars(config).items() if not name.startswith('_')}
-    same = (bool, str, int, float) if numbers else (bool, str)
-    values = {name: value for name, value in own.items() if _differs(value, default, name, same)}
-    names = set(own) | set(kind.attribute_map)
-    values |= {name: _at_most(value, own.get(name)) for name, value in SIZES.items() if name in names}
-    values |= {name: vocabulary for name in VOCABULARIES if name in names}
-    heads = own.get('num_attention_heads')
-    every = 'kv_lora_rank' in names or (heads is not None and heads == own.get('num_key_value_heads'))
-    if every and 'num_key_value_heads' in values:  # every head has keys of its own
+    default, cls = type(config)(), type(config)
+    # Not getattr: some configs raise for a value that differs between layers.
+    original = {name: value for name, value in vars(config).items() if not name.startswith('_')}
+    kept_types = (bool, str, int, float) if keep_numbers else (bool, str)
+    values = {name: value for name, value in original.items() if _is_kept(name, value, default, kept_types)}
+    names = set(original) | set(cls.attribute_map)
+    values |= {name: _small_size(size, original.get(name)) for name, size in SIZES.items() if name in names}
+    values |= {name: vocabulary for name in VOCABULARY_FIELDS if name in names}
+    heads = original.get('num_attention_heads')
+    is_mha = 'kv_lora_rank' in names or (heads is not None and heads == original.get('num_key_value_heads'))
+    if is_mha and 'num_key_value_heads' in values:  # every query head has its own key and value head
         values['num_key_value_heads'] = values['num_attention_heads']
-    if own.get('is_decoder') is False:
+    if original.get('is_decoder') is False:
         values['is_decoder'] = True
-    tokens = [name for name in own if name.endswith(('_token_id', '_token_index'))]
-    values |= {name: None if own[name] is None else _token(own[name]) for name in tokens}
-    values |= _one_of_each(own, names)
-    for name, sub in kind.sub_configs.items():
+    tokens = [name for name in original if name.endswith(('_token_id', '_token_index'))]
+    values |= {name: None if original[name] is None else _small_token_id(original[name]) for name in tokens}
+    values |= _distinct_layers(original, names)
+    for name, nested in cls.sub_configs.items():
         if name in ('text_config', 'decoder'):
-            inner = own.get(name) or sub()
-            values[name] = small_config(inner, vocabulary, numbers, **changes.get(name, {})).to_dict()
-    values |= {name: value for name, value in changes.items() if name not in kind.sub_configs or name not in values}
-    return kind(**copy.deepcopy(values))
+            nested_config = original.get(name) or nested()
+            values[name] = small_config(nested_config, vocabulary, keep_numbers, **changes.get(name, {})).to_dict()
+    values |= {name: value for name, value in changes.items() if name not in cls.sub_configs or name not in values}
+    return cls(**copy.deepcopy(values))
 
 
-def sharpened(model: PreTrainedModel, spread: float = SPREAD) -> PreTrainedModel:
-    """Return `model`, whose matrices have random values of the standard deviation `spread`, in evaluation mode."""
+def randomize_weights(model: PreTrainedModel, std: float = INIT_STD) -> PreTrainedModel:
+    """Fill the matrices of `model` with normal values of the standard deviation `std`; return it in evaluation mode."""
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if parameter.dim() > 1 and not name.endswith('A_log'):
-                parameter.normal_(std=spread)
+                parameter.normal_(std=std)
     return model.eval()
 
 
-def _at_most(size: int, own: Any) -> int:
-    """Return a size; small ones are counts, of experts or heads, which may be even fewer in the config."""
-    return min(size, own) if type(own) is int and size <= 4 else size
+def _small_size(size: int, original: Any) -> int:
+    """Return a size; sizes up to 4 are counts, of experts or heads, which may be even smaller in the config."""
+    return min(size, original) if type(original) is int and size <= 4 else size
 
 
-def _token(own: Any) -> int:
-    return min(own, 2) if type(own) is int else 2
+def _small_token_id(original: Any) -> int:
+    return min(original, 2) if type(original) is int else 2
 
 
-def _differs(value: Any, default: PreTrainedConfig, name: str, same: tuple[type, ...]) -> bool:
-    """Return whether a config's value is one that a copy takes over."""
+def _is_kept(name: str, value: Any, default: PreTrainedConfig, kept_types: tuple[type, ...]) -> bool:
+    """Return whether a copy keeps a config's value."""
     skipped = name in ('dtype', 'transformers_version', 'model_type', '_name_or_path', 'use_cache')
-    return type(value) in same and not skipped and value != vars(default).get(name)
+    return type(value) in kept_types and not skipped and value != vars(default).get(name)
 
 
-def _one_of_each(own: dict[str, Any], names: set[str]) -> dict[str, Any]:
-    """Return the number of layers and the lists with an entry for each of them: every combination once."""
-    if own.get('attention_types'):  # of GPT-Neo: pairs of kinds and how often they are repeated
-        kinds = own['attention_types'][0][0]
-        return {'attention_types': [[kinds, 1]], 'num_layers': len(kinds)}
-    lists = [name for name in PER_LAYER if own.get(name)]
+def _distinct_layers(original: dict[str, Any], names: set[str]) -> dict[str, Any]:
+    """Return the number of layers and the per-layer lists, with every combination of their entries once."""
+    if original.get('attention_types'):  # GPT-Neo: a list of layer types and its number of repetitions
+        layer_types = original['attention_types'][0][0]
+        return {'attention_types': [[layer_types, 1]], 'num_layers': len(layer_types)}
+    lists = [name for name in PER_LAYER_FIELDS if original.get(name)]
     if not lists:
         return {}
-    rows = list(dict.fromkeys(zip(*(own[name] for name in lists), strict=False)))
-    rows = rows if len(rows) > 1 else rows * 2
-    values: dict[str, Any] = {name: list(column) for name, column in zip(lists, zip(*rows, strict=True), strict=True)}
-    return values | {name: len(rows) for name in ('num_hidden_layers', 'num_layers') if name in names}
+    layers = list(dict.fromkeys(zip(*(original[name] for name in lists), strict=False)))
+    layers = layers if len(layers) > 1 else layers * 2
+    columns = zip(*layers, strict=True)
+    values: dict[str, Any] = {name: list(column) for name, column in zip(lists, columns, strict=True)}
+    return values | {name: len(layers) for name in ('num_hidden_layers', 'num_layers') if name in names}

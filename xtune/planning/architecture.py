@@ -13,7 +13,7 @@ from transformers import PreTrainedConfig
 from ..config.compose import model_part
 from ..errors import ModelError
 from ..models.loading.hf_config import load_hf_config, with_llm_values
-from ..models.loading.model_class import FINDING
+from ..models.loading.model_class import LOCATION_ARGUMENTS
 from ..utils.quiet import quiet
 from .published_configs import shipped_config
 
@@ -46,7 +46,7 @@ def find_architecture(base_model: str, load_llm: partial) -> Architecture:
     except ModelError:
         part = model_part(base_model)
         # Another revision or folder of the repository may hold another model.
-        if part is None or any(key in load_llm.keywords for key in FINDING):
+        if part is None or any(key in load_llm.keywords for key in LOCATION_ARGUMENTS):
             raise
         with quiet():
             config = shipped_config(part.stem, base_model)

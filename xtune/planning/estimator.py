@@ -9,7 +9,7 @@ import torch
 from ..config.wire import Job
 from ..engine.auto_checkpointing import has_whole_model
 from ..errors import ModelError
-from ..methods.build import run_dtype
+from ..methods.base_model import run_dtype
 from ..models.loading.config_checks import check_attention
 from ..models.loading.context_limit import check_length
 from .architecture import find_architecture
@@ -79,13 +79,13 @@ class MemoryEstimator:
             limit: Bytes; with 'auto' the fewest layers that fit into them are checkpointed.
         """
         job = sequence_shard(in_bf16(job))
-        builder = self._builder(job, run_dtype(job, CPU))
+        builder = self._builder(job, run_dtype(job.model, CPU))
         return self._with_checkpointing(job, limit, lambda job: self._counted_costs(replace(builder, job=job)))
 
     def profile(self, job: Job, device: torch.device, limit: float) -> StepEstimate | None:
         """Return the memory and speed of a run on the GPU `device`, from steps on it; None: they do not fit."""
         job = sequence_shard(job)
-        builder = replace(self._builder(job, run_dtype(job, device)), device=device)
+        builder = replace(self._builder(job, run_dtype(job.model, device)), device=device)
         self._log(f'measuring steps of {_micro_batch(job)} on this GPU')
         try:
             return self._with_checkpointing(job, limit, lambda job: layer_costs(replace(builder, job=job)))

@@ -8,7 +8,7 @@ import torch
 
 from ..config.wire import Job
 from ..errors import ModelError
-from ..methods.build import run_dtype
+from ..methods.base_model import run_dtype
 from ..parallel.compatibility import method_of_run
 from ..parallel.env import World
 from .estimator import MemoryEstimator
@@ -27,7 +27,7 @@ def check_fit(job: Job, world: World, device: torch.device) -> None:
     if device.type != 'cuda' or (world.size > 1 and job.strategy.name not in ('one_device', 'ddp')):
         return
     try:
-        bound = MemoryEstimator(job).lower_bound(run_dtype(job, device))
+        bound = MemoryEstimator(job).lower_bound(run_dtype(job.model, device))
     except ModelError:  # loading the model tells whether it can be used at all
         return
     properties = torch.cuda.get_device_properties(device)

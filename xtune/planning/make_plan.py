@@ -6,7 +6,7 @@ import torch
 
 from ..config.wire import Job
 from ..engine.packing_check import early_refusal
-from ..methods.float8_checks import device_problem, float8_of
+from ..methods.float8_checks import device_problem, float8_config
 from ..models.loading.config_checks import length_warning
 from ..parallel import compatibility
 from .estimator import MemoryEstimator
@@ -47,7 +47,7 @@ def make_plan(
         properties = torch.cuda.get_device_properties(device)
         gpu, gpu_bytes = properties.name, properties.total_memory
         limit = usable_bytes(gpu_bytes / GIB)
-        unsupported = device_problem(device) if float8_of(job) else None
+        unsupported = device_problem(device) if float8_config(job.quantization) else None
         if unsupported is None:
             measured = estimator.profile(job, device, limit)
     return MemoryPlan(

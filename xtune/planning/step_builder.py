@@ -9,10 +9,11 @@ from transformers import PreTrainedConfig, PreTrainedModel
 
 from ..config.wire import Job
 from ..data.batches import MicroBatch
-from ..engine.optimizations import fast_task
+from ..engine.optimizations import optimized_task
 from ..engine.optimizer import StepOptimizer, build_optimizer, has_kernel
 from ..engine.packing_check import is_packed
-from ..methods.meta_model import add_meta_adapter, build_meta_model
+from ..engine.prepare_model import add_meta_adapter
+from ..methods.meta_model import build_meta_model
 from ..parallel.env import ALONE
 from ..tasks.sft import SupervisedFineTuning
 from .attention import attention_for_fake_tensors
@@ -55,7 +56,7 @@ class StepBuilder:
             attention = attention_for_fake_tensors(
                 self.config, self.dtype, requested, length, is_packed(self.job), varlen
             )
-        return build_meta_model(self.job, self.config, self.dtype, attention)
+        return build_meta_model(self.job.model, self.config, self.dtype, attention)
 
     def with_adapter(self, model: PreTrainedModel) -> torch.nn.Module:
         """Return a meta model with the adapter of the run.
@@ -63,13 +64,13 @@ class StepBuilder:
         Raises:
             ModelError: The adapter does not fit the model.
         """
-        return add_meta_adapter(model, self.job)
+        return add_meta_adapter(model, self.job.model)
 
     def task(self, model: torch.nn.Module) -> SupervisedFineTuning:
         """Return the training task of a materialized model."""
         with redirect_stdout(StringIO()):
             device = self.device or torch.device('cpu')
-            return fast_task(self.job, model, self.dtype, device, None, ALONE).train()
+            return optimized_task(self.job, model, self.dtype, device, None, ALONE).train()
 
     def optimizer(self, parameters: list[torch.nn.Parameter]) -> StepOptimizer:
         """Return the optimizer; without a device one that allocates on fake tensors what it would allocate on a GPU.

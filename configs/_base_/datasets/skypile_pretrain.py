@@ -1,4 +1,4 @@
-"""SkyPile-150B: Chinese web pages for continued pretraining, 600 GB. With data.streaming they are read during training."""
+"""SkyPile-150B: Chinese web pages for continued pretraining, 600 GB; with data.streaming, read while training."""
 from xtune.data.map_fns import text_map_fn
 
 train_dataset = dict(

@@ -1,4 +1,4 @@
-"""Tiny checkpoints in the layouts of 2023, as they are or changed by a test."""
+"""Tiny 2023 remote-code checkpoints, unchanged or changed by a test."""
 
 import json
 import shutil
@@ -15,7 +15,7 @@ EMBEDDINGS = ('embed_tokens', 'lm_head', 'wte', 'word_embeddings', 'output_layer
 
 @pytest.fixture(scope='session')
 def reference():
-    """Return a function that reads what the published code computed for a checkpoint."""
+    """Return a function that reads the outputs of the published code for a checkpoint."""
     return lambda name: load_file(FILES / name / 'reference.safetensors')
 
 

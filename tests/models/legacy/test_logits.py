@@ -1,4 +1,4 @@
-"""The native models answer like the published code: single rows, padded batches, long rows, greedy with a cache."""
+"""Native models have the logits of the published code: single, padded and long sequences, and greedy decoding."""
 
 import json
 from pathlib import Path
@@ -42,7 +42,7 @@ def test_logits_and_greedy_ids_are_those_of_the_published_code(name, reference):
 
 
 @pytest.mark.parametrize('name', NAMES)
-def test_loading_asks_nothing_and_keeps_the_folder_as_it_is(name, checkpoint):
+def test_loading_asks_no_question_and_does_not_change_the_folder(name, checkpoint):
     folder = checkpoint(name, change_config=lambda c: c.setdefault('auto_map', {'AutoConfig': 'modeling.Config'}))
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
     load_legacy(folder, **ON_CPU)
@@ -70,7 +70,7 @@ def test_sharded_bin_files_load_like_one_safetensors_file(checkpoint, reference)
     assert all(torch.equal(a, b) for a, b in zip(old.parameters(), model.parameters(), strict=True))
 
 
-def test_stored_type_is_kept_unless_another_is_asked_for():
+def test_the_stored_type_is_kept_unless_another_is_requested():
     assert load_legacy(FILES / 'internlm_7b').dtype == torch.float16
     assert load_legacy(FILES / 'qwen_7b').dtype == torch.float32  # its config names none, so that of its tensors
     assert load_legacy(FILES / 'internlm_7b', dtype=torch.bfloat16).dtype == torch.bfloat16

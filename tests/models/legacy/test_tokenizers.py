@@ -1,4 +1,4 @@
-"""Converted tokenizers give the ids of the originals, and what cannot be converted exactly is refused."""
+"""Converted tokenizers return the ids of the originals; files that cannot be converted exactly are refused."""
 
 import json
 from pathlib import Path
@@ -16,24 +16,24 @@ from xtune.templates.resolve import resolve
 
 FILES = Path(__file__).parent / 'files' / 'tokenizers'
 FAMILIES = dict(internlm='internlm_7b', baichuan2='baichuan2_7b', chatglm3='chatglm3_6b', qwen='qwen_7b')
-BEFORE = dict(internlm=[1], baichuan2=[], chatglm3=[581, 583], qwen=[])
+PREFIX = dict(internlm=[1], baichuan2=[], chatglm3=[581, 583], qwen=[])
 
 
-def cases(kind):
-    return json.loads((FILES / kind / 'cases.json').read_text(encoding='utf-8'))
+def cases(family):
+    return json.loads((FILES / family / 'cases.json').read_text(encoding='utf-8'))
 
 
-@pytest.mark.parametrize('kind', FAMILIES)
-def test_ids_and_text_are_those_of_the_original(kind, with_tokenizer, tmp_path):
-    tokenizer = legacy_tokenizer(with_tokenizer(FAMILIES[kind]))
+@pytest.mark.parametrize('family', FAMILIES)
+def test_ids_and_text_are_those_of_the_original(family, with_tokenizer, tmp_path):
+    tokenizer = legacy_tokenizer(with_tokenizer(FAMILIES[family]))
     tokenizer.save_pretrained(tmp_path / 'saved')
     for made in (tokenizer, AutoTokenizer.from_pretrained(tmp_path / 'saved')):
-        for case in cases(kind)['cases']:
-            # The published Qwen parses special tokens in text; sentencepiece knows of none.
-            ids = made(case['text'], add_special_tokens=False, split_special_tokens=kind != 'qwen')['input_ids']
+        for case in cases(family)['cases']:
+            # The published Qwen tokenizer parses special tokens in text; sentencepiece has none.
+            ids = made(case['text'], add_special_tokens=False, split_special_tokens=family != 'qwen')['input_ids']
             assert ids == case['ids'], case['text']
             assert made.decode(case['ids']) == case['decoded']
-        assert made('hello', split_special_tokens=False)['input_ids'][: len(BEFORE[kind])] == BEFORE[kind]
+        assert made('hello', split_special_tokens=False)['input_ids'][: len(PREFIX[family])] == PREFIX[family]
 
 
 def test_tokenizer_keeps_its_ids_beside_a_native_config(with_tokenizer, xtune, tmp_path):
@@ -90,7 +90,7 @@ def test_only_chat_models_get_a_template(with_tokenizer):
     assert legacy_tokenizer(glm_base).chat_template is None
 
 
-def test_chat_marks_that_a_repository_names_by_id_are_tokens(with_tokenizer):
+def test_chat_tokens_that_generation_config_names_by_id_are_special_tokens(with_tokenizer):
     folder = with_tokenizer('baichuan2_7b')
     text = read_sentencepiece(folder / 'tokenizer.model').pieces[300].text
     marks = dict(user_token_id=300, assistant_token_id=301)
@@ -98,28 +98,28 @@ def test_chat_marks_that_a_repository_names_by_id_are_tokens(with_tokenizer):
     ids = legacy_tokenizer(folder)(f'hi{text}hi', add_special_tokens=False)['input_ids']
     assert 300 in ids and legacy_tokenizer(folder).chat_template
     (folder / 'generation_config.json').write_text(json.dumps(marks | dict(user_token_id=900)))
-    with pytest.raises(ModelError, match=r'names the chat tokens \[900, 301\]'):
+    with pytest.raises(ModelError, match=r'generation_config.json .*\[900, 301\]'):
         legacy_tokenizer(folder)
 
 
-def test_tokens_that_somebody_added_keep_their_ids(with_tokenizer):
+def test_added_tokens_keep_their_ids(with_tokenizer):
     folder = with_tokenizer('internlm_7b')
     (folder / 'added_tokens.json').write_text(json.dumps({'<b>': 621, '<a>': 620}))
     ids = legacy_tokenizer(folder)('hello<a><b>', add_special_tokens=False)['input_ids']
     assert ids[-2:] == [620, 621]
     (folder / 'added_tokens.json').write_text(json.dumps({'<b>': 700}))
-    with pytest.raises(ModelError, match="'<b>' has id 700"):
+    with pytest.raises(ModelError, match="'<b>' .*700"):
         legacy_tokenizer(folder)
 
 
-def test_conversion_is_kept_in_the_cache_and_made_again_for_other_files(with_tokenizer, tmp_path):
+def test_the_conversion_is_cached_by_its_source_files(with_tokenizer, tmp_path):
     folder = with_tokenizer('internlm_7b')
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
     legacy_tokenizer(folder)
-    [kept] = (tmp_path / 'cache' / 'tokenizers').iterdir()
-    written = (kept / 'tokenizer.json').stat().st_mtime_ns
+    [cached] = (tmp_path / 'cache' / 'tokenizers').iterdir()
+    written = (cached / 'tokenizer.json').stat().st_mtime_ns
     legacy_tokenizer(folder)
-    assert (kept / 'tokenizer.json').stat().st_mtime_ns == written
+    assert (cached / 'tokenizer.json').stat().st_mtime_ns == written
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
     settings = json.loads((folder / 'tokenizer_config.json').read_text())
     (folder / 'tokenizer_config.json').write_text(json.dumps(settings | dict(add_bos_token=False)))
@@ -133,11 +133,11 @@ def test_missing_and_damaged_files_are_named(with_tokenizer):
     with pytest.raises(ModelError, match='tokenizer.model (is damaged|cannot be converted)'):
         legacy_tokenizer(folder)
     (folder / 'tokenizer.model').unlink()
-    with pytest.raises(ModelError, match='has no tokenizer.model, the tokenizer of internlm'):
+    with pytest.raises(ModelError, match='has no tokenizer.model.*internlm'):
         legacy_tokenizer(folder)
     folder = with_tokenizer('qwen_7b')
     lines = (folder / 'qwen.tiktoken').read_bytes().splitlines()
-    for wrong, says in ((lines[:-3] + [b'%%% 519'], 'no base64 token and rank'), (lines[:9] + lines[10:], 'its ranks')):
-        (folder / 'qwen.tiktoken').write_bytes(b'\n'.join(wrong))
-        with pytest.raises(ModelError, match=says):
+    for damaged, message in ((lines[:-3] + [b'%%% 519'], 'line 518'), (lines[:9] + lines[10:], 'ranks')):
+        (folder / 'qwen.tiktoken').write_bytes(b'\n'.join(damaged))
+        with pytest.raises(ModelError, match=f'qwen.tiktoken.*{message}'):
             legacy_tokenizer(folder)

@@ -1,4 +1,4 @@
-"""Checkpoints of 2023 whose repositories carry their own code, loaded into classes of transformers without that code.
+"""2023 remote-code checkpoints, loaded into native classes of transformers without running their code.
 
 | variant         | repositories                            | class                  |
 |-----------------|-----------------------------------------|------------------------|
@@ -11,7 +11,6 @@
 | chatglm2        | ChatGLM2 6B                             | GlmForCausalLM         |
 | chatglm3        | ChatGLM3 6B                             | GlmForCausalLM         |
 
-`recognise` decides the variant from config.json alone, `families` makes the native config, `tensors` holds the names
-in both directions, `load` builds the model, `vocabulary` the tokenizer, which `tokenizers` keeps, `save` writes either
-layout.
+`variants` detects the variant from the JSON files, `families` builds the native config, `tensors` maps tensor names in
+both directions, `load` loads the model, `vocabulary` converts the tokenizer, and `tokenizers` caches it.
 """

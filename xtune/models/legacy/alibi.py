@@ -1,10 +1,10 @@
-"""Baichuan 13B: attention biased by distance (ALiBi), on the layers of SmolLM3.
+"""Baichuan 13B: ALiBi attention (a bias that is linear in the distance), on the layers of SmolLM3.
 
-Head i adds slope_i * (key position - query position) to its scores. Softmax ignores what is added to a whole row, so
-places in the batch do instead of position ids: with left padding, a cache, and packed samples whose positions restart
-(the mask keeps them apart) the differences within a row are the same.
+Head i adds slope_i * (key position - query position) to its scores. Softmax does not change if a constant is added to
+all scores of a query, so indices in the sequence replace position ids: with left padding, a KV cache, and packed
+samples whose positions restart (the mask separates them) the differences between keys are the same.
 
-Legend: B sequences, N heads, Q queries, K keys, H head width.
+Legend: B sequences, N heads, Q queries, K keys, H head dimension.
 """
 
 import math
@@ -26,12 +26,12 @@ from ...errors import ModelError
 from .alibi_config import BaichuanAlibiConfig
 
 ATTENTION = 'xtune_alibi'
-# 'sdpa' is what presets and transformers choose by default; the biased attention is computed with it.
+# 'sdpa' is the default of presets and transformers; the ALiBi attention calls SDPA.
 _ACCEPTED = (None, 'sdpa', ATTENTION)
 
 
 def slopes(heads: int) -> list[float]:
-    """Return the slope of each head, for any number of heads."""
+    """Return the ALiBi slope of each head, for any number of heads."""
     power = 2 ** math.floor(math.log2(heads))
     first = [2 ** (-8 * (i + 1) / power) for i in range(power)]
     between = [2 ** (-8 * (i + 1) / (2 * power)) for i in range(0, 2 * (heads - power), 2)]
@@ -53,14 +53,14 @@ def alibi_attention(
     dropout: float = 0.0,
     **_: Any,
 ) -> tuple[torch.Tensor, None]:
-    """Return attention [B, Q, N, H] under the additive mask [B or 1, 1, Q, K] plus the bias of distance."""
+    """Return attention [B, Q, N, H] under the additive mask [B or 1, 1, Q, K] plus the ALiBi bias."""
     queries, keys = query_BNQH.shape[2], key_BNKH.shape[2]
-    # From the query, not from a fixed place: near keys count most, and there a small number is exact even in bf16.
-    places_K = torch.arange(keys, device=query_BNQH.device)
-    distance_QK = (places_K[None] - places_K[keys - queries :, None]).float()
+    # Relative to the query, not to the first key: near keys matter most, and small distances are exact even in bf16.
+    index_K = torch.arange(keys, device=query_BNQH.device)
+    distance_QK = (index_K[None] - index_K[keys - queries :, None]).float()
     bias_NQK = _slopes_N(query_BNQH.shape[1], query_BNQH.device)[:, None, None] * distance_QK
-    blocked = attention_mask[..., :keys] < 0
-    bias = bias_NQK.to(query_BNQH.dtype)[None].masked_fill(blocked, torch.finfo(query_BNQH.dtype).min)
+    masked = attention_mask[..., :keys] < 0
+    bias = bias_NQK.to(query_BNQH.dtype)[None].masked_fill(masked, torch.finfo(query_BNQH.dtype).min)
     out = F.scaled_dot_product_attention(
         query_BNQH, key_BNKH, value_BNKH, attn_mask=bias, dropout_p=dropout, scale=scaling
     )
@@ -78,10 +78,10 @@ class BaichuanAlibiForCausalLM(SmolLM3ForCausalLM):
         super().__init__(config)
 
     def set_attn_implementation(self, attn_implementation: str | dict, *args: Any, **kwargs: Any) -> None:
-        """Refuse anything that knows no ALiBi.
+        """Refuse attention implementations without ALiBi.
 
         Raises:
-            ModelError: Another implementation is asked for.
+            ModelError: Another implementation is requested.
         """
         _check(attn_implementation)
 
@@ -89,8 +89,8 @@ class BaichuanAlibiForCausalLM(SmolLM3ForCausalLM):
 def _check(implementation: str | dict | None) -> None:
     if implementation not in _ACCEPTED:
         raise ModelError(
-            f'attn_implementation={implementation!r} knows no ALiBi, which Baichuan 13B needs; leave it away, or '
-            "take 'sdpa'"
+            f'attn_implementation={implementation!r} does not support ALiBi, which Baichuan 13B needs; leave it out, '
+            "or set 'sdpa'"
         )
 
 

@@ -1,19 +1,20 @@
-"""Config of Baichuan 13B: a Llama without rotary embedding whose attention is biased by distance (ALiBi).
+"""Config of Baichuan 13B: a Llama with ALiBi instead of a rotary embedding.
 
-It has a model type of its own. Saved as `smollm3`, whose layers it uses, it would load anywhere without the bias, and
-answer nonsense in silence.
+It has a separate model type. Saved as `smollm3`, whose layers it uses, it would load everywhere without the ALiBi bias
+and silently generate nonsense.
 """
 
+from importlib import import_module
 from typing import Any
 
-# Not SmolLM3Config: this module is imported in the middle of transformers' own import, where only the base is ready.
+# Not SmolLM3Config: this module is imported during the import of transformers, when only the base class is available.
 from transformers.configuration_utils import PreTrainedConfig
 
 MODEL_TYPE = 'xtune_baichuan_alibi'
 
 
 class BaichuanAlibiConfig(PreTrainedConfig):
-    """What SmolLM3's layers read, with rotary embedding off in every layer and the head apart from the embedding."""
+    """The settings that SmolLM3's layers read, without rotary embeddings and with an untied lm_head."""
 
     model_type = MODEL_TYPE
     keys_to_ignore_at_inference = ['past_key_values']
@@ -48,4 +49,6 @@ class BaichuanAlibiConfig(PreTrainedConfig):
         self.no_rope_layers = [0] * self.num_hidden_layers
         self.layer_types = ['full_attention'] * self.num_hidden_layers
         super().__post_init__(**kwargs)
-        from . import alibi  # noqa: F401  registers the model class; only who builds a config pays for it
+        # Registers the model class, only when a config is built: it imports torch. alibi.py imports this module, hence
+        # not an import statement.
+        import_module('.alibi', __package__)

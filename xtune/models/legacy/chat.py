@@ -1,12 +1,13 @@
-"""Which folders of an old layout hold a chat model, its template, and what ends a reply there."""
+"""Detect chat models among 2023 remote-code checkpoints; their chat templates and stop tokens."""
 
 from pathlib import Path
 
-from ...templates import FOLDER
-from .recognise import read_config, read_json
+from ..loading.json_files import read_config, read_json
 
-# variant -> template of its chat models, and the tokens besides eos that end a reply there.
-CHAT = {
+# The Jinja files; as a path, because the package `templates` is in a layer above this one.
+TEMPLATES = Path(__file__).parents[2] / 'templates'
+# variant -> chat template of its chat models, and their stop tokens besides eos.
+CHAT_FORMATS = {
     'internlm': ('internlm_chat', ('<eoa>',)),
     'baichuan_7b': ('baichuan_chat', ('<reserved_102>',)),
     'baichuan_13b': ('baichuan_chat', ('<reserved_102>',)),
@@ -22,11 +23,11 @@ def chat_template(folder: Path, variant: str) -> str | None:
     """Return the chat template of a chat model; None for a base model."""
     if not is_chat(folder, variant):
         return None
-    return (FOLDER / f'{CHAT[variant][0]}.jinja').read_text(encoding='utf-8')
+    return (TEMPLATES / f'{CHAT_FORMATS[variant][0]}.jinja').read_text(encoding='utf-8')
 
 
 def is_chat(folder: Path, variant: str) -> bool:
-    """Tell whether the folder's name, its config or its generation settings say that it is a chat model."""
+    """Return whether the folder's name, its config or its generation config identifies a chat model."""
     generation = read_json(folder / 'generation_config.json')
     names = [folder.resolve().name, str(read_config(folder).get('_name_or_path') or '')]
     parent = folder.resolve().parent.parent.name  # a hub snapshot is models--OWNER--NAME/snapshots/HASH

@@ -1,4 +1,4 @@
-"""From a model's name to a local folder in an old layout: as it is, or fetched from the hub without its code."""
+"""Resolve the name of a 2023 remote-code checkpoint to a local folder, downloading it without its code if needed."""
 
 from functools import lru_cache
 from pathlib import Path
@@ -6,23 +6,24 @@ from ssl import SSLError
 
 from ...errors import ModelError, did_you_mean
 from ...utils.quiet import quiet
-from .recognise import VARIANTS, is_legacy, read_config
+from ..loading.json_files import read_config
+from .variants import VARIANTS, is_legacy
 
-_SMALL = ('config.json', 'generation_config.json', 'tokenizer*', 'special_tokens_map.json', 'qwen.tiktoken')
+_SMALL_FILES = ('config.json', 'generation_config.json', 'tokenizer*', 'special_tokens_map.json', 'qwen.tiktoken')
 _WEIGHTS = ('*.safetensors', '*.bin', '*.index.json')
 _CODE = ('*.py',)
 
 
 def legacy_folder(name: str, weights: bool = True, revision: str | None = None) -> Path | None:
-    """Return the local folder of `name` if it is a model in an old layout, else None.
+    """Return the local folder of `name` if it is a 2023 remote-code checkpoint, else None.
 
     Args:
         name: Local folder or hub name.
-        weights: Whether weights are fetched, too.
+        weights: Whether to download weights, too.
         revision: Branch, tag or commit on the hub.
 
     Raises:
-        ModelError: There is no such folder and no connection, or files of an old layout cannot be fetched.
+        ModelError: There is no such folder and no connection, or files of such a checkpoint cannot be downloaded.
     """
     path = Path(name).expanduser()
     if path.is_dir():
@@ -35,23 +36,23 @@ def legacy_folder(name: str, weights: bool = True, revision: str | None = None) 
 
 @lru_cache(maxsize=8)
 def _refuse_unreachable(name: str) -> None:
-    """Say at once what the hub's library says after a minute of trying."""
+    """Fail at once where huggingface_hub would retry for a minute."""
     from huggingface_hub import constants
 
-    kept = Path(constants.HF_HUB_CACHE) / f'models--{name.replace("/", "--")}'
-    if any(kept.glob('snapshots/*/config.json')):
+    cached = Path(constants.HF_HUB_CACHE) / f'models--{name.replace("/", "--")}'
+    if any(cached.glob('snapshots/*/config.json')):
         return
-    why = 'HF_HUB_OFFLINE is set' if constants.HF_HUB_OFFLINE else _unreachable(constants.ENDPOINT)
-    if why:
-        near = did_you_mean(name, [p.name for p in Path.cwd().iterdir() if p.is_dir()])
+    problem = 'HF_HUB_OFFLINE is set' if constants.HF_HUB_OFFLINE else _connection_error(constants.ENDPOINT)
+    if problem:
+        close = did_you_mean(name, [p.name for p in Path.cwd().iterdir() if p.is_dir()])
         raise ModelError(
-            f'{name} is no local folder, and cannot be fetched from {constants.ENDPOINT} ({why}){near}; name a local '
-            'folder, or mend the connection (HF_ENDPOINT names a mirror)'
+            f'{name} is not a local folder, and cannot be downloaded from {constants.ENDPOINT} ({problem}){close}; '
+            'name a local folder, or fix the connection (HF_ENDPOINT names a mirror)'
         )
 
 
-def _unreachable(url: str) -> str:
-    """Return why nothing can be fetched from `url`; empty if something answers there, whatever it says."""
+def _connection_error(url: str) -> str:
+    """Return why `url` cannot be reached; '' if a server responds, with whatever status."""
     from urllib.error import HTTPError, URLError
     from urllib.request import Request, urlopen
 
@@ -61,7 +62,7 @@ def _unreachable(url: str) -> str:
         return ''
     except (URLError, OSError) as error:
         cause = getattr(error, 'reason', error)
-        return '' if isinstance(cause, SSLError) else str(cause)  # certificates may be set up for the library alone
+        return '' if isinstance(cause, SSLError) else str(cause)  # certificates may be configured only for the library
     return ''
 
 
@@ -74,15 +75,15 @@ def _from_hub(name: str, weights: bool, revision: str | None) -> Path | None:
         with quiet():
             config = Path(hf_hub_download(name, 'config.json', revision=revision))
     except (OSError, ValueError, HfHubHTTPError):
-        return None  # no such model, or no connection: transformers says so for every model alike
+        return None  # no such model, or no connection: transformers reports it
     if read_config(config.parent).get('model_type') not in VARIANTS:
         return None
-    wanted = (*_SMALL, *_WEIGHTS) if weights else _SMALL
+    patterns = (*_SMALL_FILES, *_WEIGHTS) if weights else _SMALL_FILES
     try:
         with quiet():
-            return Path(snapshot_download(name, revision=revision, allow_patterns=wanted, ignore_patterns=_CODE))
+            return Path(snapshot_download(name, revision=revision, allow_patterns=patterns, ignore_patterns=_CODE))
     except (OSError, ValueError, HfHubHTTPError) as error:
         first = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ModelError(
-            f'the files of {name} cannot be fetched: {first}. Without a connection, name a local folder with them.'
+            f'the files of {name} cannot be downloaded: {first}. Without a connection, name a local folder with them.'
         ) from error

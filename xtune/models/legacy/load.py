@@ -1,4 +1,4 @@
-"""Build the model of a folder in an old layout: names changed and tensors split while they are read."""
+"""Load a 2023 remote-code checkpoint: rename tensors and split fused ones while reading."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -9,14 +9,13 @@ import torch
 from transformers import AutoModelForCausalLM, GenerationConfig, PreTrainedConfig, PreTrainedModel
 
 from ...errors import ModelError
-from ..loading.weight_files import WeightFiles, listed, refuse_non_finite, refuse_packed
-from .families import Legacy, open_legacy
-from .recognise import read_json
-from .tensors import EMBEDDING, HEAD, is_buffer, joined_names, native_names, normalised, split
-from .tokenizers import stop_ids
-
-# What from_pretrained takes for reading a repository; here it is read already.
-_OF_REPOSITORIES = ('trust_remote_code', 'revision', 'token', 'cache_dir', 'local_files_only', 'force_download')
+from ..loading.json_files import read_json
+from ..loading.verify import refuse_non_finite
+from ..loading.weight_files import WeightFiles, listed, refuse_packed
+from .checkpoint import LegacyCheckpoint
+from .families import open_legacy
+from .tensors import EMBEDDING, LM_HEAD, fused_names, is_buffer, native_names, normalize_rows, split_fused
+from .tokenizers import DOWNLOAD_ARGUMENTS, stop_ids
 
 
 def load_legacy(
@@ -26,14 +25,14 @@ def load_legacy(
     config: PreTrainedConfig | None = None,
     **arguments: Any,
 ) -> PreTrainedModel:
-    """Return the model of `folder` in a class of transformers, in evaluation mode.
+    """Return the model of `folder` in a native class of transformers, in evaluation mode.
 
     Args:
-        folder: A local folder in an old layout.
-        variant: Which one, where config.json does not tell.
-        dtype: Type of the weights; None or 'auto': as they are stored.
-        config: What the model is built from; None: what the folder says.
-        arguments: What from_pretrained takes: device_map, quantization_config, attn_implementation, ..., and keys of
+        folder: A local folder with a 2023 remote-code checkpoint.
+        variant: Its variant, if config.json is ambiguous.
+        dtype: Type of the weights; None or 'auto' keeps the stored type.
+        config: Config of the model; None uses that of the folder.
+        arguments: Arguments of from_pretrained (device_map, quantization_config, attn_implementation, ...) and keys of
             the config, such as rope_parameters.
 
     Raises:
@@ -51,8 +50,8 @@ def load_legacy(
         refuse_non_finite(folder, name, tensor)
         state[name] = tensor
     if dtype in (None, 'auto'):
-        dtype = _stored(legacy, next(iter(state.values())).dtype)
-    for key in _OF_REPOSITORIES:
+        dtype = _stored_dtype(legacy, next(iter(state.values())).dtype)
+    for key in DOWNLOAD_ARGUMENTS:
         arguments.pop(key, None)
     model, info = cls.from_pretrained(
         None, config=legacy.config, state_dict=state, dtype=dtype, output_loading_info=True, **arguments
@@ -64,16 +63,16 @@ def load_legacy(
 
 
 def legacy_dtype(folder: Path, variant: str | None = None) -> torch.dtype:
-    """Return the type in which the weights of `folder` are stored, as config.json says, else as they are.
+    """Return the stored type of the weights of `folder`: that of config.json, else that of the files.
 
     Raises:
         ModelError: The folder is damaged, ambiguous or not supported.
     """
-    return _stored(open_legacy(folder, variant), file_dtype(folder))
+    return _stored_dtype(open_legacy(folder, variant), file_dtype(folder))
 
 
 def file_dtype(folder: Path) -> torch.dtype:
-    """Return the type of the tensors in the files of `folder`, whatever config.json says.
+    """Return the type of the tensors in the files of `folder`, ignoring config.json.
 
     Raises:
         ModelError: A file is missing or damaged.
@@ -81,88 +80,89 @@ def file_dtype(folder: Path) -> torch.dtype:
     return next(tensor.dtype for name, tensor in WeightFiles(folder).tensors() if not is_buffer(name))
 
 
-def remarks(folder: Path, variant: str | None, max_length: int, trains_all: bool) -> Iterator[str]:
-    """Yield what a user should know before training: where the native class departs from the original code."""
+def training_notes(folder: Path, variant: str | None, max_length: int, full_finetuning: bool) -> Iterator[str]:
+    """Yield notes for the user, before training, on differences between the native class and the original code."""
     legacy = open_legacy(folder, variant)
     if variant is None and legacy.variant == 'baichuan_13b' and legacy.config.vocab_size != 64000:
-        yield f'{folder} is taken for Baichuan 13B of the first generation; if it is not, set llm.variant=baichuan2_13b'
+        yield f'{folder} is assumed to be Baichuan 13B, first generation; if it is not, set llm.variant=baichuan2_13b'
     if legacy.note and max_length > legacy.trained_length:
-        yield f'max_length {max_length} is above the {legacy.trained_length} tokens {folder} is made for; {legacy.note}'
-    if legacy.norm_head and trains_all:
+        yield f'max_length {max_length} exceeds the context length of {folder}, {legacy.trained_length}; {legacy.note}'
+    if legacy.norm_head and full_finetuning:
         yield (
-            'the rows of the head start at length 1, as the original code keeps them in every step; '
-            'here they train freely, and the exported model has them as trained'
+            'the rows of lm_head start with norm 1, to which the original code normalizes them in every step; '
+            'here they are trained without normalization, and exported as trained'
         )
 
 
-def _stored(legacy: Legacy, first: torch.dtype) -> torch.dtype:
-    return legacy.config.dtype if isinstance(legacy.config.dtype, torch.dtype) else first
+def _stored_dtype(legacy: LegacyCheckpoint, of_files: torch.dtype) -> torch.dtype:
+    return legacy.config.dtype if isinstance(legacy.config.dtype, torch.dtype) else of_files
 
 
-def native_tensors(legacy: Legacy, weights: WeightFiles) -> Iterator[tuple[str, torch.Tensor]]:
-    """Yield the native tensors, one after another; those of a joined one are views of it."""
+def native_tensors(legacy: LegacyCheckpoint, weights: WeightFiles) -> Iterator[tuple[str, torch.Tensor]]:
+    """Yield name and value of the native tensors; the parts of a fused tensor are views of it."""
     for old, tensor in weights.tensors():
         if is_buffer(old):
             continue
         names = native_names(legacy.table, old)
-        if names == (HEAD,) and _is_tied(legacy):
-            continue  # the original code ties it to the embedding, whatever the file holds
-        for name, part in split(names, tensor, legacy.rows):
-            yield name, normalised(part) if name == HEAD and legacy.norm_head else part
-            if name == EMBEDDING and _makes_head(legacy, weights):
-                yield HEAD, normalised(part) if legacy.norm_head else part.clone()
+        if names == (LM_HEAD,) and _is_tied(legacy):
+            continue  # the original code ties it to the embedding and ignores the stored tensor
+        for name, part in split_fused(names, tensor, legacy.qkv_rows):
+            yield name, normalize_rows(part) if name == LM_HEAD and legacy.norm_head else part
+            if name == EMBEDDING and _copies_embedding(legacy, weights):
+                yield LM_HEAD, normalize_rows(part) if legacy.norm_head else part.clone()
 
 
-def _is_tied(legacy: Legacy) -> bool:
+def _is_tied(legacy: LegacyCheckpoint) -> bool:
     return legacy.config.tie_word_embeddings or (legacy.norm_head and legacy.head_from_embedding)
 
 
-def _makes_head(legacy: Legacy, weights: WeightFiles) -> bool:
-    """Tell whether the head is made of the embedding: shared by the original, and apart in the native class."""
-    [head] = [old for old, natives in legacy.table.items() if natives == ('lm_head',)]
-    return legacy.head_from_embedding and (legacy.norm_head or f'{head}.weight' not in weights.shapes)
+def _copies_embedding(legacy: LegacyCheckpoint, weights: WeightFiles) -> bool:
+    """Return whether lm_head is a copy of the embedding: tied in the original code, untied in the native class."""
+    [lm_head] = [old for old, natives in legacy.table.items() if natives == ('lm_head',)]
+    return legacy.head_from_embedding and (legacy.norm_head or f'{lm_head}.weight' not in weights.shapes)
 
 
-def check_tensors(legacy: Legacy, weights: WeightFiles) -> type[PreTrainedModel]:
-    """Compare names and shapes of the files with what config.json promises, in the names of the files.
+def check_tensors(legacy: LegacyCheckpoint, weights: WeightFiles) -> type[PreTrainedModel]:
+    """Compare names and shapes of the stored tensors with those that config.json requires.
 
     Returns:
-        The class that holds the model.
+        The native model class.
 
     Raises:
-        ModelError: A tensor is missing, of another shape, or unknown.
+        ModelError: A tensor is missing, has another shape, or is unknown.
     """
     with torch.device('meta'):
         model = AutoModelForCausalLM.from_config(legacy.config)
     native = {name: tuple(p.shape) for name, p in model.named_parameters()}
-    wanted = {
+    required = {
         old: (sum(native[part][0] for part in parts), *native[parts[0]][1:])
-        for old, parts in joined_names(legacy.table, list(native)).items()
+        for old, parts in fused_names(legacy.table, list(native)).items()
     }
-    found = {name: shape for name, shape in weights.shapes.items() if not is_buffer(name)}
-    spare = {old for old in found if native_names(legacy.table, old) == (HEAD,)}
-    if _makes_head(legacy, weights):
-        wanted = {old: shape for old, shape in wanted.items() if native_names(legacy.table, old) != (HEAD,)}
-    missing = sorted(set(wanted) - set(found))
+    stored = {name: shape for name, shape in weights.shapes.items() if not is_buffer(name)}
+    optional = {old for old in stored if native_names(legacy.table, old) == (LM_HEAD,)}
+    if _copies_embedding(legacy, weights):
+        required = {old: shape for old, shape in required.items() if native_names(legacy.table, old) != (LM_HEAD,)}
+    missing = sorted(set(required) - set(stored))
     if missing:
-        raise ModelError(f'{legacy.folder} lacks {listed(missing)}, which config.json ({legacy.variant}) calls for')
-    wrong = sorted(name for name in wanted if wanted[name] != found[name])
+        raise ModelError(f'{legacy.folder} lacks {listed(missing)}, which config.json ({legacy.variant}) requires')
+    wrong = sorted(name for name in required if required[name] != stored[name])
     if wrong:
         first = wrong[0]
         raise ModelError(
-            f'{legacy.folder}: {first} has the shape {list(found[first])}, config.json ({legacy.variant}) calls for '
-            f'{list(wanted[first])}' + (f'; so do {len(wrong) - 1} more' if len(wrong) > 1 else '')
+            f'{legacy.folder}: {first} has the shape {list(stored[first])}, config.json ({legacy.variant}) requires '
+            f'{list(required[first])}' + (f'; {len(wrong) - 1} more tensors differ' if len(wrong) > 1 else '')
         )
-    unknown = sorted(set(found) - set(wanted) - spare)
+    unknown = sorted(set(stored) - set(required) - optional)
     if unknown:
         raise ModelError(
-            f'{legacy.folder} holds {listed(unknown)}, of which config.json ({legacy.variant}) says nothing'
+            f'{legacy.folder} contains {listed(unknown)}, which the model of config.json ({legacy.variant}) does not '
+            'have'
         )
     return type(model)
 
 
-def generation_config(legacy: Legacy) -> GenerationConfig:
-    """Return the folder's generation settings, with its stop tokens under the name that transformers reads."""
+def generation_config(legacy: LegacyCheckpoint) -> GenerationConfig:
+    """Return the folder's generation config, with its stop tokens as eos_token_id, which transformers reads."""
     values = read_json(legacy.folder / 'generation_config.json')
     stops = [ids[0] for ids in values.pop('stop_words_ids', None) or () if len(ids) == 1]
     stops += stop_ids(legacy.folder, legacy.variant)

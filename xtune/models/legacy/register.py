@@ -1,7 +1,7 @@
-"""Make transformers know the model type of Baichuan 13B as soon as both packages are imported, in either order.
+"""Register the model type of Baichuan 13B with transformers when both packages are imported, in either order.
 
-`import xtune` stays cheap: neither transformers nor torch is imported for it. If transformers comes later, its own
-registry is what waits for it: the registration runs when that module is imported.
+`import xtune` stays cheap: it imports neither transformers nor torch. If transformers is imported later, an import hook
+runs the registration after transformers' registry module was loaded.
 """
 
 import sys
@@ -16,11 +16,11 @@ _REGISTRY = 'transformers.models.auto.configuration_auto'
 
 
 def register_when_needed() -> None:
-    """Register now if transformers' registry is imported already, else when it is."""
+    """Register now if transformers' registry is already imported, else as soon as it is."""
     if _REGISTRY in sys.modules:
         _register()
     else:
-        sys.meta_path.insert(0, _Waiting())
+        sys.meta_path.insert(0, _RegistryFinder())
 
 
 def _register() -> None:
@@ -29,8 +29,8 @@ def _register() -> None:
     registry.AutoConfig.register(config.MODEL_TYPE, config.BaichuanAlibiConfig, exist_ok=True)
 
 
-class _Waiting(MetaPathFinder):
-    """Finds nothing itself; adds the registration to the import of the registry, once."""
+class _RegistryFinder(MetaPathFinder):
+    """Wraps the loader of the registry module once; finds no modules itself."""
 
     def find_spec(
         self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
@@ -40,12 +40,12 @@ class _Waiting(MetaPathFinder):
         sys.meta_path.remove(self)
         spec = find_spec(name)
         if spec is not None and spec.loader is not None:
-            spec.loader = _Registering(spec.loader)
+            spec.loader = _RegisteringLoader(spec.loader)
         return spec
 
 
-class _Registering(Loader):
-    """The loader of the registry, and the registration after it."""
+class _RegisteringLoader(Loader):
+    """Loads the registry module with its own loader, then registers the model type."""
 
     def __init__(self, loader: Loader) -> None:
         self.loader = loader

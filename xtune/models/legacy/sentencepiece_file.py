@@ -1,7 +1,7 @@
-"""Read a sentencepiece tokenizer.model: its pieces and the settings that decide how text is cut.
+"""Read a sentencepiece tokenizer.model: its pieces and the settings of its tokenization.
 
-The file is a protocol-buffer message. Only a handful of its fields matter, so they are read here, without a protobuf
-package of the right version.
+The file is a protocol-buffer message. Only a few of its fields are needed, so they are parsed here without the protobuf
+package, which would have to have a matching version.
 """
 
 import struct
@@ -17,18 +17,23 @@ _BPE = 2
 
 @dataclass(frozen=True)
 class Piece:
-    """A piece of the vocabulary; its id is its place."""
+    """A piece of the vocabulary; its id is its index. `type` is one of the constants above."""
 
     text: str
     score: float
-    kind: int
+    type: int
 
 
 @dataclass(frozen=True)
 class SentencePieceFile:
-    """Pieces in the order of their ids, and whether a space is put before a text.
+    """The content of a sentencepiece file.
 
-    `bos` and `eos` are the texts of these pieces, `unknown_text` is what an unknown piece decodes to.
+    Attributes:
+        pieces: Pieces in the order of their ids.
+        add_dummy_prefix: Whether a space is prepended to a text.
+        bos: Text of the bos piece.
+        eos: Text of the eos piece.
+        unknown_text: Text that the unknown piece decodes to.
     """
 
     pieces: list[Piece]
@@ -39,47 +44,47 @@ class SentencePieceFile:
 
     @property
     def has_bytes(self) -> bool:
-        """Whether what no piece covers becomes pieces of bytes, instead of the unknown one."""
-        return any(piece.kind == BYTE for piece in self.pieces)
+        """Whether text without a piece falls back to byte pieces instead of the unknown piece."""
+        return any(piece.type == BYTE for piece in self.pieces)
 
     @property
     def unknown(self) -> str:
-        """The unknown piece."""
-        return next(piece.text for piece in self.pieces if piece.kind == UNKNOWN)
+        """The text of the unknown piece."""
+        return next(piece.text for piece in self.pieces if piece.type == UNKNOWN)
 
 
 def read_sentencepiece(path: Path) -> SentencePieceFile:
     """Return the content of `path`.
 
     Raises:
-        ModelError: It is damaged, or a kind of model that cannot be converted exactly.
+        ModelError: It is damaged, or a type of model that cannot be converted exactly.
     """
     try:
         fields = _fields(path.read_bytes())
         pieces = [_piece(value) for number, value in fields if number == 1]
         trainer = dict(next((_fields(value) for number, value in fields if number == 2), []))
-        normaliser = dict(next((_fields(value) for number, value in fields if number == 3), []))
+        normalizer = dict(next((_fields(value) for number, value in fields if number == 3), []))
     except (IndexError, ValueError, TypeError, struct.error) as error:
-        raise ModelError(f'{path} is damaged, or no sentencepiece model ({error}); copy it again') from error
-    kinds = [piece.kind for piece in pieces]
-    name = bytes(normaliser.get(1, b'')).decode()
-    wrong = [
-        reason
-        for reason, is_so in (
+        raise ModelError(f'{path} is damaged, or not a sentencepiece model ({error}); copy it again') from error
+    types = [piece.type for piece in pieces]
+    name = bytes(normalizer.get(1, b'')).decode()
+    problems = [
+        problem
+        for problem, applies in (
             ('it has no pieces', not pieces),
             ('its model type is not BPE', trainer.get(3, 1) != _BPE),
-            (f'its normalisation is `{name}`, not identity', name != 'identity' or bool(normaliser.get(2))),
-            ('it removes spaces', bool(normaliser.get(4, 1))),
-            ('it has no unknown piece, or several', kinds.count(UNKNOWN) != 1),
-            ('it puts the mark of a space after words', bool(trainer.get(24, 0))),
+            (f'its normalization is `{name}`, not identity', name != 'identity' or bool(normalizer.get(2))),
+            ('it removes spaces', bool(normalizer.get(4, 1))),
+            ('it has no unknown piece, or several', types.count(UNKNOWN) != 1),
+            ('it puts the space marker after words', bool(trainer.get(24, 0))),
         )
-        if is_so
+        if applies
     ]
-    if wrong:
-        raise ModelError(f'{path} cannot be converted exactly: {"; ".join(wrong)}')
-    texts = {'bos': 46, 'eos': 47, 'unknown_text': 44}
-    given = {key: bytes(trainer[field]).decode('utf-8') for key, field in texts.items() if field in trainer}
-    return SentencePieceFile(pieces, bool(normaliser.get(3, 1)), **given)
+    if problems:
+        raise ModelError(f'{path} cannot be converted exactly: {"; ".join(problems)}')
+    fields_of_texts = {'bos': 46, 'eos': 47, 'unknown_text': 44}
+    texts = {key: bytes(trainer[field]).decode('utf-8') for key, field in fields_of_texts.items() if field in trainer}
+    return SentencePieceFile(pieces, bool(normalizer.get(3, 1)), **texts)
 
 
 def _piece(data: bytes) -> Piece:
@@ -93,31 +98,32 @@ def _fields(data: bytes) -> list[tuple[int, int | bytes]]:
 
 
 def _each_field(data: memoryview) -> Iterator[tuple[int, int | bytes]]:
-    """Yield field numbers and values: whole numbers, or bytes of strings, messages and fixed-size numbers."""
-    at = 0
-    while at < len(data):
-        key, at = _varint(data, at)
-        kind = key & 7
-        if kind == 0:
-            value, at = _varint(data, at)
+    """Yield field numbers and values: integers, or the bytes of strings, messages and fixed-size numbers."""
+    offset = 0
+    while offset < len(data):
+        key, offset = _varint(data, offset)
+        wire_type = key & 7
+        if wire_type == 0:
+            value, offset = _varint(data, offset)
             yield key >> 3, value
             continue
-        if kind not in (1, 2, 5):
-            raise ValueError(f'wire type {kind}')
-        size, at = _varint(data, at) if kind == 2 else ({1: 8, 5: 4}[kind], at)
-        if at + size > len(data):
-            raise ValueError('cut off')
-        yield key >> 3, bytes(data[at : at + size])
-        at += size
+        if wire_type not in (1, 2, 5):
+            raise ValueError(f'wire type {wire_type}')
+        size, offset = _varint(data, offset) if wire_type == 2 else ({1: 8, 5: 4}[wire_type], offset)
+        if offset + size > len(data):
+            raise ValueError('truncated')
+        yield key >> 3, bytes(data[offset : offset + size])
+        offset += size
 
 
-def _varint(data: memoryview, at: int) -> tuple[int, int]:
+def _varint(data: memoryview, offset: int) -> tuple[int, int]:
+    """Return the integer at `offset`, and the offset after it."""
     value = shift = 0
     while True:
-        byte = data[at]
+        byte = data[offset]
         value |= (byte & 0x7F) << shift
-        at, shift = at + 1, shift + 7
+        offset, shift = offset + 1, shift + 7
         if byte < 0x80:
-            return value, at
+            return value, offset
         if shift > 63:
             raise ValueError('number too long')

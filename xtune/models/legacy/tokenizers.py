@@ -1,6 +1,6 @@
-"""The tokenizer of a folder in an old layout, as one that transformers loads without the repository's code.
+"""Convert the tokenizer of a 2023 remote-code checkpoint to one that transformers loads without the repository's code.
 
-It is made once and kept in the cache under the hash of its files; the folder itself is never written to.
+The converted tokenizer is cached under the hash of its source files; the checkpoint's folder is never written to.
 """
 
 import hashlib
@@ -13,32 +13,32 @@ from typing import Any
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from ...errors import ModelError
-from ...templates import FOLDER
 from ...utils.cache import cache_folder, cache_root
 from ...utils.quiet import quiet
-from .chat import CHAT, chat_template, is_chat
-from .recognise import read_config, variant_of
+from ..loading.json_files import read_config
+from .chat import CHAT_FORMATS, TEMPLATES, chat_template, is_chat
+from .variants import variant_of
 from .vocabulary import build_tokenizer
 
-_VERSION = 2  # counted up when the conversion changes, so that what was cached before is made again
-_READ = (
+_VERSION = 2  # increase when the conversion changes, to invalidate the cache
+_SOURCE_FILES = (
     'tokenizer_config.json',
     'special_tokens_map.json',
     'added_tokens.json',
     'generation_config.json',
     'config.json',
 )
-# What from_pretrained takes for reading a repository; here it is read already.
-_OF_REPOSITORIES = ('trust_remote_code', 'revision', 'token', 'cache_dir', 'local_files_only', 'force_download')
+# Arguments of from_pretrained for downloads; these checkpoints are already local.
+DOWNLOAD_ARGUMENTS = ('trust_remote_code', 'revision', 'token', 'cache_dir', 'local_files_only', 'force_download')
 
 
 def legacy_tokenizer(folder: Path, variant: str | None = None, **arguments: Any) -> PreTrainedTokenizerBase:
-    """Return the tokenizer of `folder`, from the cache if it was made before.
+    """Return the tokenizer of `folder`, from the cache if it was converted before.
 
     Args:
-        folder: A local folder in an old layout.
-        variant: Which one, where config.json does not tell.
-        arguments: What AutoTokenizer.from_pretrained takes, such as eos_token.
+        folder: A local folder with a 2023 remote-code checkpoint.
+        variant: Its variant, if config.json is ambiguous.
+        arguments: Arguments of AutoTokenizer.from_pretrained, such as eos_token.
 
     Raises:
         ModelError: Its file is missing or damaged, or cannot be converted exactly.
@@ -47,52 +47,52 @@ def legacy_tokenizer(folder: Path, variant: str | None = None, **arguments: Any)
     variant = variant_of(folder, values, variant)
     source = tokenizer_file(folder, variant)
     if not source.is_file():
-        found = ', '.join(sorted(p.name for p in folder.iterdir())[:8])
-        raise ModelError(f'{folder} has no {source.name}, the tokenizer of {variant}; it holds {found}')
-    cached = cache_root() / 'tokenizers' / _key(folder, source, variant, is_chat(folder, variant))
+        present = ', '.join(sorted(p.name for p in folder.iterdir())[:8])
+        raise ModelError(f'{folder} has no {source.name}, the tokenizer of {variant}; it contains {present}')
+    cached = cache_root() / 'tokenizers' / _cache_key(folder, source, variant, is_chat(folder, variant))
     if not (cached / 'tokenizer.json').is_file():
         cache_folder('tokenizers')
-        made = build_tokenizer(folder, source, variant)
-        made.chat_template = chat_template(folder, variant)
-        _keep(made, cached)
+        tokenizer = build_tokenizer(folder, source, variant)
+        tokenizer.chat_template = chat_template(folder, variant)
+        _write_to_cache(tokenizer, cached)
     with quiet():
-        wanted = {key: value for key, value in arguments.items() if key not in _OF_REPOSITORIES}
-        return AutoTokenizer.from_pretrained(cached, trust_remote_code=False, **wanted)
+        arguments = {key: value for key, value in arguments.items() if key not in DOWNLOAD_ARGUMENTS}
+        return AutoTokenizer.from_pretrained(cached, trust_remote_code=False, **arguments)
 
 
 def tokenizer_file(folder: Path, variant: str) -> Path:
-    """Return where the vocabulary of a variant lies, whether it is there or not."""
+    """Return the path of the vocabulary of a variant, whether it exists or not."""
     return folder / ('qwen.tiktoken' if variant == 'qwen' else 'tokenizer.model')
 
 
 def stop_ids(folder: Path, variant: str) -> list[int]:
-    """Return the eos and, of a chat model, what else ends a reply; nothing if `folder` has no tokenizer."""
+    """Return the ids of eos and of a chat model's other stop tokens; [] if `folder` has no tokenizer."""
     if not tokenizer_file(folder, variant).is_file():
         return []
     tokenizer = legacy_tokenizer(folder, variant)
-    vocab, ends = tokenizer.get_vocab(), CHAT[variant][1] if is_chat(folder, variant) else ()
-    return [tokenizer.eos_token_id, *(vocab[token] for token in ends if token in vocab)]
+    vocab, stops = tokenizer.get_vocab(), CHAT_FORMATS[variant][1] if is_chat(folder, variant) else ()
+    return [tokenizer.eos_token_id, *(vocab[token] for token in stops if token in vocab)]
 
 
-def _key(folder: Path, source: Path, *more: Any) -> str:
-    """Return a hash of everything that decides the tokenizer."""
+def _cache_key(folder: Path, source: Path, *more: Any) -> str:
+    """Return a hash of everything that affects the tokenizer."""
     digest = hashlib.sha256(repr((_VERSION, more)).encode())
-    for path in (source, *(folder / name for name in _READ)):
+    for path in (source, *(folder / name for name in _SOURCE_FILES)):
         content = path.read_bytes() if path.is_file() else b''
         digest.update(f'{path.name} {len(content)}\n'.encode() + content)
-    for path in sorted(FOLDER.glob('*.jinja')):
+    for path in sorted(TEMPLATES.glob('*.jinja')):
         digest.update(path.read_bytes())
     return digest.hexdigest()[:32]
 
 
-def _keep(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
-    """Write `tokenizer` to `folder`; another process may be doing the same, and whoever is first stays."""
-    aside = Path(tempfile.mkdtemp(dir=folder.parent, prefix='.making-'))
+def _write_to_cache(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    """Write `tokenizer` to `folder` atomically; if another process writes it at the same time, the first one wins."""
+    staging = Path(tempfile.mkdtemp(dir=folder.parent, prefix='.making-'))
     try:
-        tokenizer.save_pretrained(aside)
-        os.replace(aside, folder)
+        tokenizer.save_pretrained(staging)
+        os.replace(staging, folder)
     except OSError:
         if not (folder / 'tokenizer.json').is_file():
             raise
     finally:
-        shutil.rmtree(aside, ignore_errors=True)
+        shutil.rmtree(staging, ignore_errors=True)

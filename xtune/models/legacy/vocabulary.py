@@ -1,4 +1,4 @@
-"""What each family adds to its converted vocabulary: special tokens, chat marks, and what starts and ends a text."""
+"""Add each family's special tokens, chat tokens, and bos and eos rules to its converted vocabulary."""
 
 import json
 from pathlib import Path
@@ -9,17 +9,17 @@ from tokenizers.processors import TemplateProcessing
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast, Qwen2Tokenizer
 
 from ...errors import ModelError
-from .bpe import byte_level, compare_with_ranks, from_sentencepiece, let_start_with, read_ranks
-from .recognise import read_json
+from ..loading.json_files import read_json
+from .bpe import allow_prefix_tokens, byte_level, compare_with_ranks, from_sentencepiece, read_ranks
 from .sentencepiece_file import SentencePieceFile, read_sentencepiece
 
-_BAICHUAN_MARKS = {f'<reserved_{number}>' for number in (102, 103, 106, 107)}
-_GLM_HIDDEN = ('[MASK]', '[gMASK]', '[sMASK]', 'sop', 'eop')
+_BAICHUAN_CHAT_TOKENS = {f'<reserved_{number}>' for number in (102, 103, 106, 107)}
+_GLM_TOKENS = ('[MASK]', '[gMASK]', '[sMASK]', 'sop', 'eop')
 _GLM_ROLES = ('<|system|>', '<|user|>', '<|assistant|>', '<|observation|>')
 
 
 def build_tokenizer(folder: Path, source: Path, variant: str) -> PreTrainedTokenizerBase:
-    """Return the tokenizer of a folder, without chat template, made of the vocabulary in `source`.
+    """Return the tokenizer of a folder, built from the vocabulary in `source`, without a chat template.
 
     Raises:
         ModelError: A file is damaged, or cannot be converted exactly.
@@ -35,19 +35,20 @@ def _sentencepiece(folder: Path, source: Path, variant: str) -> PreTrainedTokeni
         return _chatglm(folder, tokenizer, file, variant, settings)
     _add_listed(folder, tokenizer, settings)
     names = _special_names(folder, tokenizer, settings, file, file.eos if variant == 'internlm' else file.unknown)
-    _add_ends(tokenizer, names, bool(settings.get('add_bos_token', True)), bool(settings.get('add_eos_token', False)))
+    add_bos, add_eos = bool(settings.get('add_bos_token', True)), bool(settings.get('add_eos_token', False))
+    _add_bos_and_eos(tokenizer, names, add_bos, add_eos)
     generation = read_json(folder / 'generation_config.json')
-    marks = [generation[key] for key in ('user_token_id', 'assistant_token_id') if isinstance(generation.get(key), int)]
-    if any(not 0 <= mark < len(file.pieces) for mark in marks):
-        raise ModelError(f'{folder}/generation_config.json names the chat tokens {marks}, {source} has fewer pieces')
-    texts = {file.pieces[mark].text for mark in marks} | ({p.text for p in file.pieces} & _BAICHUAN_MARKS)
-    # The repository puts in their ids; text of a template reaches them only as added tokens.
+    ids = [generation[key] for key in ('user_token_id', 'assistant_token_id') if isinstance(generation.get(key), int)]
+    if any(not 0 <= token_id < len(file.pieces) for token_id in ids):
+        raise ModelError(f'{folder}/generation_config.json names the chat tokens {ids}, but {source} has fewer pieces')
+    texts = {file.pieces[i].text for i in ids} | ({p.text for p in file.pieces} & _BAICHUAN_CHAT_TOKENS)
+    # The repository's code inserts their ids; the text of a chat template matches only added tokens.
     tokenizer.add_special_tokens([AddedToken(t, normalized=False, special=True) for t in sorted(texts)])
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **names, **_limits(settings))
 
 
 def _add_listed(folder: Path, tokenizer: Tokenizer, settings: dict[str, Any]) -> None:
-    """Add the tokens that somebody added to the original tokenizer, under the ids that they have there."""
+    """Add the tokens that were added to the original tokenizer, with the same ids."""
     listed = {text: (int(number), False) for text, number in read_json(folder / 'added_tokens.json').items()}
     for number, token in (settings.get('added_tokens_decoder') or {}).items():
         listed[token['content']] = int(number), bool(token.get('special', False))
@@ -56,7 +57,7 @@ def _add_listed(folder: Path, tokenizer: Tokenizer, settings: dict[str, Any]) ->
             tokenizer.add_tokens([AddedToken(text, normalized=False, special=special)])
         if tokenizer.token_to_id(text) != number:
             raise ModelError(
-                f'{folder}: the added token {text!r} has id {number}, which would be {tokenizer.token_to_id(text)} here'
+                f'{folder}: the added token {text!r} has the id {number}, but would get {tokenizer.token_to_id(text)}'
             )
 
 
@@ -65,14 +66,14 @@ def _special_names(
 ) -> dict[str, str]:
     names = dict(unk_token=file.unknown, bos_token=file.bos, eos_token=file.eos, pad_token=pad)
     for key in names:
-        given = settings.get(key)
-        names[key] = (given.get('content') if isinstance(given, dict) else given) or names[key]
+        token = settings.get(key)
+        names[key] = (token.get('content') if isinstance(token, dict) else token) or names[key]
         if tokenizer.token_to_id(names[key]) is None:
-            raise ModelError(f'{folder}: its {key} {names[key]!r} is no token of its tokenizer')
+            raise ModelError(f'{folder}: its {key} {names[key]!r} is not a token of its tokenizer')
     return names
 
 
-def _add_ends(tokenizer: Tokenizer, names: dict[str, str], bos: bool, eos: bool) -> None:
+def _add_bos_and_eos(tokenizer: Tokenizer, names: dict[str, str], bos: bool, eos: bool) -> None:
     first, last = [names['bos_token']] * bos, [names['eos_token']] * eos
     used = {name: tokenizer.token_to_id(name) for name in (*first, *last)}
     if used:
@@ -86,15 +87,15 @@ def _add_ends(tokenizer: Tokenizer, names: dict[str, str], bos: bool, eos: bool)
 def _chatglm(
     folder: Path, tokenizer: Tokenizer, file: SentencePieceFile, variant: str, settings: dict[str, Any]
 ) -> PreTrainedTokenizerBase:
-    """Number the tokens that follow the file's, and let every sequence start with [gMASK] sop."""
+    """Add ChatGLM's tokens after those of the file, and prepend [gMASK] sop to every sequence."""
     content = json.loads(tokenizer.to_str())
     vocab = content['model']['vocab']
-    taken = [name for name in _GLM_HIDDEN if name in vocab]
-    if taken:
-        raise ModelError(f'tokenizer.model holds {taken} itself, where ChatGLM numbers them after its pieces')
-    vocab.update({name: len(file.pieces) + i for i, name in enumerate(_GLM_HIDDEN)})
+    conflicts = [name for name in _GLM_TOKENS if name in vocab]
+    if conflicts:
+        raise ModelError(f'tokenizer.model already contains {conflicts}, which ChatGLM adds after its pieces')
+    vocab.update({name: len(file.pieces) + i for i, name in enumerate(_GLM_TOKENS)})
     tokenizer = Tokenizer.from_str(json.dumps(content))
-    let_start_with(tokenizer, ('[gMASK]', 'sop'))
+    allow_prefix_tokens(tokenizer, ('[gMASK]', 'sop'))
     if variant == 'chatglm3':
         tokenizer.add_special_tokens([AddedToken(name, normalized=False, special=True) for name in _GLM_ROLES])
     _add_listed(folder, tokenizer, settings)
@@ -118,11 +119,11 @@ def _qwen(folder: Path, source: Path, variant: str) -> PreTrainedTokenizerBase:
     vocab, merges = byte_level(ranks)
     names = ['<|endoftext|>', '<|im_start|>', '<|im_end|>', *(f'<|extra_{i}|>' for i in range(205))]
     vocab |= {name: len(ranks) + i for i, name in enumerate(names)}
-    made = Qwen2Tokenizer(vocab=vocab, merges=merges, **_limits(read_json(folder / 'tokenizer_config.json')))
-    pattern = json.loads(made.backend_tokenizer.to_str())['pre_tokenizer']['pretokenizers'][0]['pattern']['Regex']
-    compare_with_ranks(source, made.backend_tokenizer, ranks, pattern)
-    made.add_tokens([AddedToken(name, normalized=False, special=True) for name in names], special_tokens=True)
-    return made
+    tokenizer = Qwen2Tokenizer(vocab=vocab, merges=merges, **_limits(read_json(folder / 'tokenizer_config.json')))
+    pattern = json.loads(tokenizer.backend_tokenizer.to_str())['pre_tokenizer']['pretokenizers'][0]['pattern']['Regex']
+    compare_with_ranks(source, tokenizer.backend_tokenizer, ranks, pattern)
+    tokenizer.add_tokens([AddedToken(name, normalized=False, special=True) for name in names], special_tokens=True)
+    return tokenizer
 
 
 def _limits(settings: dict[str, Any]) -> dict[str, Any]:

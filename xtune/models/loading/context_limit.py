@@ -1,7 +1,7 @@
-"""How many tokens a model with a table of position embeddings takes: longer rows fail, where RoPE only gets worse.
+"""The maximum sequence length of models with learned position embeddings, which fail on longer sequences.
 
-A small copy of the model is asked, whose table is as much shorter as its config says. So offsets count too: OPT has two
-rows more than positions, RoBERTa uses two rows fewer.
+It is measured on a small random copy of the model with a shorter embedding, and so includes offsets: OPT has two more
+rows than positions, RoBERTa uses two rows fewer.
 """
 
 import torch
@@ -9,43 +9,43 @@ from transformers import PreTrainedConfig, PreTrainedModel
 
 from ...errors import ModelError
 from ..small_copy import small_copy
-from .config_checks import made_for
+from .config_checks import context_length
 
-# Rows of a table that are no positions, at most.
-_SPARE = 8
+# Largest difference between max_position_embeddings and the number of usable positions.
+_MAX_OFFSET = 8
 
 
 def check_length(config: PreTrainedConfig, max_length: int) -> None:
-    """Refuse rows of `max_length` tokens if the model of `config` has positions for fewer.
+    """Refuse sequences of `max_length` tokens if the model of `config` has fewer position embeddings.
 
     Raises:
-        ModelError: It has.
+        ModelError: The model has fewer.
     """
-    known = made_for(config)
-    if known is None or max_length <= known - _SPARE:
+    limit = context_length(config)
+    if limit is None or max_length <= limit - _MAX_OFFSET:
         return
-    limit = positions(config)
-    if limit is not None and max_length > limit:
+    positions = position_embeddings(config)
+    if positions is not None and max_length > positions:
         raise ModelError(
-            f'max_length={max_length}, but the model has a table of positions for {limit} tokens, and fails on longer '
-            f'rows: set max_length={limit} or less'
+            f'max_length={max_length}, but the model has position embeddings for {positions} tokens and fails on '
+            f'longer sequences: set max_length={positions} or less'
         )
 
 
-def positions(config: PreTrainedConfig) -> int | None:
-    """Return for how many tokens the model of `config` has position embeddings; None: it has no table of them."""
+def position_embeddings(config: PreTrainedConfig) -> int | None:
+    """Return the number of usable learned position embeddings of the model of `config`; None if it has none."""
     full = getattr(config.get_text_config(), 'max_position_embeddings', None)
     copy = small_copy(config, torch.device('cpu'))
-    own = getattr(copy.config, 'max_position_embeddings', None) if copy is not None else None
-    if not isinstance(full, int) or not isinstance(own, int) or _takes(copy, own + _SPARE):
+    small = getattr(copy.config, 'max_position_embeddings', None) if copy is not None else None
+    if not isinstance(full, int) or not isinstance(small, int) or _accepts(copy, small + _MAX_OFFSET):
         return None
-    longest = next((n for n in range(own + _SPARE - 1, own - _SPARE, -1) if _takes(copy, n)), None)
-    return None if longest is None else full - own + longest
+    longest = next((n for n in range(small + _MAX_OFFSET - 1, small - _MAX_OFFSET, -1) if _accepts(copy, n)), None)
+    return None if longest is None else full - small + longest
 
 
 @torch.no_grad()
-def _takes(model: PreTrainedModel, length: int) -> bool:
-    """Tell whether `model` computes a row of `length` tokens."""
+def _accepts(model: PreTrainedModel, length: int) -> bool:
+    """Return whether a forward pass of `model` works on a sequence of `length` tokens."""
     ids_BS = torch.arange(length)[None] % 50 + 10  # no special tokens
     try:
         model(input_ids=ids_BS, use_cache=False)

@@ -1,26 +1,26 @@
-"""Check a model's folder before anything slow happens."""
+"""Check model and adapter folders before anything slow happens."""
 
 from pathlib import Path
 from typing import Any
 
 from ...errors import ModelError, did_you_mean
-from ..legacy.recognise import read_config, read_json
 from .config_json import check_config
+from .json_files import read_config, read_json
 
 _WEIGHTS = ('*.safetensors', '*.bin', '*.safetensors.index.json')
 
 
-def check_model_folder(name: str, weights: bool = True, own_code: bool = True) -> None:
-    """Refuse a local model folder that cannot be loaded; a hub name passes.
+def check_model_folder(name: str, weights: bool = True, allow_remote_code: bool = True) -> None:
+    """Refuse a local model folder that cannot be loaded; accept every hub name.
 
     Args:
         name: Folder or hub name.
-        weights: Whether it must hold weights.
-        own_code: Whether a kind that only code in the folder knows passes; that code runs only if a config says so.
+        weights: Whether the folder must contain weights.
+        allow_remote_code: Whether to accept a model type that only the folder's code defines. Nothing is run here.
 
     Raises:
-        ModelError: The folder does not exist, its config.json is missing, damaged or of an unknown kind, or (with
-            `weights`) it holds no weights, or not all that its index names.
+        ModelError: The folder does not exist, its config.json is missing, damaged or has an unknown model type, or
+            (with `weights`) weights are missing or incomplete.
     """
     path = Path(name).expanduser()
     if not path.is_dir():
@@ -33,87 +33,89 @@ def check_model_folder(name: str, weights: bool = True, own_code: bool = True) -
     if (path / 'adapter_config.json').is_file() and not (path / 'config.json').is_file():
         base = read_json(path / 'adapter_config.json').get('base_model_name_or_path')
         raise ModelError(
-            f'{name} is an adapter, not a model; its base is {base}: give that as model and this as adapter'
+            f'{name} is an adapter, not a model; its base is {base}: pass that as the model and this as the adapter'
         )
     if not (path / 'config.json').is_file():
-        raise ModelError(f'{name} has no config.json, so it is no model folder; it {_content(path)}')
+        raise ModelError(f'{name} has no config.json, so it is not a model folder; it {_describe_content(path)}')
     values = read_config(path)
-    _check_weights(name, path, values, weights)  # first: a config class may make a list of all layers
-    check_config(path, values, own_code)
+    _check_weights(name, path, values, weights)  # first: a config class may allocate a list of all layers
+    check_config(path, values, allow_remote_code)
 
 
-def _check_weights(name: str, path: Path, values: dict[str, Any], needed: bool) -> None:
-    """Refuse weights that are no whole model, or that `values` of config.json claims too much for."""
+def _check_weights(name: str, path: Path, values: dict[str, Any], required: bool) -> None:
+    """Refuse incomplete weights, and weights that are smaller than `values` of config.json."""
     if not any(list(path.glob(pattern)) for pattern in _WEIGHTS):
-        if needed:
-            raise ModelError(f'{name} has a config.json but no weights (*.safetensors or *.bin); it {_content(path)}')
+        if required:
+            raise ModelError(
+                f'{name} has a config.json but no weights (*.safetensors or *.bin); it {_describe_content(path)}'
+            )
         return
-    from .size_claims import refuse_claims
+    from .size_claims import check_config_sizes
     from .weight_files import WeightFiles, refuse_packed
 
     try:
         files = WeightFiles(path)
     except ModelError:
-        if needed:
+        if required:
             raise
-        return  # without its weights there is nothing to compare
-    refuse_claims(path, values, files)
-    if needed:
+        return  # no sizes to compare with
+    check_config_sizes(path, values, files)
+    if required:
         refuse_packed(path, files)
 
 
-def _content(path: Path) -> str:
-    """Return what lies in a folder, and what it is good for if that is known."""
+def _describe_content(path: Path) -> str:
+    """Return the first file names of a folder as text, with a hint for GGUF files."""
     names = sorted(p.name for p in path.iterdir())
     if not names:
         return 'is empty'
     if any(name.endswith('.gguf') for name in names):
-        return 'holds GGUF files, which are for llama.cpp: take the repository that has .safetensors files'
-    return f'holds {", ".join(names[:6])}' + (f' and {len(names) - 6} more' if len(names) > 6 else '')
+        return 'contains GGUF files, which are for llama.cpp: use the repository with .safetensors files'
+    return f'contains {", ".join(names[:6])}' + (f' and {len(names) - 6} more' if len(names) > 6 else '')
 
 
-def check_vocabulary(name: str, largest: int) -> None:
-    """Refuse a tokenizer whose `largest` id has no row in the embedding of the local folder `name`.
+def check_vocabulary(name: str, largest_id: int) -> None:
+    """Refuse a tokenizer whose largest id has no row in the embedding of the local folder `name`.
 
     Raises:
-        ModelError: It has none.
+        ModelError: The embedding has no such row.
     """
     path = Path(name).expanduser()
     values = read_config(path) if path.is_dir() else {}
-    text = values.get('text_config')  # of a model that also takes images
+    text = values.get('text_config')  # of a multimodal model
     values = text if isinstance(text, dict) and 'vocab_size' in text else values
     rows = values.get('padded_vocab_size', values.get('vocab_size'))
     if isinstance(rows, int):
-        refuse_ids_beyond(name, largest, rows)
+        refuse_ids_beyond(name, largest_id, rows)
 
 
-def refuse_ids_beyond(name: str, largest: int, rows: int) -> None:
-    """Refuse the tokenizer of `name`, with ids up to `largest`, for an embedding of `rows` rows.
+def refuse_ids_beyond(name: str, largest_id: int, rows: int) -> None:
+    """Refuse the tokenizer of `name`, with ids up to `largest_id`, for an embedding of `rows` rows.
 
     Raises:
         ModelError: An id has no row.
     """
-    if largest >= rows:
+    if largest_id >= rows:
         raise ModelError(
-            f'the tokenizer of {name} has ids up to {largest}, its embedding (vocab_size in config.json) {rows} rows: '
-            'they do not belong together, or the embedding was not resized when tokens were added'
+            f'the tokenizer of {name} has ids up to {largest_id}, its embedding (vocab_size in config.json) {rows} '
+            'rows: they do not belong together, or the embedding was not resized when tokens were added'
         )
 
 
 def check_adapter_folder(name: str) -> dict:
-    """Return the adapter's configuration.
+    """Return the content of an adapter folder's adapter_config.json.
 
     Raises:
-        ModelError: The folder does not hold a peft adapter, or its weights cannot be read or are of a smaller one.
+        ModelError: The folder is not a peft adapter, or its weights cannot be read or are smaller than its config.
     """
     path = Path(name).expanduser()
     if not path.is_dir():
         raise ModelError(f'adapter folder {name} does not exist')
     if not (path / 'adapter_config.json').is_file():
-        hint = '; it is a whole model' if (path / 'config.json').is_file() else ''
+        hint = '; it is a full model' if (path / 'config.json').is_file() else ''
         if list(path.glob('*.pth')):
-            hint = '; `xtune convert pth_to_hf` makes an adapter of a .pth'
-        raise ModelError(f'{name} has no adapter_config.json, so it is no adapter folder{hint}')
+            hint = '; `xtune convert pth_to_hf` converts a .pth to an adapter'
+        raise ModelError(f'{name} has no adapter_config.json, so it is not an adapter folder{hint}')
     from .size_claims import check_adapter_files
 
     values = read_json(path / 'adapter_config.json')
@@ -122,7 +124,7 @@ def check_adapter_folder(name: str) -> dict:
 
 
 def local_folder(name: str, revision: str | None = None) -> Path | None:
-    """Return the folder of a model on this machine: `name` itself, or what the hub's cache has; None: there is none."""
+    """Return the local folder of a model: `name` itself, or its snapshot in the hub's cache; None if there is none."""
     path = Path(name).expanduser()
     if path.is_dir():
         return path

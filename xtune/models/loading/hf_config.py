@@ -6,13 +6,13 @@ from typing import Any
 
 from transformers import AutoConfig, PreTrainedConfig
 
-from ...config.loader_keys import check_llm_keys, check_taken
+from ...config.loader_keys import check_llm_keys, check_reserved_keys
 from ...errors import ModelError
 from ...utils.quiet import quiet
 from ..legacy.hub import legacy_folder
 from .config_json import reason
 from .folder_checks import check_model_folder
-from .model_class import FINDING, refuse_text_settings
+from .model_class import LOCATION_ARGUMENTS, refuse_text_settings
 
 
 def load_hf_config(base_model: str, load_llm: partial) -> PreTrainedConfig:
@@ -27,9 +27,9 @@ def load_hf_config(base_model: str, load_llm: partial) -> PreTrainedConfig:
         ModelError: The config cannot be found or read, or the section `llm` names a custom loader.
     """
     llm_values = load_llm.keywords
-    check_taken(load_llm.func, llm_values)
+    check_reserved_keys(load_llm.func, llm_values)
     if getattr(load_llm.func, '__name__', '') != 'from_pretrained':
-        raise ModelError(f'only llm.type={load_llm.func} knows what it builds, so there is nothing to plan from')
+        raise ModelError(f'llm.type={load_llm.func} is a custom loader, so config.json does not describe its model')
     check_model_folder(base_model, weights=False)
     folder = legacy_folder(base_model, revision=llm_values.get('revision'))
     try:
@@ -39,7 +39,7 @@ def load_hf_config(base_model: str, load_llm: partial) -> PreTrainedConfig:
 
                 config = open_legacy(folder, llm_values.get('variant')).config
             else:
-                source = {key: value for key, value in llm_values.items() if key in FINDING}
+                source = {key: value for key, value in llm_values.items() if key in LOCATION_ARGUMENTS}
                 trusted = bool(llm_values.get('trust_remote_code'))
                 config = AutoConfig.from_pretrained(base_model, trust_remote_code=trusted, **source)
     except ModelError:

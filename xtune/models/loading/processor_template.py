@@ -1,17 +1,16 @@
-"""The chat template of a model whose processor has it, and not its tokenizer.
+"""Read the chat template of a processor for a tokenizer that has none.
 
-Older vision-language checkpoints, such as those of LLaVA, keep it in chat_template.json, which AutoTokenizer does not
-read.
+Older vision-language checkpoints, such as LLaVA, store it in chat_template.json, which AutoTokenizer does not read.
 """
 
 from transformers import PreTrainedTokenizerBase
 
-from ..legacy.recognise import read_json
 from .folder_checks import local_folder
+from .json_files import read_json
 
 
 def with_processor_template(tokenizer: PreTrainedTokenizerBase, name: str) -> PreTrainedTokenizerBase:
-    """Return `tokenizer`, that of the folder or hub model `name`, with the processor's template if it has none.
+    """Return `tokenizer`, loaded from the folder or hub model `name`, with the processor's template if it has none.
 
     Raises:
         ModelError: chat_template.json is damaged.

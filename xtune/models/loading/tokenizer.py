@@ -26,7 +26,7 @@ def load_tokenizer(base_model: str, load: partial, variant: str | None = None) -
         ConfigError: A key of the section `tokenizer` has no effect.
     """
     keywords = load.keywords
-    check_model_folder(base_model, weights=False, own_code=bool(keywords.get('trust_remote_code')))
+    check_model_folder(base_model, weights=False, allow_remote_code=bool(keywords.get('trust_remote_code')))
     try:
         with quiet():
             tokenizer = with_processor_template(_load(base_model, load, variant), base_model)

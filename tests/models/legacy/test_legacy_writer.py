@@ -1,4 +1,4 @@
-"""Back to the layout of 2023: names, shapes, types and bits of every tensor, and every other file."""
+"""Writing the original layout restores names, shapes, types and bits of every tensor, and every other file."""
 
 import json
 
@@ -6,9 +6,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from xtune.export.legacy_writer import open_for_original, write_original
 from xtune.inference.load import load_for_inference
 from xtune.models.legacy.load import file_dtype
-from xtune.models.legacy.save import open_for_original, write_original
 
 NAMES = ('internlm_7b', 'baichuan2_7b', 'baichuan_13b', 'qwen_7b', 'chatglm3_6b')
 CPU = torch.device('cpu')
