@@ -164,9 +164,10 @@ def test_work_dir_that_cannot_be_written(train, alpaca_file):
 @pytest.mark.parametrize('config', ['mine', 'smollm2_360m_qlora_medqa_e2'])  # the second one is composed in the cache
 def test_a_home_that_cannot_be_written_names_the_variable(config, make_config, xtune, tmp_path, monkeypatch):
     (tmp_path / 'file').touch()
+    config = make_config() if config == 'mine' else config
     monkeypatch.delenv('XTUNE_CACHE')
     monkeypatch.setenv('HOME', str(tmp_path / 'file' / 'home'))
-    code, _, err = xtune('train', make_config() if config == 'mine' else config)
+    code, _, err = xtune('train', config)
     assert code == 2 and 'XTUNE_CACHE' in err and f'{tmp_path}/file/home' in err and 'Traceback' not in err
 
 
@@ -243,8 +244,12 @@ def test_full_disk_beside_checkpoints(xtune, monkeypatch, tmp_path):
 
     from xtune.utils import atomic
 
+    replace = atomic.os.replace
+
     def full(source, target):
-        raise OSError(errno.ENOSPC, 'No space left on device')
+        if Path(target).parent.name == 'new':
+            raise OSError(errno.ENOSPC, 'No space left on device')
+        replace(source, target)
 
     monkeypatch.setattr(atomic.os, 'replace', full)
     code, _, err = xtune('copy-cfg', 'smollm2_135m_lora_selfcog_e2', tmp_path / 'new')

@@ -179,7 +179,7 @@ def test_the_initial_adapter_of_another_adapter_is_refused():
         ({'lora.init_lora_weights': 'eva'}, "'eva': it needs a pass over data .* Set one of True, 'gaussian'"),
         ({'lora.init_lora_weights': 'corda'}, "'corda': it needs a pass over data"),
         ({'lora.init_lora_weights': 'lora_ga'}, "'lora_ga': it needs gradients"),
-        ({'lora.init_lora_weights': 'loftq', 'lora.loftq_config': {'loftq_bits': 4}}, 'take a qlora preset'),
+        ({'lora.init_lora_weights': 'loftq', 'lora.loftq_config': {'loftq_bits': 4}}, 'use a qlora preset'),
         ({'lora.init_lora_weights': 'pisa'}, 'did you mean `pissa`'),
         ({'lora.init_lora_weights': 'pissa_niter_x'}, "init_lora_weights`='pissa_niter_x'"),
         ({'lora.init_lora_weights': 'pissa', 'lora.target_parameters': ['experts.down_proj']}, 'target_parameters'),

@@ -38,7 +38,7 @@ XTUNER_NAMES: dict[str, str] = {
     'sampler': 'strategy.sequence_parallel_size',
     'evaluation_inputs': 'chat_samples.prompts',
     'evaluation_freq': 'chat_samples.every_steps',
-    'evaluation_images': 'not available: there are no images',
+    'evaluation_images': 'not supported: xtune trains on text only',
     'SYSTEM': 'train_dataset.system and chat_samples.system',
     'system': 'train_dataset.system and chat_samples.system',
     'prompt_template': 'chat_template',
