@@ -95,7 +95,7 @@ def test_a_run_that_does_not_fit_ends_with_a_message(make_config, xtune, tmp_pat
     options = {'custom_imports': ['greedy'], 'runner': {'custom_hooks': [{'type': 'xtune.Greedy'}]}}
     code, out, err = xtune('train', make_config(activation_checkpointing='none', **options))
     assert code == 2 and 'memory ran out in a step of 2 x' in err and 'Traceback' not in err
-    assert '1 of 2 layers recompute' in out and '2 of 2 layers recompute' in out
+    assert 'with 1 of 2 layers' in out and 'with 2 of 2 layers' in out
 
 
 def test_a_model_without_layers_is_named():
