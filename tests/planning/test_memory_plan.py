@@ -142,15 +142,20 @@ def test_runs_that_cannot_be_planned_are_refused(make_config, xtune, change, nam
     assert code == 2 and named in err and 'Traceback' not in err
 
 
-def test_a_strategy_that_refuses_the_method_is_neither_planned_nor_suggested(make_config, xtune, model_folder):
+def test_a_strategy_that_refuses_the_method_is_not_planned(make_config, xtune, model_folder):
     config = make_config('fp8_lora', base_model=model_folder(num_hidden_layers=2), **LORA)
     code, _, err = xtune('plan', config, '--strategy', 'fsdp2')
     assert code == 2 and 'fp8_lora' in err and 'fsdp2' in err
+
+
+@pytest.mark.slow
+def test_a_strategy_that_refuses_the_method_is_not_suggested(make_config, xtune, model_folder):
+    config = make_config('fp8_lora', base_model=model_folder(num_hidden_layers=2), **LORA)
     code, out, _ = xtune('plan', config, '--memory', '0.1')
     assert code == 0 and 'a qlora preset with --strategy fsdp2' in ' '.join(out.split())
 
 
-@pytest.mark.parametrize('requested', ['sdpa', 'flash_attention_2', None])
+@pytest.mark.parametrize('requested', ['sdpa', 'flash_attention_2', pytest.param(None, marks=pytest.mark.slow)])
 def test_attention_that_a_model_does_not_support_is_named(make_config, xtune, model_folder, requested):
     caps = dict(model_type='gemma2', architectures=['Gemma2ForCausalLM'], attn_logit_softcapping=50.0, head_dim=16)
     changes = {'llm.attn_implementation': requested, 'pack': False}

@@ -79,7 +79,8 @@ def test_a_model_with_a_single_attention_implementation_is_built_with_it(job, op
     assert model.config._attn_implementation == ATTENTION
 
 
-@pytest.mark.parametrize('tied', [pytest.param(True, marks=pytest.mark.slow), False])
+@pytest.mark.slow
+@pytest.mark.parametrize('tied', [True, False])
 def test_the_memory_of_the_loss_is_free_when_all_gradients_exist(job, model_folder, tied):
     run = job('full', base_model=model_folder(**WITH_LARGE_LAYERS, tie_word_embeddings=tied), **ONE_MICRO_BATCH)
     assert estimate(run).peak == pytest.approx(full_model_peak(run), rel=0.02)
@@ -219,6 +220,7 @@ def test_partial_models_with_values_run_and_are_timed(pack, job, model_folder):
     assert found.peak == pytest.approx(estimate(run).peak, rel=0.1)
 
 
+@pytest.mark.slow
 def test_packed_sequences_need_no_mask_where_the_varlen_kernel_runs(job, model_folder):
     few = {
         'schedule.batch_size': 4,
