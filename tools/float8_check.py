@@ -26,7 +26,7 @@ from xtune.config.presets import find
 from xtune.config.wire import Job, wire
 from xtune.data.rank_shard import RankShard
 from xtune.engine.job_data import build_job_data
-from xtune.engine.optimizations import optimized_task
+from xtune.engine.optimizations import optimize
 from xtune.engine.prepare_model import build_llm
 from xtune.errors import XtuneError
 from xtune.methods.float8_checks import device_problem
@@ -147,7 +147,8 @@ def first_gradients(job: Job, device: torch.device) -> torch.Tensor:
     data = build_job_data(job, RankShard.of_rank(0, 1, 1))
     torch.manual_seed(job.values.seed)
     llm, dtype = build_llm(job.model, device)
-    task = optimized_task(job, llm, dtype, device, None, ALONE).train()
+    optimized = optimize(job, llm, dtype, device, None, ALONE)
+    task = optimized.task.train()
     for batch in data.steps[0]:
         task(batch).backward()
     return torch.cat([p.grad.double().flatten().cpu() for p in task.trained_parameters().values()])

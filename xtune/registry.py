@@ -17,7 +17,9 @@ from .errors import ConfigError, did_you_mean
 MAP_FNS = Registry('map function', scope='xtune', locations=['xtune.data.map_fns'])
 HOOKS = Registry('hook', parent=MMENGINE_HOOKS, scope='xtune', locations=['xtune.engine.hooks'])
 LOOPS = Registry('loop', parent=MMENGINE_LOOPS, scope='xtune', locations=['xtune.engine.loop'])
-STRATEGIES = Registry('strategy', parent=MMENGINE_STRATEGIES, scope='xtune', locations=['xtune.engine.strategy'])
+STRATEGIES = Registry(
+    'strategy', parent=MMENGINE_STRATEGIES, scope='xtune', locations=['xtune.engine.checkpoint_strategy']
+)
 # A task is an mmengine model that combines the trained network and its loss.
 TASKS = Registry('task', parent=MMENGINE_MODELS, scope='xtune', locations=['xtune.tasks.sft'])
 

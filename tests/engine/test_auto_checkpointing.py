@@ -165,7 +165,7 @@ def test_layers_are_told_apart():
 def test_fit_chooses_and_changes_nothing_else(room):
     def step(chosen):
         llm = llama(attention_dropout=0.2)
-        task = SupervisedFineTuning(llm, torch.bfloat16, masters=MasterWeights(llm, torch.bfloat16))
+        task = SupervisedFineTuning(llm, torch.bfloat16, master_weights=MasterWeights(llm, torch.bfloat16))
         layers, one = ActivationCheckpointing(task.llm), batch(50)
         torch.manual_seed(5)
         count = chosen(task, layers, one)

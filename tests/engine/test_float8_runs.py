@@ -9,13 +9,15 @@ import pytest
 import torch
 from mmengine.runner import set_random_seed
 from safetensors.torch import load_file
+from training import make_trainer
 
 from xtune.config.flatten import flatten
 from xtune.config.load import load
 from xtune.config.wire import wire
 from xtune.data.rank_shard import RankShard
 from xtune.engine.job_data import build_job_data
-from xtune.engine.optimizations import optimized_task
+from xtune.engine.optimizations import optimize
+from xtune.engine.optimizer import build_optimizer
 from xtune.engine.prepare_model import build_llm
 from xtune.engine.summary import model_lines
 from xtune.engine.train import build_runner
@@ -41,8 +43,11 @@ def train(config, start=None):
     data = build_job_data(job, RankShard.of_rank(0, 1, 1))
     set_random_seed(job.values.seed)
     llm, dtype = build_llm(job.model, CPU)
-    task = optimized_task(job, llm, dtype, CPU, None, ALONE)
-    build_runner(job, data, task, CPU, flatten(config), start, ALONE).train()
+    optimized = optimize(job, llm, dtype, CPU, None, ALONE)
+    task = optimized.task
+    optimizer = build_optimizer(job, task.trained_parameters().values())
+    trainer = make_trainer(task, optimizer, job.schedule.max_grad_norm, optimized.wrappers)
+    build_runner(job, data, trainer, flatten(config), start).train()
     rows = [json.loads(line) for line in (job.work_dir / 'metrics.jsonl').read_text().splitlines()]
     return {row['step']: (row['loss'], row['grad_norm']) for row in rows if 'loss' in row}
 

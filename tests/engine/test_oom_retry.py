@@ -2,11 +2,12 @@
 
 import pytest
 import torch
+from training import make_trainer
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from xtune.data.batches import MicroBatch
 from xtune.engine.oom_report import naming_shortage
-from xtune.engine.optimizer import StepOptimizer
+from xtune.engine.oom_retry import retry_on_oom
 from xtune.errors import ModelError, OutOfMemory
 from xtune.optimizations.activation_checkpointing import ActivationCheckpointing, CheckpointPolicy
 from xtune.optimizations.master_weights import MasterWeights
@@ -27,8 +28,9 @@ def steps(kept, fail=lambda call, layers: False, masters=True):
     layers = ActivationCheckpointing(llm)
     layers.apply(CheckpointPolicy(len(layers) - kept))
     own = MasterWeights(llm, torch.bfloat16) if masters else None
-    task = SupervisedFineTuning(llm, torch.bfloat16 if masters else torch.float32, masters=own, layers=layers)
-    optimizer = StepOptimizer(torch.optim.AdamW(task.trained_parameters().values(), lr=1e-2), 1.0)
+    task = SupervisedFineTuning(llm, torch.bfloat16 if masters else torch.float32, master_weights=own)
+    optimizer = torch.optim.AdamW(task.trained_parameters().values(), lr=1e-2)
+    trainer = make_trainer(task, optimizer, wrappers=[retry_on_oom(layers, None)])
     calls = [0]
 
     def count(*_):
@@ -38,8 +40,8 @@ def steps(kept, fail=lambda call, layers: False, masters=True):
 
     llm.model.norm.register_forward_hook(count)
     torch.manual_seed(3)
-    found = [task.train_step(micro_batches(), optimizer) for _ in range(2)]
-    return [(out['loss'], out['grad_norm']) for out in found], list(task.trained_parameters().values()), layers
+    found = [trainer.train_step(micro_batches()) for _ in range(2)]
+    return [(out.loss, out.grad_norm) for out in found], list(task.trained_parameters().values()), layers
 
 
 @pytest.mark.parametrize('masters', [True, False])

@@ -216,13 +216,13 @@ def test_resuming_a_finished_run_changes_nothing(make_config, xtune, tmp_path):
 
 def learning_rates(steps, **schedule):
     """Return the learning rate of each step, and the one after the last, for a peak of 1."""
-    from mmengine.optim import build_optim_wrapper  # noqa: F401  registers the schedulers
+    from mmengine.optim import OptimWrapper
     from mmengine.registry import PARAM_SCHEDULERS
 
     from xtune.config.sections import Schedule
-    from xtune.engine.optimizer import StepOptimizer, schedulers
+    from xtune.engine.optimizer import schedulers
 
-    wrapper = StepOptimizer(torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0), None)
+    wrapper = OptimWrapper(torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0))
     parts = [
         PARAM_SCHEDULERS.build(part, default_args=dict(optimizer=wrapper))
         for part in schedulers(Schedule(**schedule), steps)

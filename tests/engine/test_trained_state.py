@@ -7,8 +7,9 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from xtune.engine.full_tensors import Access
+from xtune.engine.strategies import Replicated
 from xtune.engine.trained_state import TrainedState
+from xtune.tasks.sft import SupervisedFineTuning
 
 SMALL = dict(
     hidden_size=16,
@@ -92,7 +93,9 @@ def test_full_exports_keep_persistent_buffers(model_type, buffer, small_model, m
 def test_buffers_are_set_again_and_may_be_missing_from_earlier_checkpoints(tmp_path):
     llm = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.BatchNorm1d(2))
     llm[1].register_buffer('computed', torch.ones(2), persistent=False)
-    state = TrainedState(llm, Access(torch.optim.SGD(llm.parameters(), lr=1.0)))
+    strategy = Replicated()
+    strategy.attach(SupervisedFineTuning(llm, torch.float32), torch.optim.SGD(llm.parameters(), lr=1.0))
+    state = TrainedState(llm, strategy)
     saved = {name: tensor.clone() for name, tensor in state.get().items()}
     assert '1.running_mean' in saved and '1.computed' not in saved and '1.weight' in saved
     llm[1].running_mean.fill_(7.0)

@@ -7,11 +7,11 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 from torch._dynamo.utils import counters
+from training import make_trainer
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM
 
 from xtune.data.batches import Padding
 from xtune.data.collate import collate
-from xtune.engine.optimizer import StepOptimizer
 from xtune.errors import ModelError
 from xtune.ops.varlen_attention import CAUSAL, PER_SAMPLE, VARLEN
 from xtune.optimizations.fused_lora import fuse_lora
@@ -167,9 +167,9 @@ def test_choice_of_the_attention_function(kind, device, dtype, max_length, packe
 def test_generation_needs_the_original_attention():
     llm = tiny('llama')
     attention, ids = PackedAttention(llm, CAUSAL), torch.ones(1, 5, dtype=torch.long)
-    with pytest.raises(ModelError, match='whole_rows'):
+    with pytest.raises(ModelError, match='generation_mode'):
         llm.generate(ids, max_new_tokens=3)
-    with pytest.raises(ModelError, match='whole_rows'):  # without a mask
+    with pytest.raises(ModelError, match='generation_mode'):  # without a mask
         llm(ids, past_key_values=llm(ids, use_cache=True).past_key_values)
     with attention.original_attention():
         assert llm.generate(ids, max_new_tokens=3).shape == (1, 8)
@@ -180,9 +180,9 @@ def test_a_mask_that_would_be_ignored_is_refused():
     ids, mask = torch.ones(1, 5, dtype=torch.long), torch.tensor([[0, 0, 1, 1, 1]])
     expected = llm(ids, attention_mask=mask, use_cache=False).logits
     attention = PackedAttention(llm, CAUSAL)
-    with pytest.raises(ModelError, match='pass attention masks, inside `with runner.model.whole_rows'):
+    with pytest.raises(ModelError, match='pass attention masks, inside `with runner.model.generation_mode'):
         llm(ids, attention_mask=mask, use_cache=False)
-    with pytest.raises(ModelError, match='whole_rows'):
+    with pytest.raises(ModelError, match='generation_mode'):
         llm.model(ids, mask, use_cache=False)
     with attention.original_attention():
         same_logits = llm(ids, attention_mask=mask, use_cache=False).logits
@@ -272,15 +272,15 @@ def test_nothing_synchronizes_with_the_device_before_the_update(name):
     llm.bfloat16().train()
     fuse_lora(llm, torch.bfloat16)
     base = llm.get_base_model()
-    own = dict(masters=masters, head=LmHead(base.model, base.lm_head), attention=PackedAttention(llm, name))
+    own = dict(master_weights=masters, lm_head=LmHead(base.model, base.lm_head), attention=PackedAttention(llm, name))
     task = SupervisedFineTuning(llm, torch.bfloat16, meta, **own)
-    optimizer = StepOptimizer(torch.optim.AdamW(task.trained_parameters().values()), 1.0)
+    trainer = make_trainer(task, torch.optim.AdamW(task.trained_parameters().values()))
     store, packed = rows(LENGTHS if name == VARLEN else [[9], [13]])
     batch = collate(store, packed, pad_id=0)
-    assert task.add_gradients([batch, batch], optimizer, 40).is_meta
-    assert optimizer.clip().is_meta
+    assert trainer.forward_backward([batch, batch], 40).is_meta
+    assert trainer.strategy.reduce_and_clip(1.0).is_meta
     with task.attention.original_attention(), pytest.raises(RuntimeError):
-        task.add_gradients([batch], optimizer, 40)
+        trainer.forward_backward([batch], 40)
 
 
 @pytest.mark.parametrize('kind', ['llama', 'qwen3'])

@@ -8,17 +8,19 @@ from contextlib import nullcontext
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
+from training import make_trainer
 from transformers import Gemma3ForCausalLM, Gemma3TextConfig, LlamaConfig, LlamaForCausalLM
 
 from xtune.data.batches import MicroBatch
 from xtune.engine.nan_report import NonFiniteStep
-from xtune.engine.optimizer import StepOptimizer
+from xtune.engine.oom_retry import retry_on_oom
 from xtune.ops.compilation import Compiled
 from xtune.optimizations.activation_checkpointing import ActivationCheckpointing, CheckpointPolicy
 from xtune.optimizations.cuda_graphs.launch_bound import STEPS
 from xtune.optimizations.cuda_graphs.partition import ForwardTrace
 from xtune.optimizations.cuda_graphs.pytree import UnsupportedArgument, signature_of
 from xtune.optimizations.cuda_graphs.runner import MAX_SHAPES, CudaGraphRunner, can_capture
+from xtune.optimizations.cuda_graphs.wrap_step import capture_when_launch_bound
 from xtune.optimizations.layer_call import call_layer, checkpoint_layer
 from xtune.optimizations.master_weights import MasterWeights
 from xtune.tasks.lm_head import find_lm_head
@@ -99,17 +101,31 @@ class Training:
         llm.to(torch.bfloat16)
         self.graphs = FixedWaitRunner(self.layers, CPU, capture, can_capture) if capture else None
         self.task = SupervisedFineTuning(
-            llm, torch.bfloat16, masters=masters, head=find_lm_head(llm), layers=self.layers, graphs=self.graphs
+            llm, torch.bfloat16, master_weights=masters, lm_head=find_lm_head(llm), graphs=self.graphs
         )
         self.parameters = list(self.task.trained_parameters().values())
-        self.optimizer = StepOptimizer(torch.optim.AdamW(self.parameters, lr=1e-2), 1.0)
+        wrappers = [self.break_step, retry_on_oom(self.layers, self.graphs)]
+        if self.graphs is not None:
+            wrappers.append(capture_when_launch_bound(self.graphs))
+        self.trainer = make_trainer(self.task, torch.optim.AdamW(self.parameters, lr=1e-2), wrappers=wrappers)
         self.random = torch.manual_seed(1).get_state()
 
     def step(self, *widths):
         torch.set_rng_state(self.random)
-        out = self.task.train_step([batch(width) for width in widths], self.optimizer)
+        out = self.trainer.train_step([batch(width) for width in widths])
         self.random = torch.get_rng_state()
-        return out['loss'], out['grad_norm']
+        return out.loss, out.grad_norm
+
+    def break_step(self, trainer):
+        """Run `self.after` at the end of each forward and backward pass, inside of the retry."""
+        self.after, forward_backward = lambda: None, trainer.forward_backward
+
+        def broken(*arguments):
+            loss = forward_backward(*arguments)
+            self.after()
+            return loss
+
+        trainer.forward_backward = broken
 
 
 def same(plain, graphed):
@@ -219,22 +235,19 @@ def test_checkpointed_layers_are_not_captured():
     assert not capture.captured
 
 
-def test_out_of_memory_releases_the_graphs_first(monkeypatch, capsys):
+def test_out_of_memory_releases_the_graphs_first(capsys):
     capture = FakeCapture()
     plain, graphed = Training(), Training(capture)
     for _ in range(STEPS + 2):
         assert plain.step(16) == graphed.step(16)
     assert len(graphed.graphs)
-    add = graphed.task.add_gradients
 
-    def fail(*arguments):
+    def fail():
         gc.collect()
-        total = add(*arguments)
         if any(segment() is not None for segment in capture.segments):  # the memory of graphs is free once all are gone
             raise torch.OutOfMemoryError('CUDA out of memory')
-        return total
 
-    monkeypatch.setattr(graphed.task, 'add_gradients', fail)
+    graphed.after = fail
     assert plain.step(16) == graphed.step(16)
     assert not len(graphed.graphs) and graphed.layers.num_plain == 3 and same(plain, graphed)
     assert 'CUDA graphs' in capsys.readouterr().out
@@ -244,7 +257,7 @@ def test_validation_and_samples_get_the_memory(monkeypatch):
     graphed = Training(FakeCapture())
     for _ in range(STEPS + 2):
         graphed.step(16)
-    with graphed.task.whole_rows():
+    with graphed.task.generation_mode():
         assert not len(graphed.graphs) and not graphed.graphs.scratch_bytes
     for _ in range(STEPS + 2):
         graphed.step(16)

@@ -6,14 +6,17 @@ from contextlib import nullcontext
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
+from training import make_trainer
 from transformers import BitsAndBytesConfig, LlamaConfig, LlamaForCausalLM
 
 from xtune.data.batches import MicroBatch
-from xtune.engine.optimizer import StepOptimizer
+from xtune.engine.oom_retry import retry_on_oom
+from xtune.engine.strategies import Replicated
 from xtune.optimizations.activation_checkpointing import ActivationCheckpointing, CheckpointPolicy
 from xtune.optimizations.cuda_graphs.capture import CudaGraphCapture
 from xtune.optimizations.cuda_graphs.launch_bound import STEPS
 from xtune.optimizations.cuda_graphs.runner import CudaGraphRunner
+from xtune.optimizations.cuda_graphs.wrap_step import capture_when_launch_bound
 from xtune.optimizations.fused_lora import fuse_lora
 from xtune.optimizations.master_weights import MasterWeights
 from xtune.optimizations.packed_attention import install_packed_attention
@@ -36,13 +39,12 @@ def base(kind, folder):
     )
 
 
-class Once(StepOptimizer):
-    """Lets the process wait for the GPU from the update on."""
+class SyncAfterUpdate(Replicated):
+    """Allows synchronization with the GPU once the update is queued."""
 
-    def step_if_finite(self, values):
-        found = super().step_if_finite(values)
+    def read(self, values):
         torch.cuda.set_sync_debug_mode('default')
-        return found
+        return super().read(values)
 
 
 def batch(width):
@@ -51,7 +53,7 @@ def batch(width):
 
 
 def training(llm, full, graphs):
-    """Return the task and its optimizer."""
+    """Return a trainer."""
     device = torch.device('cuda', 0)
     llm.train()
     if not full:
@@ -68,18 +70,21 @@ def training(llm, full, graphs):
     layers.apply(CheckpointPolicy(0))
     layers.compile()
     runner = CudaGraphRunner(layers, device, CudaGraphCapture(device)) if graphs else None
-    own = dict(masters=masters, head=find_lm_head(llm), attention=attention, layers=layers, graphs=runner)
+    own = dict(master_weights=masters, lm_head=find_lm_head(llm), attention=attention, graphs=runner)
     task = SupervisedFineTuning(llm, torch.bfloat16, device, **own)
     parameters = list(task.trained_parameters().values())
-    return task, Once(torch.optim.AdamW(parameters, lr=1e-3, fused=True), 1.0)
+    wrappers = [retry_on_oom(layers, runner), *([capture_when_launch_bound(runner)] if graphs else [])]
+    optimizer = torch.optim.AdamW(parameters, lr=1e-3, fused=True)
+    return make_trainer(task, optimizer, wrappers=wrappers, strategy=SyncAfterUpdate())
 
 
 def trained(llm, full, graphs):
     """Return losses and norms of steps on rows of two widths, the weights after them, and how many were recorded."""
-    task, optimizer = training(llm, full, graphs)
+    trainer = training(llm, full, graphs)
+    task = trainer.task
     torch.manual_seed(1)
-    outs = [task.train_step([batch(64), batch(128)], optimizer) for _ in range(STEPS + 5)]
-    found = [(out['loss'], out['grad_norm']) for out in outs]
+    outs = [trainer.train_step([batch(64), batch(128)]) for _ in range(STEPS + 5)]
+    found = [(out.loss, out.grad_norm) for out in outs]
     return found, list(task.trained_parameters().values()), len(task.graphs) if graphs else 0
 
 
@@ -93,13 +98,13 @@ def test_training_is_the_same(kind, tmp_path):
 
 @pytest.mark.parametrize('graphs', [False, True])
 def test_nothing_waits_for_the_gpu_before_the_update_is_queued(graphs, tmp_path):
-    task, optimizer = training(base('bf16', tmp_path), False, graphs)
+    trainer = training(base('bf16', tmp_path), False, graphs)
     data = [batch(64), batch(64)]
     for _ in range(STEPS + 3):
-        task.train_step(data, optimizer)
+        trainer.train_step(data)
     torch.cuda.set_sync_debug_mode('error')
     try:
-        task.train_step(data, optimizer)
+        trainer.train_step(data)
     finally:
         torch.cuda.set_sync_debug_mode('default')
 

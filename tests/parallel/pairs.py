@@ -101,16 +101,23 @@ def _work(folder: Path) -> None:
 
 
 def _load(config: Path, options: dict, world) -> None:
+
     import torch
 
     from xtune.config.load import load
     from xtune.config.wire import wire
-    from xtune.engine.model_placement import build_spread
+    from xtune.engine.model_builder import JobModelBuilder
+    from xtune.engine.strategies import build_strategy
+    from xtune.engine.zero_config import zero_config
     from xtune.parallel.rendezvous import Rendezvous
 
     cpu, rendezvous = torch.device('cpu'), Rendezvous(world)
     with rendezvous.group(cpu, timeout=120):
-        build_spread(wire(load(config, options), config.stem), cpu, rendezvous, lambda llm, dtype: None)
+        job = wire(load(config, options), config.stem)
+        strategy = build_strategy(
+            job.strategy, world, rendezvous, cpu, lambda dtype: zero_config(job, world.size, dtype)
+        )
+        strategy.place(JobModelBuilder(job, cpu, lambda llm, dtype: None))
 
 
 def _start_measuring() -> int:

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from training import make_trainer
 from transformers import AutoModelForCausalLM
 
 from xtune.config.sections import Source
@@ -12,6 +13,7 @@ from xtune.data.collate import collate
 from xtune.data.encode import Encoder
 from xtune.data.packing import pack
 from xtune.data.prepare import prepare
+from xtune.engine.strategies import Replicated
 from xtune.optimizations.activation_checkpointing import ActivationCheckpointing, CheckpointPolicy
 from xtune.tasks.sft import SupervisedFineTuning
 from xtune.templates.resolve import resolve
@@ -28,23 +30,14 @@ def llm(tiny_model):
     return AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32)
 
 
-class KeepGradients:
-    """Stands in for the optimizer: the step is not taken."""
+class KeepGradients(Replicated):
+    """Does not update the weights, and keeps the gradients."""
 
-    def loss(self, task, batch):
-        return task(batch)
-
-    def backward(self, loss, last):
-        loss.backward()
-
-    def clip(self):
+    def reduce_and_clip(self, max_grad_norm):
         return torch.zeros(())
 
-    def step_if_finite(self, values):
-        return False
-
-    def step(self):
-        pass
+    def optimizer_step(self, values):
+        return self.read(values)
 
     def zero_grad(self):
         pass
@@ -59,8 +52,10 @@ def gradients(llm, store, sequences, batch_size, joined=False):
     llm.zero_grad()
     starts = range(0, len(sequences), batch_size)
     micro_batches = [collate(store, sequences[i : i + batch_size], 2, joined) for i in starts]
-    out = SupervisedFineTuning(llm, torch.float32).train_step(micro_batches, KeepGradients())
-    return out['loss'], torch.cat([p.grad.flatten() for p in llm.parameters()])
+    task = SupervisedFineTuning(llm, torch.float32)
+    trainer = make_trainer(task, torch.optim.SGD(llm.parameters()), strategy=KeepGradients())
+    out = trainer.train_step(micro_batches)
+    return out.loss, torch.cat([p.grad.flatten() for p in llm.parameters()])
 
 
 @pytest.mark.parametrize('batch_size', [2, 1])

@@ -29,7 +29,7 @@ def interruptible():
     [
         (signal.SIGINT, 'xtune.engine.train.build_job_data'),
         (signal.SIGINT, 'xtune.engine.runner.TuneRunner.train'),
-        (signal.SIGTERM, 'xtune.tasks.sft.SupervisedFineTuning.train_step'),
+        (signal.SIGTERM, 'xtune.engine.trainer.Trainer.train_step'),
     ],
 )
 def test_before_the_first_step_there_is_nothing_to_save(number, place, make_config, xtune, tmp_path, monkeypatch):
@@ -40,9 +40,9 @@ def test_before_the_first_step_there_is_nothing_to_save(number, place, make_conf
 
 
 def test_a_second_interrupt_quits_without_saving(make_config, xtune, tmp_path, monkeypatch):
-    from xtune.tasks.sft import SupervisedFineTuning
+    from xtune.engine.trainer import Trainer
 
-    real, calls = SupervisedFineTuning.train_step, []
+    real, calls = Trainer.train_step, []
 
     def step(self, *args, **kwargs):
         calls.append(1)
@@ -50,7 +50,7 @@ def test_a_second_interrupt_quits_without_saving(make_config, xtune, tmp_path, m
             os.kill(os.getpid(), signal.SIGINT)
         return real(self, *args, **kwargs)
 
-    monkeypatch.setattr(SupervisedFineTuning, 'train_step', step)
+    monkeypatch.setattr(Trainer, 'train_step', step)
     code, _, err = xtune('train', make_config(**LONG))
     assert code == 130 and 'quit without saving' in err and not list((tmp_path / 'run').glob('*.pth')), err
 

@@ -14,9 +14,11 @@ from xtune.config.load import load
 from xtune.config.wire import wire
 from xtune.data.batches import IGNORE_INDEX, MicroBatch
 from xtune.engine.auto_checkpointing import apply_checkpointing
-from xtune.engine.optimizations import checkpointable_layers, optimized_task
+from xtune.engine.optimizations import optimize
 from xtune.engine.optimizer import build_optimizer
 from xtune.engine.prepare_model import build_llm
+from xtune.engine.strategies import Replicated
+from xtune.engine.trainer import Trainer
 from xtune.parallel.env import ALONE
 from xtune.utils.device import best_device
 
@@ -39,13 +41,15 @@ def main(work: dict) -> None:
     every = list(batches(Path(work['rows']), work['batch']))
     torch.manual_seed(job.values.seed)
     llm, dtype = build_llm(job.model, device)
-    task = optimized_task(job, llm, dtype, device, None, ALONE)
-    optimizer = build_optimizer(job, task.trained_parameters().values(), device)
-    print(apply_checkpointing(job, task, checkpointable_layers(llm), 1, lambda: every[0]), flush=True)
+    optimized = optimize(job, llm, dtype, device, None, ALONE)
+    task, strategy = optimized.task, Replicated()
+    strategy.attach(task, build_optimizer(job, task.trained_parameters().values()))
+    trainer = Trainer(task, strategy, job.schedule.max_grad_norm, optimized.wrappers)
+    print(apply_checkpointing(job, task, optimized.layers, 1, lambda: every[0]), flush=True)
     ticks = Ticks(Path(work['result']), work['steps'])
     task.train()
     for batch in every:
-        ticks.add(task.train_step([batch], optimizer)['loss'])
+        ticks.add(trainer.train_step([batch]).loss)
 
 
 if __name__ == '__main__':

@@ -80,7 +80,7 @@ class Job:
             self.lora,
             self.values.precision,
             self.values.max_length,
-            self.values.checkpointing,
+            self.values.activation_checkpointing,
             self.strategy.name.startswith('fsdp2'),
         )
 

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable
 
 import torch
 
+from ..config.strategy_traits import traits_of
 from ..config.wire import Job
 from ..data.batches import MicroBatch
 from ..optimizations.activation_checkpointing import ActivationCheckpointing, CheckpointPolicy
@@ -64,9 +65,9 @@ def state_bytes(optimizer_class: type, parameters: Iterable[torch.nn.Parameter])
     return (3 if is_8bit else 8) * sum(p.numel() for p in parameters)
 
 
-def has_whole_model(job: Job, size: int) -> bool:
-    """Return whether each of `size` ranks has the full model."""
-    return size == 1 or job.strategy.name in ('one_device', 'ddp')
+def has_full_model(job: Job, num_ranks: int) -> bool:
+    """Return whether each of `num_ranks` ranks holds the full model."""
+    return traits_of(job.strategy.name, num_ranks).is_replicated
 
 
 def apply_checkpointing(
@@ -95,7 +96,7 @@ def apply_checkpointing(
         return _layers_text(layers)
     if not on_gpu:
         return f'{_layers_text(layers)} (auto: fewer on GPUs only)'
-    if not has_whole_model(job, size) or task.sp_group is not None:
+    if not has_full_model(job, size) or task.sp_group is not None:
         return f'{_layers_text(layers)} (auto: fewer only where each rank has the full model and full sequences)'
     state = state_bytes(job.optimizer.func, task.trained_parameters().values())
     return checkpoint_fewest_layers(task, layers, batch(), GpuMemory(task.device), state)

@@ -18,7 +18,6 @@ from ..methods.meta_model import build_meta_model
 from ..methods.quantized_checkpoints import check_prequantized_base, is_dequantized, method_of_stored
 from ..models.legacy.hub import legacy_folder
 from ..models.loading.config_checks import check_attention, length_warning, stored_quantization
-from ..models.loading.context_limit import check_length
 from ..models.loading.hf_config import load_hf_config
 from ..models.loading.model_class import auto_class, refuse_text_settings
 from ..optimizations.activation_checkpointing import CheckpointPolicy
@@ -27,6 +26,7 @@ from ..parallel.env import World
 from ..parallel.zero import require_deepspeed
 from ..templates.resolve import check_name
 from . import hooks, ineffective_options, packing_check
+from .context_limit import check_length
 from .prepare_model import add_meta_adapter
 from .runner_keys import check_runner
 from .zero_config import zero_config

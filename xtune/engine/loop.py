@@ -4,6 +4,7 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, redirect_stderr, redirect_stdout
+from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -72,6 +73,7 @@ class StepLoop(BaseLoop):
             NonFiniteError: The loss or a gradient is NaN or infinite.
         """
         runner = self.runner
+        runner.trainer.rank_flag = lambda: self._signal is not None
         self.dataloader.batch_sampler.start = self._iter
         self.dataloader.dataset.seek(self.cursor)
         with self._catching_signals():
@@ -107,11 +109,13 @@ class StepLoop(BaseLoop):
             runner.call_hook('before_train_epoch')
         runner.call_hook('before_train_iter', batch_idx=self._iter, data_batch=batches)
         try:
-            outputs = runner.model.train_step(batches, runner.optim_wrapper, stop=lambda: self._signal is not None)
+            metrics = runner.trainer.train_step(batches)
+            runner.optim_wrapper.step()
         except NonFiniteStep as error:
             runner.call_hook('before_stop')  # none of mmengine's: see CheckpointHook
             raise self._non_finite(error) from error
-        self.steps_done, self.cursor, self.interrupted = self._iter + 1, batches.cursor, outputs['stop']
+        self.steps_done, self.cursor, self.interrupted = self._iter + 1, batches.cursor, metrics.num_flags > 0
+        outputs = asdict(metrics)
         runner.call_hook('after_train_iter', batch_idx=self._iter, data_batch=batches, outputs=outputs)
         self._iter += 1
         if self._iter % self.steps_per_epoch == 0:

@@ -7,6 +7,7 @@ import torch
 from transformers import PreTrainedConfig
 
 from ..compat.transformers_private import attention_of
+from ..config.strategy_traits import StrategyTraits, traits_of
 from ..config.wire import Job
 from ..errors import ModelError
 from ..models.small_copy import small_copy
@@ -51,9 +52,9 @@ def keep_apart(job: Job, task: SupervisedFineTuning, world: World) -> None:
     """
     if not is_packed(job):
         return
-    strategy = job.strategy.name if world.size > 1 else 'one_device'
-    whole_rows = task.sp_group.full_sequences() if task.sp_group is not None else nullcontext()
-    with whole_rows, torch.compiler.set_stance('force_eager'):
+    strategy = traits_of(job.strategy.name, world.size)
+    full_sequences = task.sp_group.full_sequences() if task.sp_group is not None else nullcontext()
+    with full_sequences, torch.compiler.set_stance('force_eager'):
         verdict = _verdict(task, strategy)
     if verdict is None:
         return
@@ -76,22 +77,22 @@ def refusal(config: PreTrainedConfig, verdict: Verdict, device: torch.device) ->
     )
 
 
-def _verdict(task: SupervisedFineTuning, strategy: str) -> Verdict | None:
+def _verdict(task: SupervisedFineTuning, strategy: StrategyTraits) -> Verdict | None:
     """Return the verdict of the model, of a small copy where its weights are sliced, or of both.
 
     Sliced weights come together for the forward pass under FSDP2, without gradients; those of ZeRO-3 only in an engine
     of DeepSpeed, which is not there yet.
     """
     known = task.llm, task.dtype, task.device, task.autocast()
-    if not strategy.startswith(('zero3', 'fsdp2')):
+    if not strategy.shards_weights:
         return PackingParity(*known, task.attention).verdict()
     config = base_of(task.llm).config
     copy = _of_copy(config, task.device, attention_of(config))
-    if strategy.startswith('fsdp2'):
+    if strategy.is_fsdp2:
         own = PackingParity(*known, gradients=False).verdict()
         return own if own is None or not own.independent or copy is None or copy.fails else copy
     if copy is None or copy.fails:
-        return Verdict(False, reason=f'no small copy of it can be built to try it, as strategy {strategy} needs')
+        return Verdict(False, reason=f'no small copy of it can be built to try it, as strategy {strategy.name} needs')
     return copy
 
 

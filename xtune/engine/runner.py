@@ -13,6 +13,7 @@ from . import checkpoint_io
 from .checkpoint_writer import Saving
 from .probe_recorder import Prober
 from .resume_checks import check_built
+from .trainer import Trainer
 
 
 class TuneRunner(RunnerWithoutEnvironmentLog):
@@ -23,10 +24,11 @@ class TuneRunner(RunnerWithoutEnvironmentLog):
             `sequences_per_step` (on all devices), `config` (text), `export` (see hf_format/writer.py), `base_mark` (see
             engine/base_fingerprint.py).
         prober: Computes what each checkpoint keeps of the model's logits.
+        trainer: Does the optimizer steps.
     """
 
-    def __init__(self, *args: Any, run_meta: dict[str, Any], prober: Prober, **kwargs: Any) -> None:
-        self.run_meta, self.prober = run_meta, prober
+    def __init__(self, *args: Any, run_meta: dict[str, Any], prober: Prober, trainer: Trainer, **kwargs: Any) -> None:
+        self.run_meta, self.prober, self.trainer = run_meta, prober, trainer
         super().__init__(*args, **kwargs)
 
     def dump_config(self) -> None:

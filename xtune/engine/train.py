@@ -27,8 +27,6 @@ from ..parallel.env import ALONE, World
 from ..parallel.rendezvous import Rendezvous
 from ..parallel.timeout_errors import report_timeouts
 from ..parallel.watchdog import Watchdog
-from ..parallel.zero import ZeroEngine
-from ..tasks.sft import SupervisedFineTuning
 from ..utils.atomic import write_text
 from ..utils.cpu_threads import local_processes, use_free_cores
 from ..utils.device import best_device, memory_freed_after
@@ -36,22 +34,23 @@ from ..utils.interruption import NOTHING_TO_SAVE, interrupted_as, print_last
 from . import checkpoint_io, checks, export_check, hooks, ineffective_options, packing_check, summary
 from .adapter_export import AdapterExport
 from .auto_checkpointing import apply_checkpointing
-from .full_tensors import Access
 from .job_data import build_job_data
 from .log_folders import without_empty_folders, without_empty_logs
 from .metrics_file import MetricsFile
-from .model_placement import build_spread, resumed_initial
+from .model_builder import JobModelBuilder, resumed_initial
 from .oom_report import naming_shortage
-from .optimizations import checkpointable_layers, compiles, optimized_task, padding
-from .optimizer import StepOptimizer, ZeroOptimizer, build_optimizer, schedulers
+from .optimizations import compiles, optimize, padding
+from .optimizer import CountedOptimizer, build_optimizer, schedulers
 from .optimizer_checks import check_optimizer
 from .probe_recorder import Prober, ids_of
 from .resume_checks import mark_of
 from .run_lock import claimed
 from .runner import TuneRunner
 from .second_stage import FirstStage, weights_to_begin_with
+from .strategies import build_strategy
 from .trackers import hyper_parameters, visualizer
 from .trained_state import TrainedState
+from .trainer import Trainer
 from .work_dir import checkpoint_to_resume, put_aside, writable
 from .zero_config import zero_config
 
@@ -137,14 +136,17 @@ def _fine_tune(
 ) -> int:
     """Load the model and train it; a function of its own, so that neither outlives the process group."""
     set_random_seed(job.values.seed)  # adapters are initialised at random
+    strategy = build_strategy(
+        job.strategy, world, rendezvous, device, lambda dtype: zero_config(job, world.size, dtype)
+    )
     with naming_shortage('loading the model'):
-        llm, dtype = build_spread(
+        builder = JobModelBuilder(
             job,
             device,
-            rendezvous,
-            lambda whole, dtype: summary.show(summary.model_lines(job, whole, dtype, device)),
+            lambda model, dtype: summary.show(summary.model_lines(job, model, dtype, device)),
             resumed_initial(job, start),
         )
+        llm, dtype = strategy.place(builder), builder.dtype
     sp_group = ulysses_check.sequence_parallel_group(llm, dtype, device, job.strategy, job.values.max_length)
     summary.show(summary.schedule_lines(job, data, world))
     for note in ineffective_options.notes_on_steps(
@@ -158,15 +160,17 @@ def _fine_tune(
             put_aside(work_dir)
         write_text(work_dir / f'{job.name}.py', text)
     with naming_shortage('training'):
-        task = optimized_task(job, llm, dtype, device, sp_group, world)
+        optimized = optimize(job, llm, dtype, device, sp_group, world)
+        task = optimized.task
+        summary.show(optimized.lines())
         packing_check.keep_apart(job, task, world)
-        runner = build_runner(job, data, task, device, text, start, world)
+        strategy.attach(task, build_optimizer(job, task.trained_parameters().values()))
+        trainer = Trainer(task, strategy, job.schedule.max_grad_norm, optimized.wrappers)
+        runner = build_runner(job, data, trainer, text, start)
         if stage is not None:
             summary.show(iter([('weights', stage.load_into(runner.strategy.state, runner.run_meta))]))
-        layers = checkpointable_layers(llm)
-        summary.show(
-            iter([('memory', apply_checkpointing(job, task, layers, world.size, lambda: largest_batch(data)))])
-        )
+        memory = apply_checkpointing(job, task, optimized.layers, world.size, lambda: largest_batch(data))
+        summary.show(iter([('memory', memory)]))
         with interrupted_as(lambda: _interrupted(runner, start)), without_empty_logs(runner):
             _train(runner, job, world)
     return _farewell(runner, job, world)
@@ -186,21 +190,19 @@ def _train(runner: TuneRunner, job: Job, world: World) -> None:
         runner.register_hook(hooks.AliveHook(watchdog.heartbeat))
         with report_timeouts(job.strategy.timeout, job.work_dir):
             runner.train()
-    runner.optim_wrapper.close()
+    runner.trainer.strategy.close()
 
 
-def build_runner(
-    job: Job, data: TrainingData, task: SupervisedFineTuning, device, text: str, start: Path | None, world: World
-) -> TuneRunner:
+def build_runner(job: Job, data: TrainingData, trainer: Trainer, text: str, start: Path | None) -> TuneRunner:
     """Return the runner of `job`, ready to train."""
+    task = trainer.task
     overrides = changed_config(task.llm, job.model)
     if job.lora is not None and rank() == 0:
         note_overrides(overrides, job.values.base_model)
     stored = stored_dtype(job.model, task.llm)
     base, stops = job.values.base_model, data.stop_ids
     info = export_info(task.llm, base, stored, data.template.source, stops, data.tokenizer, overrides)
-    optimizer, access = _spread(job, task, device, world)
-    state, prober = TrainedState(task.llm, access), Prober(task, ids_of(data))
+    state, prober = TrainedState(task.llm, trainer.strategy), Prober(task, ids_of(data))
     metrics = MetricsFile(job.work_dir / 'metrics.jsonl')
     export = AdapterExport(state, info, data.tokenizer, prober)
     if state.is_adapter:
@@ -211,10 +213,10 @@ def build_runner(
         work_dir=str(job.work_dir),
         experiment_name=f'{job.name}_{time.time_ns()}',
         train_dataloader=step_loader(data.steps, job.data.num_workers),
-        optim_wrapper=optimizer,
+        optim_wrapper=CountedOptimizer(trainer.strategy.optimizer),
         param_scheduler=schedulers(job.schedule, len(data.steps)) or None,
         train_cfg=dict(type='xtune.StepLoop'),
-        strategy=dict(type='xtune.Replicated', state=state),
+        strategy=dict(type='xtune.CheckpointStrategy', state=state),
         default_hooks=dict(timer=None, sampler_seed=None, logger=None, checkpoint=None),
         custom_hooks=[
             *_hooks(job, data, metrics, export),
@@ -224,6 +226,7 @@ def build_runner(
         launcher='none',
         log_level='WARNING',
         prober=prober,
+        trainer=trainer,
         visualizer=visualizer(extra.pop('visualizer', None), job.log.tensorboard and rank() == 0),
         randomness=dict(seed=job.values.seed) | extra.pop('randomness', {}),
         cfg=hyper_parameters(text),
@@ -255,18 +258,6 @@ def _hooks(job: Job, data: TrainingData, metrics: MetricsFile, export: AdapterEx
     if job.log.plot:
         made.append(hooks.LossCurveHook(metrics, job.work_dir / 'loss.png'))
     return made
-
-
-def _spread(
-    job: Job, task: SupervisedFineTuning, device: torch.device, world: World
-) -> tuple[StepOptimizer, Access | ZeroEngine]:
-    """Return the optimizer, spread as the strategy says, and the way to what it trains."""
-    optimizer = build_optimizer(job, task.trained_parameters().values(), device)
-    if world.size == 1 or not job.strategy.name.startswith('zero'):
-        return optimizer, Access(optimizer.optimizer, task.masters)
-    settings = zero_config(job, world.size, task.dtype)
-    engine = ZeroEngine(task, optimizer.optimizer, settings, world.local_rank)
-    return ZeroOptimizer(engine), engine
 
 
 def _farewell(runner: TuneRunner, job: Job, world: World) -> int:

@@ -9,7 +9,7 @@ from peft import PeftModel, get_peft_model_state_dict
 
 from ..errors import CheckpointError
 from ..parallel.fsdp import reshard
-from .full_tensors import Access
+from .strategies import Strategy
 
 
 class TrainedState:
@@ -19,11 +19,11 @@ class TrainedState:
 
     Args:
         llm: The model.
-        access: Gathers and spreads single parameters.
+        strategy: Gathers and spreads single parameters.
     """
 
-    def __init__(self, llm: torch.nn.Module, access: Access) -> None:
-        self.llm, self.access = llm, access
+    def __init__(self, llm: torch.nn.Module, strategy: Strategy) -> None:
+        self.llm, self.strategy = llm, strategy
 
     @property
     def is_adapter(self) -> bool:
@@ -58,7 +58,7 @@ class TrainedState:
         """
         found = {}
         for number, parameter in enumerate(self._trained()):
-            states = self.access.states(parameter)
+            states = self.strategy.optimizer_state(parameter)
             if keep(number) and states:
                 found[number] = {k: v.to('cpu', copy=copy) if torch.is_tensor(v) else v for k, v in states.items()}
         return found
@@ -93,13 +93,13 @@ class TrainedState:
                 )
         for name, tensor in own.items():
             if isinstance(tensor, torch.nn.Parameter):
-                self.access.set_weight(tensor, state[name])
+                self.strategy.load_tensor(tensor, state[name])
             else:
                 tensor.copy_(state[name])
 
     def set_optimizer_states(self, states: dict[int, dict[str, Any]]) -> None:
         """Load what `optimizer_states` returned."""
-        self.access.set_all_states(self._trained(), states)
+        self.strategy.load_optimizer_state(self._trained(), states)
 
     def _trained(self) -> list[torch.nn.Parameter]:
         reshard(self.llm)
@@ -107,7 +107,7 @@ class TrainedState:
 
     def _full(self, tensor: torch.Tensor) -> torch.Tensor:
         """Return the unsharded value of a parameter or buffer; every rank holds all of a buffer."""
-        return self.access.weight(tensor) if isinstance(tensor, torch.nn.Parameter) else tensor
+        return self.strategy.full_tensor(tensor) if isinstance(tensor, torch.nn.Parameter) else tensor
 
     def _own(self) -> dict[str, torch.Tensor]:
         """Return the parameters and persistent buffers that are saved, by the names they are saved under."""

@@ -35,7 +35,7 @@ except ImportError:  # torch < 2.10
 VARLEN, PER_SAMPLE, CAUSAL = 'xtune_varlen', 'xtune_per_sample', 'xtune_causal'
 NEEDS_ORIGINAL_ATTENTION = (
     'the model attends as training needs it: generate, and pass attention masks, inside '
-    '`with runner.model.whole_rows():`'
+    '`with runner.model.generation_mode():`'
 )
 # Tensor arguments of layers that tell no more about samples than cu_seqlens do.
 REDUNDANT = ('position_ids', 'cache_position', 'seq_idx', 'cu_seq_lens_q', 'cu_seq_lens_k')

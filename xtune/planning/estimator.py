@@ -7,11 +7,11 @@ from functools import cached_property
 import torch
 
 from ..config.wire import Job
-from ..engine.auto_checkpointing import has_whole_model
+from ..engine.auto_checkpointing import has_full_model
+from ..engine.context_limit import check_length
 from ..errors import ModelError
 from ..methods.base_model import run_dtype
 from ..models.loading.config_checks import check_attention
-from ..models.loading.context_limit import check_length
 from .architecture import find_architecture
 from .extrapolate import LayerCosts, PartialCheckpointing
 from .model_sizes import LowerBound, ModelSizes
@@ -134,7 +134,7 @@ class MemoryEstimator:
         if wanted in ('all', 'offload'):
             return every_layer
         if wanted == 'auto':
-            if every_layer.peak + CONTEXT > limit or not has_whole_model(job, 2) or not on_one_sequence_shard:
+            if every_layer.peak + CONTEXT > limit or not has_full_model(job, 2) or not on_one_sequence_shard:
                 return every_layer
         costs = PartialCheckpointing(checkpointed, costs_of(with_values(job, activation_checkpointing='none')))
         if wanted != 'auto':

@@ -7,7 +7,6 @@ from typing import Any
 import torch
 
 from ..compat.torch_tracing_private import tree_leaves
-from ..engine.optimizer import StepOptimizer
 
 # bitsandbytes keeps the state of tensors smaller than SMALL in 32 bits, and 8-bit state in blocks with one scale each.
 # Its paged optimizers keep the state of tensors of at least PAGED values in memory that moves between GPU and host,
@@ -25,7 +24,7 @@ def is_paged(factory: partial) -> bool:
     return is_bitsandbytes(factory) and 'Paged' in factory.func.__name__
 
 
-def as_on_gpu(optimizer: StepOptimizer, has_fused_kernel: bool) -> StepOptimizer:
+def as_on_gpu(optimizer: torch.optim.Optimizer, has_fused_kernel: bool) -> torch.optim.Optimizer:
     """Set an optimizer that was built on the CPU to update as it would on a GPU, and return it."""
     for group in optimizer.param_groups:
         if has_fused_kernel:
@@ -36,7 +35,7 @@ def as_on_gpu(optimizer: StepOptimizer, has_fused_kernel: bool) -> StepOptimizer
     return optimizer
 
 
-def initialize_state(optimizer: StepOptimizer, parameters: list[torch.nn.Parameter]) -> None:
+def initialize_state(optimizer: torch.optim.Optimizer, parameters: list[torch.nn.Parameter]) -> None:
     """Make an optimizer create the state of all parameters, as its first step does."""
     for parameter in parameters:
         parameter.grad = torch.zeros_like(parameter)
@@ -44,7 +43,7 @@ def initialize_state(optimizer: StepOptimizer, parameters: list[torch.nn.Paramet
     optimizer.zero_grad()
 
 
-def state_bytes_per_parameter(build: Callable[[list[torch.nn.Parameter]], StepOptimizer]) -> float:
+def state_bytes_per_parameter(build: Callable[[list[torch.nn.Parameter]], torch.optim.Optimizer]) -> float:
     """Return the bytes of state per trained value of the optimizer that `build` returns, from a step on a small matrix.
 
     Raises:
@@ -53,7 +52,7 @@ def state_bytes_per_parameter(build: Callable[[list[torch.nn.Parameter]], StepOp
     matrix = torch.nn.Parameter(torch.zeros(256, 256))
     optimizer = build([matrix])
     initialize_state(optimizer, [matrix])
-    tensors = tree_leaves(dict(optimizer.optimizer.state[matrix]))
+    tensors = tree_leaves(dict(optimizer.state[matrix]))
     size = sum(t.numel() * t.element_size() for t in tensors if isinstance(t, torch.Tensor) and t.dim())
     return size / matrix.numel()
 

@@ -14,15 +14,16 @@ import torch
 from transformers import PreTrainedModel
 
 from ..data.batches import MicroBatch
-from ..engine.optimizer import StepOptimizer
+from ..engine.optimizations import Optimized
+from ..engine.strategies import Replicated
+from ..engine.trainer import Trainer
 from ..ops.chunked_cross_entropy import chunk_loss_as
 from ..optimizations.cuda_graphs.launch_bound import STEPS
 from ..tasks.lm_head import before_output_layer
-from ..tasks.sft import SupervisedFineTuning
 from ..utils.language_model import base_of
 from ..utils.quiet import quiet
 from .optimizer_state import initialize_state
-from .phase_meters import CudaMeter, Meter, Phase, PhaseOptimizer, TensorMeter, fake_tensors
+from .phase_meters import CudaMeter, Meter, Phase, PhaseStrategy, TensorMeter, fake_tensors
 from .random_init import materialize
 from .step_builder import StepBuilder
 
@@ -73,37 +74,47 @@ def profile_steps(model: torch.nn.Module, builder: StepBuilder, meter: Meter, ti
     materialize(model, builder.device or torch.device('cpu'))
     trained = sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)
     setup = {'frozen': Phase(0, meter.allocated - trained)}
-    task = builder.task(model)
+    optimized = builder.optimize(model)
+    task = optimized.task
     setup['ready'] = Phase(0, meter.allocated)
     parameters = list(task.trained_parameters().values())
     optimizer = builder.optimizer(parameters)
     batch = builder.micro_batch(model.get_input_embeddings().weight.shape[0])
+    trainer = _trainer(builder, optimized, optimizer, Replicated())
     if timed:
-        task.train_step([batch], optimizer)
+        trainer.train_step([batch])
     else:
         initialize_state(optimizer, parameters)
     between_steps = meter.allocated
-    phases = _phases_of_step(model, task, PhaseOptimizer(optimizer, meter), batch)
+    strategy = PhaseStrategy(meter)
+    phases = _phases_of_step(model, _trainer(builder, optimized, optimizer, strategy), strategy, batch)
     paged = builder.paged_bytes(parameters)
     phases = {name: Phase(phase.peak + paged, phase.allocated + paged) for name, phase in phases.items()}
-    seconds = _time_steps(task, optimizer, batch) if timed else None
+    seconds = _time_steps(trainer, batch) if timed else None
     return PartialRun(between_steps + paged, {**setup, **phases}, seconds)
 
 
+def _trainer(
+    builder: StepBuilder, optimized: Optimized, optimizer: torch.optim.Optimizer, strategy: Replicated
+) -> Trainer:
+    strategy.attach(optimized.task, optimizer)
+    return Trainer(optimized.task, strategy, builder.job.schedule.max_grad_norm, optimized.wrappers)
+
+
 def _phases_of_step(
-    model: torch.nn.Module, task: SupervisedFineTuning, optimizer: PhaseOptimizer, batch: MicroBatch
+    model: torch.nn.Module, trainer: Trainer, strategy: PhaseStrategy, batch: MicroBatch
 ) -> dict[str, Phase]:
     """Return the phases of an optimizer step of two micro-batches."""
     base = base_of(model)
     handles = [
-        model.get_input_embeddings().register_forward_hook(_call_in_backward(optimizer.layers_done)),
-        (before_output_layer(base) or base.base_model).register_forward_hook(_call_in_backward(optimizer.loss_done)),
+        model.get_input_embeddings().register_forward_hook(_call_in_backward(strategy.layers_done)),
+        (before_output_layer(base) or base.base_model).register_forward_hook(_call_in_backward(strategy.loss_done)),
     ]
-    optimizer.meter.reset_peak()
-    task.train_step([batch, batch], optimizer)
+    strategy.meter.reset_peak()
+    trainer.train_step([batch, batch])
     for handle in handles:
         handle.remove()
-    return optimizer.phases
+    return strategy.phases
 
 
 def _call_in_backward(callback: Callable[[torch.Tensor], None]) -> Callable:
@@ -117,13 +128,15 @@ def _call_in_backward(callback: Callable[[torch.Tensor], None]) -> Callable:
     return hook
 
 
-def _time_steps(task: SupervisedFineTuning, optimizer: StepOptimizer, batch: MicroBatch) -> tuple[float, float]:
+def _time_steps(trainer: Trainer, batch: MicroBatch) -> tuple[float, float]:
     """Return the seconds of a micro-batch, and of the rest of an optimizer step."""
+
+    task = trainer.task
 
     def timed_step(micro_batches: int) -> float:
         _synchronize(task.device)
         start = time.perf_counter()
-        task.train_step([batch] * micro_batches, optimizer)
+        trainer.train_step([batch] * micro_batches)
         _synchronize(task.device)
         return time.perf_counter() - start
 

@@ -1,7 +1,7 @@
 """Meters of allocated bytes, on a GPU or for any tensors, and an optimizer that reads them at each phase of a step."""
 
 import importlib.util
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -9,7 +9,8 @@ from typing import Any, Protocol
 import torch
 
 from ..compat.torch_tracing_private import FakeTensorMode
-from ..engine.optimizer import StepOptimizer
+from ..data.batches import MicroBatch
+from ..engine.strategies import Replicated
 from .live_bytes import LiveBytes
 
 
@@ -86,15 +87,14 @@ class Phase:
     allocated: int
 
 
-class PhaseOptimizer(StepOptimizer):
-    """The optimizer of a run, which records each phase of a step as it ends.
+class PhaseStrategy(Replicated):
+    """The strategy of a run, which records each phase of a step as it ends.
 
     Phases of micro-batch N: `forward N`, `loss N` (backward pass of the loss), `backward N` (of the layers),
     `embedding N` (backward pass of the embedding); then `clip` and `step`.
     """
 
-    def __init__(self, optimizer: StepOptimizer, meter: Meter) -> None:
-        super().__init__(optimizer.optimizer, optimizer.max_grad_norm)
+    def __init__(self, meter: Meter) -> None:
         self.meter, self.phases, self._micro_batch = meter, {}, 0
 
     def end_phase(self, name: str) -> None:
@@ -110,22 +110,22 @@ class PhaseOptimizer(StepOptimizer):
         """Record that the backward pass has reached the embedding."""
         self.end_phase(f'backward {self._micro_batch}')
 
-    def loss(self, task: Callable[[Any], torch.Tensor], batch: Any) -> torch.Tensor:
-        value = super().loss(task, batch)
+    def forward(self, micro_batch: MicroBatch) -> torch.Tensor:
+        loss = super().forward(micro_batch)
         self.end_phase(f'forward {self._micro_batch}')
-        return value
+        return loss
 
-    def backward(self, loss: torch.Tensor, last: bool = True, **options: Any) -> None:
-        super().backward(loss, last, **options)
+    def backward(self, loss: torch.Tensor, is_last: bool) -> None:
+        super().backward(loss, is_last)
         at_embedding = f'backward {self._micro_batch}' in self.phases
         self.end_phase(f'{"embedding" if at_embedding else "backward"} {self._micro_batch}')
         self._micro_batch += 1
 
-    def clip(self) -> torch.Tensor:
-        norm = super().clip()
+    def reduce_and_clip(self, max_grad_norm: float | None) -> torch.Tensor:
+        norm = super().reduce_and_clip(max_grad_norm)
         self.end_phase('clip')
         return norm
 
-    def zero_grad(self, **options: Any) -> None:
+    def zero_grad(self) -> None:
         self.end_phase('step')
-        super().zero_grad(**options)
+        super().zero_grad()

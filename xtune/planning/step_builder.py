@@ -9,13 +9,12 @@ from transformers import PreTrainedConfig, PreTrainedModel
 
 from ..config.wire import Job
 from ..data.batches import MicroBatch
-from ..engine.optimizations import optimized_task
-from ..engine.optimizer import StepOptimizer, build_optimizer, has_kernel
+from ..engine.optimizations import Optimized, optimize
+from ..engine.optimizer import build_optimizer, has_kernel
 from ..engine.packing_check import is_packed
 from ..engine.prepare_model import add_meta_adapter
 from ..methods.meta_model import build_meta_model
 from ..parallel.env import ALONE
-from ..tasks.sft import SupervisedFineTuning
 from .attention import attention_for_fake_tensors
 from .optimizer_state import (
     FakeBitsandbytesOptimizer,
@@ -66,24 +65,25 @@ class StepBuilder:
         """
         return add_meta_adapter(model, self.job.model)
 
-    def task(self, model: torch.nn.Module) -> SupervisedFineTuning:
-        """Return the training task of a materialized model."""
+    def optimize(self, model: torch.nn.Module) -> Optimized:
+        """Return the training task of a materialized model, with its optimizations, in training mode."""
         with redirect_stdout(StringIO()):
             device = self.device or torch.device('cpu')
-            return optimized_task(self.job, model, self.dtype, device, None, ALONE).train()
+            optimized = optimize(self.job, model, self.dtype, device, None, ALONE)
+        optimized.task.train()
+        return optimized
 
-    def optimizer(self, parameters: list[torch.nn.Parameter]) -> StepOptimizer:
+    def optimizer(self, parameters: list[torch.nn.Parameter]) -> torch.optim.Optimizer:
         """Return the optimizer; without a device one that allocates on fake tensors what it would allocate on a GPU.
 
         Raises:
             ConfigError: It refuses its arguments.
         """
         if self.device is not None:
-            return build_optimizer(self.job, parameters, self.device)
+            return build_optimizer(self.job, parameters)
         if is_bitsandbytes(self.job.optimizer):
-            fake = FakeBitsandbytesOptimizer(parameters, self.job.optimizer.func.__name__)
-            return StepOptimizer(fake, self.job.schedule.max_grad_norm)
-        return as_on_gpu(build_optimizer(self.job, parameters, torch.device('cpu')), has_kernel(self.job))
+            return FakeBitsandbytesOptimizer(parameters, self.job.optimizer.func.__name__)
+        return as_on_gpu(build_optimizer(self.job, parameters), has_kernel(self.job))
 
     def optimizer_bytes_per_parameter(self) -> float:
         """Return the bytes of optimizer state per trained value.

@@ -3,9 +3,9 @@
 import torch
 
 ADVICE = (
-    'Lower schedule.batch_size (and raise schedule.accumulate, for the same steps), then max_length; '
-    "checkpointing='offload' keeps less, a qlora preset has a base of 4 bits, and several GPUs share the model with "
-    '--strategy fsdp2.'
+    'Lower schedule.batch_size (and raise schedule.gradient_accumulation_steps, for the same steps), then max_length; '
+    "activation_checkpointing='offload' saves more, a qlora preset has a 4-bit base, and several GPUs share the model "
+    'with --strategy fsdp2.'
 )
 
 

@@ -44,7 +44,7 @@ class ChatSamplesHook(Hook):
         # Answers must not change the run: its random numbers go on as if nothing had happened.
         path = Path(os.devnull) if rank() else self.path
         own = [runner.model.device] if runner.model.device.type == 'cuda' else []
-        with torch.random.fork_rng(own), path.open('a', encoding='utf-8') as file, runner.model.whole_rows():
+        with torch.random.fork_rng(own), path.open('a', encoding='utf-8') as file, runner.model.generation_mode():
             for prompt in self.settings.prompts:
                 answer = self._generate(runner.model, prompt)
                 file.write(json.dumps(dict(step=step, prompt=prompt, answer=answer), ensure_ascii=False) + '\n')

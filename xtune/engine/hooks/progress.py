@@ -34,9 +34,9 @@ class ProgressHook(Hook):
         self._start_window()
 
     def after_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
-        self._loss += outputs['loss'] * outputs['trained_tokens']
-        self._trained += outputs['trained_tokens']
-        self._tokens += outputs['tokens']
+        self._loss += outputs['loss'] * outputs['num_label_tokens']
+        self._trained += outputs['num_label_tokens']
+        self._tokens += outputs['num_tokens']
         self._bar.update()
         loop = runner.train_loop
         if loop.steps_done % self.every_steps == 0 or loop.steps_done == loop.max_iters or loop.interrupted:

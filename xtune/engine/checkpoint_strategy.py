@@ -1,4 +1,4 @@
-"""How a run is spread over devices. Here: each process has the whole model, on one GPU or the CPU."""
+"""mmengine's strategy object of a run: it saves and resumes checkpoints. `strategies/` has the parallelism."""
 
 import warnings
 from pathlib import Path
@@ -15,11 +15,8 @@ from .checkpoint_writer import Saving
 
 
 @STRATEGIES.register_module()
-class Replicated(PlacedModelStrategy):
-    """Trains on the device the model is on, alone or with equal processes beside it, and saves only what is trained.
-
-    Gradients are all-reduced once, after the last micro-batch of a step (see `collectives.all_reduce_gradients`). This
-    holds with gradient accumulation, and with layers that some micro-batch does not reach.
+class CheckpointStrategy(PlacedModelStrategy):
+    """Saves and resumes what is trained, the optimizer state and the RNG of every rank.
 
     `state` reads and writes what is trained (see `TrainedState`).
     """

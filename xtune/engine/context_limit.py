@@ -7,9 +7,9 @@ rows than positions, RoBERTa uses two rows fewer.
 import torch
 from transformers import PreTrainedConfig, PreTrainedModel
 
-from ...errors import ModelError
-from ..small_copy import small_copy
-from .config_checks import context_length
+from ..errors import ModelError
+from ..models.loading.config_checks import context_length
+from ..models.small_copy import small_copy
 
 # Largest difference between max_position_embeddings and the number of usable positions.
 _MAX_OFFSET = 8

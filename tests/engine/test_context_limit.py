@@ -5,8 +5,8 @@ import torch
 from small_models import small_model
 from transformers import CONFIG_MAPPING
 
+from xtune.engine.context_limit import check_length, position_embeddings
 from xtune.errors import ModelError
-from xtune.models.loading.context_limit import check_length, position_embeddings
 
 # Model type, changes -> maximum number of tokens.
 TABLES = [
