@@ -35,6 +35,12 @@ def test_an_import_is_named_without_importing(tmp_path):
     assert mmengine_private.import_behind(names['whole']) == ('whole.module', None)
 
 
+def test_an_import_can_come_from_another_module(tmp_path):
+    lazy = mmengine_private.lazy_dict(config(tmp_path), keep_imported=True)['Thing']
+    mmengine_private.set_module(lazy, 'fractions')
+    assert mmengine_private.import_behind(lazy) == ('fractions', 'Thing')
+
+
 def test_names_are_set_of_a_config_that_was_a_dict():
     cfg = Config(ConfigDict(a=1, b=2))
     mmengine_private.set_imported_names(cfg, {'b'})

@@ -44,6 +44,12 @@ def import_behind(lazy: LazyObject) -> tuple[str, str | None]:
     return (module if isinstance(module, str) else module[0]), lazy._imported
 
 
+def set_module(lazy: LazyObject, module: str) -> None:
+    """Import what `lazy` stands for from `module` instead; the public class has no setter."""
+    if isinstance(lazy._module, str):
+        lazy._module = module
+
+
 @contextmanager
 def reading_lazily() -> Iterator[None]:
     """Return a context in which values of a ConfigDict are read without importing what they name.

@@ -96,8 +96,7 @@ def resolve(value: Any) -> Any:
     """Return `value` with every imported name, at any depth, replaced by the object itself."""
     if is_lazy(value):
         source, _ = root(value)
-        if isinstance(source._module, str):
-            source._module = current_module(source._module)
+        mmengine_private.set_module(source, current_module(mmengine_private.import_behind(source)[0]))
         try:
             return value.build()
         except (ImportError, AttributeError) as error:

@@ -70,7 +70,7 @@ def _read(path: Path) -> Config:
         if 'incorrect module is defined' in what:
             what += '; presets are composed by name: `xtune copy-cfg NAME` writes one as a file to import from'
         raise ConfigError(f'{path} cannot be read as a config: {type(error).__name__}: {what}') from error
-    rename_sections(cfg._cfg_dict, str(path), text)
+    rename_sections(config_dict(cfg), str(path), text)
     return cfg
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from mmengine.config import Config
 
+from ..compat.mmengine_private import config_dict
 from ..config.deprecated import rename_sections
 from ..config.lazy import comparable, read_text, to_plain
 from ..config.load import load
@@ -64,7 +65,7 @@ def differences(config: Path, meta: dict[str, Any]) -> list[str]:
 def _stored_config(meta: dict[str, Any]) -> Config:
     """Return the config in `meta` with the current names of its options; an earlier version may have written it."""
     cfg = read_text(meta['config'])
-    rename_sections(cfg._cfg_dict, 'the checkpoint', quiet=True)
+    rename_sections(config_dict(cfg), 'the checkpoint', quiet=True)
     return cfg
 
 
