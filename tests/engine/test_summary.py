@@ -12,11 +12,11 @@ from xtune.parallel.compatibility import SHARDED_WEIGHTS, STRATEGIES
 
 
 @pytest.mark.parametrize('strategy', STRATEGIES)
-def test_it_says_what_each_process_holds(strategy):
+def test_the_summary_states_what_each_rank_holds(strategy):
     text = held_by_each(strategy)
-    assert ('each with the whole model' in text) == (strategy not in SHARDED_WEIGHTS)
-    assert ('slice' in text) == (strategy not in ('one_device', 'ddp'))
-    assert ('host memory' in text) == strategy.endswith('_offload')
+    assert ('the full model' in text) == (strategy not in SHARDED_WEIGHTS)
+    assert ('shard of' in text) == (strategy not in ('one_device', 'ddp'))
+    assert ('CPU memory' in text) == strategy.endswith('_offload')
 
 
 def base_of(config):

@@ -131,4 +131,4 @@ def test_the_command_starts_a_process_for_each_gpu(folder, written, start, figur
     config = written('started', 'lora', 'ddp')
     run = start([sys.executable, '-m', 'xtune', 'train', config], folder, 'command', NPROC_PER_NODE='2')
     assert run.exit(180) == 0, run.output
-    assert '2 processes' in run.output and figures(folder / 'started')
+    assert '2 ranks' in run.output and figures(folder / 'started')

@@ -34,7 +34,7 @@ def succeeded(processes, folder, name, figures):
     for process in processes:
         assert process.exit() == 0, process.output
     assert {step for step, key in figures(folder / name) if key == 'loss'} == set(range(1, STEPS + 1))
-    assert sum(process.output.count('2 processes, each with the whole model') for process in processes) == 1
+    assert sum(process.output.count('2 ranks, each with the full model') for process in processes) == 1
 
 
 def slurm(rank, hosts='127.0.0.1'):

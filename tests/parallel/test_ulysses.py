@@ -129,7 +129,7 @@ def test_sharded_sequences_train_as_full_ones(models, make_config, tmp_path, nam
     (tmp_path / 'todo.json').write_text(json.dumps(todo))
     codes, outs = processes(tmp_path, WORKER, [tmp_path / 'todo.json'])
     assert codes == [0, 0], outs[0][-3000:] + outs[1][-3000:]
-    assert outs[0].count('each is split over 2 neighbouring processes') == len(cases)
+    assert outs[0].count('each sharded over 2 consecutive ranks') == len(cases)
     assert outs[0].count('of 2 x 2 sequences') == len(cases)
     worst = {}
     for name, case in cases.items():

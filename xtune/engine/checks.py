@@ -8,6 +8,7 @@ import torch
 from transformers import PreTrainedConfig
 
 from ..config.adapter_start import changes_base
+from ..config.strategy_traits import traits_of
 from ..config.wire import Job
 from ..data.resolve_map_fn import check_map_fns
 from ..errors import ConfigError, ModelError, TemplateError
@@ -72,14 +73,11 @@ def strategy(job: Job, world: World, device: torch.device) -> None:
     compatibility.check(compatibility.method_of_run(job), name, world.size)
     float8_checks.check_float8(job.model, device)
     ulysses_check.check_devices(job.strategy.sequence_parallel_size, world.size)
-    if world.size > 1 and name.startswith('zero'):
+    if traits_of(name, world.size).is_zero:
         require_deepspeed()
         zero_config(job, world.size, run_dtype(job.model, device))  # for what it refuses
-    if world.size == 1 and name not in ('one_device', 'ddp'):
-        print(
-            f'note: strategy {name} spreads the run over several devices; this run has one, so there is nothing to '
-            'spread'
-        )
+    if world.size == 1 and not traits_of(name).is_replicated:
+        print(f'note: strategy {name} shards the run over several devices; this run has one, so nothing is sharded')
 
 
 def model(job: Job, device: torch.device) -> None:

@@ -7,6 +7,7 @@ from dataclasses import fields
 from typing import Any
 
 from ..config.method_values import quantization_notes
+from ..config.strategy_traits import traits_of
 from ..config.wire import Job
 from ..errors import ConfigError
 
@@ -77,7 +78,7 @@ def _problems(job: Job) -> Iterator[str]:
             f"schedule.min_lr_ratio={job.schedule.min_lr_ratio}, but schedule.lr_schedule='constant' never falls: set "
             "schedule.lr_schedule='cosine', or remove schedule.min_lr_ratio"
         )
-    if strategy.deepspeed is not None and not strategy.name.startswith('zero'):
+    if strategy.deepspeed is not None and not traits_of(strategy.name).is_zero:
         yield (
             f'strategy.deepspeed is for zero1 to zero3, and strategy.name={strategy.name!r}: set strategy.name, or '
             'strategy.deepspeed=None'

@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import torch
 
+from ..config.strategy_traits import traits_of
 from ..config.wire import Job
 from ..errors import ConfigError
 from ..parallel.env import World
@@ -25,7 +26,7 @@ def check_optimizer(job: Job, world: World, device: torch.device) -> None:
     """
     kind, given = job.optimizer.func, job.optimizer.keywords
     name = getattr(kind, '__name__', str(kind))
-    where = torch.device('cpu') if world.size > 1 and job.strategy.name.endswith('_offload') else device
+    where = torch.device('cpu') if traits_of(job.strategy.name, world.size).offloads else device
     if where.type != 'cuda' and _is_paged(kind, given):
         place = 'the optimizer state of this run is' if device.type == 'cuda' else 'this run has no GPU: its state is'
         raise ConfigError(

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 import torch
 
 from ..config.sections import Source
+from ..config.strategy_traits import traits_of
 from ..config.wire import Job
 from ..data.encode import PLAIN_TEXT
 from ..data.report import Report, counted
@@ -116,9 +117,9 @@ def schedule_lines(job: Job, data: TrainingData, world: World) -> Iterator[tuple
         f'{schedule.batch_size} x {schedule.gradient_accumulation_steps}{f" x {teams}" if teams > 1 else ""} sequences',
     )
     if world.size > 1:
-        yield 'devices', f'{world.size} processes, {held_by_each(job.strategy.name)}'
+        yield 'devices', f'{world.size} ranks, {held_by_each(job.strategy.name)}'
     if parts > 1:
-        yield 'rows', f'each is split over {parts} neighbouring processes'
+        yield 'sequences', f'each sharded over {parts} consecutive ranks'
     yield (
         'optimizer',
         f'{job.optimizer.func.__name__}, {schedule.lr_schedule} from lr {job.optimizer.keywords.get("lr")}',
@@ -127,16 +128,16 @@ def schedule_lines(job: Job, data: TrainingData, world: World) -> Iterator[tuple
 
 
 def held_by_each(strategy: str) -> str:
-    """Return what each process of a run holds, in words."""
-    whole = 'each with the whole model'
-    spread = {
-        'zero1': f'{whole} and a slice of the optimizer state (DeepSpeed ZeRO-1)',
-        'zero2': f'{whole} and a slice of gradients and optimizer state (DeepSpeed ZeRO-2)',
-        'zero3': 'each with a slice of weights, gradients and optimizer state (DeepSpeed ZeRO-3)',
-        'fsdp2': 'each with a slice of weights, gradients and optimizer state (FSDP2)',
-    }
-    found = spread.get(strategy.removesuffix('_offload'), f'{whole}; gradients are summed')
-    return found + ', in host memory' * strategy.endswith('_offload')
+    """Return what each rank of a run holds, in words."""
+    traits = traits_of(strategy)
+    if traits.is_replicated:
+        return 'each with the full model; gradients are all-reduced'
+    sharded = {1: 'optimizer state', 2: 'gradients and optimizer state'}
+    held = f'a shard of {sharded.get(traits.zero_stage, "weights, gradients and optimizer state")}'
+    if not traits.shards_weights:
+        held = f'the full model and {held}'
+    engine = f'DeepSpeed ZeRO-{traits.zero_stage}' if traits.is_zero else 'FSDP2'
+    return f'each with {held} ({engine})' + ', in CPU memory' * traits.offloads
 
 
 def show(lines: Iterator[tuple[str, str]]) -> None:

@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 
+from ..config.strategy_traits import traits_of
 from ..config.wire import Job
 from ..errors import ConfigError
 
@@ -52,7 +53,7 @@ def zero_config(job: Job, devices: int, dtype: torch.dtype) -> dict[str, Any]:
             "(bf16 weights are for full fine-tuning on GPUs; an adapter stays in float32); write 'auto'"
         )
     zero = given.setdefault('zero_optimization', {})
-    stage = int(name.removeprefix('zero')[0])
+    stage = traits_of(name).zero_stage
     if zero.setdefault('stage', stage) != stage:
         raise ConfigError(f'the DeepSpeed configuration has stage {zero["stage"]}, but the strategy is {name}')
     _offload(zero, name)
@@ -63,10 +64,11 @@ def zero_config(job: Job, devices: int, dtype: torch.dtype) -> dict[str, Any]:
 def _offload(zero: dict, name: str) -> None:
     """Let `zero` offload what the strategy's name says, and refuse it to do so silently."""
     offloads = [key for key in OFFLOAD if offloads_to(zero.get(key))]
-    if name.endswith('_offload') and not offloads:
-        for key in OFFLOAD[: 2 if name.startswith('zero3') else 1]:
+    traits = traits_of(name)
+    if traits.offloads and not offloads:
+        for key in OFFLOAD[: 2 if traits.shards_weights else 1]:
             zero[key] = dict(device='cpu')
-    elif offloads and not name.endswith('_offload'):
+    elif offloads and not traits.offloads:
         raise ConfigError(
             f'the DeepSpeed configuration has {offloads[0]}, but the strategy is {name}; call it {name}_offload'
         )

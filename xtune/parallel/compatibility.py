@@ -1,11 +1,12 @@
 """Which training method works with which strategy: the table that configs are checked against and the docs show."""
 
+from ..config.strategy_traits import TRAITS
 from ..config.wire import Job
 from ..errors import ConfigError, did_you_mean
 from ..ops.float8_linear import Float8Config
 
-SHARDED_WEIGHTS = ('zero3', 'zero3_offload', 'fsdp2', 'fsdp2_offload')  # all weights are sharded
-STRATEGIES = ('one_device', 'ddp', 'zero1', 'zero2', 'zero2_offload', *SHARDED_WEIGHTS)
+STRATEGIES = tuple(TRAITS)
+SHARDED_WEIGHTS = tuple(name for name, traits in TRAITS.items() if traits.shards_weights)
 METHODS = ('full', 'lora', 'qlora', 'int8_lora', 'fp8_lora', 'other_quantised')
 _NO_ZERO3 = 'DeepSpeed cannot shard quantized weights'
 _NO_INT8_SHARDS = 'int8 weights have scales that sharding would separate from them; use ddp, or a qlora preset'
@@ -26,7 +27,7 @@ REFUSED: dict[tuple[str, str], str] = (
     | {
         ('fp8_lora', strategy): 'each device needs all float8 weights; use ddp, or a qlora preset with fsdp2'
         for strategy in STRATEGIES
-        if strategy not in ('one_device', 'ddp')
+        if not TRAITS[strategy].is_replicated
     }
 )
 
@@ -60,7 +61,7 @@ def check(method: str, strategy: str, devices: int) -> None:
     reason = REFUSED.get((method, strategy))
     if reason and devices > 1:
         raise ConfigError(f'{method} does not work with strategy {strategy}: {reason}')
-    if devices == 1 and strategy.endswith('_offload'):
+    if devices == 1 and TRAITS[strategy].offloads:
         raise ConfigError(
             f'strategy {strategy} on one device: offload needs several (NPROC_PER_NODE=2 xtune train ...); on one, use '
             'a qlora preset, or omit the strategy'

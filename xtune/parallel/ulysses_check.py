@@ -7,6 +7,7 @@ from transformers import PreTrainedConfig
 
 from ..compat.transformers_private import attention_of
 from ..config.sections import Strategy
+from ..config.strategy_traits import traits_of
 from ..errors import ConfigError, ModelError
 from ..utils.language_model import base_of
 from ..utils.parity_inputs import parity_token_ids, tokens_per_sample
@@ -63,7 +64,9 @@ def sequence_parallel_group(
     group = SequenceParallelGroup(llm, size, strategy.timeout)
     if not group.is_installed:
         raise _refusal(config, 'its attention does not go through the AttentionInterface of transformers')
-    if strategy.name.startswith('zero3'):  # only DeepSpeed's engine gathers the sharded weights
+    if (
+        traits_of(strategy.name).is_zero and traits_of(strategy.name).shards_weights
+    ):  # only DeepSpeed's engine gathers the sharded weights
         print('note: skipped the sequence-parallel parity check (ZeRO-3); a run with strategy fsdp2 makes it')
     else:
         _check_parity(llm, group, dtype, device)

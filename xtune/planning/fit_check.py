@@ -6,6 +6,7 @@ still need more memory; `xtune plan` estimates it.
 
 import torch
 
+from ..config.strategy_traits import traits_of
 from ..config.wire import Job
 from ..errors import ModelError
 from ..methods.base_model import run_dtype
@@ -24,7 +25,7 @@ def check_fit(job: Job, world: World, device: torch.device) -> None:
     Raises:
         ModelError: The run does not fit.
     """
-    if device.type != 'cuda' or (world.size > 1 and job.strategy.name not in ('one_device', 'ddp')):
+    if device.type != 'cuda' or not traits_of(job.strategy.name, world.size).is_replicated:
         return
     try:
         bound = MemoryEstimator(job).lower_bound(run_dtype(job.model, device))
@@ -48,7 +49,7 @@ def does_not_fit(base_model: str, method: str, strategy: str, bound: LowerBound,
         gpu: The name of the GPU.
     """
     # A run on one device with strategy fsdp2 has the option already.
-    option = '' if strategy.startswith('fsdp2') else ' --strategy fsdp2'
+    option = '' if traits_of(strategy).is_fsdp2 else ' --strategy fsdp2'
     changes = [
         (method == 'full', 'train an adapter (a lora or qlora preset)'),
         (method not in ('full', 'qlora'), 'take a base in 4 bits (a qlora preset)'),

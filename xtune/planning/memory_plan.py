@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
+from ..config.strategy_traits import traits_of
 from ..config.wire import Job
 from .model_sizes import ModelSizes
 from .step_estimate import StepEstimate
@@ -82,7 +83,7 @@ class MemoryPlan:
     @property
     def is_sharded(self) -> bool:
         """Whether the strategy shards the model; the figures are those of one device that holds everything."""
-        return self.job.strategy.name not in ('one_device', 'ddp')
+        return not traits_of(self.job.strategy.name).is_replicated
 
     @property
     def fits_here(self) -> bool | None:

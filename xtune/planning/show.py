@@ -4,6 +4,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from ..config.strategy_traits import traits_of
 from ..parallel import compatibility
 from .memory_plan import MemoryPlan
 from .optimizer_state import is_paged
@@ -118,7 +119,7 @@ def _gpus(plan: MemoryPlan) -> Table:
     supported = (compatibility.method_of_run(plan.job), 'fsdp2') not in compatibility.REFUSED
     sharded = '--strategy fsdp2' if supported else 'a qlora preset with --strategy fsdp2'
     several = f'take several devices ({sharded})'
-    if plan.job.strategy.name.startswith('fsdp2'):
+    if traits_of(plan.job.strategy.name).is_fsdp2:
         several = 'see several devices with --gpus N'
     for fit in plan.gpu_fits:
         if fit.peak is None:

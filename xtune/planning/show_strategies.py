@@ -4,6 +4,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from ..config.strategy_traits import traits_of
 from ..parallel.compatibility import method_of_run
 from .memory_plan import MemoryPlan
 from .strategies import Cluster, fastest_fit
@@ -44,7 +45,7 @@ def _table(plan: MemoryPlan) -> Table:
             table.add_row(memory.strategy, '-', '-', *['-'] * len(sizes), 'refused')
             continue
         verdicts = ['[bold]fits[/]' if memory.fits(gb) else 'no' for gb in sizes]
-        remark = 'on one of the GPUs' if memory.strategy == 'one_device' else ''
+        remark = 'on one of the GPUs' if traits_of(memory.strategy).single_device else ''
         remark = 'as given' if memory.strategy == _strategy_of(plan) else remark
         table.add_row(memory.strategy, format_gib(memory.device), format_gib(memory.host), *verdicts, remark)
     return table
@@ -52,7 +53,7 @@ def _table(plan: MemoryPlan) -> Table:
 
 def _strategy_of(plan: MemoryPlan) -> str:
     """Return the strategy of the config on several GPUs: ddp if it names none."""
-    return 'ddp' if plan.job.strategy.name == 'one_device' else plan.job.strategy.name
+    return 'ddp' if traits_of(plan.job.strategy.name).single_device else plan.job.strategy.name
 
 
 def _verdict(plan: MemoryPlan, gb: float, config: str, strategy: str) -> str:

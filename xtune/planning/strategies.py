@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from ..config.strategy_traits import traits_of
 from ..parallel import compatibility
 from .estimator import MemoryEstimator
 from .model_sizes import WEIGHT_AND_GRADIENT
@@ -58,11 +59,11 @@ def memory_of_strategies(estimator: MemoryEstimator, cluster: Cluster) -> tuple[
     method = compatibility.method_of_run(job)
     table = []
     for name in compatibility.STRATEGIES:
-        devices = 1 if name == 'one_device' else cluster.gpus
+        devices = 1 if traits_of(name).single_device else cluster.gpus
         device = _device(name, sizes, minimum, kept_activations, devices, job.schedule.gradient_accumulation_steps > 1)
         context = CONTEXT if devices == 1 else NCCL_CONTEXT
         refused = compatibility.REFUSED.get((method, name))
-        if refused is None and devices == 1 and name.endswith('_offload'):
+        if refused is None and devices == 1 and traits_of(name).offloads:
             refused = 'offload is for several devices; on one take a qlora preset'
         host = _host(name, sizes, estimator.sizes.largest, cluster)
         table.append(StrategyMemory(name, device + context, host, refused))
@@ -88,12 +89,13 @@ def _device(
         devices: The number of devices.
         accumulates: Whether a step has several micro-batches, so that gradients exist at the peak.
     """
-    if name in ('one_device', 'ddp') or devices == 1:
+    traits = traits_of(name, devices)
+    if traits.is_replicated:
         return minimum.peak
-    offload = name.endswith('_offload')
-    if name.startswith(('fsdp2', 'zero3')):
+    offload = traits.offloads
+    if traits.shards_weights:
         peak = sharded_peak(sizes, devices, offload) + kept_activations
-        if name.startswith('zero3'):
+        if traits.is_zero:
             peak += BF16 * min(MAX_GATHERED, sizes.in_layers + sizes.ends) + 4 * min(BUCKET, sizes.trained)
             peak += BF16 * sizes.trained / devices if sizes.full and not offload else 0
         return peak
@@ -104,13 +106,13 @@ def _device(
     master_weights = 0 if offload else 4 * sizes.trained / devices
     saved += 2 * sizes.trained if sizes.full else 0
     gradients_at_peak = accumulates or minimum.phase not in ('forward', 'loss')
-    saved += minimum.gradients * share_elsewhere * gradients_at_peak if name != 'zero1' else 0
+    saved += minimum.gradients * share_elsewhere * gradients_at_peak if traits.zero_stage > 1 else 0
     return minimum.peak - saved + master_weights + 4 * min(BUCKET, sizes.trained)
 
 
 def fsdp2_memory(name: str, sizes: ShardedSizes, cluster: Cluster) -> StrategyMemory:
     """Return the memory of a run under `fsdp2` or `fsdp2_offload` with activation checkpointing in every layer."""
-    device = sharded_peak(sizes, cluster.gpus, name.endswith('_offload'))
+    device = sharded_peak(sizes, cluster.gpus, traits_of(name).offloads)
     return StrategyMemory(name, device + NCCL_CONTEXT, _host(name, sizes, 0, cluster))
 
 
@@ -119,11 +121,12 @@ def _host(name: str, sizes: ShardedSizes, largest: int, cluster: Cluster) -> flo
 
     `largest` are the parameters of the largest tensor, which each rank reads in float32.
     """
-    ranks = 1 if name == 'one_device' else cluster.gpus_per_host
+    traits = traits_of(name)
+    ranks = 1 if traits.single_device else cluster.gpus_per_host
     libraries = LIBRARIES * ranks
-    if not name.startswith(('fsdp2', 'zero3')):
+    if not traits.shards_weights:
         loading = 4 * largest * ranks
         offloaded = sizes.trained * (WEIGHT_AND_GRADIENT + sizes.state) / cluster.hosts
-        return libraries + max(loading, offloaded if name == 'zero2_offload' else 0)
-    offloaded = sizes.shards / cluster.hosts if name.endswith('_offload') else 0
+        return libraries + max(loading, offloaded if traits.offloads else 0)
+    offloaded = sizes.shards / cluster.hosts if traits.offloads else 0
     return libraries + max(sizes.loaded, offloaded)
