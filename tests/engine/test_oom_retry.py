@@ -63,7 +63,7 @@ def test_a_step_that_never_fits_says_what_to_change(capsys):
         return True
 
     with pytest.raises(
-        OutOfMemory, match='2 x 16 tokens, though every layer.*weights 0.00.*optimizer.*logits'
+        OutOfMemory, match='2 x 16 tokens, with every layer checkpointed.*weights 0.00.*optimizer.*logits'
     ) as error:
         steps(4, fail)
     assert kept == [4, 2, 1, 0]
@@ -96,7 +96,7 @@ def test_a_run_that_does_not_fit_ends_with_a_message(make_config, xtune, tmp_pat
     monkeypatch.syspath_prepend(tmp_path)
     options = {'custom_imports': ['greedy'], 'runner': {'custom_hooks': [{'type': 'xtune.Greedy'}]}}
     code, out, err = xtune('train', make_config(activation_checkpointing='none', **options))
-    assert code == 2 and 'memory ran out in a step of 2 x' in err and 'Traceback' not in err
+    assert code == 2 and 'out of memory in a step of 2 x' in err and 'Traceback' not in err
     assert 'with 1 of 2 layers' in out and 'with 2 of 2 layers' in out
 
 

@@ -54,7 +54,7 @@ def test_an_adapter_is_trained_on_and_exported(first, make_config, xtune, tiny_m
         config = make_config('lora', name, load_from=str(origin), base_model=str(base), seed=7, **STILL)
         code, out, err = xtune('train', config)
         assert code == 0, err
-        assert f'loaded from {origin}' in out and 'start anew' in out and 'warning' not in out
+        assert f'loaded from {origin}' in out and 'start at step 0' in out and 'warning' not in out
         assert (name == 'pth') == ('(step 2 of run first)' in out)
         assert (name == 'peft') == (f'is {moved} now, with the same weights' in out)
         after = checkpoint_io.load(tmp_path / name / 'iter_1.pth')

@@ -263,14 +263,14 @@ def test_second_run_puts_the_first_aside_and_names_a_command_that_runs(make_conf
 
 
 def test_runs_that_end_in_one_second_lose_nothing(tmp_path, monkeypatch):
-    from xtune.engine.work_dir import put_aside
+    from xtune.engine.work_dir import archive_previous_run
 
     monkeypatch.setattr('time.strftime', lambda form: 'earlier_20260101_000000')
     for n in range(3):
         (tmp_path / 'iter_1.pth').write_text(str(n))
         (tmp_path / 'iter_1_hf').mkdir()
         (tmp_path / 'iter_1_hf' / 'adapter_model.safetensors').write_text(str(n))
-        put_aside(tmp_path)
+        archive_previous_run(tmp_path)
     folders = sorted(tmp_path.iterdir())
     assert [folder.name[23:] for folder in folders] == ['', '_2', '_3']
     for n, folder in enumerate(folders):

@@ -1,4 +1,4 @@
-"""bf16 weights with float32 masters: small updates and gradients of many micro-batches are not rounded away."""
+"""bf16 weights with float32 master weights: small updates and gradients of many micro-batches are not rounded away."""
 
 import json
 
@@ -70,6 +70,6 @@ def test_a_bf16_run_saves_master_weights_and_resumes_bit_exactly(method, make_co
 
     slow = {**options, 'speed.master_weights': False, 'speed.chunked_cross_entropy': False}
     code, out, err = xtune('train', make_config(method, 'autocast', **slow))
-    assert code == 0 and 'float32 masters' not in out, err
+    assert code == 0 and 'master weights' not in out, err
     for step, (loss, norm) in figures(tmp_path / 'autocast').items():
         assert whole[step] == (pytest.approx(loss, rel=5e-3), pytest.approx(norm, rel=0.1))

@@ -124,7 +124,7 @@ def test_what_python_lacks_is_not_installed(tool):
     ('said', 'code', 'problem', 'recomputed'),
     [
         ('torch.OutOfMemoryError: CUDA out of memory. Tried', 1, 'out of memory', ''),
-        ('error: memory ran out in a step of 4 x 2048 tokens', 2, 'out of memory', ''),
+        ('error: out of memory in a step of 4 x 2048 tokens', 2, 'out of memory', ''),
         ('Loading\nValueError: a | b', 1, 'exit code 1; its last words: ValueError: a | b', ''),
         ('', None, 'took too long; its last words: nothing', ''),
         ('memory     activation checkpointing in 2 of 3 layers', -9, 'exit code -9; its last words: memory', '2 of 3'),

@@ -18,7 +18,7 @@ from .cases import NO_MEMORY, OURS, Case, Result
 from .shapes import targets
 
 # What a log says, by whomever, of a process that ran out of memory.
-SHORT = ('out of memory', 'outofmemory', 'does not fit into memory', 'memory ran out in a', 'memory ran out while')
+SHORT = ('out of memory', 'outofmemory', 'does not fit into memory')
 
 
 def installed(contender: str, python: str) -> bool:

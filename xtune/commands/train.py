@@ -17,7 +17,7 @@ def _add(parser: argparse.ArgumentParser) -> None:
         const=True,
         default=False,
         metavar='PTH',
-        help='go on from this checkpoint; without PTH from the newest whole one in the work_dir',
+        help='resume from PTH, or from the latest complete checkpoint in the work_dir',
     )
     parser.add_argument('--seed', type=int, help='seed of data order, adapter initialisation and dropout')
     parser.add_argument(

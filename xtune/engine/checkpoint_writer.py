@@ -130,7 +130,7 @@ def write_error(path: Path, error: Exception) -> CheckpointError:
     free = shutil.disk_usage(path.parent).free / 2**20 if path.parent.exists() else 0
     return CheckpointError(
         f'{path} could not be written: {str(reason).splitlines()[0]} ({free:,.0f} MiB free there). '
-        'Earlier checkpoints are untouched; make room, or set checkpoint.keep or --work-dir, and go on with --resume.'
+        'Earlier checkpoints are untouched. Free disk space, or set checkpoint.keep or --work-dir; then use --resume.'
     )
 
 

@@ -129,7 +129,7 @@ class StepLoop(BaseLoop):
             f'optimizer step {self._iter + 1}: loss {error.loss}, gradient norm {error.grad_norm}. '
             f'First seen in {error.where}. The step was not taken; its rows:\n  ' + '\n  '.join(places) + more + '\n'
             'Look at these rows (`xtune log-dataset`), lower optimizer.lr, or set precision to fp32; '
-            'then go on from the last checkpoint with --resume.'
+            'then continue from the last checkpoint with --resume.'
         )
 
     @contextmanager

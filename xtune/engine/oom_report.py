@@ -1,4 +1,4 @@
-"""What to say when memory ran out: what takes it, and what to change."""
+"""Errors for out-of-memory steps: what takes the memory, and what to change."""
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -16,7 +16,7 @@ GIB = 2**30
 def shortage(
     llm: torch.nn.Module, trained: Iterable[torch.nn.Parameter], states: Any, batch: MicroBatch, logits: bool
 ) -> OutOfMemory:
-    """Return the error of a step that does not fit though every layer recomputes.
+    """Return the error of a step that does not fit even with every layer checkpointed.
 
     Args:
         llm: The model.
@@ -27,10 +27,10 @@ def shortage(
     """
     own, trained = list(llm.parameters()), list(trained)
     known = {id(p) for p in own}
-    weights, masters = _bytes(own), _bytes(p for p in trained if id(p) not in known)
+    weights, master_weights = _bytes(own), _bytes(p for p in trained if id(p) not in known)
     parts = {
         'weights': weights,
-        'float32 masters': masters,
+        'float32 master weights': master_weights,
         'gradients': sum(p.numel() * 4 for p in trained),
         'optimizer state': _bytes(t for state in states.values() for t in state.values() if torch.is_tensor(t))
         or 8 * sum(p.numel() for p in trained),
@@ -48,7 +48,7 @@ def shortage(
         held = sum(size for name, size in parts.items() if name != 'logits')
         left = f', which leaves {max(total - held, 0) / GIB:.1f} GiB for activations'
     return OutOfMemory(
-        f'memory ran out in a step of {rows} x {width} tokens, though every layer recomputes its activations. In GiB: '
+        f'out of memory in a step of {rows} x {width} tokens, with every layer checkpointed. In GiB: '
         f'{said}{left}. {ADVICE}'
     )
 
@@ -63,7 +63,7 @@ def naming_shortage(doing: str) -> Iterator[None]:
     try:
         yield
     except torch.OutOfMemoryError as error:
-        raise OutOfMemory(f'memory ran out while {doing}: {short_message(error)} {ADVICE}') from error
+        raise OutOfMemory(f'out of memory while {doing}: {short_message(error)} {ADVICE}') from error
 
 
 def _bytes(tensors: Iterable[torch.Tensor]) -> int:

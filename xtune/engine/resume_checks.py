@@ -27,7 +27,7 @@ def mark_of(job: Job) -> str:
 
 
 def check_resume(origin: Path, now: Function) -> None:
-    """Refuse to go on from the checkpoint `origin` in a run whose config says that it computes `now`.
+    """Refuse to resume from the checkpoint `origin` in a run whose config says that it computes `now`.
 
     Raises:
         CheckpointError: It was trained as something else; every setting is listed with both values.

@@ -31,7 +31,7 @@ except ImportError:  # Windows
     fcntl = None
 
 NAME = 'running.json'
-# Seconds between signs of life.
+# Seconds between heartbeats.
 HEARTBEAT = 20.0
 
 

@@ -73,7 +73,7 @@ class TuneRunner(RunnerWithoutEnvironmentLog):
         if meta['plan'] != self.run_meta['plan']:
             raise CheckpointError(
                 f'{filename} was written with other data or other batches (rows, template, max_length, pack or seed), '
-                'so the run cannot go on where it stood. Give it the same settings, or start anew. Its settings are '
+                'so the run cannot be resumed. Set the same options, or start a new run. Its settings are '
                 f'in {Path(filename).parent}.'
             )
         if meta['iter'] > self.train_loop.max_iters:

@@ -52,7 +52,7 @@ class FirstStage:
             print(f'warning: {self.origin} was trained with another setting: {line}')
         if self.template is not None and self.template.strip() != run_meta['export']['chat_template'].strip():
             print(f'warning: {self.origin} was trained with another chat template; this run trains with its own')
-        return f'loaded from {self.origin}{self.label}; optimizer and schedule start anew'
+        return f'loaded from {self.origin}{self.label}; optimizer and schedule start at step 0'
 
 
 def weights_to_begin_with(job: Job, text: str, start: Path | None, verified: bool = False) -> FirstStage | None:

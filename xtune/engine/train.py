@@ -51,7 +51,7 @@ from .strategies import build_strategy
 from .trackers import hyper_parameters, visualizer
 from .trained_state import TrainedState
 from .trainer import Trainer
-from .work_dir import checkpoint_to_resume, put_aside, writable
+from .work_dir import archive_previous_run, checkpoint_to_resume, writable
 from .zero_config import zero_config
 
 
@@ -67,12 +67,12 @@ def train(
     Args:
         config: The config's file.
         options: Dotted option names and values.
-        resume: A checkpoint's path, True for the newest whole one in the work_dir, False to start anew.
+        resume: A checkpoint's path, True for the latest complete one in the work_dir, False for a new run.
         world: The processes of the run; each calls this function.
         check_fit: Raises a ModelError if the run does not fit the device; called before data are prepared.
 
     Raises:
-        XtuneError: What the user must mend, as early as it can be known.
+        XtuneError: The config, the data or the environment must be changed; raised as early as possible.
     """
     job = _with_own_prompts(wire(load(config, options, check_types=True), config.stem), options)
     device = best_device(world.local_rank)
@@ -157,7 +157,7 @@ def _fine_tune(
     if world.is_main:
         checkpoint_io.sweep(work_dir)
         if start is None:
-            put_aside(work_dir)
+            archive_previous_run(work_dir)
         write_text(work_dir / f'{job.name}.py', text)
     with naming_shortage('training'):
         optimized = optimize(job, llm, dtype, device, sp_group, world)
@@ -266,7 +266,7 @@ def _farewell(runner: TuneRunner, job: Job, world: World) -> int:
     if world.is_main:
         last = job.work_dir / (job.work_dir / checkpoint_io.POINTER).read_text(encoding='utf-8').strip()
         if interrupted:
-            print_last(f'interrupted after step {loop.steps_done}; go on with --resume (from {last})')
+            print_last(f'interrupted after step {loop.steps_done}; continue with --resume (from {last})')
         else:
             if loop.stop_training:
                 print(f'a hook ended the run after step {loop.steps_done} of {loop.max_iters}')

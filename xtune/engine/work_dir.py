@@ -51,7 +51,7 @@ def _make(work_dir: Path) -> None:
 def checkpoint_to_resume(
     work_dir: Path, resume: str | bool, rendezvous: Rendezvous | None, restarts: bool
 ) -> Path | None:
-    """Return the checkpoint to go on from, or None to start anew; the main process looks for it.
+    """Return the checkpoint to resume from, or None for a new run; the main process looks for it.
 
     With `restarts`, the launcher runs one command for the first start and all later ones, so that without any
     checkpoint the run is new.
@@ -82,7 +82,7 @@ def _newest(work_dir: Path) -> Path:
     return path
 
 
-def put_aside(work_dir: Path) -> None:
+def archive_previous_run(work_dir: Path) -> None:
     """Move the checkpoints of an earlier run in the same folder out of the way, so that none is lost or mixed up."""
     own = checkpoint_io.candidates(work_dir)
     old = [*own, *(p.with_name(f'{p.stem}_hf') for p in own)]

@@ -19,7 +19,7 @@ def zero_config(job: Job, devices: int, dtype: torch.dtype) -> dict[str, Any]:
     Args:
         job: The run.
         devices: Processes of the run.
-        dtype: The compute type; weights that are all trained in bf16 are kept so, with float32 masters.
+        dtype: The compute type; weights that are all trained in bf16 are kept so, with float32 master weights.
 
     Raises:
         ConfigError: The configuration says something else than the run's own sections.

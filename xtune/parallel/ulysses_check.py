@@ -64,9 +64,7 @@ def sequence_parallel_group(
     group = SequenceParallelGroup(llm, size, strategy.timeout)
     if not group.is_installed:
         raise _refusal(config, 'its attention does not go through the AttentionInterface of transformers')
-    if (
-        traits_of(strategy.name).is_zero and traits_of(strategy.name).shards_weights
-    ):  # only DeepSpeed's engine gathers the sharded weights
+    if traits_of(strategy.name).zero_stage == 3:  # only DeepSpeed's engine gathers the sharded weights
         print('note: skipped the sequence-parallel parity check (ZeRO-3); a run with strategy fsdp2 makes it')
     else:
         _check_parity(llm, group, dtype, device)
