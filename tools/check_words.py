@@ -1,6 +1,6 @@
 """Reject terms that CONTRIBUTING.md replaces by the standard ones: python tools/check_words.py
 
-Reads every tracked text file below `FOLDERS`. `ALLOWED` lists the exceptions, such as tables of deprecated option names.
+Reads every tracked text file below `FOLDERS`. `ALLOWED` lists the exceptions, such as tables of deprecated options.
 """
 
 import re
