@@ -122,7 +122,7 @@ def measure(
         graphs.append(counters['stats']['unique_graphs'])
     half = len(batches) // 2
     peak = torch.cuda.max_memory_allocated() / 2**30 if device.type == 'cuda' else float('nan')
-    speed = float(np.median([b.tokens / t for b, t in zip(batches[half:], times[half:], strict=True)]))
+    speed = float(np.median([b.num_tokens / t for b, t in zip(batches[half:], times[half:], strict=True)]))
     return [speed, peak, graphs[-1], graphs[-1] - graphs[half - 1], first]
 
 

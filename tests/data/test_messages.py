@@ -260,7 +260,7 @@ def test_a_greeting_and_what_follows_the_last_reply_are_noted():
     row['messages'].insert(0, {'role': 'assistant', 'content': 'Welcome.'})
     row['messages'].append({'role': 'user', 'content': 'Thanks.'})
     assert [(what.split()[0], text) for what, text in made(row).notes] == [
-        ('replies', "'Welcome.'"),
+        ('assistant', "'Welcome.'"),
         ('turns', "user: 'Thanks.'"),
     ]
 

@@ -10,6 +10,7 @@ import torch
 
 from xtune.engine import checkpoint_io, checkpoint_writer
 from xtune.engine.checkpoint_writer import Saving
+from xtune.engine.strategies import Replicated
 from xtune.engine.trained_state import TrainedState
 from xtune.errors import CheckpointError
 
@@ -116,12 +117,12 @@ def test_what_was_written_is_read_again(tmp_path, monkeypatch):
 def test_a_tensor_gathered_in_another_shape_is_not_saved():
     """What ZeRO-3 leaves in place of a weight is an empty tensor."""
 
-    class Access:
-        def weight(self, parameter):
+    class Sharded(Replicated):
+        def full_tensor(self, parameter):
             return parameter.new_empty(0) if parameter.dim() == 1 else parameter
 
     with pytest.raises(CheckpointError, match=r'bias is \(3,\), but was gathered as \(0,\)'):
-        TrainedState(torch.nn.Linear(2, 3), Access()).get()
+        TrainedState(torch.nn.Linear(2, 3), Sharded()).get()
 
 
 def test_random_numbers_go_on_after_restoring():

@@ -37,11 +37,11 @@ def test_it_is_refused_before_data_are_read(method, options, said, make_config, 
     [
         (
             {'train_dataset.map_fn': 'sharegptt', 'chat_template': 'chatm'},
-            ['did you mean `sharegpt`', 'called `chatm`'],
+            ['did you mean `sharegpt`', '`chatm`; did you mean `chatml`'],
         ),
-        ({'train_dataset.map_fn': 5}, ['map_fn=5 is no function']),
-        ({'train_dataset.map_fn': 'os.sep'}, ["map_fn='os.sep' is no function"]),
-        ({'train_dataset.chat_template': '/no/such.jinja'}, ['there is no template file /no/such.jinja']),
+        ({'train_dataset.map_fn': 5}, ['map_fn=5 ']),
+        ({'train_dataset.map_fn': 'os.sep'}, ["map_fn='os.sep' "]),
+        ({'train_dataset.chat_template': '/no/such.jinja'}, ['template file /no/such.jinja']),
     ],
 )
 def test_names_are_looked_up_before_the_model_is_fetched(options, said, make_config, xtune):

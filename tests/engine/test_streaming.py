@@ -112,7 +112,7 @@ def test_bad_rows_met_on_the_way_end_the_run_with_their_places(streamed, xtune, 
     ('options', 'said'),
     [
         ({'schedule.max_steps': None}, 'it needs schedule.max_steps'),
-        ({'val_dataset': 0.1}, 'val_dataset=0.1 holds out rows, which a stream cannot'),
+        ({'val_dataset': 0.1}, 'val_dataset=0.1 holds out rows'),
         ({'data.longest_first': True}, 'data.longest_first=True needs the lengths of all rows'),
     ],
 )

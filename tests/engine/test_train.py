@@ -198,7 +198,7 @@ def test_prompt_tuning_and_bad_chat_samples_are_refused_at_the_start(make_config
     assert code == 2 and 'virtual tokens' in err
     samples = {'chat_samples.every_steps': 100, 'chat_samples.prompts': [7]}
     code, _, err = xtune('train', make_config(**samples))
-    assert code == 2 and 'a prompt is a string' in err
+    assert code == 2 and 'chat_samples.prompts contains 7' in err
 
 
 def test_resuming_a_finished_run_changes_nothing(make_config, xtune, tmp_path):
@@ -288,7 +288,7 @@ def test_max_steps_and_constant_schedule(make_config, xtune, tmp_path):
 
 def test_deepspeed_on_one_device_is_named_and_offload_refused(make_config, xtune):
     code, out, _ = xtune('train', make_config(), '--deepspeed', 'zero2')
-    assert code == 0 and 'nothing to spread' in out
+    assert code == 0 and 'note: strategy zero2' in out
     code, _, err = xtune('train', make_config(), '--deepspeed', 'zero3_offload')
     assert code == 2 and 'offload' in err.lower()
 

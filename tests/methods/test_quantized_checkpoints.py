@@ -90,7 +90,7 @@ def test_strategies_and_initializations_of_an_adapter_on_a_pre_quantized_base(st
     config = make_config('lora', base_model=stored_as(NF4))
     checks.base(wire(load(config)), World(), CPU)
     assert 'strategy fsdp2' in refused(config, World(size=2), **{'strategy.name': 'fsdp2'})
-    assert 'rounds these' in refused(config, **{'lora.init_lora_weights': 'olora'})
+    assert "init_lora_weights='olora'" in refused(config, **{'lora.init_lora_weights': 'olora'})
     assert method_of_stored(NF4 | dict(bnb_4bit_quant_storage='bfloat16')) == 'qlora'
     assert (method_of_stored(INT8), method_of_stored(GPTQ)) == ('int8_lora', 'other_quantised')
 
