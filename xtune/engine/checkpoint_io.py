@@ -1,4 +1,4 @@
-"""Checkpoint files: what is in them, loaded without executing code, verified before use. `saving` writes them.
+"""Checkpoint files: their content, loading without executing code, verification. `checkpoint_writer.py` writes them.
 
 A checkpoint is a .pth whose content is tensors and plain Python values. After full fine-tuning in several processes it
 is a folder of that name, one part from each, and `load` joins them without reading the tensors:
@@ -38,7 +38,7 @@ def clear(path: Path) -> None:
 
 
 def sweep(work_dir: Path) -> None:
-    """Remove what a killed run had half written; such a piece may be as large as a checkpoint."""
+    """Remove partial files of a killed run, which may be as large as a checkpoint."""
     for path in [*work_dir.glob('.*.pth.tmp'), *work_dir.glob('.*_hf.tmp')]:
         clear(path)
 
@@ -85,12 +85,12 @@ def load(path: Path, verified: bool = False) -> dict[str, Any]:
 
 
 def part_name(rank: int, size: int) -> str:
-    """Return the file name of a process' part of a checkpoint folder."""
+    """Return the file name of a rank's part of a checkpoint folder."""
     return f'part_{rank:05}_of_{size:05}.pth'
 
 
 def _joined(folder: Path, verified: bool) -> dict[str, Any]:
-    """Return the content of all parts in `folder` as one.
+    """Return the concatenated content of all parts in `folder`.
 
     Raises:
         CheckpointError: It holds no parts, or not all of them.
@@ -124,12 +124,12 @@ def candidates(work_dir: Path) -> list[Path]:
 
 
 def point_to(path: Path) -> None:
-    """Let `last_checkpoint` name `path`; call it only after `path` is whole."""
+    """Write `path` to the file `last_checkpoint`; call it only once `path` is complete."""
     write_text(path.parent / POINTER, path.name + '\n')
 
 
 def rng_state() -> dict[str, Any]:
-    """Return the state of every random number generator that this process uses in training."""
+    """Return the state of every random number generator that this rank uses in training."""
     version, numbers, gauss = random.getstate()
     state = dict(torch=torch.get_rng_state(), python=[version, list(numbers), gauss])
     if torch.cuda.is_available():
@@ -138,7 +138,7 @@ def rng_state() -> dict[str, Any]:
 
 
 def set_rng_state(state: dict[str, Any]) -> None:
-    """Put the generators back into `state`."""
+    """Restore the generators to `state`."""
     torch.set_rng_state(state['torch'])
     version, numbers, gauss = state['python']
     random.setstate((version, tuple(numbers), gauss))

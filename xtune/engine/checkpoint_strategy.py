@@ -32,7 +32,7 @@ class CheckpointStrategy(PlacedModelStrategy):
     def save_checkpoint(
         self, filename: str, *, extra_ckpt: dict | None = None, background: bool = False, **_: Any
     ) -> Saving:
-        """Begin to write what is trained, the optimizer and the RNG of every process; return what finishes it.
+        """Start to write the trained tensors, optimizer state and RNG of every rank; return an object that finishes it.
 
         An adapter is one file, written by the main process. All weights of a model are a folder to which every process
         writes those whose number is its own, so that none holds the model. With `background` they are copied first, and

@@ -1,4 +1,4 @@
-"""How checkpoints get to the disk: written aside, read again, and renamed once every process has its part there."""
+"""Write checkpoints: to a staging path, verified by reading, and renamed once every rank has written its part."""
 
 import os
 import shutil
@@ -60,11 +60,11 @@ class Saving:
             self._error.__cause__ = error
 
     def written(self) -> bool:
-        """Tell whether every process has written its part, or failed to."""
+        """Return whether every rank has written its part, or failed to."""
         return all_reduce_counts(int(self._thread is not None and self._thread.is_alive()))[0] == 0
 
     def finish(self) -> Path:
-        """Wait until the checkpoint is whole, and return its path.
+        """Wait until the checkpoint is complete, and return its path.
 
         Raises:
             CheckpointError: Some process could not write (disk full, no permission); nothing is left behind.
@@ -104,7 +104,7 @@ def _put_in_place(aside: Path, path: Path) -> None:
 
 
 def _read_again(path: Path, content: dict[str, Any]) -> None:
-    """Compare what the file says of its tensors with what was to be written; their values are not read.
+    """Compare names, shapes and dtypes in the file with those to write; values are not read.
 
     Raises:
         CheckpointError: Something is missing, or has another shape or type.
@@ -125,7 +125,7 @@ def _layouts(value: Any) -> Any:
 
 
 def write_error(path: Path, error: Exception) -> CheckpointError:
-    """Return the error that says what could not be written, and how much room there is."""
+    """Return the error of a failed write, with the free disk space."""
     reason = error.__context__ if isinstance(error.__context__, OSError) else error  # what lies below torch's words
     free = shutil.disk_usage(path.parent).free / 2**20 if path.parent.exists() else 0
     return CheckpointError(

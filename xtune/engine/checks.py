@@ -1,4 +1,4 @@
-"""What is refused before anything slow: what does not go together, is missing, or cannot fit."""
+"""Checks before any slow work: incompatible options, missing packages, models that cannot be trained."""
 
 import copy
 from dataclasses import replace
@@ -37,7 +37,7 @@ _OF_WEIGHTS = ('pissa', 'olora', 'loftq', 'eva', 'corda', 'lora_ga', 'mica')
 
 
 def options(job: Job, world: World) -> None:
-    """Refuse options that ask for what the run would never do, and note others that have no effect.
+    """Refuse options that the run would never apply, and note others that have no effect.
 
     Raises:
         ConfigError: There are some.
@@ -64,7 +64,7 @@ def options(job: Job, world: World) -> None:
 
 
 def strategy(job: Job, world: World, device: torch.device) -> None:
-    """Refuse methods, strategies, devices and libraries that do not go together.
+    """Refuse incompatible methods, strategies, devices and libraries.
 
     Raises:
         XtuneError: They do not.
@@ -111,7 +111,7 @@ def model(job: Job, device: torch.device) -> None:
 
 
 def _adapter(job: Job, config: PreTrainedConfig) -> None:
-    """Put the adapter on the model without its weights, for what is refused then.
+    """Add the adapter to the meta model, which refuses a section `lora` that does not fit.
 
     Raises:
         ModelError: The section `lora` does not fit the model.

@@ -1,4 +1,4 @@
-"""Write and reload the adapter before the first step, so that no run meets a fault of the export after hours."""
+"""Write and reload the adapter before the first step, so that an export error does not appear after hours."""
 
 import copy
 import shutil

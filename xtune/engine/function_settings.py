@@ -13,7 +13,7 @@ SECTIONS = ('llm', 'quantization')
 
 @dataclass(frozen=True)
 class Function:
-    """What a checkpoint or a run computes with.
+    """The settings that determine the function of a model, beside its trained weights.
 
     Args:
         base: Folder or hub name of the base model.

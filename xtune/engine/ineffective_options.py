@@ -13,7 +13,7 @@ from ..errors import ConfigError
 
 
 def check(job: Job) -> None:
-    """Refuse options that ask for something the run would never do.
+    """Refuse options that the run would never apply.
 
     Raises:
         ConfigError: There are some. The message lists them all.

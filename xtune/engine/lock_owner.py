@@ -124,7 +124,7 @@ def why_ended(owner: Owner | None, here: Owner, silent: float, free: bool = Fals
     Args:
         owner: Whom the file names; None: its text is not whole.
         here: This process.
-        silent: Seconds since the owner's last sign of life.
+        silent: Seconds since the owner's last heartbeat.
         free: Whether no process that this system knows holds the lock on the file.
     """
     if owner is not None and owner.machine == here.machine:

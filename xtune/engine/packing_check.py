@@ -66,7 +66,7 @@ def keep_apart(job: Job, task: SupervisedFineTuning, world: World) -> None:
 
 
 def refusal(config: PreTrainedConfig, verdict: Verdict, device: torch.device) -> str:
-    """Return the message of a run that must not pack."""
+    """Return the error message of a run that must not pack."""
     inner = config.get_text_config()
     kinds = sorted({kind for kind in getattr(inner, 'layer_types', None) or () if kind not in LAYER_TYPES[:2]})
     layers = f' (it has layers of kind {", ".join(kinds)})' if kinds else ''
@@ -78,10 +78,10 @@ def refusal(config: PreTrainedConfig, verdict: Verdict, device: torch.device) ->
 
 
 def _verdict(task: SupervisedFineTuning, strategy: StrategyTraits) -> Verdict | None:
-    """Return the verdict of the model, of a small copy where its weights are sliced, or of both.
+    """Return the verdict of the model, of a small copy if its weights are sharded, or of both.
 
-    Sliced weights come together for the forward pass under FSDP2, without gradients; those of ZeRO-3 only in an engine
-    of DeepSpeed, which is not there yet.
+    FSDP2 gathers sharded weights in the forward pass, here without gradients; ZeRO-3 only in a DeepSpeed engine, which
+    does not exist yet.
     """
     known = task.llm, task.dtype, task.device, task.autocast()
     if not strategy.shards_weights:

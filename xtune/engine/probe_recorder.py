@@ -1,4 +1,4 @@
-"""Records the probe logits of a run: what its model answers on some of its own samples; see `models.probe`."""
+"""Records the probe logits of a run on some of its samples; see hf_format/probe_logits.py."""
 
 import numpy as np
 import torch

@@ -16,13 +16,13 @@ from .setting_differences import differences
 
 
 def function_of(job: Job, text: str) -> Function:
-    """Return what a run computes, as far as its config tells; `text` is its flat config."""
+    """Return the function settings of a run, as far as its config determines them; `text` is its flat config."""
     adapter = None if job.lora is None else plain(job.lora())
     return Function(job.values.base_model, adapter, {}, stored_sections(text, SECTIONS), mark_of(job))
 
 
 def mark_of(job: Job) -> str:
-    """Return the mark of the base that a run puts an adapter on; empty where all weights are trained."""
+    """Return the fingerprint of the base of an adapter; empty if all weights are trained."""
     return '' if job.lora is None else weight_fingerprint(job.values.base_model, job.load_llm.keywords.get('revision'))
 
 

@@ -37,7 +37,7 @@ HEARTBEAT = 20.0
 
 @contextmanager
 def claimed(work_dir: Path, config: Path, rendezvous: Rendezvous | None = None) -> Iterator[None]:
-    """Keep `work_dir` for this run while the block lasts; of several processes the main one does, for all.
+    """Lock `work_dir` for this run while the block lasts; rank 0 holds the lock for all ranks.
 
     Raises:
         ConfigError: Another run writes there, or may do so. Every process of this run raises it.
@@ -178,7 +178,7 @@ def _locked(file: TextIO) -> bool:
 
 
 def _is_free(path: Path) -> bool:
-    """Tell whether no process of this system holds the lock on a file."""
+    """Return whether no process of this system holds the lock on a file."""
     with path.open(encoding='utf-8') as file:
         try:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)

@@ -1,4 +1,4 @@
-"""mmengine's FlexibleRunner with checkpoint files of our own."""
+"""mmengine's FlexibleRunner with the checkpoint files of xtune."""
 
 from pathlib import Path
 from typing import Any
@@ -35,9 +35,9 @@ class TuneRunner(RunnerWithoutEnvironmentLog):
         """Do nothing: the run's flat config is already in the work_dir."""
 
     def save_checkpoint(self, out_dir: str, filename: str, background: bool = False, **_: Any) -> Saving:
-        """Begin to write `filename` for the steps done so far; return what finishes it.
+        """Start to write `filename` for the steps done so far; return an object that finishes it.
 
-        Every process of the run takes part.
+        A collective call.
 
         Raises:
             CheckpointError: It could not be written; earlier files are untouched.
@@ -52,7 +52,7 @@ class TuneRunner(RunnerWithoutEnvironmentLog):
         return self.strategy.save_checkpoint(str(Path(out_dir) / filename), extra_ckpt=extra, background=background)
 
     def resume(self, filename: str, *_: Any, **__: Any) -> None:
-        """Go on from a checkpoint.
+        """Resume from a checkpoint.
 
         Raises:
             CheckpointError: It is damaged or unsafe, or its data, batches or model are not those of this run.

@@ -1,4 +1,4 @@
-"""A second stage: the weights of an earlier run, of its checkpoint or its adapter folder, with everything else anew."""
+"""A second stage: a new run that starts from the weights of an earlier one, a checkpoint or an adapter folder."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,7 +40,7 @@ class FirstStage:
     label: str
 
     def load_into(self, trained: TrainedState, run_meta: dict[str, Any]) -> str:
-        """Replace the weights that a run trains; return what the run reports about it. Every process calls it.
+        """Replace the trained weights; return a line for the summary. A collective call.
 
         Raises:
             CheckpointError: They are those of another adapter or another model.

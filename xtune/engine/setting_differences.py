@@ -1,4 +1,4 @@
-"""The settings in which two runs differ so that the same trained weights compute something else in the second one."""
+"""Differences between the settings of two runs that change the function of the same trained weights."""
 
 import inspect
 import json

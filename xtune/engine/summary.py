@@ -1,4 +1,4 @@
-"""What the run is about to do, in ten lines, before the first step."""
+"""The summary of a run, about ten lines before the first step."""
 
 from collections.abc import Callable, Iterator
 
@@ -68,7 +68,7 @@ def _source_lines(source: Source, report: Report, repeats: float) -> Iterator[tu
 
 
 def model_lines(job: Job, llm: torch.nn.Module, dtype: torch.dtype, device: torch.device) -> Iterator[tuple[str, str]]:
-    """Yield (label, text) about the model and what of it is trained."""
+    """Yield (label, text) about the model and its trained parameters."""
     trained = sum(p.numel() for p in llm.parameters() if p.requires_grad)
     total = getattr(llm, 'num_parameters', lambda: sum(p.numel() for p in llm.parameters()))()
     yield 'model', f'{job.values.base_model} ({llm.config.model_type}), base {_base(job, llm)}'
@@ -88,7 +88,7 @@ def _kind(lora: Callable) -> type:
 
 
 def _base(job: Job, llm: torch.nn.Module) -> str:
-    """Return in which form the base is kept, and how much of it is not."""
+    """Return the storage format of the base, and how much of it is stored otherwise."""
     if job.quantization is not None:
         text = type(job.quantization()).__name__.replace('Config', '')
         in_float8 = sum(isinstance(module, Float8Linear) for module in llm.modules())
@@ -105,7 +105,7 @@ def _base(job: Job, llm: torch.nn.Module) -> str:
 
 
 def schedule_lines(job: Job, data: TrainingData, world: World) -> Iterator[tuple[str, str]]:
-    """Yield (label, text) about optimizer steps and where the run writes."""
+    """Yield (label, text) about optimizer steps, devices, the optimizer and the work dir."""
     schedule, parts = job.schedule, job.strategy.sequence_parallel_size
     teams = world.size // parts
     begun = -(-len(data.steps) // data.steps.steps_per_epoch)  # as the progress line counts them

@@ -102,7 +102,7 @@ def visualizer_problems(value: Any) -> Iterator[str]:
 
 
 def _built_problems(place: str, kind: Any, arguments: dict, registry: Registry, base: type) -> Iterator[str]:
-    """Yield what hinders building `kind`, a name in `registry` or a subclass of `base`, with `arguments`."""
+    """Yield the reasons why `kind`, a name in `registry` or a subclass of `base`, cannot be built with `arguments`."""
     try:
         kind = _class_of(registry, kind)
     except ConfigError as error:
@@ -116,7 +116,7 @@ def _built_problems(place: str, kind: Any, arguments: dict, registry: Registry, 
 
 
 def _argument_problems(place: str, kind: type, arguments: dict) -> Iterator[str]:
-    """Yield what hinders calling `kind`; the runner adds `save_dir`."""
+    """Yield the reasons why `kind` cannot be called; the runner adds `save_dir`."""
     parameters = inspect.signature(kind).parameters.values()
     known = [p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
     takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters)

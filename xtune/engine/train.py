@@ -1,4 +1,4 @@
-"""A training run from a config to its checkpoints: the order of things, each built in its own module."""
+"""A training run from its config to its checkpoints."""
 
 import shlex
 import time
@@ -106,7 +106,7 @@ def train(
 
 
 def _with_own_prompts(job: Job, options: dict[str, Any]) -> Job:
-    """Return `job` without the prompts of a preset's data set where the run trains on another one.
+    """Return `job` without the prompts of a preset's data set if the run trains on another data set.
 
     Prompts that `options` name are used in any case.
     """
@@ -134,7 +134,7 @@ def _fine_tune(
     stage: FirstStage | None,
     world: World,
 ) -> int:
-    """Load the model and train it; a function of its own, so that neither outlives the process group."""
+    """Load the model and train it. A function of its own, because neither may outlive the process group."""
     set_random_seed(job.values.seed)  # adapters are initialised at random
     strategy = build_strategy(
         job.strategy, world, rendezvous, device, lambda dtype: zero_config(job, world.size, dtype)
@@ -177,7 +177,7 @@ def _fine_tune(
 
 
 def _interrupted(runner: TuneRunner, start: Path | None) -> str:
-    """Return what an interrupted run that has not saved leaves behind."""
+    """Return the message of an interrupted run that has not saved a checkpoint."""
     return NOTHING_TO_SAVE if start is None and not runner.iter else 'interrupted; what was saved before stays'
 
 

@@ -1,4 +1,4 @@
-"""What is trained, as a state dict: the adapter in peft's names, or all weights and persistent buffers of the model."""
+"""The state dict of what is trained: the adapter under peft's names, or all weights and persistent buffers."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -15,11 +15,11 @@ from .strategies import Strategy
 class TrainedState:
     """Reads and writes the trained part of a model and its optimizer's state.
 
-    Every process of a run calls each method; each may keep only some of what is gathered one by one.
+    All methods are collective calls. Tensors are gathered one by one, and each rank may keep some of them.
 
     Args:
         llm: The model.
-        strategy: Gathers and spreads single parameters.
+        strategy: Gathers and shards single parameters.
     """
 
     def __init__(self, llm: torch.nn.Module, strategy: Strategy) -> None:
@@ -27,11 +27,11 @@ class TrainedState:
 
     @property
     def is_adapter(self) -> bool:
-        """Whether an adapter is trained, which is megabytes, and not the whole model."""
+        """Whether an adapter is trained (megabytes), and not the full model."""
         return isinstance(self.llm, PeftModel)
 
     def get(self, keep: Callable[[int], bool] = lambda _: True, copy: bool = False) -> dict[str, torch.Tensor]:
-        """Return the trained tensors, whole and on the CPU, those whose number `keep` wants.
+        """Return the trained tensors in full, on the CPU, whose number `keep` accepts.
 
         With `copy`, none shares memory with a parameter.
 

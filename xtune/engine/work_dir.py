@@ -1,4 +1,4 @@
-"""The folder of a run: what is found in it at the start, and what an earlier run left there."""
+"""The work dir of a run: access, the checkpoint to resume from, and files of earlier runs."""
 
 import os
 import time
@@ -83,7 +83,7 @@ def _newest(work_dir: Path) -> Path:
 
 
 def archive_previous_run(work_dir: Path) -> None:
-    """Move the checkpoints of an earlier run in the same folder out of the way, so that none is lost or mixed up."""
+    """Move the checkpoints of an earlier run in the same folder to a dated subfolder."""
     own = checkpoint_io.candidates(work_dir)
     old = [*own, *(p.with_name(f'{p.stem}_hf') for p in own)]
     old += [work_dir / name for name in ('metrics.jsonl', 'chat_samples.jsonl', checkpoint_io.POINTER)]
@@ -98,7 +98,7 @@ def archive_previous_run(work_dir: Path) -> None:
 
 
 def _newest_whole(work_dir: Path) -> tuple[Path, list[str]]:
-    """Return the newest checkpoint in `work_dir` that is whole, and why newer ones were passed over.
+    """Return the latest complete checkpoint in `work_dir`, and why later ones were skipped.
 
     Raises:
         CheckpointError: There is none.

@@ -1,4 +1,4 @@
-"""DeepSpeed's configuration, from the strategy's and the run's: 'auto' is filled in, contradictions are refused."""
+"""DeepSpeed's configuration of a run: fills in 'auto', and refuses contradictions to the run's options."""
 
 import copy
 from typing import Any
@@ -14,11 +14,11 @@ OFFLOAD = ('offload_optimizer', 'offload_param')
 
 
 def zero_config(job: Job, devices: int, dtype: torch.dtype) -> dict[str, Any]:
-    """Return what DeepSpeed is configured with.
+    """Return the DeepSpeed configuration of a run.
 
     Args:
         job: The run.
-        devices: Processes of the run.
+        devices: Ranks of the run.
         dtype: The compute type; weights that are all trained in bf16 are kept so, with float32 master weights.
 
     Raises:
@@ -62,7 +62,7 @@ def zero_config(job: Job, devices: int, dtype: torch.dtype) -> dict[str, Any]:
 
 
 def _offload(zero: dict, name: str) -> None:
-    """Let `zero` offload what the strategy's name says, and refuse it to do so silently."""
+    """Add the offload sections of the strategy, and refuse a configuration that offloads without it."""
     offloads = [key for key in OFFLOAD if offloads_to(zero.get(key))]
     traits = traits_of(name)
     if traits.offloads and not offloads:
@@ -75,7 +75,7 @@ def _offload(zero: dict, name: str) -> None:
 
 
 def offloads_to(section: dict | None) -> bool:
-    """Tell whether DeepSpeed's `section` moves anything off the device."""
+    """Return whether DeepSpeed's `section` offloads."""
     return bool(section) and section.get('device', 'none') != 'none'
 
 
@@ -85,5 +85,5 @@ def _enabled(given: dict, key: str) -> Any:
 
 
 def _without_auto(values: dict) -> dict:
-    """Leave out what is still 'auto': DeepSpeed has a default for it."""
+    """Drop values that are still 'auto': DeepSpeed has defaults for them."""
     return {k: _without_auto(v) if isinstance(v, dict) else v for k, v in values.items() if v != 'auto'}

@@ -1,4 +1,4 @@
-"""Hooks: what happens around optimizer steps. All intervals count optimizer steps."""
+"""Hooks around optimizer steps. All intervals are in optimizer steps."""
 
 from .chat_samples import ChatSamplesHook
 from .checkpoint import CheckpointHook

@@ -1,4 +1,4 @@
-"""When checkpoints are written, how many stay, and the adapter beside each."""
+"""Writes checkpoints and exports their adapters; keeps the latest ones."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -50,7 +50,7 @@ class CheckpointHook(Hook):
         self._finish()
 
     def before_stop(self, runner: Any) -> None:
-        """Finish what is being written, as an error that all processes have ends the run."""
+        """Finish the checkpoint that is being written, because an error on all ranks ends the run."""
         self._finish()
 
     def _epoch_follows(self, runner: Any) -> bool:
@@ -66,7 +66,7 @@ class CheckpointHook(Hook):
             self._finish()
 
     def _finish(self) -> None:
-        """Wait for the checkpoint on its way, and let `last_checkpoint` name it."""
+        """Wait for the checkpoint that is being written, and write its name to `last_checkpoint`."""
         if self._pending is None:
             return
         pending, self._pending = self._pending, None

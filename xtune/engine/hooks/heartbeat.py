@@ -1,4 +1,4 @@
-"""A sign of life after every optimizer step."""
+"""A heartbeat after every optimizer step."""
 
 from collections.abc import Callable
 from typing import Any

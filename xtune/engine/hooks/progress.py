@@ -17,7 +17,7 @@ from ..metrics_file import MetricsFile
 class ProgressHook(Hook):
     """Reports every `every_steps` optimizer steps and at the last one.
 
-    The loss is the mean over the trained tokens since the last report; tokens/s counts all tokens but padding.
+    The loss is the mean over the label tokens since the last report; tokens/s counts all tokens but padding.
     A terminal also sees a bar; a pipe gets the lines only.
     """
 
@@ -73,6 +73,6 @@ class ProgressHook(Hook):
 
 
 def _in_graphs(task: Any) -> float:
-    """Return the GiB of activations in graphs, of which the allocator does not tell."""
+    """Return the GiB of activations in CUDA graphs, which the allocator does not count."""
     graphs = getattr(task, 'graphs', None)
     return 0.0 if graphs is None else graphs.scratch_bytes / 2**30

@@ -61,7 +61,7 @@ def _check_called(place: str, kind: type) -> None:
 
 
 def _problems(kind: Callable, names: list[str]) -> Iterator[str]:
-    """Yield what hinders calling `kind` with arguments of these names."""
+    """Yield the reasons why `kind` cannot be called with arguments of these names."""
     try:
         parameters = inspect.signature(kind).parameters.values()
     except ValueError:  # written in C

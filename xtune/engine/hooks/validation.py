@@ -15,7 +15,7 @@ from ..metrics_file import MetricsFile
 
 @HOOKS.register_module()
 class ValidationHook(Hook):
-    """Measures the mean loss per trained token at the end of every epoch, of the run, and every `every_steps`.
+    """Measures the mean loss per label token at the end of every epoch, of the run, and every `every_steps`.
 
     Other hooks get it as `after_val_epoch(runner, metrics={'val_loss': ...})`, the same in every process.
     """
