@@ -136,7 +136,7 @@ def test_a_failed_capture_leaves_nothing_broken(tried):
         return [values * torch.nn.functional.dropout(values).sum().item()]
 
     with pytest.raises(RuntimeError):
-        with recorder.trial(True) if tried else nullcontext():
+        with recorder.warmup(True) if tried else nullcontext():
             waits() if tried else recorder(waits)
     assert torch.cuda.current_stream() == before and not torch.cuda.is_current_stream_capturing()
     torch.cuda.manual_seed(0)
@@ -145,7 +145,7 @@ def test_a_failed_capture_leaves_nothing_broken(tried):
     assert found == torch.nn.functional.dropout(values).sum()
     torch.cuda.empty_cache()
     assert torch.ones(2**20, device='cuda').sum().item() == 2**20
-    recorder.renew()
+    recorder.new_pool()
     (made,), again = recorder(lambda: [values * 3])
     again()
     assert made.sum().item() == 3 * 64

@@ -66,6 +66,6 @@ def checkpoint_more(
         raise shortage(task.llm, task.trained_parameters().values(), states, largest, task.has_logits) from error
     layers.apply(CheckpointPolicy(len(layers) - layers.num_plain // 2))
     print(
-        f'note: out of memory: retrying the step with {layers.num_checkpointed} of {len(layers)} layers checkpointed',
+        f'note: out of memory; retrying the step with {layers.num_checkpointed} of {len(layers)} layers checkpointed',
         flush=True,
     )
