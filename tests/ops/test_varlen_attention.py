@@ -230,8 +230,17 @@ def scales_gradients(llm):
     return llm
 
 
-@pytest.mark.parametrize('lora', [False, True])
-@pytest.mark.parametrize('spoil', [None, sees_other_samples, scales_gradients])
+@pytest.mark.parametrize(
+    ('spoil', 'lora'),
+    [
+        (None, True),
+        (sees_other_samples, False),
+        pytest.param(None, False, marks=pytest.mark.slow),
+        pytest.param(sees_other_samples, True, marks=pytest.mark.slow),
+        pytest.param(scales_gradients, False, marks=pytest.mark.slow),
+        pytest.param(scales_gradients, True, marks=pytest.mark.slow),
+    ],
+)
 def test_the_parity_check_on_a_trained_model_in_bf16(spoil, lora, model_dir):
     """Of some tokens its logits in bf16 are noise, which two attentions that are right do not share."""
     llm = AutoModelForCausalLM.from_pretrained(model_dir, dtype=torch.bfloat16, attn_implementation='sdpa')
