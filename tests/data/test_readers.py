@@ -8,10 +8,10 @@ import re
 import zipfile
 from pathlib import Path
 
-import openpyxl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from workbooks import workbook
 
 from xtune.config.sections import Source
 from xtune.data.readers import READERS, read_file, reader_suffix
@@ -25,17 +25,6 @@ NUMBERED = [(1, ROWS[0]), (2, ROWS[1])]
 def rows_of(path, content, **kwargs):
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
     return list(read_file(path, **kwargs))
-
-
-def workbook(path, **sheets):
-    book = openpyxl.Workbook()
-    book.remove(book.active)
-    for name, rows in sheets.items():
-        sheet = book.create_sheet(name)
-        for row in rows:
-            sheet.append(row)
-    book.save(path)
-    return path
 
 
 @pytest.mark.parametrize('indent', [None, 2])

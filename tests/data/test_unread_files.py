@@ -7,6 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from datasets import Dataset, DatasetDict
+from workbooks import workbook
 
 from xtune.config.sections import Source
 from xtune.data.readers.sheets import column_letters
@@ -42,17 +43,6 @@ def folder(tmp_path):
         return tmp_path / 'rows'
 
     return make
-
-
-def workbook(path, **sheets):
-    book = openpyxl.Workbook()
-    book.remove(book.active)
-    for name, rows in sheets.items():
-        sheet = book.create_sheet(name)
-        for row in rows:
-            sheet.append(row)
-    book.save(path)
-    return path
 
 
 @pytest.mark.parametrize(

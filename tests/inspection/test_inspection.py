@@ -1,6 +1,5 @@
 """`log-dataset` and `check-custom-dataset` show tokens and figures of the training data; nothing hostile gets out."""
 
-import json
 import re
 from html.parser import HTMLParser
 
@@ -49,17 +48,6 @@ class Page(HTMLParser):
             self.text += data
         if self._open and self._open[-1] == 'h4':
             self.titles.append(data)
-
-
-@pytest.fixture
-def write(tmp_path):
-    """Return a function that writes rows and returns the option that names them."""
-
-    def written(rows, name='rows.json'):
-        (tmp_path / name).write_text(json.dumps(rows), encoding='utf-8')
-        return {'train_dataset.path': str(tmp_path / name)}
-
-    return written
 
 
 def built(config):

@@ -1,6 +1,5 @@
 """`check-custom-dataset` says in ten lines what there is to train on and what to look at first."""
 
-import json
 import re
 
 import numpy as np
@@ -9,17 +8,6 @@ import pytest
 from xtune.config.load import load
 from xtune.config.wire import wire
 from xtune.engine.job_data import build_job_data
-
-
-@pytest.fixture
-def write(tmp_path):
-    """Return a function that writes rows and returns the option that names them."""
-
-    def written(rows, name='rows.json'):
-        (tmp_path / name).write_text(json.dumps(rows), encoding='utf-8')
-        return {'train_dataset.path': str(tmp_path / name)}
-
-    return written
 
 
 def verdict(out):
