@@ -87,7 +87,7 @@ def tiny_model(tmp_path_factory, tokenizer):
 
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path, monkeypatch):
-    """Keep tokenised data of tests out of the user's cache."""
+    """Keep tokenized data of tests out of the user's cache."""
     monkeypatch.setenv('XTUNE_CACHE', str(tmp_path / 'cache'))
 
 

@@ -116,7 +116,7 @@ def test_model_folder_without_weights(train, tiny_model, tmp_path):
     assert 'does not exist' in train(base_model=str(tmp_path / 'nowhere'))
 
 
-def test_quantised_base_without_bitsandbytes(train, monkeypatch):
+def test_quantized_base_without_bitsandbytes(train, monkeypatch):
     import importlib.util
 
     real = importlib.util.find_spec

@@ -4,7 +4,7 @@
     python tools/benchmark_data.py MODEL_FOLDER [--rows 100000] [--trl]
 
 Prints rows/s and ratios of one run: `tokenizers` encoding the rendered text on all cores, xtune reading, mapping,
-rendering, tokenising, storing and planning the rows, a second start from the cache, and with --trl the preparation of
+rendering, tokenizing, storing and planning the rows, a second start from the cache, and with --trl the preparation of
 trl's SFTTrainer. Rows are the given Alpaca file's, or random words, repeated with a number so that no two are alike.
 """
 
@@ -111,7 +111,7 @@ def xtune(model: str, path: Path, label: str) -> float:
 
 
 def trl(model: str, path: Path) -> float:
-    """Time the tokenising and packing that trl's SFTTrainer does when it is made; return seconds."""
+    """Time the tokenizing and packing that trl's SFTTrainer does when it is made; return seconds."""
     from datasets import load_dataset
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
     from trl import SFTConfig, SFTTrainer

@@ -70,7 +70,7 @@ def arguments(given: list[str] | None) -> argparse.Namespace:
     parser.add_argument('--timeout', type=float, default=300, help='seconds of a run (default: 300)')
     parser.add_argument('--minutes', type=float, help='begin no run later than this (default: begin all)')
     parser.add_argument('--python', nargs='+', default=[], metavar='NAME=PATH', help="a contender's own interpreter")
-    parser.add_argument('--cold', action='store_true', help='let each run compile and tokenise anew')
+    parser.add_argument('--cold', action='store_true', help='let each run compile and tokenize anew')
     parser.add_argument('--resume', action='store_true', help='keep what an earlier call in FOLDER measured')
     args = parser.parse_args(given)
     pairs = [pair.partition('=')[::2] for pair in args.python]

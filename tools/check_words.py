@@ -21,7 +21,7 @@ WORDS = {
     r"\bof xtune's\b": "xtune's",
     r'layouts? of 2023': '2023 remote-code checkpoints',
     r'waits? for Python': 'launch-bound',
-    r'neighbouring process': 'consecutive ranks',
+    r'neighboring process': 'consecutive ranks',
     r'\bin silence\b': 'silently',
     r'\bput aside\b': 'archive, stage',
     r'\bcan mend\b|\bmust mend\b': 'fix, change',

@@ -2,7 +2,7 @@
 
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 ROOT=$PWD
-# The model, once converted, and tokenised data live here.
+# The model, once converted, and tokenized data live here.
 export XTUNE_CACHE="${XTUNE_CACHE:-$HOME/.cache/xtune}"
 MODEL_DIR="$XTUNE_CACHE/models/SmolLM2-135M-Instruct"
 

@@ -1,4 +1,4 @@
-"""Values of optimizer, adapter and quantisation are checked by type and range, with what is allowed in the error."""
+"""Values of optimizer, adapter and quantization are checked by type and range, with what is allowed in the error."""
 
 import re
 from functools import partial
@@ -96,7 +96,7 @@ def test_an_adapter_is_refused(given, said):
         ),
     ],
 )
-def test_a_quantisation_is_refused(given, said):
+def test_a_quantization_is_refused(given, said):
     found = list(quantization_problems(partial(BitsAndBytesConfig, **given)))
     assert re.search(said, '; '.join(found)), found
 

@@ -178,7 +178,7 @@ def test_each_source_has_its_own_cache(build, files, tmp_path):
     build(A, B)
     first = caches()
     build(B | {'weight': 1}, A | {'weight': 3}, schedule__batch_size=2, pack='exact', seed=7)
-    assert caches() == first and len(first) == 2  # order, weights and packing tokenise nothing anew
+    assert caches() == first and len(first) == 2  # order, weights and packing tokenize nothing anew
     build(A | {'limit': 3}, B)
     second = caches()
     assert len(second) == 3 and first.items() <= second.items()

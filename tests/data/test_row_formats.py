@@ -1,4 +1,4 @@
-"""Rows as people have them: each is recognised by its columns, and columns beside a format are used or named."""
+"""Rows as people have them: each is recognized by its columns, and columns beside a format are used or named."""
 
 import json
 
@@ -84,7 +84,7 @@ ROWS = {
 
 
 @pytest.mark.parametrize(('name', 'row'), [(name, row) for name, rows in ROWS.items() for row in rows])
-def test_a_format_is_recognised_and_its_system_text_is_used(name, row):
+def test_a_format_is_recognized_and_its_system_text_is_used(name, row):
     assert detect_map_fn(row) == name
     assert spoken(row) == [('system', 'Be brief.'), ('user', 'Hi'), ('assistant', 'Hello!')]
 

@@ -100,7 +100,7 @@ quantization = dict(type=BitsAndBytesConfig, load_in_4bit=True, bnb_4bit_quant_t
         ('type=BitsAndBytesConfig', "type='transformers.BitsAndBytesConfig'", []),
     ],
 )
-def test_quantisation_and_what_is_loaded(before, after, names):
+def test_quantization_and_what_is_loaded(before, after, names):
     changed = FOUR_BITS.replace(before, after)
     assert changed != FOUR_BITS
     assert found(function(text=FOUR_BITS), function(text=changed)) == names

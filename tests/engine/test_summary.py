@@ -26,7 +26,7 @@ def base_of(config):
     return dict(model_lines(job, llm, dtype, device))['model'].partition(', base ')[2]
 
 
-def test_it_says_in_which_form_the_base_is_and_that_experts_are_not_quantised(make_config, tmp_path):
+def test_it_says_in_which_form_the_base_is_and_that_experts_are_not_quantized(make_config, tmp_path):
     sizes = dict(vocab_size=64, hidden_size=64, intermediate_size=512, num_hidden_layers=2)
     shape = MixtralConfig(**sizes, num_attention_heads=2, num_key_value_heads=2, num_local_experts=16)
     AutoModelForCausalLM.from_config(shape).save_pretrained(tmp_path / 'moe')
@@ -36,7 +36,7 @@ def test_it_says_in_which_form_the_base_is_and_that_experts_are_not_quantised(ma
     model.save_pretrained(tmp_path / 'stored')
     kept = ', but 0.01 GiB of experts stay in fp32'  # 3 x 16 x 64 x 512 x 2 layers x 4 bytes
     assert base_of(make_config('qlora', base_model=str(tmp_path / 'moe'))) == 'BitsAndBytes' + kept
-    assert base_of(make_config('lora', base_model=str(tmp_path / 'moe'))) == 'not quantised'
+    assert base_of(make_config('lora', base_model=str(tmp_path / 'moe'))) == 'not quantized'
     assert base_of(make_config('lora', base_model=str(tmp_path / 'stored'))) == 'stored in bitsandbytes (4 bits)' + kept
     assert base_of(make_config('qlora')) == 'BitsAndBytes'
     model.model.layers[0].mlp.experts.down_proj.data = torch.zeros(16, 64, 512, dtype=torch.float8_e4m3fn)

@@ -92,7 +92,7 @@ def test_strategies_and_initializations_of_an_adapter_on_a_pre_quantized_base(st
     assert 'strategy fsdp2' in refused(config, World(size=2), **{'strategy.name': 'fsdp2'})
     assert "init_lora_weights='olora'" in refused(config, **{'lora.init_lora_weights': 'olora'})
     assert method_of_stored(NF4 | dict(bnb_4bit_quant_storage='bfloat16')) == 'qlora'
-    assert (method_of_stored(INT8), method_of_stored(GPTQ)) == ('int8_lora', 'other_quantised')
+    assert (method_of_stored(INT8), method_of_stored(GPTQ)) == ('int8_lora', 'other_quantized')
 
 
 @pytest.mark.skipif(bool(find_spec('optimum')), reason='the package is there')

@@ -41,7 +41,7 @@ def gradients(llm):
     return torch.cat([p.grad.float().flatten() for p in llm.parameters() if p.requires_grad])
 
 
-def unquantised(llm):
+def unquantized(llm):
     """A copy in float32 of a base in 4 bits."""
     from bitsandbytes.functional import dequantize_4bit
 
@@ -50,7 +50,7 @@ def unquantised(llm):
             new = torch.nn.Linear(layer.in_features, layer.out_features, bias=False, device='cuda')
             new.weight.data = dequantize_4bit(layer.weight.data, layer.weight.quant_state).float()
             llm.set_submodule(name, new)
-    for parameter in llm.parameters():  # `float` is refused for what was quantised
+    for parameter in llm.parameters():  # `float` is refused for what was quantized
         parameter.data = parameter.data.float()
     return llm
 
@@ -62,7 +62,7 @@ def test_gradients_are_those_of_float32(base, count, tmp_path):
     sizes = dict(hidden_size=256, intermediate_size=512, num_attention_heads=4, num_key_value_heads=2)
     llm = LlamaForCausalLM(LlamaConfig(vocab_size=512, num_hidden_layers=2, initializer_range=0.05, **sizes))
     llm = in_4_bits(llm, tmp_path) if base == 'nf4' else llm.bfloat16().cuda()
-    exact = gradients(adapted(unquantised(copy.deepcopy(llm))))
+    exact = gradients(adapted(unquantized(copy.deepcopy(llm))))
     fused = adapted(llm).bfloat16()
     assert fuse_lora(fused, torch.bfloat16) == 14 and not has_custom_functions(fused)
     layers = ActivationCheckpointing(fused)

@@ -58,7 +58,7 @@ def test_unknown_strategy_names_the_close_one():
         (True, None, 'lora'),
         (True, dict(load_in_4bit=True), 'qlora'),
         (True, dict(load_in_8bit=True), 'int8_lora'),
-        (True, dict(nbits=4), 'other_quantised'),
+        (True, dict(nbits=4), 'other_quantized'),
         (True, dict(type=Float8Config, skip=[]), 'fp8_lora'),
     ],
 )

@@ -173,11 +173,11 @@ def test_unquantized_experts_and_sequences_over_the_context_length_are_named(job
     experts = 4 * 3 * 64 * 128 * 2  # experts, matrices of 64 x 128, bytes
     options = LORA | {'base_model': model_folder(**values), 'max_length': 1024}
     plan = make_plan(job('qlora', **options), (), None)
-    assert plan.to_dict()['memory']['experts_not_quantised'] == experts
+    assert plan.to_dict()['memory']['experts_not_quantized'] == experts
     assert '1024' in plan.warning and '512' in plan.warning and plan.warning in printed(plan)
     assert 'are experts, which stay in bf16' in printed(plan)
     unquantized = replace(plan, job=job('lora', **options), warning=None)
-    assert unquantized.to_dict()['memory']['experts_not_quantised'] == 0
+    assert unquantized.to_dict()['memory']['experts_not_quantized'] == 0
     assert 'are experts' not in printed(unquantized) and 'warning' not in printed(unquantized)
 
 

@@ -55,14 +55,14 @@ each_form = pytest.mark.parametrize('name', FORMS)
 def chat_tokenizer(tokenizer):
     """Return a function that gives the chat_tokenizer of a template, with its tags as tokens."""
 
-    def _tokeniser(name):
+    def _tokenizer(name):
         own = copy.deepcopy(tokenizer)
         own.add_tokens([AddedToken(t, special=True, normalized=False) for t in TAGS.split()], special_tokens=True)
         own.add_tokens([AddedToken(t, special=False, normalized=False) for t in ('<think>', '</think>')])
         own.eos_token, own.bos_token = FORMS[name][0], '<｜begin▁of▁sentence｜>'
         return ChatTokenizer(own, resolve(name, own))
 
-    return _tokeniser
+    return _tokenizer
 
 
 def trained(template, messages):

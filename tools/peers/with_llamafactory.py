@@ -1,4 +1,4 @@
-"""LLaMA-Factory's training, on rows that are tokenised already, with Liger's kernels where they are installed.
+"""LLaMA-Factory's training, on rows that are tokenized already, with Liger's kernels where they are installed.
 
 python -m peers.with_llamafactory '{...}'  (see benchmark_peers.py)
 """
@@ -18,7 +18,7 @@ def options(work: dict) -> dict:
         do_train=True,
         model_name_or_path=work['model'],
         dataset='rows',  # must be named, though `tokenized_path` is read instead
-        tokenized_path=str(Path(work['folder']) / 'tokenised'),
+        tokenized_path=str(Path(work['folder']) / 'tokenized'),
         cutoff_len=work['length'],
         finetuning_type='full' if method == 'full' else 'lora',
         disable_gradient_checkpointing=work['checkpointing'] == 'none',

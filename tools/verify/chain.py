@@ -82,7 +82,7 @@ def _train(preset: Preset, work: Path, folder: Path) -> None:
     pairs = [f'{key}={value}' for key, value in options.items()]
     printed = command('train', preset.name, '--work-dir', work, '--cfg-options', *pairs)
     if ('base BitsAndBytes' in printed) != (preset.parts['methods'] in ('qlora', 'int8_lora')):
-        raise StageFailed(f'the base is not quantised as {preset.parts["methods"]} says')
+        raise StageFailed(f'the base is not quantized as {preset.parts["methods"]} says')
     _expect_steps(work, _STEPS)
 
 

@@ -23,7 +23,7 @@ Each preset was run on a CPU through the commands of `xtune`, on a small random 
 | stage | what passed |
 |---|---|
 | load | the preset as it is: read, checked against every option and type, wired |
-| train | `xtune train`: data prepared, base quantised as the method says, 2 optimizer steps, checkpoint |
+| train | `xtune train`: data prepared, base quantized as the method says, 2 optimizer steps, checkpoint |
 | resume | `xtune train --resume`: one more step; the checkpoint stands at step 3 |
 | convert | `xtune convert pth_to_hf` |
 | merge | `xtune convert merge`, which compares the answers before and after; nothing to merge after `full` |

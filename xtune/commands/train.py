@@ -19,7 +19,7 @@ def _add(parser: argparse.ArgumentParser) -> None:
         metavar='PTH',
         help='resume from PTH, or from the latest complete checkpoint in the work_dir',
     )
-    parser.add_argument('--seed', type=int, help='seed of data order, adapter initialisation and dropout')
+    parser.add_argument('--seed', type=int, help='seed of data order, adapter initialization and dropout')
     parser.add_argument(
         '--launcher', choices=('none', 'pytorch', 'slurm', 'mpi'), default='none', help='how processes were started'
     )

@@ -12,7 +12,7 @@ class PlacedModelStrategy(SingleDeviceStrategy):
     """
 
     def _init_model_weights(self, model: torch.nn.Module) -> torch.nn.Module:
-        return model  # loaded, not initialised
+        return model  # loaded, not initialized
 
     def _wrap_model(self, model: torch.nn.Module) -> torch.nn.Module:
         return model  # on its device already; quantized weights must not be moved

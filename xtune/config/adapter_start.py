@@ -30,12 +30,12 @@ def changes_base(start: Any) -> bool:
     return isinstance(start, str) and (start == 'olora' or _PISSA.fullmatch(start) is not None)
 
 
-def start_problems(lora: partial, quantised: bool) -> Iterator[str]:
+def start_problems(lora: partial, quantized: bool) -> Iterator[str]:
     """Yield why the value of lora.init_lora_weights cannot be trained or exported as intended.
 
     Args:
         lora: The class with the arguments of section `lora`.
-        quantised: Whether the section `quantization` quantises the base.
+        quantized: Whether the section `quantization` quantizes the base.
     """
     if not (isinstance(lora.func, type) and issubclass(lora.func, LoraConfig)):
         return
@@ -50,8 +50,8 @@ def start_problems(lora: partial, quantised: bool) -> Iterator[str]:
         yield f'{option} is not supported{close or "."} {_INSTEAD}'
     elif lora.func is not LoraConfig:
         yield f'{option} is an initialization of LoraConfig, and lora.type is {lora.func.__name__}. {_INSTEAD}'
-    elif quantised:
-        yield str(refused_on_quantised(start, 'the section `quantization`'))
+    elif quantized:
+        yield str(refused_on_quantized(start, 'the section `quantization`'))
     elif lora.keywords.get('target_parameters'):
         yield (
             f'{option} initializes the adapter from the weights of linear layers, and lora.target_parameters names '
@@ -59,7 +59,7 @@ def start_problems(lora: partial, quantised: bool) -> Iterator[str]:
         )
 
 
-def refused_on_quantised(start: Any, origin: str) -> ConfigError:
+def refused_on_quantized(start: Any, origin: str) -> ConfigError:
     """Return the error about an initialization that changes base weights which `origin` quantizes."""
     return ConfigError(
         f'lora.init_lora_weights={start!r} initializes the adapter from the base weights, and {origin} quantizes '

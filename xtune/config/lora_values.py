@@ -30,16 +30,16 @@ _OF_INITIALIZATION = {
 }
 
 
-def lora_problems(lora: partial, quantised: bool = False, build: bool = True) -> Iterator[str]:
+def lora_problems(lora: partial, quantized: bool = False, build: bool = True) -> Iterator[str]:
     """Yield values of section `lora` that its class cannot take, that are out of range, or that have no effect.
 
     Args:
         lora: The class with the arguments of section `lora`.
-        quantised: Whether the section `quantization` quantises the base.
+        quantized: Whether the section `quantization` quantizes the base.
         build: Whether to instantiate it, if there is no other error.
     """
     given = lora.keywords
-    starts = list(start_problems(lora, quantised))
+    starts = list(start_problems(lora, quantized))
     words = {} if not isinstance(lora.func, type) else dict(_choices(lora.func, given, not starts))
     problems = [*out_of_range('lora', given, _ADAPTER), *words.values(), *starts]
     checked = (*_ADAPTER, *_PATTERNS, *words, 'init_lora_weights', 'task_type')

@@ -57,6 +57,6 @@ def _around_a_misspelt_method(body: str, known_models: dict, datasets: dict) -> 
 def _check_fit(recipe: Recipe) -> None:
     if models()[recipe.model].is_mixture_of_experts and recipe.method.startswith(('qlora', 'int8_lora')):
         raise ConfigError(
-            f'{recipe.method} does not fit {recipe.model}: quantisation reaches linear layers only, and the experts, '
+            f'{recipe.method} does not fit {recipe.model}: quantization reaches linear layers only, and the experts, '
             f'nearly all of its weights, are none; take `{recipe.model}_lora_{recipe.dataset}_e{recipe.epochs}`'
         )

@@ -49,13 +49,13 @@ def _full_name(section: str, name: Any) -> str:
     return '; torch.optim.AdamW is always available' if section == 'optimizer' else ''
 
 
-def _value_problems(name: str, section: partial, quantised: bool, build: bool) -> Iterator[str]:
+def _value_problems(name: str, section: partial, quantized: bool, build: bool) -> Iterator[str]:
     """Yield errors in the values of a section that names a `type`.
 
     Args:
         name: The section's name.
         section: The callable with its arguments.
-        quantised: Whether the config quantizes the base.
+        quantized: Whether the config quantizes the base.
         build: Whether to call it, if its values have no error.
     """
     from .annotations import type_errors
@@ -63,7 +63,7 @@ def _value_problems(name: str, section: partial, quantised: bool, build: bool) -
     from .method_values import optimizer_problems, quantization_problems
 
     if name == 'lora':
-        return lora_problems(section, quantised, build)
+        return lora_problems(section, quantized, build)
     if name == 'optimizer':
         return optimizer_problems(section, build)
     if name == 'quantization':

@@ -54,7 +54,7 @@ class Job:
     values: Scalars
     load_llm: Callable  # (dtype=..., device_map=..., quantization_config=...) -> PreTrainedModel
     load_tokenizer: Callable  # () -> PreTrainedTokenizerBase
-    quantization: Callable | None  # (**overrides) -> a transformers quantisation config
+    quantization: Callable | None  # (**overrides) -> a transformers quantization config
     lora: Callable | None  # () -> peft config
     optimizer: Callable  # (params) -> torch optimizer
     train_sources: tuple[Source, ...]

@@ -1,5 +1,5 @@
 """What decides the function that a model computes, besides the weights that are trained: settings of the adapter, of
-the architecture, of the quantisation, and which base it is.
+the architecture, of the quantization, and which base it is.
 """
 
 import json

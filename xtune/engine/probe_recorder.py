@@ -50,7 +50,7 @@ def ids_of(data: TrainingData) -> list[torch.Tensor]:
 
 
 def base_form(llm: torch.nn.Module) -> str | None:
-    """Return how the base is quantised: 'nf4', 'fp4', 'int8', 'float8' or another method's name; None: it is not."""
+    """Return how the base is quantized: 'nf4', 'fp4', 'int8', 'float8' or another method's name; None: it is not."""
     if any(type(module).__name__ == 'Float8Linear' for module in llm.modules()):
         return 'float8'
     config = getattr(getattr(llm, 'config', None), 'quantization_config', None)

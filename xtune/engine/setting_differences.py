@@ -102,7 +102,7 @@ def changes_base(adapter: dict) -> bool:
 
 
 def model_differences(then: Function, now: Function) -> Iterator[str]:
-    """Yield what differs between the base models of two runs, and how they are loaded and quantised."""
+    """Yield what differs between the base models of two runs, and how they are loaded and quantized."""
     given = now.sections.get('llm') or {}
     # A key that one of them lacks is of another version of transformers.
     for key in sorted(then.model.keys() & now.model.keys()):

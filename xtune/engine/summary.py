@@ -96,7 +96,7 @@ def _base(job: Job, llm: torch.nn.Module) -> str:
     else:
         text = describe_stored_quantization(llm.config)
         if text is None:
-            return 'not quantised'
+            return 'not quantized'
     experts = expert_tensors(llm)
     if not experts or any(p.dtype not in SHORT for p in experts):  # stored in fewer bits too
         return text
@@ -141,6 +141,6 @@ def held_by_each(strategy: str) -> str:
 
 
 def show(lines: Iterator[tuple[str, str]]) -> None:
-    """Print labelled lines."""
+    """Print labeled lines."""
     for label, text in lines:
         print(f'{label:<11}{visible(text)}', flush=True)

@@ -135,7 +135,7 @@ def _fine_tune(
     world: World,
 ) -> int:
     """Load the model and train it. A function of its own, because neither may outlive the process group."""
-    set_random_seed(job.values.seed)  # adapters are initialised at random
+    set_random_seed(job.values.seed)  # adapters are initialized at random
     strategy = build_strategy(
         job.strategy, world, rendezvous, device, lambda dtype: zero_config(job, world.size, dtype)
     )

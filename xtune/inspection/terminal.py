@@ -23,7 +23,7 @@ def console() -> Console:
 
 
 def say(lines: Iterable[tuple[str, str]]) -> None:
-    """Print labelled lines."""
+    """Print labeled lines."""
     for label, text in lines:
         print(f'{label:<11}{visible(text)}', flush=True)
 
@@ -40,17 +40,17 @@ def colored_text(segment: Segment, with_ids: bool = False) -> Text:
     """Return a segment as text: trained tokens green and in brackets, optionally with the id after each token."""
     text = Text()
     for trained, tokens in groupby(segment.tokens, key=lambda token: token.trained):
-        colour = 'green' if trained else ''
-        text.append('⟦' if trained else '', style=colour)
+        color = 'green' if trained else ''
+        text.append('⟦' if trained else '', style=color)
         for token in tokens:
-            _append(text, token, colour, with_ids)
-        text.append('⟧' if trained else '', style=colour)
+            _append(text, token, color, with_ids)
+        text.append('⟧' if trained else '', style=color)
     return text
 
 
-def _append(text: Text, token: Token, colour: str, with_id: bool) -> None:
+def _append(text: Text, token: Token, color: str, with_id: bool) -> None:
     shown = visible(f'‹{token.text}›' if token.kind == 'part' else token.text, keep='\n\t')
-    style = f'bold {colour}' if token.kind == 'special' else colour
+    style = f'bold {color}' if token.kind == 'special' else color
     if not with_id:
         text.append(shown, style=style)
         return
@@ -60,7 +60,7 @@ def _append(text: Text, token: Token, colour: str, with_id: bool) -> None:
 
 
 def histogram_lines(bins: list[Bin]) -> Iterator[tuple[str, str]]:
-    """Yield one labelled line per bin, with a bar proportional to its count."""
+    """Yield one labeled line per bin, with a bar proportional to its count."""
     max_count = max(bin_.count for bin_ in bins)
     name_width, count_width = max(len(bin_.name) for bin_ in bins), len(f'{max_count:,}')
     for index, bin_ in enumerate(bins):

@@ -7,7 +7,7 @@ import torch
 from transformers import PreTrainedConfig
 from transformers.quantizers import AutoHfQuantizer
 
-from ..config.adapter_start import changes_base, refused_on_quantised
+from ..config.adapter_start import changes_base, refused_on_quantized
 from ..config.wire import ModelSpec
 from ..errors import ConfigError, ModelError
 from ..models.loading.config_checks import describe_stored_quantization, stored_quantization
@@ -49,7 +49,7 @@ def check_prequantized_base(spec: ModelSpec, config: PreTrainedConfig, device: t
         )
     init = spec.lora.keywords.get('init_lora_weights')
     if changes_base(init):
-        raise refused_on_quantised(init, f'the base is {stored}, which')
+        raise refused_on_quantized(init, f'the base is {stored}, which')
     _check_trainable(settings, problem, device)
 
 
@@ -89,7 +89,7 @@ def method_of_stored(settings: dict[str, Any]) -> str:
     if settings.get('load_in_8bit'):
         return 'int8_lora'
     storage = str(settings.get('bnb_4bit_quant_storage', 'uint8')).removeprefix('torch.')
-    return 'qlora' if settings.get('load_in_4bit') and 'float' in storage else 'other_quantised'
+    return 'qlora' if settings.get('load_in_4bit') and 'float' in storage else 'other_quantized'
 
 
 def _check_trainable(settings: dict[str, Any], problem: str, device: torch.device) -> None:

@@ -7,7 +7,7 @@ from ..ops.float8_linear import Float8Config
 
 STRATEGIES = tuple(TRAITS)
 SHARDED_WEIGHTS = tuple(name for name, traits in TRAITS.items() if traits.shards_weights)
-METHODS = ('full', 'lora', 'qlora', 'int8_lora', 'fp8_lora', 'other_quantised')
+METHODS = ('full', 'lora', 'qlora', 'int8_lora', 'fp8_lora', 'other_quantized')
 _NO_ZERO3 = 'DeepSpeed cannot shard quantized weights'
 _NO_INT8_SHARDS = 'int8 weights have scales that sharding would separate from them; use ddp, or a qlora preset'
 # (method, strategy) -> the reason why they do not work together, and what to use.
@@ -21,7 +21,7 @@ REFUSED: dict[tuple[str, str], str] = (
         ('int8_lora', 'fsdp2_offload'): _NO_INT8_SHARDS,
     }
     | {
-        ('other_quantised', strategy): 'only NF4 weights of bitsandbytes can be sharded; use ddp or zero2'
+        ('other_quantized', strategy): 'only NF4 weights of bitsandbytes can be sharded; use ddp or zero2'
         for strategy in SHARDED_WEIGHTS
     }
     | {
@@ -40,7 +40,7 @@ def method_of(lora: bool, quantization: dict | None) -> str:
         return 'fp8_lora'
     if quantization.get('load_in_4bit'):
         return 'qlora'
-    return 'int8_lora' if quantization.get('load_in_8bit') else 'other_quantised'
+    return 'int8_lora' if quantization.get('load_in_8bit') else 'other_quantized'
 
 
 def method_of_run(job: Job) -> str:

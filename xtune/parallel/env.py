@@ -52,7 +52,7 @@ ALONE = World()
 def from_environment(launcher: str = 'none', env: Mapping[str, str] = os.environ) -> World:
     """Return the world that `launcher` ('none', 'pytorch', 'slurm', 'mpi') describes in `env`.
 
-    With 'none', variables of torchrun are recognised; without them the world has one rank.
+    With 'none', variables of torchrun are recognized; without them the world has one rank.
 
     Raises:
         ConfigError: A variable of that launcher is missing or not a number.

@@ -159,7 +159,7 @@ class MemoryPlan:
         best = self.best
         return dict(
             frozen=best.frozen,
-            experts_not_quantised=self.unquantized_experts,
+            experts_not_quantized=self.unquantized_experts,
             trained=best.resident - best.frozen,
             gradients=best.gradients,
             activations=best.activations,

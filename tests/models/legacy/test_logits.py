@@ -81,8 +81,8 @@ def test_nf4_base_with_an_adapter_trains(name, reference):
     from peft import LoraConfig, get_peft_model
     from transformers import BitsAndBytesConfig
 
-    quantised = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type='nf4', bnb_4bit_compute_dtype=torch.float32)
-    model = load_legacy(FILES / name, quantization_config=quantised, **ON_CPU)
+    quantized = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type='nf4', bnb_4bit_compute_dtype=torch.float32)
+    model = load_legacy(FILES / name, quantization_config=quantized, **ON_CPU)
     assert type(model.model.layers[0].self_attn.q_proj).__name__ == 'Linear4bit'
     model = get_peft_model(model, LoraConfig(target_modules='all-linear', r=4))
     disable_cpu_inference_format(model)

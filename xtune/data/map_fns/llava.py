@@ -13,10 +13,10 @@ def llava_map_fn(row: dict) -> Conversation:
     r"""ShareGPT turns of data sets with images, as in LLaVA and InternVL: only rows without an image.
 
     Row:
-        {"id": "wgByO4Y_0", "conversations": [{"from": "human", "value": "Name a colour."},
+        {"id": "wgByO4Y_0", "conversations": [{"from": "human", "value": "Name a color."},
                                               {"from": "gpt", "value": "Red."}]}
     Result:
-        user: "Name a colour."
+        user: "Name a color."
         assistant: "Red."
 
     Rows with an `image`, `images` or `img_id` (RefCOCO), or with "<image>" in a text, are skipped.

@@ -52,11 +52,11 @@ def wizardlm_map_fn(row: dict) -> Conversation:
 
     Row:
         {"idx": "0", "conversations": [{"from": "gpt", "value": "Welcome!"},
-                                       {"from": "human", "value": "Name a colour."},
+                                       {"from": "human", "value": "Name a color."},
                                        {"from": "human", "value": "A warm one."},
                                        {"from": "gpt", "value": "Red."}]}
     Result:
-        user: "Name a colour.\nA warm one."
+        user: "Name a color.\nA warm one."
         assistant: "Red."
 
     Consecutive `human` turns are joined by a line break. Assistant turns before the first user turn are left out.

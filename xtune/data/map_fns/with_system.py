@@ -42,7 +42,7 @@ def code_alpaca_map_fn(row: dict, system: str | None = 'coder') -> list[Message]
 
 @map_fn('colors')
 def colors_map_fn(row: dict, system: str | None = 'colorist') -> list[Message]:
-    r"""Colours for descriptions, as in burkelibbey/colors.
+    r"""Colors for descriptions, as in burkelibbey/colors.
 
     Row:
         {"color": "#66ccff", "description": "Light Sky Blue: A calming, fairly bright color."}
