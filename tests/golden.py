@@ -61,7 +61,8 @@ def golden(request, tmp_path, tmp_path_factory):
 
 def with_cases(texts: Mapping[object, object]) -> str:
     """Return one paragraph per case: its name, then its text, indented."""
-    return '\n'.join(f'{case}\n' + re.sub('^', '    ', str(text).strip('\n'), flags=re.M) for case, text in texts.items())
+    indented = {case: re.sub('^', '    ', str(text).strip('\n'), flags=re.M) for case, text in texts.items()}
+    return '\n'.join(f'{case}\n{text}' for case, text in indented.items())
 
 
 def stable(text: str, places: tuple[tuple[str, str], ...] = ()) -> str:
