@@ -59,6 +59,12 @@ def golden(request, tmp_path, tmp_path_factory):
     return compare
 
 
+def short(value: object) -> str:
+    """Return the beginning and the end of a value's repr, as the name of a case."""
+    text = repr(value)
+    return text if len(text) <= 150 else f'{text[:70]} ... {text[-70:]}'
+
+
 def with_cases(texts: Mapping[object, object]) -> str:
     """Return one paragraph per case: its name, then its text, indented."""
     indented = {case: re.sub('^', '    ', str(text).strip('\n'), flags=re.M) for case, text in texts.items()}

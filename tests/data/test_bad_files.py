@@ -12,6 +12,7 @@ import openpyxl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from golden import short
 
 from xtune.data.readers import MAX_LINE, read_file
 from xtune.data.readers.json_stream import JsonStream
@@ -20,11 +21,6 @@ from xtune.errors import DataError
 
 ROWS = b''.join(b'{"a": %d}\n' % i for i in range(3000))
 ALPACA = {'instruction': 'a', 'output': 'b'}
-
-
-def label(name, content):
-    """Return the name of a file and the start of its content, for the golden file."""
-    return f'{name}: {content[:60]!r}' + '...' * (len(content) > 60)
 
 
 def of_library(text):
@@ -79,7 +75,7 @@ BROKEN_JSON = [
 
 
 def test_broken_json_and_lists_of_wrong_shape(tmp_path, golden):
-    golden('data.files_json', {label(*case): refused(tmp_path / case[0], case[1]) for case in BROKEN_JSON})
+    golden('data.files_json', {short(case): refused(tmp_path / case[0], case[1]) for case in BROKEN_JSON})
 
 
 @pytest.mark.parametrize('name, text', [('x.jsonl', '{{"b": 1}}\n{}'), ('x.json', '[{{"b": 1}},\n{}]')])
@@ -118,7 +114,7 @@ BROKEN_TABLES = [
 
 
 def test_broken_tables(tmp_path, golden):
-    golden('data.files_tables', {label(*case): refused(tmp_path / case[0], case[1]) for case in BROKEN_TABLES})
+    golden('data.files_tables', {short(case): refused(tmp_path / case[0], case[1]) for case in BROKEN_TABLES})
 
 
 BINARY = {
