@@ -1,6 +1,7 @@
 """A flat copy has the values and comments of the config, every option of the schema and its description."""
 
 import ast
+import re
 from dataclasses import fields
 
 import pytest
