@@ -21,6 +21,7 @@ REPOSITORY, HOME = str(FILE.parents[1]), str(Path.home())
 VARIABLE = (
     (r'\d[\d.,]* (?=[KMGT]i?B free)', '<n> '),
     (r'(?<=process )\d+', '<pid>'),
+    (r'(?<=Known: )\w+(, \w+)*(?=\. List)', '<names>'),  # other tests register more
     (r'(?<=python)3\.\d+', '<version>'),
 )
 
