@@ -82,4 +82,4 @@ def test_a_folder_is_made_or_named(process, tmp_path, capsys):
     (tmp_path / 'file').touch()
     with pytest.raises(SystemExit) as stopped:
         process.made(tmp_path / 'file')
-    assert stopped.value.code == 2 and 'file cannot be written to' in capsys.readouterr().err
+    assert stopped.value.code == 2 and str(tmp_path / 'file') in capsys.readouterr().err
