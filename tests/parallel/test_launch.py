@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 
 from xtune.errors import ConfigError
-from xtune.parallel.launch import AFTERMATH, Launch, _report, wanted
+from xtune.parallel.launch import AFTERMATH, Launch, report_failures, wanted
 
 TWO_HOSTS = dict(NPROC_PER_NODE='4', NNODES='2', NODE_RANK='1', ADDR='gpu1', PORT='5000')
 
@@ -80,13 +80,13 @@ def failure(code, at=0, message='', callstack='', pid=77):
 
 def test_a_user_error_is_printed_once_without_a_traceback(capsys):
     broken = "ModelError: the model `x` cannot be loaded: it isn't there"
-    assert _report({r: failure(2, r, broken, 'Traceback (most recent call last)') for r in range(2)}) == 2
+    assert report_failures({r: failure(2, r, broken, 'Traceback (most recent call last)') for r in range(2)}) == 2
     assert capsys.readouterr().err == "error: the model `x` cannot be loaded: it isn't there\n"
 
 
 def test_a_killed_rank_is_the_cause_even_if_another_ended_before_it(capsys):
     for text in AFTERMATH:
-        assert _report({0: failure(1, 1, f'RuntimeError: {text}', 'Traceback'), 1: failure(-9, 2)}) == 1
+        assert report_failures({0: failure(1, 1, f'RuntimeError: {text}', 'Traceback'), 1: failure(-9, 2)}) == 1
         err = capsys.readouterr().err
         assert err.startswith('error: rank 1 (process 77)') and 'SIGKILL' in err and '--resume' in err
         assert 'Traceback' not in err
@@ -94,23 +94,24 @@ def test_a_killed_rank_is_the_cause_even_if_another_ended_before_it(capsys):
 
 def test_a_rank_stopped_by_the_launcher_is_not_the_cause(capsys):
     for code in (-15, 143):
-        _report({0: failure(code, 1), 1: failure(-11, 2)})
+        report_failures({0: failure(code, 1), 1: failure(-11, 2)})
         assert 'SIGSEGV' in capsys.readouterr().err
-    _report({0: failure(3, 1)})
+    report_failures({0: failure(3, 1)})
     assert 'exit code 3' in capsys.readouterr().err
 
 
 def test_a_bug_is_printed_with_its_traceback_and_rank(capsys):
-    assert _report({1: failure(1, 1, 'KeyError: 3', 'Traceback\n KeyError: 3'), 0: failure(1, 2, 'other', 'no')}) == 1
+    bug = failure(1, 1, 'KeyError: 3', 'Traceback\n KeyError: 3')
+    assert report_failures({1: bug, 0: failure(1, 2, 'other', 'no')}) == 1
     assert capsys.readouterr().err.startswith('rank 1:\nTraceback\n KeyError: 3\n')
 
 
 def test_interrupted(capsys):
-    assert _report({0: failure(130, 1), 1: failure(-15, 0)}) == 130
+    assert report_failures({0: failure(130, 1), 1: failure(-15, 0)}) == 130
     assert capsys.readouterr().err == ''
 
 
 def test_a_failure_without_an_error_file(capsys):
     """All ended by the launcher's signal: the first of them is named all the same."""
-    assert _report({0: failure(-15, 2), 1: failure(-15, 1)}) == 1
+    assert report_failures({0: failure(-15, 2), 1: failure(-15, 1)}) == 1
     assert 'rank 1' in capsys.readouterr().err
