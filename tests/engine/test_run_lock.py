@@ -10,7 +10,7 @@ import pytest
 
 from xtune.engine import lock_owner, run_lock
 from xtune.engine.lock_owner import HIDDEN, SILENCE, Owner, process_start
-from xtune.engine.run_lock import NAME, Lock, claimed
+from xtune.engine.run_lock import NAME, Lock, lock_work_dir
 from xtune.errors import ConfigError
 
 
@@ -21,7 +21,7 @@ def leave(tmp_path):
     def leave(age=0.0, **other):
         from json import dumps
 
-        owner = dataclasses.replace(Owner.here(tmp_path / 'other.py', {}), **other)
+        owner = dataclasses.replace(Owner.of_this_process(tmp_path / 'other.py', {}), **other)
         (tmp_path / NAME).write_text(dumps(dataclasses.asdict(owner)), encoding='utf-8')
         os.utime(tmp_path / NAME, (time.time() - age,) * 2)
         return owner
@@ -42,14 +42,14 @@ def ended():
 
 
 def claim(tmp_path, name='mine.py'):
-    with claimed(tmp_path, tmp_path / name):
+    with lock_work_dir(tmp_path, tmp_path / name):
         return Owner.read(tmp_path / NAME)
 
 
 def test_a_second_run_is_refused_and_told_whose_folder_it_is(tmp_path):
     work_dir = tmp_path / 'my run'
     work_dir.mkdir()
-    with claimed(work_dir, tmp_path / 'mine.py'):
+    with lock_work_dir(work_dir, tmp_path / 'mine.py'):
         with pytest.raises(ConfigError) as refused:
             claim(work_dir)
         own = Owner.read(work_dir / NAME)
@@ -62,7 +62,7 @@ def test_a_second_run_is_refused_and_told_whose_folder_it_is(tmp_path):
 def test_the_lock_goes_with_the_run_however_it_ends(tmp_path):
     for error in (KeyboardInterrupt, ConfigError('a'), RuntimeError('b')):
         with pytest.raises(type(error) if isinstance(error, Exception) else error):
-            with claimed(tmp_path, tmp_path / 'mine.py'):
+            with lock_work_dir(tmp_path, tmp_path / 'mine.py'):
                 raise error
         assert not list(tmp_path.glob('*running*'))
 
@@ -101,7 +101,7 @@ def in_another_container(machine):
 
 
 def test_a_container_that_starts_again_takes_the_lock_of_its_first_start_at_once(tmp_path, leave, capsys):
-    other = in_another_container(Owner.here(tmp_path).machine)
+    other = in_another_container(Owner.of_this_process(tmp_path).machine)
     leave(machine=other)  # of a version that held no lock
     with pytest.raises(ConfigError, match='counts as ended. If you know that it is over: rm '):
         claim(tmp_path)
@@ -116,7 +116,7 @@ def test_a_container_that_starts_again_takes_the_lock_of_its_first_start_at_once
 def test_a_run_in_another_container_keeps_its_lock_however_long_it_is_silent(tmp_path, monkeypatch):
     there = lock_owner.machine()
     monkeypatch.setattr(lock_owner, 'machine', lambda: in_another_container(there))
-    with claimed(tmp_path, tmp_path / 'other.py'):
+    with lock_work_dir(tmp_path, tmp_path / 'other.py'):
         monkeypatch.setattr(lock_owner, 'machine', lambda: there)
         os.utime(tmp_path / NAME, (time.time() - 9 * SILENCE,) * 2)
         with pytest.raises(ConfigError, match='in another container, or is hidden; it holds the lock .*: rm '):
@@ -163,7 +163,7 @@ def test_a_lock_that_cannot_be_read_counts_by_its_age(tmp_path, text):
 def test_signs_of_life_and_a_word_if_another_run_took_the_folder(tmp_path, leave, monkeypatch, capsys):
     monkeypatch.setattr(run_lock, 'HEARTBEAT', 0.02)
     path = tmp_path / NAME
-    held = Lock(path, Owner.here(tmp_path / 'mine.py'))
+    held = Lock(path, Owner.of_this_process(tmp_path / 'mine.py'))
     os.utime(path, (1, 1))
     deadline = time.monotonic() + 20
     while path.stat().st_mtime == 1:

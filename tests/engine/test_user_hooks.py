@@ -5,7 +5,7 @@ import json
 import pytest
 from mmengine.hooks import EMAHook, EmptyCacheHook, Hook
 
-from xtune.engine.hooks import given_hooks
+from xtune.engine.hooks import resolve_custom_hooks
 from xtune.errors import ConfigError
 
 MINE = """
@@ -28,12 +28,12 @@ class Noting(Hook):
 )
 def test_a_hook_of_mmengine_needs_no_scope(kind):
     settings = dict(after_iter=True, priority='LOW')
-    assert given_hooks([dict(type=kind, **settings)]) == [dict(type=EmptyCacheHook, **settings)]
+    assert resolve_custom_hooks([dict(type=kind, **settings)]) == [dict(type=EmptyCacheHook, **settings)]
 
 
 def test_hooks_that_are_built_stay_and_none_are_none():
     hook = Hook()
-    assert given_hooks((hook,)) == [hook] and given_hooks(None) == []
+    assert resolve_custom_hooks((hook,)) == [hook] and resolve_custom_hooks(None) == []
 
 
 @pytest.mark.parametrize(
@@ -55,7 +55,7 @@ def test_hooks_that_are_built_stay_and_none_are_none():
 )
 def test_what_is_no_hook_is_refused(hooks, said):
     with pytest.raises(ConfigError, match=said):
-        given_hooks(hooks)
+        resolve_custom_hooks(hooks)
 
 
 def test_names_of_either_registry_run(make_config, xtune, tmp_path, monkeypatch):

@@ -9,7 +9,7 @@ from ..hf_format.writer import ExportInfo, write_adapter, write_weights
 from ..methods.residual_init import as_plain_lora, initial_adapter_state
 from ..parallel.collectives import rank
 from . import checkpoint_writer
-from .probe_recorder import Prober
+from .probe_recorder import ProbeRecorder
 from .trained_state import TrainedState
 
 
@@ -20,13 +20,13 @@ class AdapterExport:
         state: Gathers the adapter.
         info: What the folder needs besides the tensors.
         tokenizer: The base model's tokenizer.
-        prober: Has the probe logits of the newest checkpoint.
+        probe_recorder: Has the probe logits of the newest checkpoint.
     """
 
     def __init__(
-        self, state: TrainedState, info: ExportInfo, tokenizer: PreTrainedTokenizerBase, prober: Prober
+        self, state: TrainedState, info: ExportInfo, tokenizer: PreTrainedTokenizerBase, probe_recorder: ProbeRecorder
     ) -> None:
-        self.state, self.info, self.tokenizer, self.prober = state, info, tokenizer, prober
+        self.state, self.info, self.tokenizer, self.probe_recorder = state, info, tokenizer, probe_recorder
 
     def __call__(self, checkpoint: Path) -> None:
         """Write the folder of `checkpoint`, which has its name with `_hf`.
@@ -36,12 +36,12 @@ class AdapterExport:
         """
         trained = self.state.get()
         if rank() == 0:
-            with checkpoint_writer.folder_aside(checkpoint.with_name(f'{checkpoint.stem}_hf')) as folder:
+            with checkpoint_writer.staged_folder(checkpoint.with_name(f'{checkpoint.stem}_hf')) as folder:
                 self.write(folder, trained)
 
     def write(self, folder: Path, trained: dict[str, torch.Tensor]) -> None:
         """Write the gathered tensors `trained` into `folder`, and all that an adapter needs besides."""
-        write_adapter(folder, *self._ordinary(trained), self.tokenizer, self.prober.last)
+        write_adapter(folder, *self._ordinary(trained), self.tokenizer, self.probe_recorder.last)
 
     def write_weights(self, folder: Path, trained: dict[str, torch.Tensor]) -> None:
         """Write the gathered tensors `trained` and peft's config into `folder`."""

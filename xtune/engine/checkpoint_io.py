@@ -29,7 +29,7 @@ _PART = re.compile(r'part_(\d+)_of_(\d+)\.pth')
 _OWN_NAME = re.compile(r'(iter|epoch)_\d+\.pth')
 
 
-def clear(path: Path) -> None:
+def remove_path(path: Path) -> None:
     """Remove a file or a folder, if it is there."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
@@ -37,10 +37,10 @@ def clear(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def sweep(work_dir: Path) -> None:
+def remove_partial_files(work_dir: Path) -> None:
     """Remove partial files of a killed run, which may be as large as a checkpoint."""
     for path in [*work_dir.glob('.*.pth.tmp'), *work_dir.glob('.*_hf.tmp')]:
-        clear(path)
+        remove_path(path)
 
 
 def load(path: Path, verified: bool = False) -> dict[str, Any]:
@@ -111,9 +111,9 @@ def _joined(folder: Path, verified: bool) -> dict[str, Any]:
     return content
 
 
-def remove(path: Path) -> None:
+def remove_checkpoint(path: Path) -> None:
     """Remove a checkpoint, file or folder, and the adapter beside it."""
-    clear(path)
+    remove_path(path)
     shutil.rmtree(path.with_name(f'{path.stem}_hf'), ignore_errors=True)
 
 
@@ -123,7 +123,7 @@ def candidates(work_dir: Path) -> list[Path]:
     return sorted(own, key=lambda p: (p.stat().st_mtime_ns, p.name), reverse=True)
 
 
-def point_to(path: Path) -> None:
+def write_pointer(path: Path) -> None:
     """Write `path` to the file `last_checkpoint`; call it only once `path` is complete."""
     write_text(path.parent / POINTER, path.name + '\n')
 

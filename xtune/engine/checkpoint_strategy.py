@@ -11,7 +11,7 @@ from ..methods.residual_init import initial_adapter_state
 from ..parallel.collectives import all_gather_objects, raise_on_all_ranks, rank, world_size
 from ..registry import STRATEGIES
 from . import checkpoint_io
-from .checkpoint_writer import Saving
+from .checkpoint_writer import PendingCheckpoint
 
 
 @STRATEGIES.register_module()
@@ -31,7 +31,7 @@ class CheckpointStrategy(PlacedModelStrategy):
 
     def save_checkpoint(
         self, filename: str, *, extra_ckpt: dict | None = None, background: bool = False, **_: Any
-    ) -> Saving:
+    ) -> PendingCheckpoint:
         """Start to write the trained tensors, optimizer state and RNG of every rank; return an object that finishes it.
 
         An adapter is one file, written by the main process. All weights of a model are a folder to which every process
@@ -54,7 +54,7 @@ class CheckpointStrategy(PlacedModelStrategy):
                 **initial_adapter_state(self.state.llm),
                 **(extra_ckpt or {}),
             )
-        return Saving(content if split or rank() == 0 else None, Path(filename), split, copy)
+        return PendingCheckpoint(content if split or rank() == 0 else None, Path(filename), split, copy)
 
     def resume(self, filename: str, **_: Any) -> dict:
         """Load a checkpoint into the model, the optimizer and the RNG, and return it.

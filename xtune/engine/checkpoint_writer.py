@@ -13,10 +13,10 @@ from safetensors import SafetensorError
 
 from ..errors import CheckpointError
 from ..parallel.collectives import all_reduce_counts, raise_on_all_ranks, rank, world_size
-from .checkpoint_io import clear, part_name
+from .checkpoint_io import part_name, remove_path
 
 
-class Saving:
+class PendingCheckpoint:
     """A checkpoint on its way to the disk; `path` is either whole or not there. Every process makes the same calls.
 
     Args:
@@ -80,14 +80,14 @@ class Saving:
                     _put_in_place(self._aside, self.path)
         except CheckpointError:
             if rank() == 0:
-                clear(self._aside)
+                remove_path(self._aside)
             raise
         return self.path
 
 
 def _make_room(aside: Path, folder: bool) -> None:
     try:
-        clear(aside)
+        remove_path(aside)
         if folder:
             aside.mkdir(parents=True)
     except OSError as error:
@@ -97,7 +97,7 @@ def _make_room(aside: Path, folder: bool) -> None:
 def _put_in_place(aside: Path, path: Path) -> None:
     try:
         if path.is_dir() or aside.is_dir():
-            clear(path)
+            remove_path(path)
         os.replace(aside, path)
     except OSError as error:
         raise write_error(path, error) from error
@@ -135,7 +135,7 @@ def write_error(path: Path, error: Exception) -> CheckpointError:
 
 
 @contextmanager
-def folder_aside(folder: Path) -> Iterator[Path]:
+def staged_folder(folder: Path) -> Iterator[Path]:
     """Give a new folder to write into; it takes `folder`'s place only if the block succeeds.
 
     Raises:

@@ -42,7 +42,7 @@ class Owner:
     locked: bool = False
 
     @classmethod
-    def here(cls, config: Path, env: Mapping[str, str] = os.environ) -> 'Owner':
+    def of_this_process(cls, config: Path, env: Mapping[str, str] = os.environ) -> 'Owner':
         """Return what names this process, which runs `config`."""
         # 'none' is what torchrun calls every run that has no id.
         known = [(name, count) for name, count in JOBS if env.get(name, 'none') != 'none']

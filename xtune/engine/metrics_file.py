@@ -13,7 +13,7 @@ class MetricsFile:
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    def forget_after(self, step: int) -> None:
+    def truncate_after(self, step: int) -> None:
         """Drop what was written beyond `step`, where a resumed run goes on."""
         if rank():
             return

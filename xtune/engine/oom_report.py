@@ -13,7 +13,7 @@ from ..utils.out_of_memory import ADVICE, short_message
 GIB = 2**30
 
 
-def shortage(
+def oom_error(
     llm: torch.nn.Module, trained: Iterable[torch.nn.Parameter], states: Any, batch: MicroBatch, logits: bool
 ) -> OutOfMemory:
     """Return the error of a step that does not fit even with every layer checkpointed.
@@ -54,7 +54,7 @@ def shortage(
 
 
 @contextmanager
-def naming_shortage(doing: str) -> Iterator[None]:
+def explain_oom(doing: str) -> Iterator[None]:
     """Let torch's error about memory be one that says what to change; `doing` is what it happened at.
 
     Raises:

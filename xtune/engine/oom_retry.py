@@ -9,7 +9,7 @@ from ..optimizations.activation_checkpointing import ActivationCheckpointing, Ch
 from ..optimizations.cuda_graphs.runner import CudaGraphRunner
 from ..parallel.collectives import all_reduce_counts
 from ..utils.device import random_numbers
-from .oom_report import shortage
+from .oom_report import oom_error
 from .trainer import Trainer
 
 
@@ -63,7 +63,7 @@ def checkpoint_more(
     if not layers.num_plain:
         largest = max(micro_batches, key=lambda batch: batch.input_ids.numel())
         states = trainer.strategy.optimizer.state
-        raise shortage(task.llm, task.trained_parameters().values(), states, largest, task.has_logits) from error
+        raise oom_error(task.llm, task.trained_parameters().values(), states, largest, task.has_logits) from error
     layers.apply(CheckpointPolicy(len(layers) - layers.num_plain // 2))
     print(
         f'note: out of memory; retrying the step with {layers.num_checkpointed} of {len(layers)} layers checkpointed',

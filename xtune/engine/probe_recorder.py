@@ -4,13 +4,13 @@ import numpy as np
 import torch
 
 from ..data.training_data import TrainingData
-from ..hf_format.probe_logits import About, Probe, logits_of, probe_ids
+from ..hf_format.probe_logits import Probe, ProbeInfo, logits_of, probe_ids
 from ..tasks.sft import SupervisedFineTuning
 
 _CANDIDATES = 64  # samples to choose from, as some have a single token
 
 
-class Prober:
+class ProbeRecorder:
     """Computes the probe of a task. Every rank makes the same calls, as a sharded model needs all ranks.
 
     Args:
@@ -36,12 +36,12 @@ class Prober:
                 logits = logits_of(self.task.llm, self.ids, self.task.device)
         finally:
             self.task.train(training)
-        about = About(step, str(self.task.dtype).removeprefix('torch.'), base_form(self.task.llm))
+        about = ProbeInfo(step, str(self.task.dtype).removeprefix('torch.'), base_quantization(self.task.llm))
         self.last = Probe.of(self.ids, logits, about)
         return self.last
 
 
-def ids_of(data: TrainingData) -> list[torch.Tensor]:
+def probe_samples(data: TrainingData) -> list[torch.Tensor]:
     """Return token ids [S] of some validation samples, or of training samples if there are none to validate on."""
     split = data.val or data.train
     indices = np.unique(split.sequences.ranges[:, 0])
@@ -49,7 +49,7 @@ def ids_of(data: TrainingData) -> list[torch.Tensor]:
     return probe_ids([np.asarray(split.store.ids(int(index))) for index in spread])
 
 
-def base_form(llm: torch.nn.Module) -> str | None:
+def base_quantization(llm: torch.nn.Module) -> str | None:
     """Return how the base is quantized: 'nf4', 'fp4', 'int8', 'float8' or another method's name; None: it is not."""
     if any(type(module).__name__ == 'Float8Linear' for module in llm.modules()):
         return 'float8'

@@ -36,7 +36,7 @@ HEARTBEAT = 20.0
 
 
 @contextmanager
-def claimed(work_dir: Path, config: Path, rendezvous: Rendezvous | None = None) -> Iterator[None]:
+def lock_work_dir(work_dir: Path, config: Path, rendezvous: Rendezvous | None = None) -> Iterator[None]:
     """Lock `work_dir` for this run while the block lasts; rank 0 holds the lock for all ranks.
 
     Raises:
@@ -46,7 +46,7 @@ def claimed(work_dir: Path, config: Path, rendezvous: Rendezvous | None = None) 
     try:
         if rendezvous is None or rendezvous.world.is_main:
             try:
-                lock = Lock(work_dir / NAME, Owner.here(config))
+                lock = Lock(work_dir / NAME, Owner.of_this_process(config))
             except ConfigError as error:
                 refusal = str(error)
         if rendezvous is not None:

@@ -10,8 +10,8 @@ from ..data.cursor import Cursor
 from ..errors import CheckpointError
 from ..utils.cpu_threads import restore_thread_count
 from . import checkpoint_io
-from .checkpoint_writer import Saving
-from .probe_recorder import Prober
+from .checkpoint_writer import PendingCheckpoint
+from .probe_recorder import ProbeRecorder
 from .resume_checks import check_built
 from .trainer import Trainer
 
@@ -20,21 +20,23 @@ class TuneRunner(RunnerWithoutEnvironmentLog):
     """A FlexibleRunner that saves and resumes bit-exactly.
 
     Args:
-        run_meta: What each checkpoint says about its run: `plan` (a hash of data order and batch settings),
-            `sequences_per_step` (on all devices), `config` (text), `export` (see hf_format/writer.py), `base_mark` (see
-            engine/base_fingerprint.py).
-        prober: Computes what each checkpoint keeps of the model's logits.
-        trainer: Does the optimizer steps.
+        run_meta: Metadata of the run in each checkpoint: `plan` (a hash of data order and batch settings),
+            `sequences_per_step` (on all devices), `config` (text), `export` (see hf_format/writer.py) and
+            `base_fingerprint` (see engine/base_fingerprint.py).
+        probe_recorder: Computes the probe logits of each checkpoint.
+        trainer: Executes the optimizer steps.
     """
 
-    def __init__(self, *args: Any, run_meta: dict[str, Any], prober: Prober, trainer: Trainer, **kwargs: Any) -> None:
-        self.run_meta, self.prober, self.trainer = run_meta, prober, trainer
+    def __init__(
+        self, *args: Any, run_meta: dict[str, Any], probe_recorder: ProbeRecorder, trainer: Trainer, **kwargs: Any
+    ) -> None:
+        self.run_meta, self.probe_recorder, self.trainer = run_meta, probe_recorder, trainer
         super().__init__(*args, **kwargs)
 
     def dump_config(self) -> None:
         """Do nothing: the run's flat config is already in the work_dir."""
 
-    def save_checkpoint(self, out_dir: str, filename: str, background: bool = False, **_: Any) -> Saving:
+    def save_checkpoint(self, out_dir: str, filename: str, background: bool = False, **_: Any) -> PendingCheckpoint:
         """Start to write `filename` for the steps done so far; return an object that finishes it.
 
         A collective call.
@@ -47,7 +49,7 @@ class TuneRunner(RunnerWithoutEnvironmentLog):
         meta['threads'] = torch.get_num_threads()
         if self.train_loop.cursor is not None:
             meta['cursor'] = self.train_loop.cursor.to_dict()
-        probe = self.prober(steps)
+        probe = self.probe_recorder(steps)
         extra = dict(meta=meta, probe=probe.to_dict() if probe else None)
         return self.strategy.save_checkpoint(str(Path(out_dir) / filename), extra_ckpt=extra, background=background)
 

@@ -10,7 +10,7 @@ from peft import PEFT_TYPE_TO_CONFIG_MAPPING
 
 from ..config.lazy import named
 from ..errors import ConfigError
-from .function_settings import SECTIONS, Function
+from .model_settings import SECTIONS, ModelSettings
 
 # Keys of an adapter's config that say where adapters are: the names of its tensors tell that exactly.
 WHERE = (
@@ -67,7 +67,7 @@ _BEGINNING = ('init_lora_weights', 'loftq_config', 'corda_config', 'eva_config',
 _CHOOSING = ('type', 'revision', 'variant')
 
 
-def differences(then: Function, now: Function, where: bool) -> Iterator[str]:
+def differences(then: ModelSettings, now: ModelSettings, where: bool) -> Iterator[str]:
     """Yield each setting that makes the function of `now` another one, with both values.
 
     Args:
@@ -101,7 +101,7 @@ def changes_base(adapter: dict) -> bool:
     return str(adapter.get('init_lora_weights', True)).startswith(_TAKING)
 
 
-def model_differences(then: Function, now: Function) -> Iterator[str]:
+def model_differences(then: ModelSettings, now: ModelSettings) -> Iterator[str]:
     """Yield what differs between the base models of two runs, and how they are loaded and quantized."""
     given = now.sections.get('llm') or {}
     # A key that one of them lacks is of another version of transformers.

@@ -35,23 +35,23 @@ from . import checkpoint_io, checks, export_check, hooks, ineffective_options, p
 from .adapter_export import AdapterExport
 from .auto_checkpointing import apply_checkpointing
 from .job_data import build_job_data
+from .load_from import InitialWeights, read_initial_weights
 from .log_folders import without_empty_folders, without_empty_logs
 from .metrics_file import MetricsFile
 from .model_builder import JobModelBuilder, resumed_initial
-from .oom_report import naming_shortage
+from .oom_report import explain_oom
 from .optimizations import compiles, optimize, padding
 from .optimizer import CountedOptimizer, build_optimizer, schedulers
 from .optimizer_checks import check_optimizer
-from .probe_recorder import Prober, ids_of
-from .resume_checks import mark_of
-from .run_lock import claimed
+from .probe_recorder import ProbeRecorder, probe_samples
+from .resume_checks import base_fingerprint_of
+from .run_lock import lock_work_dir
 from .runner import TuneRunner
-from .second_stage import FirstStage, weights_to_begin_with
 from .strategies import build_strategy
 from .trackers import hyper_parameters, visualizer
 from .trained_state import TrainedState
 from .trainer import Trainer
-from .work_dir import archive_previous_run, checkpoint_to_resume, writable
+from .work_dir import archive_previous_run, checkpoint_to_resume, create_work_dir
 from .zero_config import zero_config
 
 
@@ -83,13 +83,13 @@ def train(
     check_optimizer(job, world, device)
     rendezvous = Rendezvous(world) if world.size > 1 else None
     with (
-        writable(job.work_dir, world.is_main) as work_dir,
-        claimed(work_dir, config, rendezvous),
+        create_work_dir(job.work_dir, world.is_main) as work_dir,
+        lock_work_dir(work_dir, config, rendezvous),
         without_empty_folders(work_dir, world.is_main),
     ):
         start = checkpoint_to_resume(work_dir, resume, rendezvous, world.restarts > 0)
         text = flatten(config, options)
-        stage = weights_to_begin_with(job, text, start, verified=world.local_rank > 0)
+        initial_weights = read_initial_weights(job, text, start, verified=world.local_rank > 0)
         checks.model(job, device)
         checks.base(job, world, device)
         check_fit(job, world, device)
@@ -102,7 +102,7 @@ def train(
             rendezvous.wait_for_all('data are ready')
         group = rendezvous.group(device, job.strategy.timeout) if rendezvous else nullcontext()
         with group, memory_freed_after(device):
-            return _fine_tune(job, data, device, rendezvous, work_dir, text, start, stage, world)
+            return _fine_tune(job, data, device, rendezvous, work_dir, text, start, initial_weights, world)
 
 
 def _with_own_prompts(job: Job, options: dict[str, Any]) -> Job:
@@ -131,7 +131,7 @@ def _fine_tune(
     work_dir: Path,
     text: str,
     start: Path | None,
-    stage: FirstStage | None,
+    initial_weights: InitialWeights | None,
     world: World,
 ) -> int:
     """Load the model and train it. A function of its own, because neither may outlive the process group."""
@@ -139,7 +139,7 @@ def _fine_tune(
     strategy = build_strategy(
         job.strategy, world, rendezvous, device, lambda dtype: zero_config(job, world.size, dtype)
     )
-    with naming_shortage('loading the model'):
+    with explain_oom('loading the model'):
         builder = JobModelBuilder(
             job,
             device,
@@ -155,11 +155,11 @@ def _fine_tune(
         print(f'note: {note}')
 
     if world.is_main:
-        checkpoint_io.sweep(work_dir)
+        checkpoint_io.remove_partial_files(work_dir)
         if start is None:
             archive_previous_run(work_dir)
         write_text(work_dir / f'{job.name}.py', text)
-    with naming_shortage('training'):
+    with explain_oom('training'):
         optimized = optimize(job, llm, dtype, device, sp_group, world)
         task = optimized.task
         summary.show(optimized.lines())
@@ -167,8 +167,8 @@ def _fine_tune(
         strategy.attach(task, build_optimizer(job, task.trained_parameters().values()))
         trainer = Trainer(task, strategy, job.schedule.max_grad_norm, optimized.wrappers)
         runner = build_runner(job, data, trainer, text, start)
-        if stage is not None:
-            summary.show(iter([('weights', stage.load_into(runner.strategy.state, runner.run_meta))]))
+        if initial_weights is not None:
+            summary.show(iter([('weights', initial_weights.load_into(runner.strategy.state, runner.run_meta))]))
         memory = apply_checkpointing(job, task, optimized.layers, world.size, lambda: largest_batch(data))
         summary.show(iter([('memory', memory)]))
         with interrupted_as(lambda: _interrupted(runner, start)), without_empty_logs(runner):
@@ -187,7 +187,7 @@ def _train(runner: TuneRunner, job: Job, world: World) -> None:
         return
     torch.manual_seed(job.values.seed + world.rank)  # dropout differs between devices
     with Watchdog(job.work_dir, world.rank, hang_seconds=job.strategy.timeout / 2) as watchdog:
-        runner.register_hook(hooks.AliveHook(watchdog.heartbeat))
+        runner.register_hook(hooks.HeartbeatHook(watchdog.heartbeat))
         with report_timeouts(job.strategy.timeout, job.work_dir):
             runner.train()
     runner.trainer.strategy.close()
@@ -202,9 +202,9 @@ def build_runner(job: Job, data: TrainingData, trainer: Trainer, text: str, star
     stored = stored_dtype(job.model, task.llm)
     base, stops = job.values.base_model, data.stop_ids
     info = export_info(task.llm, base, stored, data.template.source, stops, data.tokenizer, overrides)
-    state, prober = TrainedState(task.llm, trainer.strategy), Prober(task, ids_of(data))
+    state, probe_recorder = TrainedState(task.llm, trainer.strategy), ProbeRecorder(task, probe_samples(data))
     metrics = MetricsFile(job.work_dir / 'metrics.jsonl')
-    export = AdapterExport(state, info, data.tokenizer, prober)
+    export = AdapterExport(state, info, data.tokenizer, probe_recorder)
     if state.is_adapter:
         export_check.check_adapter(state, export.write_weights, job.work_dir)
     extra = dict(job.runner)
@@ -220,12 +220,12 @@ def build_runner(job: Job, data: TrainingData, trainer: Trainer, text: str, star
         default_hooks=dict(timer=None, sampler_seed=None, logger=None, checkpoint=None),
         custom_hooks=[
             *_hooks(job, data, metrics, export),
-            *hooks.given_hooks(extra.pop('custom_hooks', None)),
+            *hooks.resolve_custom_hooks(extra.pop('custom_hooks', None)),
         ],
         resume=str(start) if start else False,
         launcher='none',
         log_level='WARNING',
-        prober=prober,
+        probe_recorder=probe_recorder,
         trainer=trainer,
         visualizer=visualizer(extra.pop('visualizer', None), job.log.tensorboard and rank() == 0),
         randomness=dict(seed=job.values.seed) | extra.pop('randomness', {}),
@@ -235,7 +235,7 @@ def build_runner(job: Job, data: TrainingData, trainer: Trainer, text: str, star
             sequences_per_step=data.steps.sequences_per_step,
             config=text,
             export=info.to_dict(),
-            base_mark=mark_of(job),
+            base_fingerprint=base_fingerprint_of(job),
         ),
     )
     return TuneRunner(**{**arguments, **extra})

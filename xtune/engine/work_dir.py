@@ -16,7 +16,7 @@ from . import checkpoint_io
 
 
 @contextmanager
-def writable(work_dir: Path, removes: bool = True) -> Iterator[Path]:
+def create_work_dir(work_dir: Path, removes: bool = True) -> Iterator[Path]:
     """Give `work_dir`, which is there from now on; of a run that is refused no empty folder stays that this made.
 
     Args:

@@ -11,7 +11,7 @@ from ...config.sections import Checkpoint
 from ...parallel.collectives import raise_on_all_ranks, rank
 from ...registry import HOOKS
 from .. import checkpoint_io
-from ..checkpoint_writer import Saving
+from ..checkpoint_writer import PendingCheckpoint
 
 
 @HOOKS.register_module()
@@ -28,7 +28,7 @@ class CheckpointHook(Hook):
     def __init__(self, settings: Checkpoint, export: Callable[[Path], None] | None) -> None:
         self.settings, self.export = settings, export
         self._saved_at = -1
-        self._pending: Saving | None = None  # written in the background
+        self._pending: PendingCheckpoint | None = None  # written in the background
 
     def before_train(self, runner: Any) -> None:
         self._saved_at = runner.train_loop.steps_done  # what a resumed run came from is on disk
@@ -73,7 +73,7 @@ class CheckpointHook(Hook):
         path = pending.finish()
         with raise_on_all_ranks():
             if rank() == 0:
-                checkpoint_io.point_to(path)
+                checkpoint_io.write_pointer(path)
         if self.export is not None:
             with raise_on_all_ranks():
                 self.export(path)
@@ -84,7 +84,7 @@ class CheckpointHook(Hook):
     def _remove_old(self, newest: Path) -> None:
         older = [path for path in checkpoint_io.candidates(newest.parent) if path != newest]
         for path in older[self.settings.keep - 1 :]:
-            checkpoint_io.remove(path)
+            checkpoint_io.remove_checkpoint(path)
 
 
 def _short(path: Path) -> Path:

@@ -9,7 +9,7 @@ from ...registry import HOOKS
 
 
 @HOOKS.register_module()
-class AliveHook(Hook):
+class HeartbeatHook(Hook):
     """Calls `say` after every optimizer step."""
 
     priority = 'VERY_HIGH'

@@ -28,7 +28,7 @@ class ProgressHook(Hook):
 
     def before_train(self, runner: Any) -> None:
         loop = runner.train_loop
-        self.metrics.forget_after(loop.steps_done)
+        self.metrics.truncate_after(loop.steps_done)
         self._began, self._began_at = time.perf_counter(), loop.steps_done
         self._bar = tqdm(total=loop.max_iters, initial=loop.steps_done, unit='step', disable=None, leave=False)
         self._start_window()

@@ -19,7 +19,7 @@ _OF_THE_RUNNER = ('type', 'priority')
 _NEVER_CALLED = ('before_save_checkpoint', 'after_load_checkpoint')
 
 
-def given_hooks(hooks: Any) -> list[Hook | dict[str, Any]]:
+def resolve_custom_hooks(hooks: Any) -> list[Hook | dict[str, Any]]:
     """Return `runner.custom_hooks` with a class as each `type`; hooks that are built already stay.
 
     Raises:

@@ -15,27 +15,27 @@ from ..models.loading.verify import refuse_non_finite
 from ..utils.quiet import quiet
 from . import checkpoint_io
 from .base_fingerprint import weight_fingerprint
-from .function_settings import Function
-from .resume_checks import check_resume, function_of, moved_note, other_base, refuse_other_kind
+from .model_settings import ModelSettings
+from .resume_checks import check_resume, moved_note, other_base, refuse_other_kind, settings_of_job
 from .setting_differences import adapter_differences, changes_base, model_differences
 from .trained_state import TrainedState
 
 
 @dataclass(frozen=True)
-class FirstStage:
+class InitialWeights:
     """Weights to begin with.
 
     Args:
         origin: Where they lie, for messages.
         state: The tensors by name, as `TrainedState.get` returns them.
-        function: What they were trained as.
+        settings: What they were trained as.
         template: The chat template they were trained with; None: not known.
         label: Which step of which run they are.
     """
 
     origin: Path
     state: dict[str, torch.Tensor]
-    function: Function
+    settings: ModelSettings
     template: str | None
     label: str
 
@@ -45,17 +45,17 @@ class FirstStage:
         Raises:
             CheckpointError: They are those of another adapter or another model.
         """
-        now = Function.of_meta(run_meta)
-        _refuse(self.origin, self.function, now, where=set(self.state) != trained.names())
+        now = ModelSettings.of_meta(run_meta)
+        _refuse(self.origin, self.settings, now, where=set(self.state) != trained.names())
         trained.set(self.state, self.origin)
-        for line in model_differences(self.function, now):
+        for line in model_differences(self.settings, now):
             print(f'warning: {self.origin} was trained with another setting: {line}')
         if self.template is not None and self.template.strip() != run_meta['export']['chat_template'].strip():
             print(f'warning: {self.origin} was trained with another chat template; this run trains with its own')
         return f'loaded from {self.origin}{self.label}; optimizer and schedule start at step 0'
 
 
-def weights_to_begin_with(job: Job, text: str, start: Path | None, verified: bool = False) -> FirstStage | None:
+def read_initial_weights(job: Job, text: str, start: Path | None, verified: bool = False) -> InitialWeights | None:
     """Return what `load_from` names, or None if there is none or the run resumes from the checkpoint `start`.
 
     Args:
@@ -68,7 +68,7 @@ def weights_to_begin_with(job: Job, text: str, start: Path | None, verified: boo
         CheckpointError: What is to be loaded cannot be read, or was trained as something else.
     """
     if start is not None:
-        check_resume(start, function_of(job, text))
+        check_resume(start, settings_of_job(job, text))
         return None
     if job.values.load_from is None:
         return None
@@ -79,15 +79,15 @@ def weights_to_begin_with(job: Job, text: str, start: Path | None, verified: boo
             f'load_from={origin} lies in the work_dir of this run, which would move it away as a checkpoint of an '
             'earlier run: give this run a folder of its own with --work-dir'
         )
-    now = function_of(job, text)
-    _refuse(origin, stage.function, now, where=False)
-    note = moved_note(stage.function, now)
-    if note and stage.function.base:
+    now = settings_of_job(job, text)
+    _refuse(origin, stage.settings, now, where=False)
+    note = moved_note(stage.settings, now)
+    if note and stage.settings.base:
         print(note)
     return stage
 
 
-def _refuse(origin: Path, then: Function, now: Function, where: bool) -> None:
+def _refuse(origin: Path, then: ModelSettings, now: ModelSettings, where: bool) -> None:
     """Refuse weights that were trained as another kind of adapter, or on another base.
 
     Raises:
@@ -108,7 +108,7 @@ def _refuse(origin: Path, then: Function, now: Function, where: bool) -> None:
             f'load_from={origin} does not fit this model: with other settings the same weights compute something '
             'else:\n' + ''.join(f'  - {line}\n' for line in found) + 'Set these as they were then.'
         )
-    comparable = not then.base or (then.mark and now.mark)
+    comparable = not then.base or (then.base_fingerprint and now.base_fingerprint)
     if not comparable and then.base != now.base and Path(then.base).name != Path(now.base).name:
         raise CheckpointError(
             f'load_from={origin} was trained on {then.base}, which is not on this machine; base_model is {now.base}. '
@@ -116,7 +116,7 @@ def _refuse(origin: Path, then: Function, now: Function, where: bool) -> None:
         )
 
 
-def _checkpoint(origin: Path, verified: bool) -> FirstStage:
+def _checkpoint(origin: Path, verified: bool) -> InitialWeights:
     if (origin / 'config.json').is_file():
         raise CheckpointError(f'load_from={origin} is a whole model: name it as base_model, and leave load_from away')
     if not origin.exists() and not str(origin).endswith('.pth') and not origin.is_absolute():
@@ -126,11 +126,12 @@ def _checkpoint(origin: Path, verified: bool) -> FirstStage:
         )
     content = checkpoint_io.load(origin, verified)
     meta = content['meta']
+    template = meta['export']['chat_template']
     label = f' (step {meta["iter"]} of run {origin.absolute().parent.name})'
-    return FirstStage(origin, content['state_dict'], Function.of_meta(meta), meta['export']['chat_template'], label)
+    return InitialWeights(origin, content['state_dict'], ModelSettings.of_meta(meta), template, label)
 
 
-def _adapter_folder(origin: Path) -> FirstStage:
+def _adapter_folder(origin: Path) -> InitialWeights:
     try:
         adapter = check_adapter_folder(str(origin))
         with quiet():
@@ -140,8 +141,9 @@ def _adapter_folder(origin: Path) -> FirstStage:
     except (ModelError, OSError, ValueError, RuntimeError) as error:
         raise CheckpointError(f'load_from={origin} cannot be read: {error}') from error
     base = str(adapter.get('base_model_name_or_path') or '')
-    mark = weight_fingerprint(base, adapter.get('revision')) if base else ''
-    return FirstStage(origin, state, Function(base, adapter, mark=mark), _template(origin), f' (adapter on {base})')
+    fingerprint = weight_fingerprint(base, adapter.get('revision')) if base else ''
+    settings = ModelSettings(base, adapter, base_fingerprint=fingerprint)
+    return InitialWeights(origin, state, settings, _template(origin), f' (adapter on {base})')
 
 
 def _template(folder: Path) -> str | None:

@@ -12,7 +12,7 @@ SECTIONS = ('llm', 'quantization')
 
 
 @dataclass(frozen=True)
-class Function:
+class ModelSettings:
     """The settings that determine the function of a model, beside its trained weights.
 
     Args:
@@ -20,17 +20,17 @@ class Function:
         adapter: peft's config as JSON has it; None: all weights are trained.
         model: The config.json of the model as it was built; empty: it is not built yet.
         sections: The sections `llm` and `quantization` of the config.
-        mark: See `weight_fingerprint`; empty if unknown.
+        base_fingerprint: See `weight_fingerprint`; empty if unknown.
     """
 
     base: str
     adapter: dict | None
     model: dict = field(default_factory=dict)
     sections: dict[str, Any] = field(default_factory=dict)
-    mark: str = ''
+    base_fingerprint: str = ''
 
     @classmethod
-    def of_meta(cls, meta: dict) -> 'Function':
+    def of_meta(cls, meta: dict) -> 'ModelSettings':
         """Return that of a checkpoint's `meta`."""
         export = meta['export']
         adapter = export['adapter_config']
@@ -39,7 +39,7 @@ class Function:
             None if adapter is None else json.loads(adapter),
             json.loads(export['model_config']),
             stored_sections(meta.get('config', ''), SECTIONS),
-            meta.get('base_mark', ''),
+            meta.get('base_fingerprint', meta.get('base_mark', '')),  # 'base_mark': in older checkpoints
         )
 
 
