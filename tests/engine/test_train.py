@@ -113,7 +113,7 @@ def test_killed_run_goes_on_bit_for_bit(method, make_config, xtune, tmp_path):
     code, out, err = xtune('train', killed, '--resume')
     assert code == 0, err
     assert 'iter_999.pth is damaged or cut off' in out and f'resuming from {newest}' in out
-    assert 'its process is gone' in out and not (tmp_path / 'killed' / 'running.json').exists()
+    assert 'its process has ended' in out and not (tmp_path / 'killed' / 'running.json').exists()
     assert losses(tmp_path / 'killed') == losses(tmp_path / 'whole')
     one, two = (torch.load(tmp_path / n / 'iter_12.pth', weights_only=True) for n in ('whole', 'killed'))
     assert all(torch.equal(one['state_dict'][k], two['state_dict'][k]) for k in one['state_dict'])
