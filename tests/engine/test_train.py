@@ -112,7 +112,7 @@ def test_killed_run_goes_on_bit_for_bit(method, make_config, xtune, tmp_path):
 
     code, out, err = xtune('train', killed, '--resume')
     assert code == 0, err
-    assert 'iter_999.pth is damaged or cut off' in out and f'resuming from {newest}' in out
+    assert 'iter_999.pth is damaged or truncated' in out and f'resuming from {newest}' in out
     assert 'its process has ended' in out and not (tmp_path / 'killed' / 'running.json').exists()
     assert losses(tmp_path / 'killed') == losses(tmp_path / 'whole')
     one, two = (torch.load(tmp_path / n / 'iter_12.pth', weights_only=True) for n in ('whole', 'killed'))
@@ -133,7 +133,7 @@ def test_second_run_is_refused_and_interrupt_leaves_a_checkpoint(make_config, xt
     process.send_signal(signal.SIGINT)
     err = process.stderr.read()
     assert process.wait(timeout=60) == 130, err
-    answer, _, end = err.partition('Ctrl-C again quits without saving')
+    answer, _, end = err.partition('Ctrl-C again to exit without saving')
     assert 'stopping after this step, then saving' in answer and 'Traceback' not in err, err
     assert 'interrupted after step' in end and '--resume' in end, err
     assert len([p for p in (tmp_path / 'run').iterdir() if p.name.startswith('20')]) == 1  # TensorBoard's figures
@@ -145,18 +145,18 @@ def test_second_run_is_refused_and_interrupt_leaves_a_checkpoint(make_config, xt
 def test_resume_refuses_other_data_and_another_adapter(make_config, xtune, tmp_path):
     xtune('train', make_config())
     code, _, err = xtune('train', make_config(), '--resume', '--cfg-options', 'schedule.batch_size=3')
-    assert code == 2 and 'was written with other batches: 4 sequences an optimizer step, this run has 6' in err
+    assert code == 2 and 'was written with 4 sequences per optimizer step, but this run has 6' in err
     code, _, err = xtune('train', make_config(), '--resume', '--cfg-options', 'max_length=64')
     assert code == 2 and 'other data or other batches' in err
     code, _, err = xtune('train', make_config(), '--resume', '--cfg-options', 'lora.r=4')
     assert code == 2 and 'does not fit this model' in err
     code, _, err = xtune('train', make_config(), '--resume', tmp_path / 'run' / 'epoch_7.pth')
-    assert code == 2 and 'does not exist; there are epoch_1.pth' in err
+    assert code == 2 and 'does not exist; its folder contains epoch_1.pth' in err
 
 
 def test_resume_without_a_checkpoint_is_an_error(make_config, xtune):
     code, _, err = xtune('train', make_config(), '--resume')
-    assert code == 2 and 'holds no .pth file' in err
+    assert code == 2 and 'contains no .pth file' in err
 
 
 def test_loader_processes_and_unpacked_rows_train_too(make_config, xtune, tmp_path):
@@ -256,7 +256,7 @@ def test_second_run_puts_the_first_aside_and_names_a_command_that_runs(make_conf
     config = make_config(name='my run')
     xtune('train', config)
     code, out, _ = xtune('train', config)
-    assert code == 0 and 'earlier run' in out
+    assert code == 0 and 'an earlier run' in out
     assert list((tmp_path / 'my run').glob('earlier_*/epoch_2.pth'))
     command = shlex.split(out.rpartition('Next: xtune ')[2].splitlines()[0])
     assert len(command) == 5 and xtune(*command[:-1], tmp_path / 'hf')[0] == 0

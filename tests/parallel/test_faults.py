@@ -169,7 +169,7 @@ def test_a_restart_by_the_launcher_resumes(faults, start, figures):
     torchrun = [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc-per-node=2', '--max-restarts=1']
     run = start([*torchrun, '-m', 'xtune', 'train', config, '--resume'], folder, 'restarted')
     assert run.exit() == 0, run.output
-    assert 'holds no checkpoint yet; the run starts anew' in run.output
+    assert 'contains no checkpoint yet; starting from step 0' in run.output
     assert 'resuming from' in run.output and 'iter_4.pth' in run.output
     assert figures(folder / 'restarted') == whole('lora')
 

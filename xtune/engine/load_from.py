@@ -1,4 +1,4 @@
-"""A second stage: a new run that starts from the weights of an earlier one, a checkpoint or an adapter folder."""
+"""`load_from`: a new run starts from the trained weights of an earlier run, a checkpoint or an adapter folder."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,7 +7,6 @@ from typing import Any
 import torch
 from peft.utils import load_peft_weights
 
-from ..config.wire import Job
 from ..errors import CheckpointError, ModelError
 from ..models.loading.folder_checks import check_adapter_folder
 from ..models.loading.json_files import read_json
@@ -16,21 +15,21 @@ from ..utils.quiet import quiet
 from . import checkpoint_io
 from .base_fingerprint import weight_fingerprint
 from .model_settings import ModelSettings
-from .resume_checks import check_resume, moved_note, other_base, refuse_other_kind, settings_of_job
+from .resume_checks import check_resume, moved_note, other_base, refuse_other_kind
 from .setting_differences import adapter_differences, changes_base, model_differences
 from .trained_state import TrainedState
 
 
 @dataclass(frozen=True)
 class InitialWeights:
-    """Weights to begin with.
+    """The trained weights that a run starts from.
 
-    Args:
-        origin: Where they lie, for messages.
+    Attributes:
+        origin: Their file or folder, for messages.
         state: The tensors by name, as `TrainedState.get` returns them.
-        settings: What they were trained as.
-        template: The chat template they were trained with; None: not known.
-        label: Which step of which run they are.
+        settings: The model settings that they were trained with.
+        template: The chat template that they were trained with; None: unknown.
+        label: The step and run, or the base, for the summary.
     """
 
     origin: Path
@@ -43,86 +42,90 @@ class InitialWeights:
         """Replace the trained weights; return a line for the summary. A collective call.
 
         Raises:
-            CheckpointError: They are those of another adapter or another model.
+            CheckpointError: They belong to another adapter or another model.
         """
-        now = ModelSettings.of_meta(run_meta)
-        _refuse(self.origin, self.settings, now, where=set(self.state) != trained.names())
+        current = ModelSettings.of_meta(run_meta)
+        _refuse_mismatch(self.origin, self.settings, current, compare_modules=set(self.state) != trained.names())
         trained.set(self.state, self.origin)
-        for line in model_differences(self.settings, now):
+        for line in model_differences(self.settings, current):
             print(f'warning: {self.origin} was trained with another setting: {line}')
         if self.template is not None and self.template.strip() != run_meta['export']['chat_template'].strip():
-            print(f'warning: {self.origin} was trained with another chat template; this run trains with its own')
+            print(f'warning: {self.origin} was trained with another chat template; this run uses its own')
         return f'loaded from {self.origin}{self.label}; optimizer and schedule start at step 0'
 
 
-def read_initial_weights(job: Job, text: str, start: Path | None, verified: bool = False) -> InitialWeights | None:
-    """Return what `load_from` names, or None if there is none or the run resumes from the checkpoint `start`.
+def read_initial_weights(
+    load_from: str | None, work_dir: Path, current: ModelSettings, start: Path | None, verified: bool = False
+) -> InitialWeights | None:
+    """Return the weights that `load_from` names; None if it is not set or the run is resumed.
 
     Args:
-        job: The run.
-        text: Its flat config.
-        start: The checkpoint to resume from, which is checked here; it holds the weights of the second stage already.
-        verified: Another process of this host reads the checksums of a checkpoint.
+        load_from: The option of the config.
+        work_dir: Folder of the run.
+        current: Model settings of the run, as far as its config determines them.
+        start: The checkpoint to resume from, which is checked here. It already contains the loaded weights.
+        verified: Another rank of this host verifies the checksums of the checkpoint.
 
     Raises:
-        CheckpointError: What is to be loaded cannot be read, or was trained as something else.
+        CheckpointError: The weights cannot be read, or their settings do not match the run.
     """
     if start is not None:
-        check_resume(start, settings_of_job(job, text))
+        check_resume(start, current)
         return None
-    if job.values.load_from is None:
+    if load_from is None:
         return None
-    origin = Path(job.values.load_from).expanduser()
-    stage = _adapter_folder(origin) if (origin / 'adapter_config.json').is_file() else _checkpoint(origin, verified)
-    if origin.absolute().parent == job.work_dir.absolute():
+    origin = Path(load_from).expanduser()
+    is_adapter_folder = (origin / 'adapter_config.json').is_file()
+    weights = _read_adapter_folder(origin) if is_adapter_folder else _read_checkpoint(origin, verified)
+    if origin.absolute().parent == work_dir.absolute():
         raise CheckpointError(
-            f'load_from={origin} lies in the work_dir of this run, which would move it away as a checkpoint of an '
-            'earlier run: give this run a folder of its own with --work-dir'
+            f'load_from={origin} is in the work_dir of this run, and checkpoints of earlier runs there are archived '
+            'at the start: choose another folder for this run with --work-dir'
         )
-    now = settings_of_job(job, text)
-    _refuse(origin, stage.settings, now, where=False)
-    note = moved_note(stage.settings, now)
-    if note and stage.settings.base:
+    _refuse_mismatch(origin, weights.settings, current, compare_modules=False)
+    note = moved_note(weights.settings, current)
+    if note and weights.settings.base:
         print(note)
-    return stage
+    return weights
 
 
-def _refuse(origin: Path, then: ModelSettings, now: ModelSettings, where: bool) -> None:
-    """Refuse weights that were trained as another kind of adapter, or on another base.
+def _refuse_mismatch(origin: Path, saved: ModelSettings, current: ModelSettings, compare_modules: bool) -> None:
+    """Refuse weights of another adapter type or another base.
 
     Raises:
-        CheckpointError: They were.
+        CheckpointError: The settings do not match.
     """
-    refuse_other_kind(origin, then.adapter, now.adapter)
-    if then.adapter is None:
+    refuse_other_kind(origin, saved.adapter, current.adapter)
+    if saved.adapter is None:
         return
-    if changes_base(then.adapter):
+    if changes_base(saved.adapter):
         raise CheckpointError(
-            f'load_from={origin} began with init_lora_weights={then.adapter["init_lora_weights"]!r}, which takes a '
-            'part out of the weights of the base, and a new run would take out another part. Convert and merge it '
-            '(xtune convert pth_to_hf, merge), and name the merged folder as base_model'
+            f'load_from={origin} was initialized with init_lora_weights={saved.adapter["init_lora_weights"]!r}, which '
+            'changes the weights of the base; a new run would change them differently. Convert and merge the adapter '
+            '(xtune convert pth_to_hf, merge), and set base_model to the merged folder'
         )
-    found = [*adapter_differences(then.adapter, now.adapter, where), *other_base(then, now)]
-    if found:
+    changes = [*adapter_differences(saved.adapter, current.adapter, compare_modules), *other_base(saved, current)]
+    if changes:
         raise CheckpointError(
-            f'load_from={origin} does not fit this model: with other settings the same weights compute something '
-            'else:\n' + ''.join(f'  - {line}\n' for line in found) + 'Set these as they were then.'
+            f'load_from={origin} does not fit this model. With these changed settings the same weights have other '
+            'outputs:\n' + ''.join(f'  - {line}\n' for line in changes) + 'Restore the earlier values.'
         )
-    comparable = not then.base or (then.base_fingerprint and now.base_fingerprint)
-    if not comparable and then.base != now.base and Path(then.base).name != Path(now.base).name:
+    is_comparable = not saved.base or (saved.base_fingerprint and current.base_fingerprint)
+    if not is_comparable and saved.base != current.base and Path(saved.base).name != Path(current.base).name:
         raise CheckpointError(
-            f'load_from={origin} was trained on {then.base}, which is not on this machine; base_model is {now.base}. '
-            'Set base_model to the model it was trained on. If it is the same one, give its folder that name'
+            f'load_from={origin} was trained on {saved.base}, which is not on this machine; base_model is '
+            f'{current.base}. Set base_model to the model that it was trained on. If they are the same model, rename '
+            f'the folder of base_model to {Path(saved.base).name}'
         )
 
 
-def _checkpoint(origin: Path, verified: bool) -> InitialWeights:
+def _read_checkpoint(origin: Path, verified: bool) -> InitialWeights:
     if (origin / 'config.json').is_file():
-        raise CheckpointError(f'load_from={origin} is a whole model: name it as base_model, and leave load_from away')
+        raise CheckpointError(f'load_from={origin} is a full model: set base_model to it, and remove load_from')
     if not origin.exists() and not str(origin).endswith('.pth') and not origin.is_absolute():
         raise CheckpointError(
-            f'load_from={origin} does not exist; it takes a .pth or a local folder with an adapter (fetch one from the '
-            f'hub with `hf download {origin} --local-dir FOLDER`)'
+            f'load_from={origin} does not exist; set it to a .pth file or a local adapter folder (download one from '
+            f'the hub with `hf download {origin} --local-dir FOLDER`)'
         )
     content = checkpoint_io.load(origin, verified)
     meta = content['meta']
@@ -131,7 +134,7 @@ def _checkpoint(origin: Path, verified: bool) -> InitialWeights:
     return InitialWeights(origin, content['state_dict'], ModelSettings.of_meta(meta), template, label)
 
 
-def _adapter_folder(origin: Path) -> InitialWeights:
+def _read_adapter_folder(origin: Path) -> InitialWeights:
     try:
         adapter = check_adapter_folder(str(origin))
         with quiet():
@@ -151,5 +154,5 @@ def _template(folder: Path) -> str | None:
     path = folder / 'chat_template.jinja'
     if path.is_file():
         return path.read_text(encoding='utf-8')
-    found = read_json(folder / 'tokenizer_config.json').get('chat_template') if folder.is_dir() else None
-    return found if isinstance(found, str) else None
+    template = read_json(folder / 'tokenizer_config.json').get('chat_template') if folder.is_dir() else None
+    return template if isinstance(template, str) else None

@@ -1,5 +1,6 @@
-"""What decides the function that a model computes, besides the weights that are trained: settings of the adapter, of
-the architecture, of the quantization, and which base it is.
+"""The settings that, besides the trained weights, determine the outputs of a model.
+
+These are the adapter config, the architecture, the quantization, and the identity of the base model.
 """
 
 import json
@@ -8,17 +9,18 @@ from typing import Any
 
 from ..config.checkpoint_config import stored_sections
 
+# Sections of a config that affect the outputs of the model.
 SECTIONS = ('llm', 'quantization')
 
 
 @dataclass(frozen=True)
 class ModelSettings:
-    """The settings that determine the function of a model, beside its trained weights.
+    """The settings of a checkpoint, an adapter folder or a run.
 
-    Args:
+    Attributes:
         base: Folder or hub name of the base model.
-        adapter: peft's config as JSON has it; None: all weights are trained.
-        model: The config.json of the model as it was built; empty: it is not built yet.
+        adapter: peft's config as in JSON; None: all weights are trained.
+        model: config.json of the built model; empty: it is not built yet, or unknown.
         sections: The sections `llm` and `quantization` of the config.
         base_fingerprint: See `weight_fingerprint`; empty if unknown.
     """
@@ -31,7 +33,7 @@ class ModelSettings:
 
     @classmethod
     def of_meta(cls, meta: dict) -> 'ModelSettings':
-        """Return that of a checkpoint's `meta`."""
+        """Return the settings in the `meta` of a checkpoint."""
         export = meta['export']
         adapter = export['adapter_config']
         return cls(
@@ -44,6 +46,6 @@ class ModelSettings:
 
 
 def plain(config: Any) -> dict:
-    """Return a peft or transformers config as its JSON has it."""
+    """Return a peft or transformers config as in JSON."""
     values = {key: sorted(v) if isinstance(v, set) else v for key, v in config.to_dict().items()}
     return json.loads(json.dumps(values, default=str))

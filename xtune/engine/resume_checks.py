@@ -15,7 +15,7 @@ from .model_settings import SECTIONS, ModelSettings, plain
 from .setting_differences import differences
 
 
-def settings_of_job(job: Job, text: str) -> ModelSettings:
+def settings_of_run(job: Job, text: str) -> ModelSettings:
     """Return the function settings of a run, as far as its config determines them; `text` is its flat config."""
     adapter = None if job.lora is None else plain(job.lora())
     return ModelSettings(job.values.base_model, adapter, {}, stored_sections(text, SECTIONS), base_fingerprint_of(job))

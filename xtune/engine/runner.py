@@ -1,4 +1,4 @@
-"""mmengine's FlexibleRunner with the checkpoint files of xtune."""
+"""mmengine's FlexibleRunner with xtune's checkpoints."""
 
 from pathlib import Path
 from typing import Any
@@ -37,12 +37,12 @@ class TuneRunner(RunnerWithoutEnvironmentLog):
         """Do nothing: the run's flat config is already in the work_dir."""
 
     def save_checkpoint(self, out_dir: str, filename: str, background: bool = False, **_: Any) -> PendingCheckpoint:
-        """Start to write `filename` for the steps done so far; return an object that finishes it.
+        """Start writing `filename` after the completed steps; return an object that finishes it.
 
         A collective call.
 
         Raises:
-            CheckpointError: It could not be written; earlier files are untouched.
+            CheckpointError: It could not be written; earlier files are unchanged.
         """
         steps = self.train_loop.steps_done
         meta = dict(self.run_meta, iter=steps, epoch=steps // self.train_loop.steps_per_epoch)
@@ -57,31 +57,40 @@ class TuneRunner(RunnerWithoutEnvironmentLog):
         """Resume from a checkpoint.
 
         Raises:
-            CheckpointError: It is damaged or unsafe, or its data, batches or model are not those of this run.
+            CheckpointError: It is damaged or unsafe, or its data, batches or model differ from those of this run.
         """
         path, state = Path(filename), self.strategy.state
         checkpoint = checkpoint_io.load(path, verified=True)
         check_built(path, checkpoint['meta'], set(checkpoint['state_dict']), self.run_meta, state.names())
         checkpoint = self.strategy.resume(filename)
         meta = checkpoint['meta']
-        now, then = self.run_meta['sequences_per_step'], meta.get('sequences_per_step')
-        if then not in (None, now):
+        self._check_progress(filename, meta)
+        if not torch.cuda.is_available():
+            restore_thread_count(meta.get('threads'))
+        self.train_loop.start_at(meta['iter'], Cursor(**meta['cursor']) if 'cursor' in meta else None)
+
+    def _check_progress(self, filename: str, meta: dict[str, Any]) -> None:
+        """Refuse a checkpoint whose data, batches or step do not belong to this run.
+
+        Raises:
+            CheckpointError: They do not.
+        """
+        current, saved = self.run_meta['sequences_per_step'], meta.get('sequences_per_step')
+        if saved not in (None, current):
             raise CheckpointError(
-                f'{filename} was written with other batches: {then} sequences an optimizer step, this run has {now} '
+                f'{filename} was written with {saved} sequences per optimizer step, but this run has {current} '
                 '(schedule.batch_size x schedule.gradient_accumulation_steps x devices / '
-                'strategy.sequence_parallel_size). '
-                f'Set schedule.batch_size and schedule.gradient_accumulation_steps so that it is {then} again.'
+                'strategy.sequence_parallel_size). Change schedule.batch_size and '
+                f'schedule.gradient_accumulation_steps to get {saved}.'
             )
         if meta['plan'] != self.run_meta['plan']:
             raise CheckpointError(
                 f'{filename} was written with other data or other batches (rows, template, max_length, pack or seed), '
-                'so the run cannot be resumed. Set the same options, or start a new run. Its settings are '
-                f'in {Path(filename).parent}.'
+                'so the run cannot be resumed. Restore these options (the config of the checkpoint is in '
+                f'{Path(filename).parent}), or start a new run.'
             )
         if meta['iter'] > self.train_loop.max_iters:
             raise CheckpointError(
-                f'{filename} stands at step {meta["iter"]}, beyond the {self.train_loop.max_iters} of this run'
+                f'{filename} is at step {meta["iter"]}, but this run has only {self.train_loop.max_iters} steps; '
+                'increase schedule.max_epochs or schedule.max_steps'
             )
-        if not torch.cuda.is_available():
-            restore_thread_count(meta.get('threads'))
-        self.train_loop.go_to(meta['iter'], Cursor(**meta['cursor']) if 'cursor' in meta else None)

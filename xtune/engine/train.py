@@ -44,7 +44,7 @@ from .optimizations import compiles, optimize, padding
 from .optimizer import CountedOptimizer, build_optimizer, schedulers
 from .optimizer_checks import check_optimizer
 from .probe_recorder import ProbeRecorder, probe_samples
-from .resume_checks import base_fingerprint_of
+from .resume_checks import base_fingerprint_of, settings_of_run
 from .run_lock import lock_work_dir
 from .runner import TuneRunner
 from .strategies import build_strategy
@@ -89,7 +89,9 @@ def train(
     ):
         start = checkpoint_to_resume(work_dir, resume, rendezvous, world.restarts > 0)
         text = flatten(config, options)
-        initial_weights = read_initial_weights(job, text, start, verified=world.local_rank > 0)
+        initial_weights = read_initial_weights(
+            job.values.load_from, work_dir, settings_of_run(job, text), start, verified=world.local_rank > 0
+        )
         checks.model(job, device)
         checks.base(job, world, device)
         check_fit(job, world, device)
