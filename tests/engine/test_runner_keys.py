@@ -53,14 +53,14 @@ def trackers(*backends, **settings):
 @pytest.mark.parametrize(
     ('given', 'said'),
     [
-        (dict(nonsense=1), 'nonsense is no argument.*it takes custom_hooks, visualizer'),
+        (dict(nonsense=1), 'nonsense is not an argument.*it accepts custom_hooks, visualizer'),
         (dict(visualiser={}), 'did you mean `visualizer`'),
         (dict(default_hooks={}), r'default_hooks has no effect.*runner\.custom_hooks'),
         (dict(resume=True, model={}), r'resume has no effect: start the run with --resume; runner\.model'),
         (dict(run_meta={}), 'run_meta has no effect'),
         (dict(log_level='INFOS'), "got 'INFOS'; did you mean `INFO`"),
         (dict(log_level=20), 'log_level must be one of'),
-        (dict(experiment_name=3), 'experiment_name must be a text, got 3'),
+        (dict(experiment_name=3), 'experiment_name must be a non-empty string, got 3'),
         (dict(randomness=dict(seed=3)), 'seed has no effect: set seed'),
         (dict(randomness=dict(deterministik=True)), 'did you mean `deterministic`'),
         (dict(randomness=dict(deterministic=1)), 'must be of type bool, got 1'),
@@ -74,7 +74,7 @@ def trackers(*backends, **settings):
         (trackers(dict(type=dict)), 'must be a subclass of BaseVisBackend'),
         (trackers(dict(type='no.such.Tracker')), r'`no\.such\.Tracker` needs the package `no`'),
         (trackers(dict(type='LocalVisBackend', config_file='a.py')), 'did you mean `config_save_file`'),
-        (trackers(dict(type='LocalVisBackend', config_save_file='a.txt')), 'LocalVisBackend refuses its arguments'),
+        (trackers(dict(type='LocalVisBackend', config_save_file='a.txt')), 'LocalVisBackend rejects its arguments'),
     ],
 )
 def test_what_has_no_effect_is_refused(given, said):
@@ -120,7 +120,7 @@ def test_a_wrong_key_is_refused_before_data_are_read(make_config, xtune):
     assert code == 2 and 'runner.nonsense' in err and 'no/such' not in err and 'Traceback' not in err
 
 
-def test_trackers_receive_figures_and_hyper_parameters(make_config, xtune, tmp_path, monkeypatch):
+def test_trackers_receive_figures_and_hyperparameters(make_config, xtune, tmp_path, monkeypatch):
     (tmp_path / 'my_tracker.py').write_text(TRACKER, encoding='utf-8')
     monkeypatch.syspath_prepend(tmp_path)
     mine = dict(type='Remembering', path=str(tmp_path / 'noted'))

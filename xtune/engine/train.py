@@ -48,7 +48,7 @@ from .resume_checks import base_fingerprint_of, settings_of_run
 from .run_lock import lock_work_dir
 from .runner import TuneRunner
 from .strategies import build_strategy
-from .trackers import hyper_parameters, visualizer
+from .trackers import hyperparameters, visualizer
 from .trained_state import TrainedState
 from .trainer import Trainer
 from .work_dir import archive_previous_run, checkpoint_to_resume, create_work_dir
@@ -231,7 +231,7 @@ def build_runner(job: Job, data: TrainingData, trainer: Trainer, text: str, star
         trainer=trainer,
         visualizer=visualizer(extra.pop('visualizer', None), job.log.tensorboard and rank() == 0),
         randomness=dict(seed=job.values.seed) | extra.pop('randomness', {}),
-        cfg=hyper_parameters(text),
+        cfg=hyperparameters(text),
         run_meta=dict(
             plan=data.steps.identity(),
             sequences_per_step=data.steps.sequences_per_step,
