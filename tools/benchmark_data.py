@@ -102,11 +102,11 @@ def bare(model: str, path: Path) -> float:
 
 def xtune(model: str, path: Path, label: str) -> float:
     """Time xtune's whole preparation; return seconds."""
-    from xtune.engine.job_data import build_job_data
+    from xtune.engine.build_run_data import build_run_data
 
     job = job_for(model, path)
     start = time.perf_counter()
-    data = build_job_data(job)
+    data = build_run_data(job.model, job.data_spec, job.chat_samples)
     return report(label, data.train.reports[0].rows, time.perf_counter() - start)
 
 

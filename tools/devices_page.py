@@ -49,7 +49,7 @@ def compatibility() -> str:
 def sharded_sizes(method: str) -> ShardedSizes:
     """Return the sizes of the preset of the 70B model with `method`."""
     path = find(f'{MODEL}_{method}_{DATA}')
-    return MemoryEstimator(wire(load(path), path.stem)).sharded_sizes()
+    return MemoryEstimator(wire(load(path), path.stem).step).sharded_sizes()
 
 
 @cache

@@ -16,12 +16,14 @@ SCHEDULE = Schedule(batch_size=3, gradient_accumulation_steps=4, max_grad_norm=0
 
 def made(name='zero2', deepspeed=None, schedule=SCHEDULE, devices=2, bf16=False):
     job = SimpleNamespace(schedule=schedule, strategy=Strategy(name, deepspeed), lora=None)
-    return zero_config(job, devices, torch.bfloat16 if bf16 else torch.float32)
+    return zero_config(
+        job.strategy, job.schedule, job.lora is not None, devices, torch.bfloat16 if bf16 else torch.float32
+    )
 
 
 def test_an_adapter_stays_in_float32():
     job = SimpleNamespace(schedule=SCHEDULE, strategy=Strategy('zero2', None), lora=object)
-    assert zero_config(job, 2, torch.bfloat16)['bf16']['enabled'] is False
+    assert zero_config(job.strategy, job.schedule, job.lora is not None, 2, torch.bfloat16)['bf16']['enabled'] is False
 
 
 @pytest.mark.parametrize('name', ['zero1', 'zero2', 'zero2_offload', 'zero3', 'zero3_offload'])

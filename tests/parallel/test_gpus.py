@@ -62,6 +62,7 @@ def written(folder, byte_model, write_config):
 @pytest.fixture(scope='module')
 def alone(folder, written, figures):
     """Return a function that returns the figures of one GPU; each run is made once."""
+    from xtune.config.run_config import RunConfig
     from xtune.engine.train import train
 
     known = {}
@@ -71,7 +72,7 @@ def alone(folder, written, figures):
             name = f'{method}_alone_{precision}'
             with pytest.MonkeyPatch.context() as patch:
                 patch.setenv('XTUNE_CACHE', str(folder / 'cache'))
-                assert train(written(name, method, 'one_device', size=1, precision=precision), {}) == 0
+                assert train(RunConfig.read(written(name, method, 'one_device', size=1, precision=precision))) == 0
             known[method, precision] = figures(folder / name)
         return known[method, precision]
 

@@ -29,9 +29,8 @@ def diagnose_non_finite(
 ) -> NonFiniteStep:
     """Return the error of a step; repeats the forward pass and checks the output of every module. A collective call."""
     gathered = all_gather_objects([place for batch in micro_batches for place in batch.places])
-    places = list(
-        dict.fromkeys(place for of_rank in gathered for place in of_rank)
-    )  # once for ranks with shards of one sequence
+    # Without duplicates: ranks with shards of one sequence have the same rows.
+    places = list(dict.fromkeys(place for of_rank in gathered for place in of_rank))
     if math.isfinite(loss):
         names = [n for n, p in task.trained_parameters().items() if p.grad is not None and not p.grad.isfinite().all()]
         where = f'the gradient of {names[0]}' if names else 'the gradient norm'

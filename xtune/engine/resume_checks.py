@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ..config.checkpoint_config import stored_sections
-from ..config.wire import Job
+from ..config.specs import ModelSpec
 from ..errors import CheckpointError
 from . import checkpoint_io
 from .base_fingerprint import weight_fingerprint
@@ -15,15 +15,15 @@ from .model_settings import SECTIONS, ModelSettings, plain
 from .setting_differences import differences
 
 
-def settings_of_run(job: Job, text: str) -> ModelSettings:
+def settings_of_run(model: ModelSpec, text: str) -> ModelSettings:
     """Return the function settings of a run, as far as its config determines them; `text` is its flat config."""
-    adapter = None if job.lora is None else plain(job.lora())
-    return ModelSettings(job.values.base_model, adapter, {}, stored_sections(text, SECTIONS), base_fingerprint_of(job))
+    adapter = None if model.lora is None else plain(model.lora())
+    return ModelSettings(model.base_model, adapter, {}, stored_sections(text, SECTIONS), base_fingerprint_of(model))
 
 
-def base_fingerprint_of(job: Job) -> str:
+def base_fingerprint_of(model: ModelSpec) -> str:
     """Return the fingerprint of the base of an adapter; empty if all weights are trained."""
-    return '' if job.lora is None else weight_fingerprint(job.values.base_model, job.load_llm.keywords.get('revision'))
+    return '' if model.lora is None else weight_fingerprint(model.base_model, model.load_llm.keywords.get('revision'))
 
 
 def check_resume(origin: Path, now: ModelSettings) -> None:
