@@ -116,7 +116,7 @@ def test_a_checkpoint_that_is_damaged_or_runs_code(damage, tmp_path, monkeypatch
 
 def test_meta_of_another_kind_is_no_checkpoint(tmp_path):
     torch.save({'state_dict': {}, 'meta': 3}, tmp_path / 'a.pth')
-    with pytest.raises(CheckpointError, match='no checkpoint of xtune'):
+    with pytest.raises(CheckpointError, match='not an xtune checkpoint'):
         checkpoint_io.load(tmp_path / 'a.pth')
 
 

@@ -155,7 +155,7 @@ def test_a_second_run_in_the_same_folder_is_refused_on_every_rank(faults, train,
     run.until(lambda: (folder / 'twice' / 'iter_2.pth').exists())
     other = start([sys.executable, '-m', 'xtune', 'train', config], folder, 'refused', NPROC_PER_NODE='2')
     assert other.exit() == 2
-    assert other.output.count('belongs to a run that is not over') == 1 and 'Traceback' not in other.output
+    assert other.output.count('is in use by another run') == 1 and 'Traceback' not in other.output
     assert f'process {run.ranks()[0]} on ' in other.output and not list((folder / 'twice').glob('earlier_*'))
     run.process.send_signal(signal.SIGINT)
     assert run.exit() == 130, run.output
@@ -169,7 +169,7 @@ def test_a_restart_by_the_launcher_resumes(faults, start, figures):
     torchrun = [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc-per-node=2', '--max-restarts=1']
     run = start([*torchrun, '-m', 'xtune', 'train', config, '--resume'], folder, 'restarted')
     assert run.exit() == 0, run.output
-    assert 'holds no checkpoint yet; the run starts anew' in run.output
+    assert 'contains no checkpoint yet; starting from step 0' in run.output
     assert 'resuming from' in run.output and 'iter_4.pth' in run.output
     assert figures(folder / 'restarted') == whole('lora')
 

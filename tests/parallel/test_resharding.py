@@ -146,9 +146,9 @@ def test_folder_of_parts_becomes_a_model(runs, tmp_path):
 def test_a_missing_part_is_named_and_the_checkpoint_before_is_used(runs, capsys):
     shutil.copytree(runs / 'fsdp2_full', runs / 'torn')
     (runs / 'torn' / 'iter_8.pth' / 'part_00001_of_00002.pth').unlink()
-    with pytest.raises(CheckpointError, match=r'iter_8.pth lacks part_00001_of_00002.pth'):
+    with pytest.raises(CheckpointError, match=r'iter_8.pth is incomplete: part_00001_of_00002.pth is missing'):
         checkpoint_io.load(runs / 'torn' / 'iter_8.pth')
     alone(runs, 'torn', 'full', True)  # 2 processes under fsdp2 -> 1
-    assert 'lacks part_00001_of_00002.pth' in ''.join(capsys.readouterr())
+    assert 'part_00001_of_00002.pth is missing' in ''.join(capsys.readouterr())
     assert losses(runs / 'torn') == pytest.approx(losses(runs / 'fsdp2_full'), rel=1e-5)
     assert checkpoint_io.load(runs / 'torn' / 'iter_8.pth')['meta']['iter'] == 8

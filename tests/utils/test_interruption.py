@@ -52,7 +52,7 @@ def test_a_second_interrupt_quits_without_saving(make_config, xtune, tmp_path, m
 
     monkeypatch.setattr(Trainer, 'train_step', step)
     code, _, err = xtune('train', make_config(**LONG))
-    assert code == 130 and 'quit without saving' in err and not list((tmp_path / 'run').glob('*.pth')), err
+    assert code == 130 and 'exited without saving' in err and not list((tmp_path / 'run').glob('*.pth')), err
 
 
 def test_starts_that_do_nothing_leave_no_folder(make_config, xtune, tmp_path):
