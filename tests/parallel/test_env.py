@@ -1,4 +1,4 @@
-"""What launchers say about a process, and what is made of it."""
+"""The environment variables of each launcher, and the resulting `World`."""
 
 import pytest
 
@@ -42,7 +42,7 @@ def test_torchrun(launcher):
         ('r[1-2]n[3-4]', 'r1n3'),
     ],
 )
-def test_slurm_goes_to_the_first_host_of_its_list(hosts, first):
+def test_slurm_uses_the_first_host_of_its_list(hosts, first):
     world = from_environment('slurm', {**SLURM, 'SLURM_STEP_NODELIST': hosts, 'SLURM_JOB_NODELIST': 'other'})
     assert world == World(5, 8, 1, first, 20000 + 41234 % 20000)
 
@@ -81,10 +81,10 @@ def test_mpi():
     + [('mpi', MPI, name, 'mpirun') for name in list(MPI)[:3]],
 )
 def test_a_missing_or_broken_variable_is_named(launcher, env, name, starter):
-    for broken, said in ((without(env, name), 'not set'), ({**env, name: 'x'}, "'x'")):
+    for broken, message in ((without(env, name), 'not set'), ({**env, name: 'x'}, "'x'")):
         with pytest.raises(ConfigError) as error:
             from_environment(launcher, broken)
-        assert name in str(error.value) and said in str(error.value) and starter in str(error.value)
+        assert name in str(error.value) and message in str(error.value) and starter in str(error.value)
 
 
 @pytest.mark.parametrize(('launcher', 'env', 'rank'), [('slurm', SLURM, 'SLURM_PROCID'), ('pytorch', TORCHRUN, 'RANK')])

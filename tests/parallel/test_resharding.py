@@ -1,6 +1,6 @@
-"""A checkpoint goes on under another strategy and in another number of processes, as if nothing had happened.
+"""A checkpoint is resumed with another strategy and another number of ranks, with the same losses.
 
-Runs of 8 steps over the same sequences, saved at 4 and 8; the runs in two processes share one launch.
+Runs of 8 steps on the same sequences, saved at steps 4 and 8. The runs with two ranks share one launch.
 """
 
 import json
@@ -20,8 +20,8 @@ from xtune.export.pth_to_hf import pth_to_hf
 # The runs take two minutes.
 pytestmark = pytest.mark.slow
 ROWS = [{'instruction': f'Name {n} things.', 'input': '', 'output': ' '.join(['thing'] * n)} for n in range(1, 25)]
-# Run -> method, strategy, and the run whose fourth step it goes on from.
-IN_TWO = {
+# Run -> method, strategy, and the run whose step 4 it resumes from.
+TWO_RANK_RUNS = {
     'ddp': ('lora', 'ddp', None),
     'fsdp2': ('lora', 'fsdp2', None),
     'zero3': ('lora', 'zero3', None),
@@ -46,11 +46,11 @@ def losses(work_dir):
 @pytest.fixture(scope='module')
 def runs(once, tiny_model):
     """A folder with the work_dirs of the runs, and the two configs."""
-    return once('resharding', lambda folder: make_runs(folder, tiny_model, IN_TWO))
+    return once('resharding', lambda folder: make_runs(folder, tiny_model, TWO_RANK_RUNS))
 
 
 def make_runs(folder, tiny_model, names):
-    """Run what is named, and one process alone."""
+    """Run the named runs, and one run on a single rank."""
     (folder / 'rows.json').write_text(json.dumps(ROWS))
     for method, preset in {'lora': 'smollm2_135m_lora_alpaca_e1', 'full': 'smollm2_135m_full_selfcog_e2'}.items():
         options = {
@@ -89,7 +89,7 @@ def alone(folder, name, method, resume=False):
 
 
 def in_two(folder, name):
-    method, strategy, before = IN_TWO[name]
+    method, strategy, before = TWO_RANK_RUNS[name]
     options = {'work_dir': str(folder / name), 'schedule.gradient_accumulation_steps': 2, 'strategy.name': strategy}
     return case(folder / f'{method}.py', before and folder / before / 'iter_4.pth', **options)
 
