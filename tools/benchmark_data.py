@@ -103,11 +103,11 @@ def time_tokenizer(model: str, path: Path) -> float:
 
 def time_xtune(model: str, path: Path, label: str) -> float:
     """Return the seconds of the complete data preparation of xtune."""
-    from xtune.engine.job_data import build_job_data
+    from xtune.engine.build_run_data import build_run_data
 
     job = alpaca_job(model, path)
     start = time.perf_counter()
-    data = build_job_data(job)
+    data = build_run_data(job.model, job.data_spec, job.chat_samples)
     return report(label, data.train.reports[0].rows, time.perf_counter() - start)
 
 

@@ -51,7 +51,7 @@ def compatibility() -> str:
 def sharded_sizes(method: str) -> ShardedSizes:
     """Return the sharded sizes of the preset of the 70B model with `method`."""
     path = find(f'{MODEL}_{method}_{DATA}')
-    return MemoryEstimator(wire(load(path), path.stem)).sharded_sizes()
+    return MemoryEstimator(wire(load(path), path.stem).step).sharded_sizes()
 
 
 @cache

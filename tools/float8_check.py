@@ -26,13 +26,12 @@ from xtune.config.load import load, parse_options
 from xtune.config.presets import find
 from xtune.config.wire import Job, wire
 from xtune.data.rank_shard import RankShard
-from xtune.engine.job_data import build_job_data
+from xtune.engine.build_run_data import build_run_data
 from xtune.engine.optimizations import optimize
 from xtune.engine.prepare_model import build_llm
 from xtune.errors import XtuneError
 from xtune.methods.float8_checks import device_problem
 from xtune.ops.float8_matmul import scaled_matmul, to_float8
-from xtune.parallel.env import ALONE
 
 METHODS = {'bf16': 'lora', 'float8': 'fp8_lora'}
 SMOOTHING_STEPS = 10  # a point of a smoothed loss curve is the mean of this number of steps
@@ -146,10 +145,10 @@ def wire_job(base: str, options: dict[str, Any]) -> Job:
 def first_gradients(job: Job, device: torch.device) -> torch.Tensor:
     """Return the gradients of all adapters in the first optimizer step, in one float64 vector."""
     torch.manual_seed(job.values.seed)
-    data = build_job_data(job, RankShard.of_rank(0, 1, 1))
+    data = build_run_data(job.model, job.data_spec, job.chat_samples, RankShard.of_rank(0, 1, 1))
     torch.manual_seed(job.values.seed)
     llm, dtype = build_llm(job.model, device)
-    optimized = optimize(job, llm, dtype, device, None, ALONE)
+    optimized = optimize(job.step, llm, dtype, device, None, num_ranks=1)
     task = optimized.task.train()
     for batch in data.steps[0]:
         task(batch).backward()

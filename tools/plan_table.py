@@ -40,8 +40,8 @@ def peak(folder: Path, method: str, batch: int, length: int) -> int:
         'schedule.batch_size': batch,
         'lora.r': 16,
     }
-    job = wire(load(find(f'smollm2_135m_{method}_alpaca_e1'), options, check_types=True))
-    return MemoryEstimator(job).estimate(job).peak + CONTEXT
+    step = wire(load(find(f'smollm2_135m_{method}_alpaca_e1'), options, check_types=True)).step
+    return MemoryEstimator(step).estimate(step).peak + CONTEXT
 
 
 def cell(num_bytes: int) -> str:

@@ -10,7 +10,7 @@ from xtune.config.load import load, parse_options
 from xtune.config.presets import find
 from xtune.config.wire import wire
 from xtune.errors import ConfigError
-from xtune.export.stored_config import differences, job_of_checkpoint
+from xtune.export.stored_config import differences, model_of_checkpoint
 
 PRESET = 'smollm2_135m_lora_selfcog_e2'
 OLD = {
@@ -104,9 +104,9 @@ def test_both_names_are_refused(tmp_path):
 
 def test_checkpoints_of_the_previous_version(tmp_path, capsys):
     meta = dict(config=old_text())
-    job = job_of_checkpoint(meta, tmp_path / 'gone.py')
-    expected = wire(load(find(PRESET), NEW))
-    assert (job.values, job.schedule, job.speed) == (expected.values, expected.schedule, expected.speed)
+    spec, expected = model_of_checkpoint(meta, tmp_path / 'gone.py'), wire(load(find(PRESET), NEW)).model
+    assert spec.activation_checkpointing == expected.activation_checkpointing != 'auto'
+    assert (spec.base_model, spec.max_length) == (expected.base_model, expected.max_length)
     config = tmp_path / 'new.py'
     config.write_text(flatten(find(PRESET), NEW), encoding='utf-8')
     assert not differences(config, meta)

@@ -5,11 +5,12 @@ import json
 from collections import Counter
 
 import pytest
+from training import build_data_of
 
 from xtune.config.load import load
 from xtune.config.presets import find
 from xtune.config.wire import wire
-from xtune.engine.job_data import build_job_data
+from xtune.engine.new_token_report import new_token_warning
 from xtune.engine.summary import data_lines
 from xtune.errors import DataError
 
@@ -50,7 +51,7 @@ def build(files, model_dir):
             options['val_dataset'] = [placed(one) for one in val]
         data = [placed(source) for source in sources]
         job = wire(load(find('smollm2_135m_lora_selfcog_e2'), small | {'train_dataset': data} | options))
-        return job, build_job_data(job)
+        return job, build_data_of(job)
 
     return build
 
@@ -76,7 +77,7 @@ def all_replies(**counts):
 
 
 def lines(job, data, label):
-    return [text for name, text in data_lines(job, data) if name == label]
+    return [text for name, text in data_lines(job.data_spec, data, new_token_warning(job.model, data)) if name == label]
 
 
 def test_three_formats_without_weights_are_used_once_each(build):
@@ -194,7 +195,7 @@ def test_unusable_rows_are_counted_by_source(build, files):
     (files / 'a.json').write_text(json.dumps([*rows, {**rows[0], 'output': ''}]))
     job, data = build(B, A, data__max_bad_rows=0.1)
     assert [report.bad_rows for report in data.train.reports] == [0, 1]
-    shown = list(data_lines(job, data))
+    shown = list(data_lines(job.data_spec, data, new_token_warning(job.model, data)))
     place = next(i for i, (_, text) in enumerate(shown) if 'a.json as alpaca' in text)
     assert '1 row skipped' in shown[place][1] and shown[place + 1] == ('', '1 row skipped: empty reply')
     with pytest.raises(DataError, match=r'1 of the 13 rows of .*a.json cannot be used'):

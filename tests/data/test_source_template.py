@@ -5,6 +5,7 @@ import json
 import re
 
 import pytest
+from training import build_data_of
 
 from xtune.config.load import load
 from xtune.config.presets import find
@@ -15,7 +16,7 @@ from xtune.data.encode import ESCAPED, PLAIN_TEXT
 from xtune.data.encoder_factory import EncoderFactory
 from xtune.data.prepare import prepare
 from xtune.data.readers import read_file
-from xtune.engine.job_data import build_job_data
+from xtune.engine.new_token_report import new_token_warning
 from xtune.engine.summary import data_lines
 from xtune.errors import DataError, TemplateError
 from xtune.messages import exchange
@@ -46,7 +47,7 @@ def build(tmp_path, model_dir):
         data = {'train_dataset': [placed(number, source) for number, source in enumerate(sources)]}
         data |= {'val_dataset': placed('val', val)} if val else {}
         job = wire(load(find('smollm2_135m_lora_selfcog_e2'), small | data | options))
-        return job, build_job_data(job)
+        return job, build_data_of(job)
 
     return build
 
@@ -93,14 +94,16 @@ def test_text_and_chats_in_one_run(build, streaming):
     assert texts(data, data.val) == [f'{row["text"]}<|im_end|>' for row in TEXT[:2]]
     assert data.template.name == 'chatml'
     assert [report.remarks[PLAIN_TEXT] for report in data.train.reports] == [0, 6, 0]
-    printed = '\n'.join(text for _, text in data_lines(job, data))
+    printed = '\n'.join(text for _, text in data_lines(job.data_spec, data, new_token_warning(job.model, data)))
     assert f'6 rows {PLAIN_TEXT}' in printed and "chat_template='plain'" not in printed
     assert 'as openai with template `zephyr`: 6 rows' in printed
 
 
 def test_a_template_that_no_row_uses_is_reported(build):
     job, data = build(TEXT)
-    assert dict(data_lines(job, data))['template'].endswith("chat_template='plain' trains a text model")
+    assert dict(data_lines(job.data_spec, data, new_token_warning(job.model, data)))['template'].endswith(
+        "chat_template='plain' trains a text model"
+    )
 
 
 def test_the_identity_of_a_stream_depends_on_the_templates(build):

@@ -10,6 +10,7 @@ from collections import Counter
 import numpy as np
 import pytest
 import torch
+from training import build_data_of
 
 from xtune.config.load import load
 from xtune.config.presets import find
@@ -27,7 +28,7 @@ from xtune.data.sources import Row, RowSource
 from xtune.data.step_loader import step_loader
 from xtune.data.steps import StreamedSteps
 from xtune.data.stream import RowStream, StreamSettings
-from xtune.engine.job_data import build_job_data, data_sections
+from xtune.engine.new_token_report import new_token_warning
 from xtune.engine.summary import data_lines
 from xtune.errors import ConfigError, DataError
 from xtune.templates.resolve import resolve
@@ -317,7 +318,7 @@ def first_and_steps(wired, tokenizer):
         values = job.values
         chat_tokenizer = ChatTokenizer(tokenizer, resolve(values.chat_template, tokenizer), values.control_tokens)
         encoders = EncoderFactory(chat_tokenizer, values.max_length, values.overlong, values.train_on)
-        return build_stream(data_sections(job), encoders, 0, RankShard())
+        return build_stream(job.data_spec, encoders, 0, RankShard())
 
     return make
 
@@ -337,12 +338,14 @@ def test_options_that_need_all_rows_are_refused(first_and_steps):
 @pytest.mark.parametrize('weights', [(None, None), (1, 3)])
 def test_streamed_data_of_a_config(wired, tmp_path, weights):
     job = wired('a', 'b', weights=weights, val_dataset={'path': str(tmp_path / 'b.jsonl')})
-    data = build_job_data(job)
+    data = build_data_of(job)
     assert len(data.steps) == 6 == data.steps.steps_per_epoch and data.val.samples == 5
     assert [report.format for report in data.train.reports] == ['alpaca'] * 2
     rows = [report.rows for report in data.train.reports]
     assert sum(rows) == 8 and (weights[0] or rows == [8, 0]) and len(data.train.repeats) == 2
-    shown = [text for label, text in data_lines(job, data) if label == 'data']
+    shown = [
+        text for label, text in data_lines(job.data_spec, data, new_token_warning(job.model, data)) if label == 'data'
+    ]
     assert [line.split(' -> ')[0].split('/')[-1] for line in shown] == [
         f'{name}.jsonl as alpaca: {count} row{"" if count == 1 else "s"}'
         for name, count in zip('ab', rows, strict=True)

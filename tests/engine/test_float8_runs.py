@@ -9,20 +9,19 @@ import pytest
 import torch
 from mmengine.runner import set_random_seed
 from safetensors.torch import load_file
-from training import make_trainer
+from training import build_data_of, make_trainer
 
 from xtune.config.flatten import flatten
 from xtune.config.load import load
+from xtune.config.strategy_traits import traits_of
 from xtune.config.wire import wire
 from xtune.data.rank_shard import RankShard
-from xtune.engine.job_data import build_job_data
 from xtune.engine.optimizations import optimize
 from xtune.engine.optimizer import build_optimizer
 from xtune.engine.prepare_model import build_llm
 from xtune.engine.summary import model_lines
 from xtune.engine.train import build_runner
 from xtune.errors import ModelError
-from xtune.parallel.env import ALONE
 
 CPU = torch.device('cpu')
 
@@ -40,12 +39,12 @@ def train(config, start=None):
     """Do what the command does with `config`, which refuses CPUs; return the losses."""
     job = wire(load(config), config.stem)
     job.work_dir.mkdir(parents=True, exist_ok=True)
-    data = build_job_data(job, RankShard.of_rank(0, 1, 1))
+    data = build_data_of(job, RankShard.of_rank(0, 1, 1))
     set_random_seed(job.values.seed)
     llm, dtype = build_llm(job.model, CPU)
-    optimized = optimize(job, llm, dtype, CPU, None, ALONE)
+    optimized = optimize(job.step, llm, dtype, CPU, None, num_ranks=1)
     task = optimized.task
-    optimizer = build_optimizer(job, task.trained_parameters().values())
+    optimizer = build_optimizer(job.optimizer, traits_of(job.strategy.name, 1), task.trained_parameters().values())
     trainer = make_trainer(task, optimizer, job.schedule.max_grad_norm, optimized.wrappers)
     build_runner(job, data, trainer, flatten(config), start).train()
     rows = [json.loads(line) for line in (job.work_dir / 'metrics.jsonl').read_text().splitlines()]
@@ -87,5 +86,6 @@ def test_what_a_run_says_about_its_base(make_config):
     job = wire(load(make_config('fp8_lora')))
     llm, dtype = build_llm(job.model, CPU)
     assert (
-        dtype == torch.bfloat16 and 'base Float8 (7 linear layers)' in dict(model_lines(job, llm, dtype, CPU))['model']
+        dtype == torch.bfloat16
+        and 'base Float8 (7 linear layers)' in dict(model_lines(job.model, llm, dtype, CPU))['model']
     )

@@ -9,7 +9,6 @@ from xtune.config.load import load
 from xtune.config.wire import wire
 from xtune.data.batches import PAD_TO_LONGEST, Padding
 from xtune.engine.optimizations import compiles, padding
-from xtune.parallel.env import ALONE
 
 FEW = {
     'schedule.max_steps': 3,
@@ -71,8 +70,8 @@ def test_a_trial_that_leaves_varlen_off_is_named(make_config, xtune, monkeypatch
 )
 def test_only_compiled_layers_get_rows_of_few_widths(pack, compiled, expected, make_config):
     job = wire(load(make_config(pack=pack), {}), 'run')
-    assert padding(job, compiled) == expected
+    assert padding(job.values.packing, job.values.max_length, compiled) == expected
 
 
 def test_layers_are_not_compiled_on_a_cpu(make_config):
-    assert not compiles(wire(load(make_config(), {}), 'run'), torch.device('cpu'), ALONE)
+    assert not compiles(wire(load(make_config(), {}), 'run').step, torch.device('cpu'), 1)

@@ -1,18 +1,15 @@
 """A run does not pack where samples would reach each other, and says so before its data are prepared."""
 
 from contextlib import nullcontext
-from types import SimpleNamespace
 
 import pytest
 import torch
 from small_models import small_model
 from transformers import CONFIG_MAPPING
 
-from xtune.config.load import load
-from xtune.config.wire import wire
+from xtune.config.strategy_traits import TRAITS
 from xtune.engine import packing_check
 from xtune.errors import ModelError
-from xtune.parallel.env import ALONE, World
 from xtune.tasks.sft import SupervisedFineTuning
 
 CPU, CUDA = torch.device('cpu'), torch.device('cuda')
@@ -47,18 +44,14 @@ def test_the_plan_says_it(hybrid, make_config, xtune):
     assert code == 0 and 'pack=False' in ' '.join(out.split())
 
 
-def early(config, device=CPU, pack=True, **llm):
-    job = SimpleNamespace(
-        values=SimpleNamespace(packing='fit' if pack else 'none'), load_llm=SimpleNamespace(keywords=llm)
-    )
-    return packing_check.early_refusal(job, config, device)
+def early(config, device=CPU, attention=None):
+    return packing_check.early_refusal(config, attention, device)
 
 
 def test_only_what_is_certain_is_refused_early(monkeypatch):
     bamba = CONFIG_MAPPING['bamba']()
     assert 'pack=False' in early(bamba)
-    assert early(bamba, pack=False) is None
-    assert early(bamba, attn_implementation='flash_attention_2') is None
+    assert early(bamba, attention='flash_attention_2') is None
     assert early(CONFIG_MAPPING['llama']()) is None
     assert 'install' in early(bamba, CUDA)
     monkeypatch.setattr(packing_check, 'find_spec', lambda name: name)
@@ -66,24 +59,17 @@ def test_only_what_is_certain_is_refused_early(monkeypatch):
     assert early(bamba) is not None  # which a CPU has not
 
 
-@pytest.fixture
-def packing(make_config):
-    return lambda strategy: wire(load(make_config(**{'strategy.name': strategy})))
-
-
 @pytest.mark.parametrize('strategy', ['one_device', 'ddp', 'zero2', 'fsdp2', 'zero3'])
-def test_the_model_or_a_copy_of_it_decides_under_every_strategy(strategy, packing):
-    world = World(rank=0, size=2, local_rank=0) if strategy != 'one_device' else ALONE
+def test_the_model_or_a_copy_of_it_decides_under_every_strategy(strategy):
     for name, fits in (('LlamaForCausalLM', True), ('Qwen3NextForCausalLM', False)):
         task = SupervisedFineTuning(small_model(name), torch.float32)
-        job = packing(strategy)
         with nullcontext() if fits else pytest.raises(ModelError, match='pack=False'):
-            packing_check.keep_apart(job, task, world)
+            packing_check.check_packing(task, TRAITS[strategy])
         assert not task.boundaries
 
 
-def test_a_model_without_a_copy_is_refused_where_its_weights_are_sliced(packing, monkeypatch):
+def test_a_model_without_a_copy_is_refused_where_its_weights_are_sliced(monkeypatch):
     monkeypatch.setattr(packing_check, 'small_copy', lambda *args: None)
     task = SupervisedFineTuning(small_model('LlamaForCausalLM'), torch.float32)
     with pytest.raises(ModelError, match='zero3'):
-        packing_check.keep_apart(packing('zero3'), task, World(rank=0, size=2, local_rank=0))
+        packing_check.check_packing(task, TRAITS['zero3'])

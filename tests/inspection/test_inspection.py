@@ -4,11 +4,11 @@ import re
 from html.parser import HTMLParser
 
 import pytest
+from training import build_data_of
 
 from xtune.config.load import load
 from xtune.config.wire import wire
 from xtune.data.collate import collate
-from xtune.engine.job_data import build_job_data
 from xtune.inspection.page import MAX_SEQUENCES
 
 HOSTILE = (
@@ -51,7 +51,7 @@ class Page(HTMLParser):
 
 
 def built(config):
-    return build_job_data(wire(load(config), 'run'))
+    return build_data_of(wire(load(config), 'run'))
 
 
 def shown_ids(out):

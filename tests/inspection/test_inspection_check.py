@@ -4,10 +4,10 @@ import re
 
 import numpy as np
 import pytest
+from training import build_data_of
 
 from xtune.config.load import load
 from xtune.config.wire import wire
-from xtune.engine.job_data import build_job_data
 
 
 def verdict(out):
@@ -54,9 +54,7 @@ def test_verdict_names_the_worst_problem(make_config, xtune, write, rows, expect
 def test_verdict_suggests_a_max_length(make_config, xtune, write, overlong):
     rows = different(80) + [{'instruction': f'Long {i}?', 'output': f'{i} ' + 'word ' * 150} for i in range(20)]
     code, out, _ = xtune('check-custom-dataset', make_config(overlong=overlong, **write(rows)))
-    whole = build_job_data(
-        wire(load(make_config(max_length=512, pack=False, **write(rows))), 'run')
-    ).train.store.lengths
+    whole = build_data_of(wire(load(make_config(max_length=512, pack=False, **write(rows))), 'run')).train.store.lengths
     longest = int(np.percentile(whole, 99, method='higher'))
     assert code == 0 and re.search(
         rf'20 rows (truncated|dropped|split).*; first: .*rows.json, row 81 \({whole[80]} tokens', out

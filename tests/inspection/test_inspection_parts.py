@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from training import build_data_of
 
 from xtune.config.load import load
 from xtune.config.wire import wire
@@ -9,7 +10,6 @@ from xtune.data.encode import Sample
 from xtune.data.packing import pack
 from xtune.data.split import Split
 from xtune.data.stream import MemoryStore
-from xtune.engine.job_data import build_job_data
 from xtune.inspection.statistics import histogram, length_text, trained_share
 from xtune.inspection.terminal import colored_text, histogram_lines
 from xtune.inspection.view import Viewer
@@ -25,7 +25,7 @@ def viewer(tokenizer, samples, mode='none', max_length=64):
 
 
 def test_the_shares_of_held_out_data_are_counted_from_its_tokens(make_config):
-    data = build_job_data(wire(load(make_config(val_dataset=4, pack=False)), 'run'))
+    data = build_data_of(wire(load(make_config(val_dataset=4, pack=False)), 'run'))
     store, samples = data.val.store, data.val.sequences.ranges[:, 0].tolist()
     trained = sum(int(end - max(start, 1)) for i in samples for start, end in store.spans(i))
     assert trained_share(data.val) == pytest.approx(trained / sum(len(store.ids(i)) for i in samples))

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from xtune.config.load import load
+from xtune.config.run_config import RunConfig
 from xtune.config.wire import wire
 from xtune.engine.train import train
 from xtune.errors import ConfigError, ModelError, XtuneError
@@ -48,13 +49,16 @@ def test_an_initialization_from_quantized_weights_is_refused(make_config):
 def test_train_refuses_a_cpu_before_it_looks_for_the_model(make_config, monkeypatch):
     monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
     with pytest.raises(ModelError, match=r'CUDA GPU.*\(cpu\)'):
-        train(make_config('fp8_lora', base_model='/no/such/model'), {})
+        train(RunConfig.read(make_config('fp8_lora', base_model='/no/such/model'), {}))
 
 
 @pytest.mark.parametrize('strategy', ['zero2', 'fsdp2'])
 def test_a_sharding_strategy_is_refused_first(strategy, make_config):
     with pytest.raises(ConfigError, match=f'fp8_lora .*strategy {strategy}: .*ddp'):
-        train(make_config('fp8_lora', base_model='/no/such/model'), {'strategy.name': strategy}, world=World(0, 2))
+        train(
+            RunConfig.read(make_config('fp8_lora', base_model='/no/such/model'), {'strategy.name': strategy}),
+            world=World(0, 2),
+        )
 
 
 def test_gpus():

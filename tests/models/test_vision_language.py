@@ -337,7 +337,7 @@ def test_a_plan_counts_the_vision_tower_as_frozen(checkpoint, make_config):
     llm = tiny('qwen2_5_vl', vocab_size=49152)
     freeze_non_text_modules(llm)
     config = make_config('full', base_model=str(checkpoint('qwen2_5_vl')))
-    size = MemoryEstimator(wire(load(config), 'run')).sizes
+    size = MemoryEstimator(wire(load(config), 'run').step).sizes
     assert size.parameters == sum(p.numel() for p in llm.parameters())
     assert size.trained == sum(p.numel() for p in llm.parameters() if p.requires_grad) < size.parameters
 

@@ -78,6 +78,7 @@ def _free_port() -> int:
 def _work(folder: Path) -> None:
     from worker import deepspeed_without_compiler
 
+    from xtune.config.run_config import RunConfig
     from xtune.engine.train import train
     from xtune.errors import XtuneError
     from xtune.parallel.env import World
@@ -93,7 +94,7 @@ def _work(folder: Path) -> None:
             if one['only_load']:
                 _load(config, one['options'], world)
             else:
-                train(config, one['options'], one['resume'], world)
+                train(RunConfig.read(config, one['options']), one['resume'], world)
         except XtuneError as refused:
             error = str(refused)
         reports.append(dict(error=error, grown=_status('VmHWM') - before))
@@ -106,7 +107,7 @@ def _load(config: Path, options: dict, world) -> None:
 
     from xtune.config.load import load
     from xtune.config.wire import wire
-    from xtune.engine.model_builder import JobModelBuilder
+    from xtune.engine.model_builder import SpecModelBuilder
     from xtune.engine.strategies import build_strategy
     from xtune.engine.zero_config import zero_config
     from xtune.parallel.rendezvous import Rendezvous
@@ -115,9 +116,13 @@ def _load(config: Path, options: dict, world) -> None:
     with rendezvous.group(cpu, timeout=120):
         job = wire(load(config, options), config.stem)
         strategy = build_strategy(
-            job.strategy, world, rendezvous, cpu, lambda dtype: zero_config(job, world.size, dtype)
+            job.strategy,
+            world,
+            rendezvous,
+            cpu,
+            lambda dtype: zero_config(job.strategy, job.schedule, job.lora is not None, world.size, dtype),
         )
-        strategy.place(JobModelBuilder(job, cpu, lambda llm, dtype: None))
+        strategy.place(SpecModelBuilder(job.model, cpu, lambda llm, dtype: None, 1, False))
 
 
 def _start_measuring() -> int:

@@ -5,6 +5,7 @@ import sys
 
 import pytest
 
+from xtune.config.run_config import RunConfig
 from xtune.engine.train import train
 from xtune.errors import ConfigError
 from xtune.ops.float8_linear import Float8Config
@@ -69,10 +70,10 @@ def test_method_of_a_config(lora, quantization, method):
 def test_a_contradicting_json_is_refused_before_anything_slow(make_config):
     own = {'strategy.name': 'zero2', 'strategy.deepspeed': {'train_micro_batch_size_per_gpu': 77}}
     with pytest.raises(ConfigError, match='has train_micro_batch_size_per_gpu=77, but schedule.batch_size is'):
-        train(make_config(base_model='/no/such/model'), own, world=World(0, 2))
+        train(RunConfig.read(make_config(base_model='/no/such/model'), own), world=World(0, 2))
 
 
 def test_missing_deepspeed_is_refused_before_anything_slow(make_config, monkeypatch):
     monkeypatch.setitem(sys.modules, 'deepspeed', None)  # as if it were not installed
     with pytest.raises(ConfigError, match=r'pip install "xtune\[deepspeed\]", or use --strategy fsdp2'):
-        train(make_config(base_model='/no/such/model'), {'strategy.name': 'zero2'}, world=World(0, 2))
+        train(RunConfig.read(make_config(base_model='/no/such/model'), {'strategy.name': 'zero2'}), world=World(0, 2))

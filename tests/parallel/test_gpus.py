@@ -62,6 +62,7 @@ def write_run(folder, byte_model, write_config):
 @pytest.fixture(scope='module')
 def single_gpu_metrics(folder, write_run, figures):
     """Return a function that returns the metrics of a run on one GPU; each run is cached."""
+    from xtune.config.run_config import RunConfig
     from xtune.engine.train import train
 
     known = {}
@@ -71,7 +72,8 @@ def single_gpu_metrics(folder, write_run, figures):
             name = f'{method}_single_{precision}'
             with pytest.MonkeyPatch.context() as patch:
                 patch.setenv('XTUNE_CACHE', str(folder / 'cache'))
-                assert train(write_run(name, method, 'one_device', size=1, precision=precision), {}) == 0
+                config = RunConfig.read(write_run(name, method, 'one_device', size=1, precision=precision))
+                assert train(config) == 0
             known[method, precision] = figures(folder / name)
         return known[method, precision]
 

@@ -12,6 +12,7 @@ from pairs import case, run_pair
 
 from xtune.config.flatten import flatten
 from xtune.config.presets import find
+from xtune.config.run_config import RunConfig
 from xtune.engine import checkpoint_io
 from xtune.engine.train import train
 from xtune.errors import CheckpointError
@@ -85,7 +86,7 @@ def make_runs(folder, tiny_model, names):
 
 def alone(folder, name, method, resume=False):
     options = {'work_dir': str(folder / name), 'schedule.gradient_accumulation_steps': 4}
-    train(folder / f'{method}.py', options, resume)
+    train(RunConfig.read(folder / f'{method}.py', options), resume)
 
 
 def in_two(folder, name):

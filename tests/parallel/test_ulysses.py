@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch.distributed import TCPStore
 
+from xtune.config.run_config import RunConfig
 from xtune.data.batches import SequenceShard
 from xtune.data.collate import collate
 from xtune.data.rank_shard import RankShard
@@ -44,13 +45,14 @@ WORKER = """
 import json, sys
 from dataclasses import replace
 from pathlib import Path
+from xtune.config.run_config import RunConfig
 from xtune.engine.train import train
 from xtune.parallel.env import from_environment, mute_other_ranks
 
 world = from_environment()
 mute_other_ranks(world)
 for number, (path, options) in enumerate(json.load(open(sys.argv[1]))):
-    assert train(Path(path), options, world=replace(world, attempt=number)) == 0
+    assert train(RunConfig.read(Path(path), options), world=replace(world, attempt=number)) == 0
     # A thread that releases a tensor during interpreter shutdown would abort the process.
     threads = [task.read_text().strip() for task in Path('/proc/self/task').glob('*/comm')]
     assert not [name for name in threads if 'gloo' in name], (options, threads)
@@ -124,7 +126,7 @@ def test_sharded_sequences_train_as_full_ones(models, make_config, tmp_path, nam
     for name, (model, method, strategy, options, other) in cases.items():
         config = make_config(method, name, base_model=str(models[model]), **{**SHORT_RUN, **options})
         if other is None:
-            assert train(config, {'work_dir': str(tmp_path / f'{name}_full')}) == 0
+            assert train(RunConfig.read(config, {'work_dir': str(tmp_path / f'{name}_full')})) == 0
         todo.append((str(config), {'strategy.name': strategy, 'strategy.sequence_parallel_size': 2}))
     (tmp_path / 'todo.json').write_text(json.dumps(todo))
     codes, outs = run_processes(tmp_path, WORKER, [tmp_path / 'todo.json'])

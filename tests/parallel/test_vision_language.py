@@ -48,10 +48,11 @@ def test_two_processes_train_text_as_one_does(base, make_config, tmp_path):
         given = {**options, **own, 'strategy': plan, 'schedule.gradient_accumulation_steps': accumulate}
         return make_config(method, name=f'{method}_{name}', **given)
 
+    from xtune.config.run_config import RunConfig
     from xtune.engine.train import train
 
     for method in ('full', 'lora'):
-        assert train(config(method, 'one_device', 2), {}) == 0
+        assert train(RunConfig.read(config(method, 'one_device', 2))) == 0
     reports = run_pair(tmp_path / 'pair', [case(config(*one, 1)) for one in CASES], timeout=600)
     assert not [report['error'] for process in reports for report in process if report['error']]
     vision = {n: t for n, t in load_file(base / 'model.safetensors').items() if n.startswith('visual.')}

@@ -32,9 +32,10 @@ def run(case: dict, rank: int, log: Path) -> None:
     try:
         world = World(rank, case['size'], rank, '127.0.0.1', case['port'])
         mute_other_ranks(world)
+        from xtune.config.run_config import RunConfig
         from xtune.engine.train import train
 
-        code = train(Path(case['config']), {}, case.get('resume', False), world)
+        code = train(RunConfig.read(Path(case['config'])), case.get('resume', False), world)
     except BaseException:
         traceback.print_exc()
     sys.stdout.flush()

@@ -17,7 +17,7 @@ def job(make_config):
     from xtune.config.wire import wire
 
     def make(method='lora', **options):
-        return wire(load(make_config(method, **{'precision': 'bf16', **options}), {}, check_types=True), 'run')
+        return wire(load(make_config(method, **{'precision': 'bf16', **options}), {}, check_types=True), 'run').step
 
     return make
 
@@ -44,7 +44,9 @@ def layer_costs_once():
         known, layer_costs = {}, xtune.planning.estimator.layer_costs
 
         def once(builder):
-            run = re.sub(r"strategy=Strategy\([^)]*\)|'/[^']*'|PosixPath", '', repr(builder.job))  # without its folders
+            run = re.sub(
+                r"strategy=Strategy\([^)]*\)|'/[^']*'|PosixPath", '', repr(builder.step)
+            )  # without its folders
             key = (run, builder.config.to_json_string(), builder.dtype, builder.device)
             if key not in known:
                 known[key] = layer_costs(builder)

@@ -81,7 +81,7 @@ def test_list_cfg_shows_the_figure_of_the_estimator_without_a_connection(xtune, 
     config = tmp_path / 'mine.py'
     quick = {'max_length': 64, 'pack': False, 'lora.target_modules': ['q_proj']}
     config.write_text(flatten(find('smollm2_135m_lora_selfcog_e2'), quick), encoding='utf-8')
-    estimator = MemoryEstimator(wire(load(config), 'mine'))
+    estimator = MemoryEstimator(wire(load(config), 'mine').step)
     assert estimator.source == SHIPPED
     assert format_gib(needed_bytes(estimator.minimum())) in xtune('list-cfg', config)[1]
 

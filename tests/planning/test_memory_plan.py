@@ -9,7 +9,8 @@ import pytest
 import torch
 from rich.console import Console
 
-from xtune.parallel.compatibility import method_of_run
+from xtune.config.sections import Checkpoint
+from xtune.parallel.compatibility import method_of_model
 from xtune.planning.estimator import MemoryEstimator
 from xtune.planning.fit_check import does_not_fit
 from xtune.planning.make_plan import make_plan
@@ -109,15 +110,15 @@ def test_suggested_changes_come_in_order_and_keep_the_optimizer_step(job, model_
     assert variants[5].options == ('activation_checkpointing=auto', *smallest, 'a lora preset')
     assert variants[6].options[-1] == 'a qlora preset'
     assert variants[7].options[-1] == 'max_length=256' and len(variants) == 8
-    assert variants[6].job.quantization is not None and variants[5].job.lora is not None
+    assert variants[6].step.model.quantization is not None and variants[5].step.model.lora is not None
 
 
 def test_a_gpu_that_does_not_support_the_run_is_named(job, model_folder):
-    plan = make_plan(job('lora', base_model=model_folder(), **LORA), (), None)
+    plan = make_plan(job('lora', base_model=model_folder(), **LORA), Checkpoint(), (), None)
     assert 'refuses' not in printed(plan)
-    in_brackets = replace(plan.job, values=replace(plan.job.values, base_model='models/[new]/one'))
+    in_brackets = plan.step.with_model(base_model='models/[new]/one')
     gpu = dict(gpu='NVIDIA A100', gpu_bytes=40 * GIB, unsupported='a GPU of compute capability 8.9')
-    text = printed(replace(plan, job=in_brackets, **gpu))
+    text = printed(replace(plan, step=in_brackets, **gpu))
     assert 'models/[new]/one: ' in text and 'fits: NVIDIA A100, 40.0 GiB' in text
     assert 'refuses it here: it needs a GPU of compute capability 8.9' in text
 
@@ -172,11 +173,11 @@ def test_unquantized_experts_and_sequences_over_the_context_length_are_named(job
     values = dict(model_type='mixtral', architectures=['MixtralForCausalLM'], num_local_experts=4, head_dim=16)
     experts = 4 * 3 * 64 * 128 * 2  # experts, matrices of 64 x 128, bytes
     options = LORA | {'base_model': model_folder(**values), 'max_length': 1024}
-    plan = make_plan(job('qlora', **options), (), None)
+    plan = make_plan(job('qlora', **options), Checkpoint(), (), None)
     assert plan.to_dict()['memory']['experts_not_quantized'] == experts
     assert '1024' in plan.warning and '512' in plan.warning and plan.warning in printed(plan)
     assert 'are experts, which stay in bf16' in printed(plan)
-    unquantized = replace(plan, job=job('lora', **options), warning=None)
+    unquantized = replace(plan, step=job('lora', **options), warning=None)
     assert unquantized.to_dict()['memory']['experts_not_quantized'] == 0
     assert 'are experts' not in printed(unquantized) and 'warning' not in printed(unquantized)
 
@@ -206,7 +207,7 @@ def test_the_error_of_a_run_that_does_not_fit_suggests_smaller_ones(method, job,
     run = job(method, base_model=model_folder())
     bound = MemoryEstimator(run).lower_bound(torch.bfloat16)
     for strategy in ('ddp', 'fsdp2'):
-        message = str(does_not_fit('some/model', method_of_run(run), strategy, bound, 1, 'a GPU of ours'))
+        message = str(does_not_fit('some/model', method_of_model(run.model), strategy, bound, 1, 'a GPU of ours'))
         assert 'some/model' in message and 'a GPU of ours' in message and 'xtune plan' in message
         assert ('qlora preset' in message) == (method != 'qlora') and 'NPROC_PER_NODE=2' in message
         assert ('--strategy fsdp2' in message) == (strategy == 'ddp')

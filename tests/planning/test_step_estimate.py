@@ -17,7 +17,7 @@ from xtune.planning.phase_meters import TensorMeter, fake_tensors
 from xtune.planning.step_builder import StepBuilder
 from xtune.planning.step_estimate import CUBLAS
 from xtune.planning.units import CONTEXT
-from xtune.planning.variants import in_bf16, with_values
+from xtune.planning.variants import in_bf16
 
 EAGER = {'speed.compile': False}
 # The gradients of all layers take more than the loss and the activations.
@@ -90,7 +90,7 @@ def test_offloading_saves_nothing_where_gradients_decide_the_peak(job, model_fol
     run = job('full', base_model=model_folder(**WITH_LARGE_LAYERS, tie_word_embeddings=False), **ONE_MICRO_BATCH)
     estimator = MemoryEstimator(run)
     checkpointed, offloaded = (
-        estimator.estimate(with_values(run, activation_checkpointing=way)) for way in ('all', 'offload')
+        estimator.estimate(run.with_model(activation_checkpointing=way)) for way in ('all', 'offload')
     )
     assert (checkpointed.peak, checkpointed.phase) == (offloaded.peak, offloaded.phase)
     assert checkpointed.phase not in ('forward', 'loss')
@@ -112,7 +112,7 @@ def test_auto_checkpoints_the_fewest_layers_that_fit_and_offload_saves_the_layer
     estimator = MemoryEstimator(run)
 
     def peak(checkpointing, limit=0):
-        found = estimator.estimate(with_values(run, activation_checkpointing=checkpointing), limit + CONTEXT)
+        found = estimator.estimate(run.with_model(activation_checkpointing=checkpointing), limit + CONTEXT)
         return found.peak, found.checkpointed
 
     by_count = [peak(count) for count in range(13)]
@@ -206,8 +206,8 @@ def test_bitsandbytes_optimizers_are_counted(job, model_folder):
 
 
 def test_auto_precision_means_bf16_and_other_types_stay(job):
-    assert in_bf16(job(precision='auto')).values.precision == 'bf16'
-    assert in_bf16(job(precision='fp32')).values.precision == 'fp32'
+    assert in_bf16(job(precision='auto')).model.precision == 'bf16'
+    assert in_bf16(job(precision='fp32')).model.precision == 'fp32'
 
 
 @pytest.mark.slow

@@ -12,6 +12,7 @@ from rich.console import Console
 
 from xtune.config.load import load
 from xtune.config.presets import find
+from xtune.config.sections import Checkpoint
 from xtune.config.wire import wire
 from xtune.parallel.compatibility import STRATEGIES
 from xtune.planning.estimator import MemoryEstimator
@@ -39,7 +40,7 @@ def sizes_of_70b(method, layers):
         return replace(one, layers=layers, **grown)
     path = find(f'llama3_70b_chat_{method}_alpaca_e1')
     options = {} if method == 'full' else {'lora.r': 16}
-    estimator = MemoryEstimator(wire(load(path, options), path.stem))
+    estimator = MemoryEstimator(wire(load(path, options), path.stem).step)
     estimator.config.num_hidden_layers = layers
     return estimator.sharded_sizes()
 
@@ -81,7 +82,7 @@ def test_paged_state_counts_in_the_plan_and_in_the_checkpoint(job, model_folder)
     base, plans = model_folder(hidden_size=256, vocab_size=500), {}
     for name in (PAGED, 'bitsandbytes.optim.AdamW8bit', 'torch.optim.AdamW'):
         options = QUICK | {'lora.r': 128, 'optimizer.type': name, 'lora.target_modules': ['q_proj', 'o_proj']}
-        plans[name] = plan = make_plan(job(base_model=base, **options), (), None)
+        plans[name] = plan = make_plan(job(base_model=base, **options), Checkpoint(), (), None)
         disk, bytes_each = plan.disk(), 2 if '8bit' in name else 8
         assert plan.best.optimizer == pytest.approx(bytes_each * plan.sizes.trained, rel=0.1)
         assert disk['checkpoint'] == plan.best.optimizer + disk['adapter'] and disk['adapter'] > 0
@@ -153,7 +154,7 @@ def test_the_command_names_a_strategy_that_fits(make_config, xtune, model_folder
 
 def test_the_strategy_of_the_config_is_not_suggested(job, model_folder):
     run = job('full', base_model=model_folder(), **QUICK)
-    plan = make_plan(run, (0.1,), None, cluster=Cluster(2, 1))
+    plan = make_plan(run, Checkpoint(), (0.1,), None, cluster=Cluster(2, 1))
     for name in ('fsdp2', 'fsdp2_offload', 'zero3'):
         on_cluster = replace(plan, job=replace(run, strategy=replace(run.strategy, name=name)))
         assert 'no strategy fits' in printed(on_cluster) and f'--strategy {name}' not in printed(on_cluster)

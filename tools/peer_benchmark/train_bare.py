@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 
 from xtune.config.load import load
+from xtune.config.strategy_traits import traits_of
 from xtune.config.wire import wire
 from xtune.data.batches import IGNORE_INDEX, MicroBatch
 from xtune.engine.auto_checkpointing import apply_checkpointing
@@ -21,7 +22,6 @@ from xtune.engine.optimizer import build_optimizer
 from xtune.engine.prepare_model import build_llm
 from xtune.engine.strategies import Replicated
 from xtune.engine.trainer import Trainer
-from xtune.parallel.env import ALONE
 from xtune.utils.device import best_device
 
 from .step_timer import StepTimer
@@ -43,11 +43,15 @@ def main(work: dict) -> None:
     micro_batches = list(batches(Path(work['rows']), work['batch']))
     torch.manual_seed(job.values.seed)
     llm, dtype = build_llm(job.model, device)
-    optimized = optimize(job, llm, dtype, device, None, ALONE)
+    optimized = optimize(job.step, llm, dtype, device, None, num_ranks=1)
     task, strategy = optimized.task, Replicated()
-    strategy.attach(task, build_optimizer(job, task.trained_parameters().values()))
+    strategy.attach(
+        task, build_optimizer(job.optimizer, traits_of(job.strategy.name, 1), task.trained_parameters().values())
+    )
     trainer = Trainer(task, strategy, job.schedule.max_grad_norm, optimized.wrappers)
-    print(apply_checkpointing(job, task, optimized.layers, 1, lambda: micro_batches[0]), flush=True)
+    option = job.values.activation_checkpointing
+    line = apply_checkpointing(option, task, optimized.layers, True, job.optimizer.func, lambda: micro_batches[0])
+    print(line, flush=True)
     timer = StepTimer(Path(work['result']), work['steps'])
     task.train()
     for batch in micro_batches:

@@ -160,9 +160,9 @@ def _counted(path: Path) -> str:
     from ..planning.units import format_gib
 
     with redirect_stdout(sys.stderr):
-        estimator = MemoryEstimator(wire(load(path), path.stem))
+        estimator = MemoryEstimator(wire(load(path), path.stem).step)
         needed = needed_bytes(estimator.minimum())
-    fills = estimator.job.values.activation_checkpointing == 'auto'
+    fills = estimator.step.model.activation_checkpointing == 'auto'
     more = "; activation_checkpointing='auto' fills what the GPU has left" if fills else ''
     return f'at least {format_gib(needed)} on one device{more} (architecture: {estimator.source})'
 

@@ -28,7 +28,7 @@ def _log(args: argparse.Namespace) -> int:
 
     from ..inspection.log import log_dataset
 
-    log_dataset(job, args.rows, args.ids, args.html, args.val)
+    log_dataset(job.name, job.model, job.data_spec, job.chat_samples, args.rows, args.ids, args.html, args.val)
     return 0
 
 
@@ -37,7 +37,7 @@ def _check(args: argparse.Namespace) -> int:
 
     from ..inspection.check import check_dataset
 
-    check_dataset(job)
+    check_dataset(job.model, job.data_spec, job.chat_samples)
     return 0
 
 

@@ -55,9 +55,8 @@ def add_variant(parser: argparse.ArgumentParser) -> None:
 
 def wired(args: argparse.Namespace, **more: Any):
     """Return the job of `args.config`, with its types checked."""
-    from ..config.load import load, parse_options
+    from ..config.load import parse_options
     from ..config.presets import find
-    from ..config.wire import wire
+    from ..config.run_config import RunConfig
 
-    path = find(args.config)
-    return wire(load(path, {**parse_options(args.cfg_options), **more}, check_types=True), path.stem)
+    return RunConfig.read(find(args.config), {**parse_options(args.cfg_options), **more}).wire()

@@ -90,12 +90,10 @@ def _progress() -> Iterator[Callable[[str], None]]:
 
 
 def _run(args: argparse.Namespace) -> int:
-    from ..config.load import load
     from ..config.presets import find
-    from ..config.wire import wire
+    from ..config.run_config import RunConfig
 
-    config, options = find(args.config), options_of(args)
-    job = wire(load(config, options, check_types=True), config.stem)
+    job = RunConfig.read(find(args.config), options_of(args)).wire()
     from rich.console import Console
 
     from ..planning.make_plan import CLUSTER_GPU_SIZES, GPU_SIZES, make_plan
@@ -107,7 +105,7 @@ def _run(args: argparse.Namespace) -> int:
     # Keep the output of libraries out of the JSON.
     with redirect_stdout(sys.stderr) if args.json else nullcontext(), _progress() as log:
         gpu_sizes = tuple(args.memory or (CLUSTER_GPU_SIZES if cluster else GPU_SIZES))
-        plan = make_plan(job, gpu_sizes, device if device.type == 'cuda' else None, log, cluster)
+        plan = make_plan(job.step, job.checkpoint, gpu_sizes, device if device.type == 'cuda' else None, log, cluster)
     if args.json:
         json.dump(plan.to_dict(), sys.stdout, indent=2)
         print()

@@ -31,8 +31,8 @@ def _run(args: argparse.Namespace) -> int:
 
 
 def _train(args: argparse.Namespace) -> int:
-    from ..config.load import load
     from ..config.presets import find
+    from ..config.run_config import RunConfig
     from ..parallel import launch
     from ..parallel.env import from_environment, mute_other_ranks
 
@@ -41,9 +41,8 @@ def _train(args: argparse.Namespace) -> int:
         options['work_dir'] = args.work_dir
     if args.seed is not None:
         options['seed'] = args.seed
-    config = find(args.config)
-    # Structure first: a misspelt section is reported before torch is imported.
-    load(config, options)
+    # A misspelled section is reported here, before torch is imported.
+    config = RunConfig.read(find(args.config), options)
 
     start = launch.wanted()
     if start is not None:
@@ -55,12 +54,12 @@ def _train(args: argparse.Namespace) -> int:
 
     if world.size == 1:
         with sigterm_as_interrupt():
-            return train(config, options, args.resume, check_fit=check_fit)
+            return train(config, args.resume, check_fit=check_fit)
     from torch.distributed.elastic.multiprocessing.errors import record
 
     from ..parallel.error_file import AtomicErrorHandler
 
-    return record(train, AtomicErrorHandler())(config, options, args.resume, world, check_fit)
+    return record(train, AtomicErrorHandler())(config, args.resume, world, check_fit)
 
 
 COMMANDS = {

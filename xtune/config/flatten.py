@@ -12,6 +12,8 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from mmengine.config import Config
+
 from .lazy import comparable, import_of, read_text, to_plain, walk
 from .literals import WIDTH, literal
 from .load import load
@@ -27,8 +29,12 @@ def flatten(config: Path, options: dict | None = None) -> str:
     Raises:
         ConfigError: The config or an option is wrong.
     """
-    config = Path(config)
-    values = with_defaults(to_plain(load(config, options)))
+    return flatten_config(load(config, options), Path(config))
+
+
+def flatten_config(cfg: Config, config: Path) -> str:
+    """Return the text of one file that loads to the values of `cfg`, with the comments of its file `config`."""
+    values = with_defaults(to_plain(cfg))
     sources = source_sections(config)
     blocks, group = [], ''
     for name, section in SECTIONS.items():

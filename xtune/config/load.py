@@ -38,11 +38,25 @@ def load(path: str | Path, options: dict | None = None, check_types: bool = Fals
     errors = list(problems(values))
     if check_types or errors:
         errors += type_problems(values)
-    if errors:
-        count = 'one problem' if len(errors) == 1 else f'{len(errors)} problems'
-        errors += inherited_arguments(errors, options or {})
-        raise ConfigError(f'{path} has {count}:\n' + '\n'.join(f'  - {sentence}' for sentence in errors))
+    _raise(errors, path, options or {})
     return cfg
+
+
+def check_type_arguments(cfg: Config, path: str | Path, options: dict | None = None) -> None:
+    """Check a config that `load` returned as `load(..., check_types=True)` does.
+
+    Raises:
+        ConfigError: Keys or values do not fit the signature of a `type`. The message lists every problem.
+    """
+    _raise(list(type_problems(to_plain(cfg))), path, options or {})
+
+
+def _raise(errors: list[str], path: str | Path, options: dict) -> None:
+    if not errors:
+        return
+    count = 'one problem' if len(errors) == 1 else f'{len(errors)} problems'
+    errors = [*errors, *inherited_arguments(errors, options)]
+    raise ConfigError(f'{path} has {count}:\n' + '\n'.join(f'  - {sentence}' for sentence in errors))
 
 
 def _make_importable(config: Path) -> None:

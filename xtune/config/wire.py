@@ -29,21 +29,8 @@ from .sections import (
     Strategy,
     Validation,
 )
-
-
-@dataclass(frozen=True)
-class ModelSpec:
-    """The model of a run: base, method and compute type, wired but not built."""
-
-    base_model: str
-    load_llm: Callable  # see Job
-    load_tokenizer: Callable
-    quantization: Callable | None
-    lora: Callable | None
-    precision: str
-    max_length: int  # tokens
-    activation_checkpointing: int | str
-    float_quant_storage: bool  # store packed 4-bit weights in the compute type, because FSDP2 shards only floats
+from .specs import DataSpec, ModelSpec, StepSpec
+from .strategy_traits import traits_of
 
 
 @dataclass(frozen=True)
@@ -81,7 +68,7 @@ class Job:
             self.values.precision,
             self.values.max_length,
             self.values.activation_checkpointing,
-            self.strategy.name.startswith('fsdp2'),
+            traits_of(self.strategy.name).is_fsdp2,
         )
 
     @property
@@ -90,9 +77,21 @@ class Job:
         return Path(self.values.work_dir or f'work_dirs/{self.name}')
 
     @property
+    def step(self) -> StepSpec:
+        """The optimizer step of the run."""
+        return StepSpec(self.model, self.optimizer, self.schedule, self.values.packing, self.speed, self.strategy)
+
+    @property
+    def data_spec(self) -> DataSpec:
+        """The data of the run."""
+        return DataSpec(
+            values=self.values, data=self.data, schedule=self.schedule, train=self.train_sources, val=self.val_sources
+        )
+
+    @property
     def sources(self) -> tuple[Source, ...]:
         """The sources of training and validation data."""
-        return self.train_sources + (self.val_sources if isinstance(self.val_sources, tuple) else ())
+        return self.data_spec.sources
 
 
 def wire(cfg: Config, name: str = 'run') -> Job:

@@ -7,6 +7,7 @@ import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from ..config.sections import ChatSamples, Source
+from ..config.specs import DataSpec
 from ..errors import ConfigError, DataError
 from ..templates.resolve import resolve
 from ..templates.system_prompts import system_text
@@ -19,7 +20,6 @@ from .packing import Sequences, pack
 from .prepare import prepare
 from .rank_shard import SINGLE_RANK, RankShard
 from .report import Report
-from .sections import DataSections
 from .sources import files_of
 from .split import Split
 from .steps import ScheduledSteps
@@ -30,7 +30,7 @@ from .training_data import TrainingData
 
 def build_data(
     tokenizer: PreTrainedTokenizerBase,
-    sections: DataSections,
+    spec: DataSpec,
     chat_samples: ChatSamples | None = None,
     shard: RankShard = SINGLE_RANK,
 ) -> TrainingData:
@@ -38,26 +38,26 @@ def build_data(
 
     Args:
         tokenizer: The tokenizer of the base model.
-        sections: The sections of the config.
+        spec: The sources and the options that the data depend on.
         chat_samples: Prompts for samples during training; checked here, so that they fail before training.
         shard: The part of each step that this rank computes.
 
     Raises:
         DataError, TemplateError, ConfigError: The config or the data must be changed.
     """
-    values = sections.values
+    values = spec.values
     chat_tokenizer = ChatTokenizer(tokenizer, resolve(values.chat_template, tokenizer), values.control_tokens)
     stop_ids = stop_token_ids(chat_tokenizer)
     if chat_samples is not None and chat_samples.every_steps:
         _check_prompts(chat_samples, chat_tokenizer)
     encoders = EncoderFactory(chat_tokenizer, values.max_length, values.overlong, values.train_on)
     pad_id = next(i for i in (tokenizer.pad_token_id, tokenizer.eos_token_id, 0) if i is not None)
-    if sections.data.streaming:
-        val = _validation(sections, encoders)
-        train, steps = build_stream(sections, encoders, pad_id, shard)
+    if spec.data.streaming:
+        val = _validation(spec, encoders)
+        train, steps = build_stream(spec, encoders, pad_id, shard)
     else:
-        train, val = _splits(sections, encoders)
-        steps = _scheduled_steps(sections, train, pad_id, shard)
+        train, val = _splits(spec, encoders)
+        steps = _scheduled_steps(spec, train, pad_id, shard)
     return TrainingData(
         chat_tokenizer=chat_tokenizer,
         stop_ids=stop_ids,
@@ -68,14 +68,14 @@ def build_data(
     )
 
 
-def _scheduled_steps(sections: DataSections, train: Split, pad_id: int, shard: RankShard) -> ScheduledSteps:
-    section = sections.schedule
+def _scheduled_steps(spec: DataSpec, train: Split, pad_id: int, shard: RankShard) -> ScheduledSteps:
+    section = spec.schedule
     schedule = BatchSchedule(
         sequences=train.sequences,
         batch_size=section.batch_size,
         gradient_accumulation_steps=section.gradient_accumulation_steps,
-        seed=sections.values.seed,
-        longest_first=sections.data.longest_first,
+        seed=spec.values.seed,
+        longest_first=spec.data.longest_first,
         devices=shard.dp_size,
     )
     steps = schedule.steps_per_epoch * section.max_epochs
@@ -83,34 +83,32 @@ def _scheduled_steps(sections: DataSections, train: Split, pad_id: int, shard: R
     return ScheduledSteps(train.store, train.store.content_hash, schedule, steps=steps, pad_id=pad_id, shard=shard)
 
 
-def _splits(sections: DataSections, encoders: EncoderFactory) -> tuple[Split, Split | None]:
+def _splits(spec: DataSpec, encoders: EncoderFactory) -> tuple[Split, Split | None]:
     """Return training and validation data; rows are held out before sources are mixed."""
-    sources, seed = sections.train, sections.values.seed
-    store, reports = _prepare(sources, sections, encoders)
-    kept, val = np.ones(len(store), dtype=bool), _validation(sections, encoders)
-    if val is None and sections.val is not None:
-        kept = ~_held_out(store, sections.val, seed)
-        val = Split(store, _pack(store, np.flatnonzero(~kept), sections), [], [])
+    sources, seed = spec.train, spec.values.seed
+    store, reports = _prepare(sources, spec, encoders)
+    kept, val = np.ones(len(store), dtype=bool), _validation(spec, encoders)
+    if val is None and spec.val is not None:
+        kept = ~_held_out(store, spec.val, seed)
+        val = Split(store, _pack(store, np.flatnonzero(~kept), spec), [], [])
     counts = [int(kept[start:end].sum()) for start, end in zip(store.offsets, store.offsets[1:], strict=False)]
     weights = [source.weight for source in sources]
     if any(weights) and 0 in counts:
-        raise DataError(f'val_dataset={sections.val} leaves no rows of {sources[counts.index(0)].path} for training')
+        raise DataError(f'val_dataset={spec.val} leaves no rows of {sources[counts.index(0)].path} for training')
     order, repeats = mix(counts, weights if any(weights) else None, seed)
-    return Split(store, _pack(store, np.flatnonzero(kept)[order], sections), reports, repeats), val
+    return Split(store, _pack(store, np.flatnonzero(kept)[order], spec), reports, repeats), val
 
 
-def _validation(sections: DataSections, encoders: EncoderFactory) -> Split | None:
+def _validation(spec: DataSpec, encoders: EncoderFactory) -> Split | None:
     """Return the validation data, if they have sources of their own."""
-    if not isinstance(sections.val, tuple):
+    if not isinstance(spec.val, tuple):
         return None
-    store, reports = _prepare(sections.val, sections, encoders)
-    return Split(store, _pack(store, np.arange(len(store)), sections), reports, [])
+    store, reports = _prepare(spec.val, spec, encoders)
+    return Split(store, _pack(store, np.arange(len(store)), spec), reports, [])
 
 
-def _prepare(
-    sources: tuple[Source, ...], sections: DataSections, encoders: EncoderFactory
-) -> tuple[ConcatStore, list[Report]]:
-    data, elsewhere = sections.data, files_of(sections.sources)
+def _prepare(sources: tuple[Source, ...], spec: DataSpec, encoders: EncoderFactory) -> tuple[ConcatStore, list[Report]]:
+    data, elsewhere = spec.data, files_of(spec.sources)
     prepared = [
         prepare(
             source,
@@ -134,8 +132,8 @@ def _check_prompts(chat_samples: ChatSamples, chat_tokenizer: ChatTokenizer) -> 
         chat_tokenizer.prompt_ids([*system, {'role': 'user', 'content': prompt}])
 
 
-def _pack(store: ConcatStore, indices: np.ndarray, sections: DataSections) -> Sequences:
-    values = sections.values
+def _pack(store: ConcatStore, indices: np.ndarray, spec: DataSpec) -> Sequences:
+    values = spec.values
     return pack(values.packing, store.lengths, indices, values.max_length, values.seed)
 
 

@@ -2,12 +2,12 @@
 
 import hashlib
 
+from ..config.specs import DataSpec
 from ..errors import ConfigError
 from .cursor import Cursor
 from .encoder_factory import EncoderFactory
 from .open_source import open_source
 from .rank_shard import RankShard
-from .sections import DataSections
 from .sources import RowSource, files_of
 from .split import Split
 from .steps import StreamedSteps
@@ -15,7 +15,7 @@ from .stream import RowStream, StreamSettings
 
 
 def build_stream(
-    sections: DataSections, encoders: EncoderFactory, pad_id: int, shard: RankShard
+    spec: DataSpec, encoders: EncoderFactory, pad_id: int, shard: RankShard
 ) -> tuple[Split, StreamedSteps]:
     """Return the first window, for inspection, and the steps of the run.
 
@@ -23,13 +23,13 @@ def build_stream(
         ConfigError: The number of steps is not given, or a share of the rows is to be held out.
         DataError: A source is missing, broken, or has too many unusable rows in the first window.
     """
-    _check(sections)
-    schedule, values, data = sections.schedule, sections.values, sections.data
-    elsewhere = files_of(sections.sources)
-    sources = [RowSource(source, streaming=True, elsewhere=elsewhere) for source in sections.train]
+    _check(spec)
+    schedule, values, data = spec.schedule, spec.values, spec.data
+    elsewhere = files_of(spec.sources)
+    sources = [RowSource(source, streaming=True, elsewhere=elsewhere) for source in spec.train]
     source_encoders = [encoders.for_source(rows.source) for rows in sources]
     pairs = [(rows, open_source(rows, encoder)) for rows, encoder in zip(sources, source_encoders, strict=True)]
-    weights = [source.weight for source in sections.train]
+    weights = [source.weight for source in spec.train]
     settings = StreamSettings(
         weights=weights if any(weights) else None,
         window=data.window,
@@ -59,13 +59,13 @@ def build_stream(
     return Split(first.store, first.sequences, first.reports, [1.0] * len(pairs)), steps
 
 
-def _check(sections: DataSections) -> None:
-    if sections.schedule.max_steps is None:
+def _check(spec: DataSpec) -> None:
+    if spec.schedule.max_steps is None:
         raise ConfigError('data.streaming=True has no end of data, so it needs schedule.max_steps')
-    if sections.val is not None and not isinstance(sections.val, tuple):
+    if spec.val is not None and not isinstance(spec.val, tuple):
         raise ConfigError(
-            f'val_dataset={sections.val} holds out rows, which is not possible with data.streaming=True; set a path in '
+            f'val_dataset={spec.val} holds out rows, which is not possible with data.streaming=True; set a path in '
             'val_dataset'
         )
-    if sections.data.longest_first:
+    if spec.data.longest_first:
         raise ConfigError('data.longest_first=True needs the lengths of all rows, unknown with data.streaming=True')

@@ -4,8 +4,6 @@ from collections.abc import Callable, Iterable
 
 import torch
 
-from ..config.strategy_traits import traits_of
-from ..config.wire import Job
 from ..data.batches import MicroBatch
 from ..optimizations.activation_checkpointing import ActivationCheckpointing, CheckpointPolicy
 from ..parallel.collectives import all_gather_objects
@@ -65,28 +63,24 @@ def state_bytes(optimizer_class: type, parameters: Iterable[torch.nn.Parameter])
     return (3 if is_8bit else 8) * sum(p.numel() for p in parameters)
 
 
-def has_full_model(job: Job, num_ranks: int) -> bool:
-    """Return whether each of `num_ranks` ranks holds the full model."""
-    return traits_of(job.strategy.name, num_ranks).is_replicated
-
-
 def apply_checkpointing(
-    job: Job,
+    option: int | str,
     task: SupervisedFineTuning,
     layers: ActivationCheckpointing | None,
-    size: int,
+    is_replicated: bool,
+    optimizer_class: type,
     batch: Callable[[], MicroBatch],
 ) -> str:
     """Apply the option `activation_checkpointing`, and return a line about it for the summary.
 
     Args:
-        job: The run.
+        option: Its value.
         task: The model and its loss, as it will train.
         layers: Its layers; None: it has no list of layers.
-        size: The ranks of the run.
+        is_replicated: Each rank holds the full model.
+        optimizer_class: The class of the optimizer.
         batch: Makes the largest micro-batch.
     """
-    option = job.values.activation_checkpointing
     if layers is None:
         return 'no activation checkpointing'
     on_gpu = task.device.type == 'cuda'
@@ -96,9 +90,9 @@ def apply_checkpointing(
         return _layers_text(layers)
     if not on_gpu:
         return f'{_layers_text(layers)} (auto: fewer on GPUs only)'
-    if not has_full_model(job, size) or task.sp_group is not None:
+    if not is_replicated or task.sp_group is not None:
         return f'{_layers_text(layers)} (auto: fewer only where each rank has the full model and full sequences)'
-    state = state_bytes(job.optimizer.func, task.trained_parameters().values())
+    state = state_bytes(optimizer_class, task.trained_parameters().values())
     return checkpoint_fewest_layers(task, layers, batch(), GpuMemory(task.device), state)
 
 

@@ -1,4 +1,7 @@
-"""Checks before any slow work: incompatible options, missing packages, models that cannot be trained."""
+"""Checks before any slow work: incompatible options, missing packages, models that cannot be trained.
+
+They combine sections, so each takes the whole job.
+"""
 
 import copy
 from dataclasses import replace
@@ -8,6 +11,7 @@ import torch
 from transformers import PreTrainedConfig
 
 from ..config.adapter_start import changes_base
+from ..config.specs import ModelSpec, is_packed
 from ..config.strategy_traits import traits_of
 from ..config.wire import Job
 from ..data.resolve_map_fn import check_map_fns
@@ -28,12 +32,13 @@ from ..parallel.zero import require_deepspeed
 from ..templates.resolve import check_name
 from . import hooks, ineffective_options, packing_check
 from .context_limit import check_length
+from .optimizer_checks import check_optimizer
 from .prepare_model import add_meta_adapter
 from .runner_keys import check_runner
 from .zero_config import zero_config
 
-# Starts of an adapter that are computed from the weights of the base, by the beginning of their names.
-_OF_WEIGHTS = ('pissa', 'olora', 'loftq', 'eva', 'corda', 'lora_ga', 'mica')
+# Values of lora.init_lora_weights that are computed from the weights of the base, by their first letters.
+_FROM_WEIGHTS = ('pissa', 'olora', 'loftq', 'eva', 'corda', 'lora_ga', 'mica')
 
 
 def options(job: Job, world: World) -> None:
@@ -42,23 +47,21 @@ def options(job: Job, world: World) -> None:
     Raises:
         ConfigError: There are some.
     """
-    found, names = (
-        [],
-        dict.fromkeys([job.values.chat_template, *filter(None, (one.chat_template for one in job.sources))]),
-    )
+    templates = dict.fromkeys([job.values.chat_template, *filter(None, (one.chat_template for one in job.sources))])
+    problems = []
     for check in (
         lambda: check_runner(job.runner, handled=('load_from',)),
         lambda: hooks.given_hooks(job.runner.get('custom_hooks')),
         lambda: ineffective_options.check(job),
         lambda: check_map_fns(job.sources),
-        *(partial(check_name, name) for name in names),
+        *(partial(check_name, name) for name in templates),
     ):
         try:
             check()
         except (ConfigError, TemplateError) as error:
-            found.append(str(error))
-    if found:
-        raise ConfigError('\n'.join(found))
+            problems.append(str(error))
+    if problems:
+        raise ConfigError('\n'.join(problems))
     for note in ineffective_options.notes(job, world.size):
         print(f'note: {note}')
 
@@ -67,30 +70,32 @@ def strategy(job: Job, world: World, device: torch.device) -> None:
     """Refuse incompatible methods, strategies, devices and libraries.
 
     Raises:
-        XtuneError: They do not.
+        XtuneError: They are incompatible, or a library is missing.
     """
-    name = job.strategy.name
-    compatibility.check(compatibility.method_of_run(job), name, world.size)
+    name, traits = job.strategy.name, traits_of(job.strategy.name, world.size)
+    compatibility.check(compatibility.method_of_model(job.model), name, world.size)
     float8_checks.check_float8(job.model, device)
     ulysses_check.check_devices(job.strategy.sequence_parallel_size, world.size)
-    if traits_of(name, world.size).is_zero:
+    if traits.is_zero:
         require_deepspeed()
-        zero_config(job, world.size, run_dtype(job.model, device))  # for what it refuses
+        # Only for the errors it raises.
+        zero_config(job.strategy, job.schedule, job.lora is not None, world.size, run_dtype(job.model, device))
+    check_optimizer(job.optimizer, job.lora is not None, traits, device)
     if world.size == 1 and not traits_of(name).is_replicated:
         print(f'note: strategy {name} shards the run over several devices; this run has one, so nothing is sharded')
 
 
 def model(job: Job, device: torch.device) -> None:
-    """Refuse what the model cannot do, as far as its config.json tells; warn of rows that it is not made for.
+    """Refuse options that the model does not support, as far as its config.json tells; warn of long sequences.
 
     Raises:
-        XtuneError: It has fewer layers than shall recompute, cannot attend as section `llm` says, has fewer positions
-            than max_length, does not keep packed samples apart, its type has no class that continues text, or the
-            section `lora` does not fit it.
+        XtuneError: It has fewer layers than are to be checkpointed, lacks the attention implementation of the section
+            `llm`, has fewer positions than max_length, does not keep packed samples independent, has no class for
+            causal language modeling, or the section `lora` does not fit it.
     """
     try:
         config = load_hf_config(job.values.base_model, job.load_llm)
-    except ModelError:  # whether it can be loaded is found out then
+    except ModelError:  # loading the model reports it
         return
     if legacy_folder(job.values.base_model) is None:
         auto_class(config, bool(job.load_llm.keywords.get('trust_remote_code')))
@@ -98,19 +103,20 @@ def model(job: Job, device: torch.device) -> None:
     count, known = job.values.activation_checkpointing, getattr(config.get_text_config(), 'num_hidden_layers', None)
     if known is not None:
         CheckpointPolicy.from_option(count).check(known)
-    check_attention(config, job.load_llm.keywords.get('attn_implementation'))
+    check_attention(config, job.model.attn_implementation)
     check_length(config, job.values.max_length)
-    refused = packing_check.early_refusal(job, config, device)
-    if refused:
-        raise ModelError(refused)
+    if is_packed(job.values.packing):
+        refusal = packing_check.early_refusal(config, job.model.attn_implementation, device)
+        if refusal:
+            raise ModelError(refusal)
     warning = length_warning(config, job.values.max_length)
     if warning:
         print(f'warning: {warning}')
     if job.lora is not None:
-        _adapter(job, config)
+        _check_adapter(job.model, config)
 
 
-def _adapter(job: Job, config: PreTrainedConfig) -> None:
+def _check_adapter(spec: ModelSpec, config: PreTrainedConfig) -> None:
     """Add the adapter to the meta model, which refuses a section `lora` that does not fit.
 
     Raises:
@@ -118,25 +124,25 @@ def _adapter(job: Job, config: PreTrainedConfig) -> None:
     """
     plain = copy.deepcopy(config)
     if getattr(plain, 'quantization_config', None) is not None:
-        del plain.quantization_config  # names of modules are the same without
-    # Some starts need the values of the weights; peft refuses their names in this case too.
-    start = job.lora.keywords.get('init_lora_weights')
-    of_weights = isinstance(start, str) and start.startswith(_OF_WEIGHTS)
-    lora = partial(job.lora, init_lora_weights=True) if of_weights else job.lora
-    plain_job = replace(job, quantization=None, lora=lora)
+        del plain.quantization_config  # module names do not depend on it
+    # peft cannot compute these initial values on the meta device.
+    init = spec.lora.keywords.get('init_lora_weights')
+    from_weights = isinstance(init, str) and init.startswith(_FROM_WEIGHTS)
+    lora = partial(spec.lora, init_lora_weights=True) if from_weights else spec.lora
+    plain_spec = replace(spec, quantization=None, lora=lora)
     try:
-        model = build_meta_model(plain_job.model, plain, torch.float32)
-    except ModelError:  # it may be code that only runs with weights; names are compared once it is loaded
+        model = build_meta_model(plain_spec, plain, torch.float32)
+    except ModelError:  # its code may need weights; module names are checked once it is loaded
         return
-    check_skipped(job.quantization, model)
-    add_meta_adapter(model, plain_job.model)
+    check_skipped(spec.quantization, model)
+    add_meta_adapter(model, plain_spec)
 
 
 def base(job: Job, world: World, device: torch.device) -> None:
-    """Refuse, or warn of, what does not go with how the base is stored and what of it is shared.
+    """Refuse options that a quantized checkpoint does not support; warn of adapters on tied embeddings.
 
     Raises:
-        XtuneError: It does not go.
+        XtuneError: An option is not supported.
     """
     try:
         config = load_hf_config(job.values.base_model, job.load_llm)
@@ -146,23 +152,20 @@ def base(job: Job, world: World, device: torch.device) -> None:
     check_prequantized_base(job.model, config, device)
     if settings is not None and not is_dequantized(settings):
         compatibility.check(method_of_stored(settings), job.strategy.name, world.size)
-    if not _looks_at_weights(job, config):
+    if job.lora is None or not _depends_on_weights(job.lora.keywords, config):
         return
     try:
         model = build_meta_model(job.model, config, torch.bfloat16)
     except ModelError:
         return
-    said = tied_embeddings.tied_embeddings_warning(add_meta_adapter(model, job.model))
-    if said:
-        print(f'warning: {said}')
+    warning = tied_embeddings.tied_embeddings_warning(add_meta_adapter(model, job.model))
+    if warning:
+        print(f'warning: {warning}')
 
 
-def _looks_at_weights(job: Job, config: PreTrainedConfig) -> bool:
-    """Tell whether the adapter may not fit the weights: it starts as a part of them, or may change shared ones."""
-    if job.lora is None:
-        return False
-    lora, texts = job.lora.keywords, (config, config.get_text_config())
-    shared = any(getattr(text, 'tie_word_embeddings', False) for text in texts)
-    beside = any(lora.get(name) for name in ('modules_to_save', 'trainable_token_indices'))
-    named = beside or lora.get('target_modules') != 'all-linear'
-    return changes_base(lora.get('init_lora_weights')) or (shared and named)
+def _depends_on_weights(lora: dict, config: PreTrainedConfig) -> bool:
+    """Return whether the adapter may not fit the weights: it changes the base, or may train tied embeddings."""
+    tied = any(getattr(one, 'tie_word_embeddings', False) for one in (config, config.get_text_config()))
+    trains_modules = any(lora.get(name) for name in ('modules_to_save', 'trainable_token_indices'))
+    may_train_embeddings = trains_modules or lora.get('target_modules') != 'all-linear'
+    return changes_base(lora.get('init_lora_weights')) or (tied and may_train_embeddings)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 
 from ..compat.transformers_private import attention_of
-from ..config.wire import Job
+from ..config.specs import StepSpec
 from ..data.batches import PAD_MULTIPLE, PAD_TO_LONGEST, Padding
 from ..errors import ModelError
 from ..ops import compilation
@@ -22,14 +22,11 @@ from ..optimizations.cuda_graphs.wrap_step import capture_when_launch_bound
 from ..optimizations.fused_lora import fuse_lora, has_custom_functions
 from ..optimizations.master_weights import MasterWeights
 from ..optimizations.packed_attention import PackedAttention, choose_attention, install_packed_attention
-from ..parallel.env import World
 from ..parallel.ulysses import SequenceParallelGroup
 from ..tasks.lm_head import LmHead, find_lm_head
 from ..tasks.sft import SupervisedFineTuning
 from ..utils.language_model import base_of
-from .auto_checkpointing import has_full_model
 from .oom_retry import retry_on_oom
-from .packing_check import is_packed
 from .trainer import Trainer
 
 
@@ -73,38 +70,38 @@ class Optimized:
 
 
 def optimize(
-    job: Job,
+    spec: StepSpec,
     llm: torch.nn.Module,
     dtype: torch.dtype,
     device: torch.device,
     sp_group: SequenceParallelGroup | None,
-    world: World,
+    num_ranks: int,
 ) -> Optimized:
     """Apply the optimizations of a run to its model, in order, and choose those around its step.
 
     Most need the full model on each rank (`replicated`), as they change weights or layers in place.
     """
-    replicated = has_full_model(job, world.size)
+    replicated, speed = spec.is_replicated(num_ranks), spec.speed
     # 1. fp32 master weights: the model computes in bf16 without casts.
     master_weights = (
-        MasterWeights(llm, dtype) if replicated and job.speed.master_weights and dtype != torch.float32 else None
+        MasterWeights(llm, dtype) if replicated and speed.master_weights and dtype != torch.float32 else None
     )
     one_dtype = replicated and (master_weights is not None or dtype == torch.float32)
     # 2. Chunked cross-entropy instead of logits.
-    lm_head = find_lm_head(llm) if one_dtype and job.speed.chunked_cross_entropy else None
+    lm_head = find_lm_head(llm) if one_dtype and speed.chunked_cross_entropy else None
     # 3. A frozen linear layer and its LoRA as one operation.
-    num_fused = fuse_lora(llm, dtype) if one_dtype and job.speed.fused_lora else 0
+    num_fused = fuse_lora(llm, dtype) if one_dtype and speed.fused_lora else 0
     # 4. Varlen attention over packed sequences instead of a mask, if the parity check passes.
     may_varlen = replicated and sp_group is None
-    attention = _varlen_attention(job, llm, dtype, device, master_weights) if may_varlen else None
+    attention = _varlen_attention(spec, llm, dtype, device, master_weights) if may_varlen else None
     # 5. torch.compile of each decoder layer, checkpointed or not.
     layers = checkpointable_layers(llm)
-    is_compiled = layers is not None and compiles(job, device, world)
+    is_compiled = layers is not None and compiles(spec, device, num_ranks)
     if is_compiled:
         layers.compile(custom_functions=has_custom_functions(llm))
     # 6. CUDA graphs of the compiled layers.
     graphs = None
-    if is_compiled and master_weights is not None and device.type == 'cuda' and job.speed.cuda_graphs:
+    if is_compiled and master_weights is not None and device.type == 'cuda' and speed.cuda_graphs:
         graphs = CudaGraphRunner(layers, device, CudaGraphCapture(device))
     # Around the step. 7. Retry with more checkpointing, unless ranks that share the model would wait in a collective.
     wrappers = []
@@ -123,22 +120,22 @@ def optimize(
         attention=attention,
         graphs=graphs,
     )
-    failed = attention is None and may_varlen and _varlen_expected(job, llm, dtype, device)
+    failed = attention is None and may_varlen and _varlen_expected(spec, llm, dtype, device)
     return Optimized(task, wrappers, layers, master_weights, lm_head, num_fused, attention, is_compiled, graphs, failed)
 
 
-def compiles(job: Job, device: torch.device, world: World) -> bool:
-    """Tell whether decoder layers are compiled."""
-    return has_full_model(job, world.size) and job.speed.compile and compilation.can_compile(device)
+def compiles(spec: StepSpec, device: torch.device, num_ranks: int) -> bool:
+    """Return whether decoder layers are compiled."""
+    return spec.is_replicated(num_ranks) and spec.speed.compile and compilation.can_compile(device)
 
 
-def padding(job: Job, compiled: bool) -> Padding:
+def padding(packing: str, max_length: int, compiled: bool) -> Padding:
     """Return how sequences are padded: `compiled` layers get few shapes, and packed sequences one."""
     if not compiled:
         return PAD_TO_LONGEST
-    if job.values.packing == 'none':
+    if packing == 'none':
         return Padding(multiple=PAD_MULTIPLE)
-    return Padding(min_length=job.values.max_length, with_positions=job.values.packing != 'stream')
+    return Padding(min_length=max_length, with_positions=packing != 'stream')
 
 
 def checkpointable_layers(llm: torch.nn.Module) -> ActivationCheckpointing | None:
@@ -150,26 +147,26 @@ def checkpointable_layers(llm: torch.nn.Module) -> ActivationCheckpointing | Non
 
 
 def _varlen_attention(
-    job: Job,
+    spec: StepSpec,
     llm: torch.nn.Module,
     dtype: torch.dtype,
     device: torch.device,
     master_weights: MasterWeights | None,
 ) -> PackedAttention | None:
-    if not job.speed.varlen_attention:
+    if not spec.speed.varlen_attention:
         return None
     casts = master_weights is None and dtype != torch.float32
     autocast = torch.autocast(device.type, dtype=dtype) if casts else nullcontext()
     return install_packed_attention(
-        llm, dtype, device, job.values.max_length, autocast, is_packed(job), job.speed.flash_attention_3
+        llm, dtype, device, spec.model.max_length, autocast, spec.is_packed, spec.speed.flash_attention_3
     )
 
 
-def _varlen_expected(job: Job, llm: torch.nn.Module, dtype: torch.dtype, device: torch.device) -> bool:
-    """Tell whether the config of the model allows varlen attention: without it, the parity check failed."""
-    config, length = base_of(llm).config, job.values.max_length
-    name = choose_attention(config, attention_of(config), dtype, device.type, length, is_packed(job))
-    return job.speed.varlen_attention and name is not None
+def _varlen_expected(spec: StepSpec, llm: torch.nn.Module, dtype: torch.dtype, device: torch.device) -> bool:
+    """Return whether the config of the model allows varlen attention: without it, the parity check failed."""
+    config, length = base_of(llm).config, spec.model.max_length
+    name = choose_attention(config, attention_of(config), dtype, device.type, length, spec.is_packed)
+    return spec.speed.varlen_attention and name is not None
 
 
 def _attention_name(attention: PackedAttention | None) -> str:

@@ -1,6 +1,7 @@
 """The optimizer and its schedule, counted in optimizer steps."""
 
 from collections.abc import Iterable
+from functools import partial
 from inspect import signature
 from typing import Any
 
@@ -8,13 +9,12 @@ import torch
 from mmengine.optim import OptimWrapper
 
 from ..config.sections import Schedule
-from ..config.strategy_traits import traits_of
-from ..config.wire import Job
+from ..config.strategy_traits import StrategyTraits
 from ..errors import ConfigError
 
 
 class CountedOptimizer(OptimWrapper):
-    """What mmengine's schedulers and hooks see of the optimizer: learning rates, and that steps are done.
+    """The optimizer as mmengine's schedulers and hooks see it: learning rates and a count of steps.
 
     The strategy updates the weights. The loop calls `step` afterwards, because schedulers warn if no step was counted.
     """
@@ -23,32 +23,34 @@ class CountedOptimizer(OptimWrapper):
         """Do nothing; mmengine counts the calls."""
 
 
-def build_optimizer(job: Job, parameters: Iterable[torch.nn.Parameter]) -> torch.optim.Optimizer:
-    """Return the optimizer of `job` over `parameters`.
+def build_optimizer(
+    optimizer: partial, traits: StrategyTraits, parameters: Iterable[torch.nn.Parameter]
+) -> torch.optim.Optimizer:
+    """Return the optimizer over `parameters`; its fused implementation if it has one and the parameters are on a GPU.
+
+    Args:
+        optimizer: The class of the section `optimizer`, with its arguments.
+        traits: The strategy of the run.
+        parameters: The trained parameters.
 
     Raises:
         ConfigError: It refuses its arguments, or these parameters.
     """
-    kind = job.optimizer.func
+    parameters = list(parameters)
+    fused = uses_fused_kernel(optimizer, traits) and all(p.is_cuda for p in parameters)
     try:
-        return _built(job, list(parameters))
+        return optimizer(parameters, fused=True) if fused else optimizer(parameters)
     except (TypeError, ValueError) as error:
-        raise ConfigError(f'optimizer {kind.__name__} refuses its arguments: {error}') from error
+        raise ConfigError(f'optimizer {optimizer.func.__name__} refuses its arguments: {error}') from error
 
 
-def _built(job: Job, parameters: list[torch.nn.Parameter]) -> torch.optim.Optimizer:
-    if has_kernel(job) and all(p.is_cuda for p in parameters):
-        return job.optimizer(parameters, fused=True)
-    return job.optimizer(parameters)
+def uses_fused_kernel(optimizer: partial, traits: StrategyTraits) -> bool:
+    """Return whether the optimizer runs as one kernel on a GPU.
 
-
-def has_kernel(job: Job) -> bool:
-    """Tell whether the optimizer is one kernel on a GPU: what lies between torch's default ones takes 4 bytes a
-    parameter."""
-    chosen = {'fused', 'foreach', 'capturable', 'differentiable'} & set(job.optimizer.keywords)
-    return (
-        'fused' in signature(job.optimizer.func).parameters and not traits_of(job.strategy.name).is_zero and not chosen
-    )
+    The default implementations of torch allocate intermediate results of 4 bytes per parameter.
+    """
+    chosen = {'fused', 'foreach', 'capturable', 'differentiable'} & set(optimizer.keywords)
+    return 'fused' in signature(optimizer.func).parameters and not traits.is_zero and not chosen
 
 
 def schedulers(schedule: Schedule, total_steps: int) -> list[dict]:

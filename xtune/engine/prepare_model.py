@@ -7,7 +7,7 @@ import torch
 from peft import PeftModel
 from transformers import PreTrainedModel
 
-from ..config.wire import ModelSpec
+from ..config.specs import ModelSpec
 from ..methods.adapter import add_adapter
 from ..methods.base_model import load_base, run_dtype
 from ..methods.residual_init import InitialAdapter

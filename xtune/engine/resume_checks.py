@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ..config.checkpoint_config import stored_sections
-from ..config.wire import Job
+from ..config.specs import ModelSpec
 from ..errors import CheckpointError
 from . import checkpoint_io
 from .base_fingerprint import weight_fingerprint
@@ -15,15 +15,15 @@ from .function_settings import SECTIONS, Function, plain
 from .setting_differences import differences
 
 
-def function_of(job: Job, text: str) -> Function:
+def function_of(model: ModelSpec, text: str) -> Function:
     """Return the function settings of a run, as far as its config determines them; `text` is its flat config."""
-    adapter = None if job.lora is None else plain(job.lora())
-    return Function(job.values.base_model, adapter, {}, stored_sections(text, SECTIONS), mark_of(job))
+    adapter = None if model.lora is None else plain(model.lora())
+    return Function(model.base_model, adapter, {}, stored_sections(text, SECTIONS), mark_of(model))
 
 
-def mark_of(job: Job) -> str:
+def mark_of(model: ModelSpec) -> str:
     """Return the fingerprint of the base of an adapter; empty if all weights are trained."""
-    return '' if job.lora is None else weight_fingerprint(job.values.base_model, job.load_llm.keywords.get('revision'))
+    return '' if model.lora is None else weight_fingerprint(model.base_model, model.load_llm.keywords.get('revision'))
 
 
 def check_resume(origin: Path, now: Function) -> None:

@@ -7,7 +7,6 @@ from typing import Any
 import torch
 from peft.utils import load_peft_weights
 
-from ..config.wire import Job
 from ..errors import CheckpointError, ModelError
 from ..models.loading.folder_checks import check_adapter_folder
 from ..models.loading.json_files import read_json
@@ -16,7 +15,7 @@ from ..utils.quiet import quiet
 from . import checkpoint_io
 from .base_fingerprint import weight_fingerprint
 from .function_settings import Function
-from .resume_checks import check_resume, function_of, moved_note, other_base, refuse_other_kind
+from .resume_checks import check_resume, moved_note, other_base, refuse_other_kind
 from .setting_differences import adapter_differences, changes_base, model_differences
 from .trained_state import TrainedState
 
@@ -55,12 +54,15 @@ class FirstStage:
         return f'loaded from {self.origin}{self.label}; optimizer and schedule start at step 0'
 
 
-def weights_to_begin_with(job: Job, text: str, start: Path | None, verified: bool = False) -> FirstStage | None:
+def weights_to_begin_with(
+    load_from: str | None, work_dir: Path, now: Function, start: Path | None, verified: bool = False
+) -> FirstStage | None:
     """Return what `load_from` names, or None if there is none or the run resumes from the checkpoint `start`.
 
     Args:
-        job: The run.
-        text: Its flat config.
+        load_from: The option.
+        work_dir: The folder of the run.
+        now: What the run trains, as far as its config tells.
         start: The checkpoint to resume from, which is checked here; it holds the weights of the second stage already.
         verified: Another process of this host reads the checksums of a checkpoint.
 
@@ -68,18 +70,17 @@ def weights_to_begin_with(job: Job, text: str, start: Path | None, verified: boo
         CheckpointError: What is to be loaded cannot be read, or was trained as something else.
     """
     if start is not None:
-        check_resume(start, function_of(job, text))
+        check_resume(start, now)
         return None
-    if job.values.load_from is None:
+    if load_from is None:
         return None
-    origin = Path(job.values.load_from).expanduser()
+    origin = Path(load_from).expanduser()
     stage = _adapter_folder(origin) if (origin / 'adapter_config.json').is_file() else _checkpoint(origin, verified)
-    if origin.absolute().parent == job.work_dir.absolute():
+    if origin.absolute().parent == work_dir.absolute():
         raise CheckpointError(
             f'load_from={origin} lies in the work_dir of this run, which would move it away as a checkpoint of an '
             'earlier run: give this run a folder of its own with --work-dir'
         )
-    now = function_of(job, text)
     _refuse(origin, stage.function, now, where=False)
     note = moved_note(stage.function, now)
     if note and stage.function.base:

@@ -5,16 +5,19 @@ import time
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from mmengine.runner import set_random_seed
 
-from ..config.flatten import flatten
-from ..config.load import load
 from ..config.part_prompts import written_for
-from ..config.wire import Job, wire
+from ..config.run_config import RunConfig
+from ..config.sections import ChatSamples, Source
+from ..config.specs import StepSpec, is_packed
+from ..config.strategy_traits import traits_of
+from ..config.wire import Job
 from ..data.largest_batch import largest_batch
 from ..data.rank_shard import RankShard
 from ..data.step_loader import step_loader
@@ -34,16 +37,16 @@ from ..utils.interruption import NOTHING_TO_SAVE, interrupted_as, print_last
 from . import checkpoint_io, checks, export_check, hooks, ineffective_options, packing_check, summary
 from .adapter_export import AdapterExport
 from .auto_checkpointing import apply_checkpointing
-from .job_data import build_job_data
+from .build_run_data import build_run_data
 from .log_folders import without_empty_folders, without_empty_logs
 from .metrics_file import MetricsFile
-from .model_builder import JobModelBuilder, resumed_initial
+from .model_builder import SpecModelBuilder, resumed_initial
+from .new_token_report import new_token_warning
 from .oom_report import naming_shortage
 from .optimizations import compiles, optimize, padding
 from .optimizer import CountedOptimizer, build_optimizer, schedulers
-from .optimizer_checks import check_optimizer
 from .probe_recorder import Prober, ids_of
-from .resume_checks import mark_of
+from .resume_checks import function_of, mark_of
 from .run_lock import claimed
 from .runner import TuneRunner
 from .second_stage import FirstStage, weights_to_begin_with
@@ -56,48 +59,46 @@ from .zero_config import zero_config
 
 
 def train(
-    config: Path,
-    options: dict[str, Any],
+    config: RunConfig,
     resume: str | bool = False,
     world: World = ALONE,
-    check_fit: Callable[[Job, World, torch.device], None] = lambda job, world, device: None,
+    check_fit: Callable[[StepSpec, int, torch.device], None] = lambda step, num_ranks, device: None,
 ) -> int:
-    """Run `config` with `options`; return 0, or 130 if the run was interrupted and left a checkpoint.
+    """Run `config`; return 0, or 130 if the run was interrupted and left a checkpoint.
 
     Args:
-        config: The config's file.
-        options: Dotted option names and values.
+        config: The config with the options of the command.
         resume: A checkpoint's path, True for the latest complete one in the work_dir, False for a new run.
         world: The processes of the run; each calls this function.
-        check_fit: Raises a ModelError if the run does not fit the device; called before data are prepared.
+        check_fit: Called with step, ranks and device before data are prepared; raises a ModelError if the run does
+            not fit the device.
 
     Raises:
         XtuneError: The config, the data or the environment must be changed; raised as early as possible.
     """
-    job = _with_own_prompts(wire(load(config, options, check_types=True), config.stem), options)
+    job = config.wire()
+    job = replace(job, chat_samples=_usable_prompts(job.chat_samples, job.train_sources, config.options))
     device = best_device(world.local_rank)
     if device.type == 'cpu':
         use_free_cores(local_processes() if world.size > 1 else 1)
     checks.options(job, world)
     checks.strategy(job, world, device)
-    check_optimizer(job, world, device)
     rendezvous = Rendezvous(world) if world.size > 1 else None
     with (
         writable(job.work_dir, world.is_main) as work_dir,
-        claimed(work_dir, config, rendezvous),
+        claimed(work_dir, config.path, rendezvous),
         without_empty_folders(work_dir, world.is_main),
     ):
         start = checkpoint_to_resume(work_dir, resume, rendezvous, world.restarts > 0)
-        text = flatten(config, options)
-        stage = weights_to_begin_with(job, text, start, verified=world.local_rank > 0)
+        text = config.text()
+        stage = weights_to_begin_with(
+            job.values.load_from, work_dir, function_of(job.model, text), start, verified=world.local_rank > 0
+        )
         checks.model(job, device)
         checks.base(job, world, device)
-        check_fit(job, world, device)
-        share = RankShard.of_rank(
-            world.rank, world.size, job.strategy.sequence_parallel_size, padding(job, compiles(job, device, world))
-        )
-        data = build_job_data(job, share)
-        summary.show(summary.data_lines(job, data))
+        check_fit(job.step, world.size, device)
+        data = build_run_data(job.model, job.data_spec, job.chat_samples, _rank_shard(job.step, device, world))
+        summary.show(summary.data_lines(job.data_spec, data, new_token_warning(job.model, data)))
         if rendezvous:
             rendezvous.wait_for_all('data are ready')
         group = rendezvous.group(device, job.strategy.timeout) if rendezvous else nullcontext()
@@ -105,22 +106,28 @@ def train(
             return _fine_tune(job, data, device, rendezvous, work_dir, text, start, stage, world)
 
 
-def _with_own_prompts(job: Job, options: dict[str, Any]) -> Job:
-    """Return `job` without the prompts of a preset's data set if the run trains on another data set.
+def _rank_shard(step: StepSpec, device: torch.device, world: World) -> RankShard:
+    """Return the part of each step that this rank computes, and how its sequences are padded."""
+    pad = padding(step.packing, step.model.max_length, compiles(step, device, world.size))
+    return RankShard.of_rank(world.rank, world.size, step.strategy.sequence_parallel_size, pad)
+
+
+def _usable_prompts(samples: ChatSamples, sources: tuple[Source, ...], options: dict[str, Any]) -> ChatSamples:
+    """Return the section without the prompts of a preset's data set if the run trains on another data set.
 
     Prompts that `options` name are used in any case.
     """
-    samples, paths = job.chat_samples, [source.path for source in job.train_sources]
+    paths = [source.path for source in sources]
     if not samples.every_steps or {'chat_samples', 'chat_samples.prompts'} & set(options):
-        return job
+        return samples
     other = written_for(samples.prompts, paths)
     if other is None:
-        return job
+        return samples
     print(
         f'note: the prompts of chat_samples are those of {other}, and this run trains on {", ".join(paths)}: they are '
         'not answered; give your own with --cfg-options chat_samples.prompts=...'
     )
-    return replace(job, chat_samples=replace(samples, every_steps=None, prompts=()))
+    return replace(samples, every_steps=None, prompts=())
 
 
 def _fine_tune(
@@ -136,23 +143,20 @@ def _fine_tune(
 ) -> int:
     """Load the model and train it. A function of its own, because neither may outlive the process group."""
     set_random_seed(job.values.seed)  # adapters are initialized at random
-    strategy = build_strategy(
-        job.strategy, world, rendezvous, device, lambda dtype: zero_config(job, world.size, dtype)
-    )
+    deepspeed = partial(zero_config, job.strategy, job.schedule, job.lora is not None, world.size)
+    strategy = build_strategy(job.strategy, world, rendezvous, device, deepspeed)
     with naming_shortage('loading the model'):
-        builder = JobModelBuilder(
-            job,
+        builder = SpecModelBuilder(
+            job.model,
             device,
-            lambda model, dtype: summary.show(summary.model_lines(job, model, dtype, device)),
-            resumed_initial(job, start),
+            lambda model, dtype: summary.show(summary.model_lines(job.model, model, dtype, device)),
+            job.schedule.batch_size,
+            job.values.packing != 'none',
+            resumed_initial(job.lora, start),
         )
         llm, dtype = strategy.place(builder), builder.dtype
     sp_group = ulysses_check.sequence_parallel_group(llm, dtype, device, job.strategy, job.values.max_length)
-    summary.show(summary.schedule_lines(job, data, world))
-    for note in ineffective_options.notes_on_steps(
-        job, len(data.steps), 0 if job.data.streaming else data.steps.steps_per_epoch
-    ):
-        print(f'note: {note}')
+    _show_schedule(job, data, world)
 
     if world.is_main:
         checkpoint_io.sweep(work_dir)
@@ -160,20 +164,40 @@ def _fine_tune(
             archive_previous_run(work_dir)
         write_text(work_dir / f'{job.name}.py', text)
     with naming_shortage('training'):
-        optimized = optimize(job, llm, dtype, device, sp_group, world)
+        optimized = optimize(job.step, llm, dtype, device, sp_group, world.size)
         task = optimized.task
         summary.show(optimized.lines())
-        packing_check.keep_apart(job, task, world)
-        strategy.attach(task, build_optimizer(job, task.trained_parameters().values()))
+        traits = traits_of(job.strategy.name, world.size)
+        if is_packed(job.values.packing):
+            packing_check.check_packing(task, traits)
+        strategy.attach(task, build_optimizer(job.optimizer, traits, task.trained_parameters().values()))
         trainer = Trainer(task, strategy, job.schedule.max_grad_norm, optimized.wrappers)
         runner = build_runner(job, data, trainer, text, start)
         if stage is not None:
             summary.show(iter([('weights', stage.load_into(runner.strategy.state, runner.run_meta))]))
-        memory = apply_checkpointing(job, task, optimized.layers, world.size, lambda: largest_batch(data))
+        memory = apply_checkpointing(
+            job.values.activation_checkpointing,
+            task,
+            optimized.layers,
+            traits.is_replicated,
+            job.optimizer.func,
+            lambda: largest_batch(data),
+        )
         summary.show(iter([('memory', memory)]))
         with interrupted_as(lambda: _interrupted(runner, start)), without_empty_logs(runner):
             _train(runner, job, world)
     return _farewell(runner, job, world)
+
+
+def _show_schedule(job: Job, data: TrainingData, world: World) -> None:
+    """Print the lines about steps, devices and optimizer, and the options that have no effect on this many steps."""
+    steps, schedule = len(data.steps), job.schedule
+    per_epoch = None if job.data.streaming else data.steps.steps_per_epoch
+    summary.show(summary.schedule_lines(schedule, job.strategy, world.size, steps, per_epoch))
+    optimizer = f'{job.optimizer.func.__name__}, {schedule.lr_schedule} from lr {job.optimizer.keywords.get("lr")}'
+    summary.show(iter([('optimizer', optimizer), ('writes to', str(job.work_dir))]))
+    for note in ineffective_options.notes_on_steps(job, steps, per_epoch or 0):
+        print(f'note: {note}')
 
 
 def _interrupted(runner: TuneRunner, start: Path | None) -> str:
@@ -235,7 +259,7 @@ def build_runner(job: Job, data: TrainingData, trainer: Trainer, text: str, star
             sequences_per_step=data.steps.sequences_per_step,
             config=text,
             export=info.to_dict(),
-            base_mark=mark_of(job),
+            base_mark=mark_of(job.model),
         ),
     )
     return TuneRunner(**{**arguments, **extra})

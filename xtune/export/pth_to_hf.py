@@ -28,7 +28,7 @@ from ..utils.quiet import quiet
 from . import verify
 from .output_folder import new_folder
 from .processor_files import copy_processor_files
-from .stored_config import differences, job_of_checkpoint
+from .stored_config import differences, model_of_checkpoint
 from .tensor_names import compare_tensor_names
 from .weightless_model import meta_model
 
@@ -65,12 +65,12 @@ def pth_to_hf(
     with new_folder(target) as folder:
         content = checkpoint_io.load(checkpoint)
         info = ExportInfo(**content['meta']['export'])
-        job, notes = job_of_checkpoint(content['meta'], config), differences(config, content['meta'])
-        if job.values.base_model != info.base_model:
-            info = _with_base_model(info, job.values.base_model)
-        variant = job.load_llm.keywords.get('variant')
-        tokenizer = load_tokenizer(job.values.base_model, job.load_tokenizer, variant)
-        _check_vocabulary(tokenizer, info, job.values.base_model)
+        spec, notes = model_of_checkpoint(content['meta'], config), differences(config, content['meta'])
+        if spec.base_model != info.base_model:
+            info = _with_base_model(info, spec.base_model)
+        variant = spec.load_llm.keywords.get('variant')
+        tokenizer = load_tokenizer(spec.base_model, spec.load_tokenizer, variant)
+        _check_vocabulary(tokenizer, info, spec.base_model)
         probe = Probe.from_dict(content['probe']) if content.get('probe') else None
         state = content['state_dict']
         if info.adapter_config is not None:
@@ -81,17 +81,17 @@ def pth_to_hf(
             write_model(folder, state, info, max_shard_size)
             write_extras(folder, info, tokenizer, probe)
             copy_processor_files(info.base_model, folder)
-            revision = job.load_llm.keywords.get('revision')
+            revision = spec.load_llm.keywords.get('revision')
             notes.append(compare_tensor_names(folder, info.base_model, revision))
         report = None
         if probe is None:
             notes.append('the checkpoint has no probe logits, so the export was not compared with the trained model')
-        elif compare and _uses_custom_code(job.load_llm):
+        elif compare and _uses_custom_code(spec.load_llm):
             notes.append('the base is loaded by custom code, which a conversion does not run: it was not compared')
         elif compare:
             base = info.base_model if info.adapter_config is not None else None
             report = verify.verify_folder(
-                folder, base, probe, info.dtype, job.quantization, **_load_arguments(job.load_llm)
+                folder, base, probe, info.dtype, spec.quantization, **_load_arguments(spec.load_llm)
             )
             verify.write_report(folder, report)
     return Exported(info.adapter_config is not None, report, [note for note in notes if note])

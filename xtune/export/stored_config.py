@@ -10,7 +10,8 @@ from ..compat.mmengine_private import config_dict
 from ..config.deprecated import rename_sections
 from ..config.lazy import comparable, read_text, to_plain
 from ..config.load import load
-from ..config.wire import Job, wire
+from ..config.specs import ModelSpec
+from ..config.wire import wire
 from ..errors import CheckpointError, XtuneError
 
 # Options that affect an export. All others may change between training and conversion.
@@ -25,8 +26,8 @@ _PLACEHOLDERS = dict(
 )
 
 
-def job_of_checkpoint(meta: dict[str, Any], config: Path) -> Job:
-    """Return the run that wrote a checkpoint with this `meta`, without its data and its optimizer.
+def model_of_checkpoint(meta: dict[str, Any], config: Path) -> ModelSpec:
+    """Return the model of the run that wrote a checkpoint with this `meta`.
 
     If the local folder of its base model no longer exists, use the base model of `config`.
 
@@ -39,12 +40,11 @@ def job_of_checkpoint(meta: dict[str, Any], config: Path) -> Job:
             cfg[name] = value
         if _is_missing_folder(cfg['base_model']):
             cfg['base_model'] = load(config)['base_model']
-        job = wire(cfg)
+        return wire(cfg).model
     except XtuneError:
         raise
     except Exception as error:  # the stored text is code of any version of xtune
         raise CheckpointError(f'the config stored in the checkpoint cannot be read: {error}') from error
-    return job
 
 
 def differences(config: Path, meta: dict[str, Any]) -> list[str]:

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from transformers import AutoConfig, PreTrainedConfig
 
-from ..config.wire import ModelSpec
+from ..config.specs import ModelSpec
 from ..errors import ModelError
 from ..models.legacy.hub import legacy_folder
 from ..models.loading.json_files import read_json

@@ -14,7 +14,7 @@ from peft import PeftModel
 from safetensors.torch import save_file
 from transformers import GenerationConfig, PreTrainedTokenizerBase
 
-from ..config.wire import ModelSpec
+from ..config.specs import ModelSpec
 from .config_overrides import write_overrides
 from .probe_logits import Probe
 from .transformers4_tokenizer import write_tokenizer

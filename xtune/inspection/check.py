@@ -4,11 +4,12 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from ..config.wire import Job
+from ..config.sections import ChatSamples
+from ..config.specs import DataSpec, ModelSpec
 from ..data.overlong import PROMPT_TOO_LONG
 from ..data.report import Report, counted
 from ..data.training_data import TrainingData
-from ..engine.job_data import build_job_data
+from ..engine.build_run_data import build_run_data
 from ..engine.new_token_report import new_token_warning
 from ..engine.summary import data_lines
 from .statistics import length_text, sample_lengths, trained_share
@@ -18,7 +19,7 @@ from .terminal import say
 FEW_ROWS = 20
 
 
-def check_dataset(job: Job) -> None:
+def check_dataset(model: ModelSpec, spec: DataSpec, chat_samples: ChatSamples) -> None:
     """Print a summary of the training data, and the most important problem.
 
     Raises:
@@ -26,11 +27,11 @@ def check_dataset(job: Job) -> None:
         TemplateError: The chat template cannot be used.
         ModelError: The tokenizer cannot be loaded.
     """
-    data = build_job_data(job)
-    surveys = measure_long_sources(job, data)
-    say(_lines(job, data, surveys))
+    data = build_run_data(model, spec, chat_samples)
+    surveys, token_warning = measure_long_sources(spec, data), new_token_warning(model, data)
+    say(_lines(spec, data, surveys, token_warning))
     problem = next(_problems(data, [survey for survey in surveys if survey]), None)
-    if problem is None and new_token_warning(job, data):
+    if problem is None and token_warning:
         problem = 'the data contain tokens whose embeddings are untrained (see above)'
     reports = data.train.reports + (data.val.reports if data.val else [])
     say([('verdict', _verdict(sum(len(report.unused.lines()) for report in reports), problem))])
@@ -43,11 +44,13 @@ def _verdict(num_unused: int, problem: str | None) -> str:
     return f'ready, but {things} not used (see above){f"; and: {problem}" if problem else ""}'
 
 
-def _lines(job: Job, data: TrainingData, surveys: list[RowLengths | None]) -> Iterator[tuple[str, str]]:
+def _lines(
+    spec: DataSpec, data: TrainingData, surveys: list[RowLengths | None], token_warning: str
+) -> Iterator[tuple[str, str]]:
     row_lines = (_row_lines(report, survey) for report, survey in zip(data.train.reports, surveys, strict=True))
-    for label, text in data_lines(job, data):
+    for label, text in data_lines(spec, data, token_warning):
         if label == 'data':
-            yield label, f'first window only: {text}' if job.data.streaming else text
+            yield label, f'first window only: {text}' if spec.data.streaming else text
             yield from (('', line) for line in next(row_lines))
         elif label == 'packing':
             yield 'lengths', length_text(sample_lengths(data.train))
@@ -57,8 +60,8 @@ def _lines(job: Job, data: TrainingData, surveys: list[RowLengths | None]) -> It
             if label == 'validation':
                 each = (report.remark_lines() + report.unused.lines() for report in data.val.reports)
                 yield from (('', line) for lines in each for line in lines)
-    schedule = job.schedule
-    per_epoch = '' if job.data.streaming else f'{data.steps.steps_per_epoch:,} per epoch, '
+    schedule = spec.schedule
+    per_epoch = '' if spec.data.streaming else f'{data.steps.steps_per_epoch:,} per epoch, '
     size = f'{schedule.batch_size} x {schedule.gradient_accumulation_steps} sequences each'
     yield 'steps', f'{per_epoch}{len(data.steps):,} in total ({size})'
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from ..config.wire import Job
+from ..config.specs import DataSpec
 from ..data.split import Split
 from ..data.training_data import TrainingData
 from ..utils.atomic import write_text
@@ -21,7 +21,14 @@ MAX_TOKENS = 200_000  # about 10 MB
 
 
 def write_page(
-    path: Path, job: Job, data: TrainingData, split: Split, rows: int, surveys: list[RowLengths | None]
+    path: Path,
+    name: str,
+    base_model: str,
+    spec: DataSpec,
+    data: TrainingData,
+    split: Split,
+    rows: int,
+    surveys: list[RowLengths | None],
 ) -> int:
     """Write statistics and the first `rows` sequences of `split` to `path`; return the number of sequences written.
 
@@ -36,16 +43,16 @@ def write_page(
         _environment()
         .get_template('page.html.jinja')
         .render(
-            name=job.name,
-            model=job.values.base_model,
+            name=name,
+            model=base_model,
             template=data.template.name,
             stops=data.tokenizer.convert_ids_to_tokens(data.stop_ids),
-            packing=job.values.packing,
+            packing=spec.values.packing,
             max_length=data.max_length,
             kind='training' if split is data.train else 'validation',
-            window=job.data.streaming and split is data.train,
+            window=spec.data.streaming and split is data.train,
             split=split,
-            sources=list(zip(job.train_sources, data.train.reports, data.train.repeats, surveys, strict=True)),
+            sources=list(zip(spec.train, data.train.reports, data.train.repeats, surveys, strict=True)),
             lengths=length_text(lengths),
             trained=trained_share(split),
             efficiency=efficiency(split, data.max_length),

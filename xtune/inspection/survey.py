@@ -8,7 +8,7 @@ from itertools import islice
 import numpy as np
 
 from ..config.sections import Source
-from ..config.wire import Job
+from ..config.specs import DataSpec
 from ..data.encode_rows import CHUNK, encode_rows
 from ..data.encoder_factory import EncoderFactory
 from ..data.overlong import DROPPED, TRUNCATED
@@ -37,10 +37,10 @@ class RowLengths:
         return f'{self.places[over[0]]} ({self.lengths[over[0]]:,} tokens)' if len(over) else ''
 
 
-def measure_row_lengths(source: Source, job: Job, data: TrainingData) -> RowLengths:
+def measure_row_lengths(source: Source, spec: DataSpec, data: TrainingData) -> RowLengths:
     """Tokenize the first rows of `source` and return their lengths."""
-    rows = RowSource(source, streaming=job.data.streaming)
-    encoder = EncoderFactory(data.chat_tokenizer, sys.maxsize, 'error', job.values.train_on).for_source(source)
+    rows = RowSource(source, streaming=spec.data.streaming)
+    encoder = EncoderFactory(data.chat_tokenizer, sys.maxsize, 'error', spec.values.train_on).for_source(source)
     mapper = resolve_row_mapper(source, rows.head(5), encoder.chat_tokenizer.template.supports_reasoning)
     iterator, lengths, places = islice(rows, ROWS), [], []
     while chunk := list(islice(iterator, CHUNK)):
@@ -50,11 +50,11 @@ def measure_row_lengths(source: Source, job: Job, data: TrainingData) -> RowLeng
     return RowLengths(np.array(lengths, np.int64), places, data.max_length)
 
 
-def measure_long_sources(job: Job, data: TrainingData) -> list[RowLengths | None]:
+def measure_long_sources(spec: DataSpec, data: TrainingData) -> list[RowLengths | None]:
     """Return the row lengths of each source; None for a source without rows that are too long."""
-    pairs = zip(job.train_sources, data.train.reports, strict=False)
+    pairs = zip(spec.train, data.train.reports, strict=False)
     return [
-        measure_row_lengths(source, job, data) if any(report.length_changes.values()) else None
+        measure_row_lengths(source, spec, data) if any(report.length_changes.values()) else None
         for source, report in pairs
     ]
 

@@ -6,7 +6,7 @@ import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from ..compat.transformers_private import attention_of
-from ..config.wire import ModelSpec
+from ..config.specs import ModelSpec
 from ..errors import ModelError
 from ..models.legacy.hub import legacy_folder
 from ..models.loading.config_json import reason

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from peft import LoraConfig
 
-from ..config.wire import ModelSpec
+from ..config.specs import ModelSpec
 from ..errors import ConfigError, ModelError
 from ..ops.float8_linear import Float8Config
 from ..ops.float8_matmul import MULTIPLE, scaled_matmul, to_float8

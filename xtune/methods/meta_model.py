@@ -6,7 +6,7 @@ import torch
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.quantizers import AutoHfQuantizer
 
-from ..config.wire import ModelSpec
+from ..config.specs import ModelSpec
 from ..errors import ModelError
 from ..models.loading.config_json import reason
 from ..models.loading.meta_init import META

@@ -8,7 +8,7 @@ from transformers import PreTrainedConfig
 from transformers.quantizers import AutoHfQuantizer
 
 from ..config.adapter_start import changes_base, refused_on_quantized
-from ..config.wire import ModelSpec
+from ..config.specs import ModelSpec
 from ..errors import ConfigError, ModelError
 from ..models.loading.config_checks import describe_stored_quantization, stored_quantization
 from ..models.loading.config_json import reason

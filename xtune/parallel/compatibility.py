@@ -1,7 +1,7 @@
 """Which training method works with which strategy: the table that configs are checked against and the docs show."""
 
+from ..config.specs import ModelSpec
 from ..config.strategy_traits import TRAITS
-from ..config.wire import Job
 from ..errors import ConfigError, did_you_mean
 from ..ops.float8_linear import Float8Config
 
@@ -43,10 +43,10 @@ def method_of(lora: bool, quantization: dict | None) -> str:
     return 'int8_lora' if quantization.get('load_in_8bit') else 'other_quantized'
 
 
-def method_of_run(job: Job) -> str:
-    """Return the method of `job`."""
-    quantization = job.quantization
-    return method_of(job.lora is not None, quantization and dict(quantization.keywords, type=quantization.func))
+def method_of_model(spec: ModelSpec) -> str:
+    """Return the method by which a model is trained."""
+    quantization = spec.quantization
+    return method_of(spec.lora is not None, quantization and dict(quantization.keywords, type=quantization.func))
 
 
 def check(method: str, strategy: str, devices: int) -> None:

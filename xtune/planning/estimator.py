@@ -6,8 +6,7 @@ from functools import cached_property
 
 import torch
 
-from ..config.wire import Job
-from ..engine.auto_checkpointing import has_full_model
+from ..config.specs import StepSpec
 from ..engine.context_limit import check_length
 from ..errors import ModelError
 from ..methods.base_model import run_dtype
@@ -20,7 +19,7 @@ from .sharding import ShardedSizes
 from .step_builder import StepBuilder
 from .step_estimate import StepEstimate, estimate_step, layer_costs
 from .units import CONTEXT
-from .variants import Variant, in_bf16, nearest_variants, sequence_shard, with_values
+from .variants import Variant, in_bf16, nearest_variants, sequence_shard
 
 CPU = torch.device('cpu')
 
@@ -34,7 +33,7 @@ class MemoryEstimator:
     of the formula for FSDP2 and ZeRO-3.
 
     Args:
-        job: The run of the config.
+        step: The optimizer step of the run.
         log: Receives a line before each estimate, which may take minutes.
 
     Raises:
@@ -42,53 +41,53 @@ class MemoryEstimator:
             sequences of max_length.
     """
 
-    def __init__(self, job: Job, log: Callable[[str], None] = lambda line: None) -> None:
-        architecture = find_architecture(job.values.base_model, job.load_llm)
-        self.job, self.config, self.source, self._log = job, architecture.config, architecture.source, log
-        check_attention(self.config, job.load_llm.keywords.get('attn_implementation'))
-        check_length(self.config, job.values.max_length)
+    def __init__(self, step: StepSpec, log: Callable[[str], None] = lambda line: None) -> None:
+        architecture = find_architecture(step.model.base_model, step.model.load_llm)
+        self.step, self.config, self.source, self._log = step, architecture.config, architecture.source, log
+        check_attention(self.config, step.model.attn_implementation)
+        check_length(self.config, step.model.max_length)
         self._layer_costs: dict[tuple, LayerCosts] = {}
 
     @cached_property
     def sizes(self) -> ModelSizes:
         """The sizes of the run's model."""
         # Quantization changes the bytes of a parameter, not the number of parameters.
-        return ModelSizes.of(self._meta_model(replace(self.job, quantization=None), torch.bfloat16))
+        return ModelSizes.of(self._meta_model(self.step.with_model(quantization=None), torch.bfloat16))
 
     def lower_bound(self, dtype: torch.dtype) -> LowerBound:
         """Return the bytes that the run needs for certain when it computes in `dtype`, without paged state."""
-        state = 0 if is_paged(self.job.optimizer) else self._builder(self.job, dtype).optimizer_bytes_per_parameter()
-        return LowerBound.of(self._meta_model(self.job, dtype), state)
+        state = 0 if is_paged(self.step.optimizer) else self._builder(self.step, dtype).optimizer_bytes_per_parameter()
+        return LowerBound.of(self._meta_model(self.step, dtype), state)
 
     def sharded_sizes(self) -> ShardedSizes:
         """Return the sizes that decide the memory of a device when the run is sharded."""
-        job = sequence_shard(self.job)
-        state = self._builder(job, torch.bfloat16).optimizer_bytes_per_parameter()
-        tokens = job.schedule.batch_size * job.values.max_length
-        return ShardedSizes.of(self._meta_model(job, torch.bfloat16), job.lora is None, state, tokens)
+        step = sequence_shard(self.step)
+        state = self._builder(step, torch.bfloat16).optimizer_bytes_per_parameter()
+        tokens = step.schedule.batch_size * step.model.max_length
+        return ShardedSizes.of(self._meta_model(step, torch.bfloat16), step.model.lora is None, state, tokens)
 
     def minimum(self) -> StepEstimate:
         """Return the minimum memory of the run: with 'auto', activation checkpointing in every layer."""
-        return self.estimate(self.job)
+        return self.estimate(self.step)
 
-    def estimate(self, job: Job, limit: float = 0) -> StepEstimate:
+    def estimate(self, step: StepSpec, limit: float = 0) -> StepEstimate:
         """Return the memory of a run on any device, from steps on fake tensors.
 
         Args:
-            job: The run.
+            step: The step.
             limit: Bytes; with 'auto' the fewest layers that fit into them are checkpointed.
         """
-        job = sequence_shard(in_bf16(job))
-        builder = self._builder(job, run_dtype(job.model, CPU))
-        return self._with_checkpointing(job, limit, lambda job: self._counted_costs(replace(builder, job=job)))
+        step = sequence_shard(in_bf16(step))
+        builder = self._builder(step, run_dtype(step.model, CPU))
+        return self._with_checkpointing(step, limit, lambda step: self._counted_costs(replace(builder, step=step)))
 
-    def profile(self, job: Job, device: torch.device, limit: float) -> StepEstimate | None:
+    def profile(self, step: StepSpec, device: torch.device, limit: float) -> StepEstimate | None:
         """Return the memory and speed of a run on the GPU `device`, from steps on it; None: they do not fit."""
-        job = sequence_shard(job)
-        builder = replace(self._builder(job, run_dtype(job.model, device)), device=device)
-        self._log(f'measuring steps of {_micro_batch(job)} on this GPU')
+        step = sequence_shard(step)
+        builder = replace(self._builder(step, run_dtype(step.model, device)), device=device)
+        self._log(f'measuring steps of {_micro_batch(step)} on this GPU')
         try:
-            return self._with_checkpointing(job, limit, lambda job: layer_costs(replace(builder, job=job)))
+            return self._with_checkpointing(step, limit, lambda step: layer_costs(replace(builder, step=step)))
         except torch.OutOfMemoryError:
             return None
         finally:
@@ -96,28 +95,30 @@ class MemoryEstimator:
 
     def first_fit(self, limit: float) -> tuple[Variant, StepEstimate] | None:
         """Return the nearest run that needs at most `limit` bytes, with the context of CUDA; None: there is none."""
-        for variant in nearest_variants(self.job):
-            estimate = self.estimate(variant.job, limit)
+        for variant in nearest_variants(self.step):
+            estimate = self.estimate(variant.step, limit)
             if estimate.peak + CONTEXT <= limit:
                 return variant, estimate
         return None
 
-    def _builder(self, job: Job, dtype: torch.dtype) -> StepBuilder:
-        return StepBuilder(job, self.config, dtype)
+    def _builder(self, step: StepSpec, dtype: torch.dtype) -> StepBuilder:
+        return StepBuilder(step, self.config, dtype)
 
-    def _meta_model(self, job: Job, dtype: torch.dtype) -> torch.nn.Module:
-        builder = self._builder(with_values(job, activation_checkpointing='none'), dtype)
+    def _meta_model(self, step: StepSpec, dtype: torch.dtype) -> torch.nn.Module:
+        builder = self._builder(step.with_model(activation_checkpointing='none'), dtype)
         return builder.with_adapter(builder.base_model())
 
-    def _with_checkpointing(self, job: Job, limit: float, costs_of: Callable[[Job], LayerCosts]) -> StepEstimate:
-        """Return the memory of `job`; `costs_of` returns the layer costs with its option `checkpointing`.
+    def _with_checkpointing(
+        self, step: StepSpec, limit: float, costs_of: Callable[[StepSpec], LayerCosts]
+    ) -> StepEstimate:
+        """Return the memory of `step`; `costs_of` returns the layer costs with its option `activation_checkpointing`.
 
         Raises:
             ModelError: The option exceeds the number of layers.
         """
-        wanted, schedule = job.values.activation_checkpointing, job.schedule
-        on_one_sequence_shard = job.strategy.sequence_parallel_size == 1  # else its attention is over full sequences
-        tokens = schedule.batch_size * job.values.max_length if on_one_sequence_shard else None
+        wanted, schedule = step.model.activation_checkpointing, step.schedule
+        on_one_sequence_shard = step.strategy.sequence_parallel_size == 1  # else its attention is over full sequences
+        tokens = schedule.batch_size * step.model.max_length if on_one_sequence_shard else None
 
         def estimated(costs: LayerCosts | PartialCheckpointing, count: int) -> StepEstimate:
             return estimate_step(costs, count, schedule.gradient_accumulation_steps, tokens)
@@ -128,15 +129,15 @@ class MemoryEstimator:
                 f"activation_checkpointing={wanted}, but the model has {most} layers: give at most {most}, or 'all'"
             )
         if wanted in ('none', 0):
-            return estimated(costs_of(with_values(job, activation_checkpointing='none')), 0)
-        checkpointed = costs_of(job if wanted == 'offload' else with_values(job, activation_checkpointing='all'))
+            return estimated(costs_of(step.with_model(activation_checkpointing='none')), 0)
+        checkpointed = costs_of(step if wanted == 'offload' else step.with_model(activation_checkpointing='all'))
         every_layer = estimated(checkpointed, len(checkpointed.types))
         if wanted in ('all', 'offload'):
             return every_layer
         if wanted == 'auto':
-            if every_layer.peak + CONTEXT > limit or not has_full_model(job, 2) or not on_one_sequence_shard:
+            if every_layer.peak + CONTEXT > limit or not step.is_replicated(2) or not on_one_sequence_shard:
                 return every_layer
-        costs = PartialCheckpointing(checkpointed, costs_of(with_values(job, activation_checkpointing='none')))
+        costs = PartialCheckpointing(checkpointed, costs_of(step.with_model(activation_checkpointing='none')))
         if wanted != 'auto':
             return estimated(costs, wanted)
         estimates = (estimated(costs, count) for count in range(len(checkpointed.types)))
@@ -144,19 +145,19 @@ class MemoryEstimator:
 
     def _counted_costs(self, builder: StepBuilder) -> LayerCosts:
         """Return the layer costs of a run on fake tensors; they are computed once."""
-        job, values, schedule = builder.job, builder.job.values, builder.job.schedule
-        key = (job.lora is None, str(job.quantization), values.activation_checkpointing, values.max_length)
+        step, model, schedule = builder.step, builder.step.model, builder.step.schedule
+        key = (model.lora is None, str(model.quantization), model.activation_checkpointing, model.max_length)
         key += (schedule.batch_size, schedule.gradient_accumulation_steps > 1)
         if key not in self._layer_costs:
-            if values.activation_checkpointing == 'offload':
-                checkpointed = replace(builder, job=with_values(job, activation_checkpointing='all'))
+            if model.activation_checkpointing == 'offload':
+                checkpointed = replace(builder, step=step.with_model(activation_checkpointing='all'))
                 self._layer_costs[key] = self._counted_costs(checkpointed).with_offloaded_inputs()
             else:
-                option = f'activation_checkpointing={values.activation_checkpointing}'
-                self._log(f'counting steps of {_micro_batch(job)}, {option}')
+                option = f'activation_checkpointing={model.activation_checkpointing}'
+                self._log(f'counting steps of {_micro_batch(step)}, {option}')
                 self._layer_costs[key] = layer_costs(builder)
         return self._layer_costs[key]
 
 
-def _micro_batch(job: Job) -> str:
-    return f'{job.schedule.batch_size} x {job.values.max_length:,} tokens'
+def _micro_batch(step: StepSpec) -> str:
+    return f'{step.schedule.batch_size} x {step.model.max_length:,} tokens'

@@ -6,35 +6,34 @@ still need more memory; `xtune plan` estimates it.
 
 import torch
 
+from ..config.specs import StepSpec
 from ..config.strategy_traits import traits_of
-from ..config.wire import Job
 from ..errors import ModelError
 from ..methods.base_model import run_dtype
-from ..parallel.compatibility import method_of_run
-from ..parallel.env import World
+from ..parallel.compatibility import method_of_model
 from .estimator import MemoryEstimator
 from .model_sizes import LowerBound
 from .units import GIB
 
 
-def check_fit(job: Job, world: World, device: torch.device) -> None:
-    """Refuse `job` if `device` is a GPU that cannot hold it, before data are prepared and weights are loaded.
+def check_fit(step: StepSpec, num_ranks: int, device: torch.device) -> None:
+    """Refuse a run if `device` is a GPU that cannot hold it, before data are prepared and weights are loaded.
 
     Sharded runs pass, and so do models that planning does not support.
 
     Raises:
         ModelError: The run does not fit.
     """
-    if device.type != 'cuda' or not traits_of(job.strategy.name, world.size).is_replicated:
+    if device.type != 'cuda' or not step.is_replicated(num_ranks):
         return
     try:
-        bound = MemoryEstimator(job).lower_bound(run_dtype(job.model, device))
+        bound = MemoryEstimator(step).lower_bound(run_dtype(step.model, device))
     except ModelError:  # loading the model tells whether it can be used at all
         return
     properties = torch.cuda.get_device_properties(device)
     memory, gpu = properties.total_memory, properties.name
     if bound.total > memory:
-        raise does_not_fit(job.values.base_model, method_of_run(job), job.strategy.name, bound, memory, gpu)
+        raise does_not_fit(step.model.base_model, method_of_model(step.model), step.strategy.name, bound, memory, gpu)
 
 
 def does_not_fit(base_model: str, method: str, strategy: str, bound: LowerBound, memory: int, gpu: str) -> ModelError:

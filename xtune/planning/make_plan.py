@@ -4,7 +4,8 @@ from collections.abc import Callable
 
 import torch
 
-from ..config.wire import Job
+from ..config.sections import Checkpoint
+from ..config.specs import StepSpec
 from ..engine.packing_check import early_refusal
 from ..methods.float8_checks import device_problem, float8_config
 from ..models.loading.config_checks import length_warning
@@ -19,16 +20,18 @@ CLUSTER_GPU_SIZES = (24, 40, 80, 141)
 
 
 def make_plan(
-    job: Job,
+    step: StepSpec,
+    checkpoint: Checkpoint,
     gpu_sizes: tuple[float, ...],
     device: torch.device | None,
     log: Callable[[str], None] = lambda line: None,
     cluster: Cluster | None = None,
 ) -> MemoryPlan:
-    """Return the memory plan of `job`.
+    """Return the memory plan of a run.
 
     Args:
-        job: The run.
+        step: Its optimizer step.
+        checkpoint: Its section `checkpoint`.
         gpu_sizes: GB of the GPUs to plan for; with a `cluster`, GB that each of its GPUs may have.
         device: This machine's GPU, if it has one.
         log: Receives a line before each part that may take long.
@@ -39,23 +42,24 @@ def make_plan(
         ModelError: The model cannot be built from its config.json, or is not supported.
     """
     # With devices=2 a strategy for several devices is accepted on one.
-    compatibility.check(compatibility.method_of_run(job), job.strategy.name, devices=2)
-    estimator = MemoryEstimator(job, log)
+    compatibility.check(compatibility.method_of_model(step.model), step.strategy.name, devices=2)
+    estimator = MemoryEstimator(step, log)
     gpu = gpu_bytes = measured = unsupported = None
     limit = 0.0
     if device is not None:
         properties = torch.cuda.get_device_properties(device)
         gpu, gpu_bytes = properties.name, properties.total_memory
         limit = usable_bytes(gpu_bytes / GIB)
-        unsupported = device_problem(device) if float8_config(job.quantization) else None
+        unsupported = device_problem(device) if float8_config(step.model.quantization) else None
         if unsupported is None:
-            measured = estimator.profile(job, device, limit)
+            measured = estimator.profile(step, device, limit)
     return MemoryPlan(
-        job=job,
+        step=step,
+        checkpoint=checkpoint,
         source=estimator.source,
         sizes=estimator.sizes,
         minimum=estimator.minimum(),
-        counted=estimator.estimate(job, limit),
+        counted=estimator.estimate(step, limit),
         measured=measured,
         gpu=gpu,
         gpu_bytes=gpu_bytes,
@@ -77,6 +81,7 @@ def _fit(estimator: MemoryEstimator, gb: float) -> GpuFit:
 
 
 def _warning(estimator: MemoryEstimator, device: torch.device) -> str | None:
-    refused = early_refusal(estimator.job, estimator.config, device)
-    length = length_warning(estimator.config, estimator.job.values.max_length)
-    return '; '.join(filter(None, [length, refused and f'xtune train refuses it: {refused}'])) or None
+    step, config = estimator.step, estimator.config
+    refusal = early_refusal(config, step.model.attn_implementation, device) if step.is_packed else None
+    length = length_warning(config, step.model.max_length)
+    return '; '.join(filter(None, [length, refusal and f'xtune train refuses it: {refusal}'])) or None

@@ -3,8 +3,9 @@
 from dataclasses import dataclass
 from typing import Any
 
+from ..config.sections import Checkpoint
+from ..config.specs import StepSpec
 from ..config.strategy_traits import traits_of
-from ..config.wire import Job
 from .model_sizes import ModelSizes
 from .step_estimate import StepEstimate
 from .strategies import LIBRARIES, Cluster, StrategyMemory
@@ -44,7 +45,8 @@ class MemoryPlan:
     """What a run needs.
 
     Args:
-        job: The run.
+        step: Its optimizer step.
+        checkpoint: Its section `checkpoint`.
         source: Where the values of the model's config come from.
         sizes: The sizes of the model.
         minimum: The memory with every layer checkpointed, if the option is 'auto'.
@@ -60,7 +62,8 @@ class MemoryPlan:
         strategies: The memory under each strategy on the cluster.
     """
 
-    job: Job
+    step: StepSpec
+    checkpoint: Checkpoint
     source: str
     sizes: ModelSizes
     minimum: StepEstimate
@@ -83,7 +86,7 @@ class MemoryPlan:
     @property
     def is_sharded(self) -> bool:
         """Whether the strategy shards the model; the figures are those of one device that holds everything."""
-        return not traits_of(self.job.strategy.name).is_replicated
+        return not traits_of(self.step.strategy.name).is_replicated
 
     @property
     def fits_here(self) -> bool | None:
@@ -100,24 +103,24 @@ class MemoryPlan:
     @property
     def unquantized_experts(self) -> int:
         """Bytes of expert tensors that are not quantized in a quantized or float8 base; otherwise 0."""
-        if self.job.quantization is None:
+        if self.step.model.quantization is None:
             return 0
-        return self.sizes.experts * (FP32 if self.job.values.precision == 'fp32' else BF16)
+        return self.sizes.experts * (FP32 if self.step.model.precision == 'fp32' else BF16)
 
     def disk(self) -> dict[str, int | None]:
         """Return the bytes of a checkpoint, of its exported adapter, and of all that are kept at the same time."""
         checkpoint = self.best.optimizer + FP32 * self.sizes.trained
-        exports = self.job.lora is not None and self.job.checkpoint.export_adapter
-        adapter, keep = FP32 * self.sizes.trained * exports, self.job.checkpoint.keep
+        exports = self.step.model.lora is not None and self.checkpoint.export_adapter
+        adapter, keep = FP32 * self.sizes.trained * exports, self.checkpoint.keep
         # The oldest checkpoint is deleted once the newest is complete.
         total = None if keep is None else (keep + 1) * (checkpoint + adapter)
         return dict(checkpoint=checkpoint, adapter=adapter, total=total)
 
     def host(self) -> int:
         """Return a rough figure of the bytes of host memory: libraries, weights while loading, offloaded tensors."""
-        offloaded = self.disk()['checkpoint'] if self.job.checkpoint.background else 0
-        if self.job.values.activation_checkpointing == 'offload':
-            tokens = self.job.schedule.batch_size * sequence_shard(self.job).values.max_length
+        offloaded = self.disk()['checkpoint'] if self.checkpoint.background else 0
+        if self.step.model.activation_checkpointing == 'offload':
+            tokens = self.step.schedule.batch_size * sequence_shard(self.step).model.max_length
             offloaded += self.sizes.layers * self.sizes.hidden_size * tokens * BF16
         return LIBRARIES + FP32 * self.sizes.largest + offloaded
 
@@ -141,18 +144,18 @@ class MemoryPlan:
         )
 
     def _run(self) -> dict[str, Any]:
-        schedule, values = self.job.schedule, self.job.values
+        schedule, model = self.step.schedule, self.step.model
         return dict(
-            base_model=values.base_model,
+            base_model=model.base_model,
             architecture=self.source,
             parameters=self.sizes.parameters,
             trained_parameters=self.sizes.trained,
-            strategy=self.job.strategy.name,
-            sequence_parallel_size=self.job.strategy.sequence_parallel_size,
+            strategy=self.step.strategy.name,
+            sequence_parallel_size=self.step.strategy.sequence_parallel_size,
             batch_size=schedule.batch_size,
             gradient_accumulation_steps=schedule.gradient_accumulation_steps,
-            max_length=values.max_length,
-            activation_checkpointing=values.activation_checkpointing,
+            max_length=model.max_length,
+            activation_checkpointing=model.activation_checkpointing,
         )
 
     def _memory(self) -> dict[str, Any]:

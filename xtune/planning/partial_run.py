@@ -98,7 +98,7 @@ def _trainer(
     builder: StepBuilder, optimized: Optimized, optimizer: torch.optim.Optimizer, strategy: Replicated
 ) -> Trainer:
     strategy.attach(optimized.task, optimizer)
-    return Trainer(optimized.task, strategy, builder.job.schedule.max_grad_norm, optimized.wrappers)
+    return Trainer(optimized.task, strategy, builder.step.schedule.max_grad_norm, optimized.wrappers)
 
 
 def _phases_of_step(

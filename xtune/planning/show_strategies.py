@@ -5,7 +5,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from ..config.strategy_traits import traits_of
-from ..parallel.compatibility import method_of_run
+from ..parallel.compatibility import method_of_model
 from .memory_plan import MemoryPlan
 from .strategies import Cluster, fastest_fit
 from .units import format_gib
@@ -53,7 +53,7 @@ def _table(plan: MemoryPlan) -> Table:
 
 def _strategy_of(plan: MemoryPlan) -> str:
     """Return the strategy of the config on several GPUs: ddp if it names none."""
-    return 'ddp' if traits_of(plan.job.strategy.name).single_device else plan.job.strategy.name
+    return 'ddp' if traits_of(plan.step.strategy.name).single_device else plan.step.strategy.name
 
 
 def _verdict(plan: MemoryPlan, gb: float, config: str, strategy: str) -> str:
@@ -62,7 +62,7 @@ def _verdict(plan: MemoryPlan, gb: float, config: str, strategy: str) -> str:
     name = _strategy_of(plan)
     configured = next(memory for memory in plan.strategies if memory.strategy == name)
     if best is None:
-        smaller = '' if method_of_run(plan.job).startswith('qlora') else ', or a qlora preset'
+        smaller = '' if method_of_model(plan.step.model).startswith('qlora') else ', or a qlora preset'
         return f'{gpus}: no strategy fits; take more or larger GPUs{smaller}'
     if best is configured:
         command = ' '.join(filter(None, ['xtune train', config, strategy]))

@@ -7,14 +7,13 @@ from io import StringIO
 import torch
 from transformers import PreTrainedConfig, PreTrainedModel
 
-from ..config.wire import Job
+from ..config.specs import StepSpec
+from ..config.strategy_traits import traits_of
 from ..data.batches import MicroBatch
 from ..engine.optimizations import Optimized, optimize
-from ..engine.optimizer import build_optimizer, has_kernel
-from ..engine.packing_check import is_packed
+from ..engine.optimizer import build_optimizer, uses_fused_kernel
 from ..engine.prepare_model import add_meta_adapter
 from ..methods.meta_model import build_meta_model
-from ..parallel.env import ALONE
 from .attention import attention_for_fake_tensors
 from .optimizer_state import (
     FakeBitsandbytesOptimizer,
@@ -31,13 +30,13 @@ class StepBuilder:
     """Builds model, task, optimizer and micro-batch of a run.
 
     Args:
-        job: The run.
+        step: The optimizer step of the run.
         config: The config of its base model.
         dtype: Its compute type.
         device: Where steps run with values; None: on fake tensors.
     """
 
-    job: Job
+    step: StepSpec
     config: PreTrainedConfig
     dtype: torch.dtype
     device: torch.device | None = None
@@ -50,12 +49,12 @@ class StepBuilder:
         """
         attention = None
         if self.device is None:
-            requested, length = self.job.load_llm.keywords.get('attn_implementation'), self.job.values.max_length
-            varlen = self.job.speed.varlen_attention
+            requested, length = self.step.model.attn_implementation, self.step.model.max_length
+            varlen = self.step.speed.varlen_attention
             attention = attention_for_fake_tensors(
-                self.config, self.dtype, requested, length, is_packed(self.job), varlen
+                self.config, self.dtype, requested, length, self.step.is_packed, varlen
             )
-        return build_meta_model(self.job.model, self.config, self.dtype, attention)
+        return build_meta_model(self.step.model, self.config, self.dtype, attention)
 
     def with_adapter(self, model: PreTrainedModel) -> torch.nn.Module:
         """Return a meta model with the adapter of the run.
@@ -63,13 +62,13 @@ class StepBuilder:
         Raises:
             ModelError: The adapter does not fit the model.
         """
-        return add_meta_adapter(model, self.job.model)
+        return add_meta_adapter(model, self.step.model)
 
     def optimize(self, model: torch.nn.Module) -> Optimized:
         """Return the training task of a materialized model, with its optimizations, in training mode."""
         with redirect_stdout(StringIO()):
             device = self.device or torch.device('cpu')
-            optimized = optimize(self.job, model, self.dtype, device, None, ALONE)
+            optimized = optimize(self.step, model, self.dtype, device, None, num_ranks=1)
         optimized.task.train()
         return optimized
 
@@ -79,11 +78,14 @@ class StepBuilder:
         Raises:
             ConfigError: It refuses its arguments.
         """
+        traits = traits_of(self.step.strategy.name)
         if self.device is not None:
-            return build_optimizer(self.job, parameters)
-        if is_bitsandbytes(self.job.optimizer):
-            return FakeBitsandbytesOptimizer(parameters, self.job.optimizer.func.__name__)
-        return as_on_gpu(build_optimizer(self.job, parameters), has_kernel(self.job))
+            return build_optimizer(self.step.optimizer, traits, parameters)
+        if is_bitsandbytes(self.step.optimizer):
+            return FakeBitsandbytesOptimizer(parameters, self.step.optimizer.func.__name__)
+        return as_on_gpu(
+            build_optimizer(self.step.optimizer, traits, parameters), uses_fused_kernel(self.step.optimizer, traits)
+        )
 
     def optimizer_bytes_per_parameter(self) -> float:
         """Return the bytes of optimizer state per trained value.
@@ -95,14 +97,14 @@ class StepBuilder:
 
     def paged_bytes(self, parameters: list[torch.nn.Parameter]) -> int:
         """Return the bytes of optimizer state that the allocator of a GPU does not count."""
-        if self.device is None or not is_paged(self.job.optimizer):
+        if self.device is None or not is_paged(self.step.optimizer):
             return 0
         return paged_state_bytes(self.optimizer_bytes_per_parameter(), parameters)
 
     def micro_batch(self, vocabulary: int) -> MicroBatch:
         """Return a micro-batch of full sequences of random tokens."""
-        size, length = self.job.schedule.batch_size, self.job.values.max_length
-        return full_batch(vocabulary, size, length, is_packed(self.job))
+        size, length = self.step.schedule.batch_size, self.step.model.max_length
+        return full_batch(vocabulary, size, length, self.step.is_packed)
 
 
 def full_batch(vocabulary: int, sequences: int, length: int, packed: bool = False) -> MicroBatch:

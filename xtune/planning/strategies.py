@@ -9,7 +9,6 @@ from .model_sizes import WEIGHT_AND_GRADIENT
 from .sharding import BF16, ShardedSizes, sharded_peak
 from .step_estimate import StepEstimate
 from .units import CONTEXT, GIB, NCCL_CONTEXT, usable_bytes
-from .variants import with_values
 
 # Values in one gradient bucket of DeepSpeed, and gathered parameters that it keeps.
 BUCKET, MAX_GATHERED = 500_000_000, 1_000_000_000
@@ -52,15 +51,15 @@ def memory_of_strategies(estimator: MemoryEstimator, cluster: Cluster) -> tuple[
     `one_device` and `ddp` are counted operation by operation, with every layer checkpointed if the option is 'auto'.
     The other strategies are computed from these figures and from the sizes of the model.
     """
-    job = estimator.job
+    step = estimator.step
     sizes, minimum = estimator.sharded_sizes(), estimator.minimum()
-    checkpointed = estimator.estimate(with_values(job, activation_checkpointing='all'))
+    checkpointed = estimator.estimate(step.with_model(activation_checkpointing='all'))
     kept_activations = minimum.peak - checkpointed.peak
-    method = compatibility.method_of_run(job)
+    method = compatibility.method_of_model(step.model)
     table = []
     for name in compatibility.STRATEGIES:
         devices = 1 if traits_of(name).single_device else cluster.gpus
-        device = _device(name, sizes, minimum, kept_activations, devices, job.schedule.gradient_accumulation_steps > 1)
+        device = _device(name, sizes, minimum, kept_activations, devices, step.schedule.gradient_accumulation_steps > 1)
         context = CONTEXT if devices == 1 else NCCL_CONTEXT
         refused = compatibility.REFUSED.get((method, name))
         if refused is None and devices == 1 and traits_of(name).offloads:
