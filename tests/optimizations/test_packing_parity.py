@@ -199,7 +199,7 @@ def with_kernel(monkeypatch):
     return small_model('Lfm2ForCausalLM')
 
 
-def test_samples_are_independent_where_kernels_take_boundaries(with_kernel):
+def test_samples_are_independent_if_kernels_support_boundaries(with_kernel):
     assert verdict(with_kernel) == Verdict(True, True, reason=verdict(with_kernel).reason)
 
 

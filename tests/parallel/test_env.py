@@ -48,7 +48,7 @@ def test_slurm_uses_the_first_host_of_its_list(hosts, first):
 
 
 @pytest.mark.parametrize(('visible', 'local'), [('', 1), ('0,1', 1), ('1', 0), ('GPU-8f1b', 0)])
-def test_a_task_that_sees_one_gpu_uses_it(visible, local):
+def test_a_task_with_one_visible_gpu_uses_it(visible, local):
     env = {**SLURM, 'SLURM_STEP_NODELIST': 'a1', 'CUDA_VISIBLE_DEVICES': visible}
     assert from_environment('slurm', env).local_rank == local
 
@@ -80,7 +80,7 @@ def test_mpi():
     + [('slurm', SLURM, name, 'srun') for name in ('SLURM_PROCID', 'SLURM_NTASKS', 'SLURM_LOCALID')]
     + [('mpi', MPI, name, 'mpirun') for name in list(MPI)[:3]],
 )
-def test_a_missing_or_broken_variable_is_named(launcher, env, name, starter):
+def test_missing_and_invalid_variables_are_refused(launcher, env, name, starter):
     for broken, message in ((without(env, name), 'not set'), ({**env, name: 'x'}, "'x'")):
         with pytest.raises(ConfigError) as error:
             from_environment(launcher, broken)

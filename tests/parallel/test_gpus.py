@@ -107,7 +107,7 @@ def same(two, one, rel):
 @pytest.mark.xdist_group('native')
 @pytest.mark.usefixtures('native')
 @pytest.mark.parametrize('name', NATIVE)
-def test_two_gpus_train_as_one(name, folder, single_gpu_metrics, figures):
+def test_two_gpus_have_the_losses_of_one(name, folder, single_gpu_metrics, figures):
     same(figures(folder / name), single_gpu_metrics(NATIVE[name][0]), rel=1e-3)
 
 
@@ -115,13 +115,13 @@ def test_two_gpus_train_as_one(name, folder, single_gpu_metrics, figures):
 @pytest.mark.xdist_group('zero')
 @pytest.mark.usefixtures('zero')
 @pytest.mark.parametrize('name', ZERO)
-def test_two_gpus_train_as_one_under_deepspeed(name, folder, single_gpu_metrics, figures):
+def test_two_gpus_have_the_losses_of_one_with_deepspeed(name, folder, single_gpu_metrics, figures):
     same(figures(folder / name), single_gpu_metrics(ZERO[name][0]), rel=1e-3)
 
 
 @pytest.mark.xdist_group('native')
 @pytest.mark.usefixtures('native')
-def test_two_gpus_train_as_one_in_bf16(folder, single_gpu_metrics, figures):
+def test_two_gpus_have_the_losses_of_one_in_bf16(folder, single_gpu_metrics, figures):
     losses = [
         {key: value for key, value in found.items() if 'loss' in key[1]}
         for found in (figures(folder / BF16), single_gpu_metrics('lora', 'bf16'))
@@ -129,7 +129,7 @@ def test_two_gpus_train_as_one_in_bf16(folder, single_gpu_metrics, figures):
     same(*losses, rel=5e-3)
 
 
-def test_the_command_starts_a_process_for_each_gpu(folder, write_run, start, figures):
+def test_the_command_starts_one_rank_per_gpu(folder, write_run, start, figures):
     config = write_run('started', 'lora', 'ddp')
     run = start([sys.executable, '-m', 'xtune', 'train', config], folder, 'command', NPROC_PER_NODE='2')
     assert run.exit(180) == 0, run.output

@@ -117,7 +117,7 @@ def test_the_second_rank_never_has_the_full_model(reports, big_model, method, st
 
 
 @pytest.mark.slow
-def test_a_model_that_fails_on_meta_is_loaded_by_each_rank(reports):
+def test_a_model_that_fails_on_meta_is_loaded_on_each_rank(reports):
     folder, found = reports
     assert [report['error'] for report in found['odd']] == [None, None]
     log = (folder / 'two' / 'rank_0.log').read_text()

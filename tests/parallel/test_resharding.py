@@ -114,16 +114,16 @@ def test_another_strategy_resumes(runs, before, after):
 
 
 @pytest.mark.parametrize('name', ['zero3', 'ddp', 'fsdp2'])
-def test_strategies_train_alike(runs, name):
+def test_strategies_have_equal_losses(runs, name):
     assert losses(runs / name) == pytest.approx(losses(runs / 'one'), rel=1e-5)
 
 
-def test_strategies_train_full_models_alike(runs):
+def test_strategies_have_equal_losses_in_full_fine_tuning(runs):
     assert losses(runs / 'zero3_full') == pytest.approx(losses(runs / 'fsdp2_full'), rel=1e-5)
 
 
 @pytest.mark.parametrize('name', ['one', 'zero3', 'ddp', 'fsdp2', 'fsdp2_zero2'])
-def test_checkpoint_of_an_adapter_holds_no_base(runs, name):
+def test_an_adapter_checkpoint_does_not_contain_the_base(runs, name):
     path = runs / name / 'iter_8.pth'
     state = checkpoint_io.load(path)['state_dict']
     assert all('lora_' in key for key in state)
@@ -131,7 +131,7 @@ def test_checkpoint_of_an_adapter_holds_no_base(runs, name):
     assert path.stat().st_size < 2 * 3 * adapter
 
 
-def test_folder_of_parts_becomes_a_model(runs, tmp_path):
+def test_a_sharded_checkpoint_is_converted_to_a_model(runs, tmp_path):
     from transformers import AutoModelForCausalLM
 
     checkpoint = runs / 'fsdp2_full' / 'iter_8.pth'
@@ -143,7 +143,7 @@ def test_folder_of_parts_becomes_a_model(runs, tmp_path):
         assert torch.equal(parameter, state[name].to(parameter.dtype)), name
 
 
-def test_a_missing_part_is_named_and_the_checkpoint_before_is_used(runs, capsys):
+def test_with_a_missing_part_the_previous_checkpoint_is_used(runs, capsys):
     shutil.copytree(runs / 'fsdp2_full', runs / 'torn')
     (runs / 'torn' / 'iter_8.pth' / 'part_00001_of_00002.pth').unlink()
     with pytest.raises(CheckpointError, match=r'iter_8.pth lacks part_00001_of_00002.pth'):

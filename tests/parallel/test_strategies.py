@@ -63,7 +63,7 @@ def run(tmp_path_factory, byte_model, write_config, in_processes, figures):
 @pytest.mark.parametrize(
     ('cases', 'steps'), [(QUICK, 8), pytest.param(CASES, 20, marks=pytest.mark.slow)], ids=['quick', 'all']
 )
-def test_two_processes_train_as_one(cases, steps, run):
+def test_two_ranks_have_the_losses_of_one(cases, steps, run):
     found = run(cases, steps)
     for method, name in cases:
         one, two = found[method, 'one_device'], found[method, name]
@@ -73,7 +73,7 @@ def test_two_processes_train_as_one(cases, steps, run):
 
 
 @pytest.mark.slow
-def test_two_processes_in_bf16(run):
+def test_two_ranks_in_bf16(run):
     """bf16 keeps three digits; the micro-batches are the same, and their gradients are summed in float32."""
     found = run([('lora', 'ddp')], 6, 'bf16')  # a CPU is slow in it
     assert found['lora', 'ddp'] == pytest.approx(found['lora', 'one_device'], rel=1e-3)

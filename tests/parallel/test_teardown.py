@@ -72,7 +72,7 @@ def train_sharded():
     assert all(full_tensor(p.grad).shape == p.shape for p in llm.parameters())
 
 
-def test_shards_leave_no_group_in_the_caches_of_torch(group):
+def test_sharding_leaves_no_process_group_in_the_caches_of_torch(group):
     for _ in range(2):  # the second mesh counts as equal to the first, whose group is gone
         with group():
             train_sharded()
@@ -94,7 +94,7 @@ def test_the_watchdog_ends_with_its_context(tmp_path, started):
     assert [end.fileno() for end in ends] == [-1, -1]
 
 
-def test_a_process_that_left_its_loop_when_asked_is_not_killed(tmp_path, started):
+def test_a_rank_that_stopped_on_request_is_not_killed(tmp_path, started):
     before = signal.signal(signal.SIGTERM, lambda *_: None)
     try:
         with Watchdog(tmp_path, 0, hang_seconds=60, grace_seconds=300):

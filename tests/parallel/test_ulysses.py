@@ -121,7 +121,7 @@ def read_metrics(folder):
 
 
 @pytest.mark.parametrize('names', [QUICK, pytest.param(tuple(CASES), marks=pytest.mark.slow)], ids=['quick', 'all'])
-def test_sharded_sequences_train_as_full_ones(models, make_config, tmp_path, names):
+def test_sharded_sequences_have_the_losses_of_full_ones(models, make_config, tmp_path, names):
     todo, cases = [], {name: CASES[name] for name in names}
     for name, (model, method, strategy, options, other) in cases.items():
         config = make_config(method, name, base_model=str(models[model]), **{**SHORT_RUN, **options})
