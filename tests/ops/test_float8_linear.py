@@ -79,7 +79,7 @@ def test_the_private_and_the_public_matmul_agree():
 
 @pytest.mark.parametrize('kind', ['random', 'outliers', 'zero rows', 'transposed'])
 @pytest.mark.parametrize('bias', [False, True])
-def test_outputs_and_gradients_are_near_those_of_float32(kind, bias):
+def test_outputs_and_gradients_are_close_to_those_of_float32(kind, bias):
     linear, layer = pair(bias=bias)
     x = inputs(kind).requires_grad_(True)
     exact = x.detach().float().requires_grad_(True)

@@ -99,13 +99,13 @@ def test_compiled_layers_share_one_offloaded_call(llm):
 
 
 @pytest.mark.parametrize(('min_bytes', 'is_offloaded'), [(1, True), (2**20, False)])
-def test_small_tensors_stay(llm, min_bytes, is_offloaded):
+def test_small_tensors_are_not_offloaded(llm, min_bytes, is_offloaded):
     recording = offloaded(min_bytes=min_bytes, kind=Recording)
     gradients(llm, recording)
     assert {is_copied for _, is_copied in recording.shapes} == {is_offloaded}
 
 
-def test_other_devices_are_left_alone(llm):
+def test_tensors_on_other_devices_are_not_offloaded(llm):
     recording = Recording(checkpoint_layer, 0)
     gradients(llm, recording)
     assert {is_copied for _, is_copied in recording.shapes} == {False}
