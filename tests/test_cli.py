@@ -76,6 +76,23 @@ def test_list_cfg_without_a_match_suggests_what_to_do(xtune, pattern, hint):
     assert code == 2 and not out and f'`{pattern}`' in err and hint in err
 
 
+def test_messages_about_arguments(xtune, golden, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / f'{PRESET}_copy.py').touch()
+    commands = (
+        'list-cfg -p zzz',
+        f'copy-cfg {PRESET} .',
+        'copy-cfg deepspeed_zero1 . --cfg-options zero_optimization.stage=2',
+        'copy-cfg deepspeed_zero2_ofload .',
+        f'copy-cfg {PRESET} . --cfg-options schedule.max_epoch=1 max_length=0',
+        f'copy-cfg {PRESET} . --cfg-options lora.r',
+        f'train {PRESET} --strategy fsdp',
+        f'train {PRESET} --strategy ddp --deepspeed zero1',
+        'train nothing_like_it',
+    )
+    golden('cli.arguments', {f'xtune {command}': xtune(*command.split())[2] for command in commands})
+
+
 def test_copy_cfg_writes_a_config_that_loads_with_options(xtune, tmp_path):
     folder = tmp_path / 'new' / 'folder'
     code, out, _ = xtune('copy-cfg', PRESET, folder, '--cfg-options', 'max_length=64', 'lora.r=4')
@@ -111,19 +128,19 @@ def test_copy_cfg_of_a_strategy_refuses_cfg_options(xtune, tmp_path):
 )
 def test_a_misspelled_preset_suggests_similar_names(xtune, tmp_path, name, close):
     code, out, err = xtune('copy-cfg', name, tmp_path)
-    assert code == 2 and not out and f'did you mean `{close}`' in err and 'Traceback' not in err
+    assert code == 2 and not out and f'`{close}`' in err and 'Traceback' not in err
 
 
 @pytest.mark.parametrize('command', ['train', 'log-dataset', 'check-custom-dataset', 'copy-cfg'])
 def test_every_command_with_a_config_refuses_a_wrong_option(xtune, tmp_path, monkeypatch, command):
     monkeypatch.chdir(tmp_path)
     code, out, err = xtune(command, PRESET, '--cfg-options', 'schedule.max_epoch=1', 'max_length=0')
-    assert code == 2 and not out and 'did you mean `max_epochs`' in err and '`max_length` must be at least 8' in err
+    assert code == 2 and not out and '`max_epochs`' in err and '`max_length`' in err
     assert not list(tmp_path.glob('*.py')) and not (tmp_path / 'work_dirs').exists()
 
 
 def test_debug_shows_the_traceback_of_a_user_error():
-    with pytest.raises(ConfigError, match='no config file and no preset'):
+    with pytest.raises(ConfigError, match='`nothing_like_it`'):
         main(['copy-cfg', 'nothing_like_it', '--debug'])
 
 

@@ -19,7 +19,7 @@ def job(make_config, **options):
 @pytest.mark.parametrize(
     ('options', 'message'),
     [
-        ({'lora': None}, 'set lora, or quantization = None'),
+        ({'lora': None}, 'quantization = None'),
         ({'precision': 'fp32'}, "precision='fp32'.*precision='auto'"),
         ({'lora.use_dora': True}, 'lora.use_dora=True'),
         *(
@@ -79,7 +79,5 @@ def test_other_bases_are_accepted(make_config):
 
 
 def test_an_unknown_option_is_refused(make_config):
-    with pytest.raises(
-        XtuneError, match='`quantization.skips` is not an argument of Float8Config; did you mean `skip`'
-    ):
+    with pytest.raises(XtuneError, match='`quantization.skips` .*`skip`'):
         load(make_config('fp8_lora'), {'quantization.skips': []}, check_types=True)

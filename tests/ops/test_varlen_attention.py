@@ -180,7 +180,7 @@ def test_a_mask_that_would_be_ignored_is_refused():
     ids, mask = torch.ones(1, 5, dtype=torch.long), torch.tensor([[0, 0, 1, 1, 1]])
     expected = llm(ids, attention_mask=mask, use_cache=False).logits
     attention = PackedAttention(llm, CAUSAL)
-    with pytest.raises(ModelError, match='pass attention masks, inside `with runner.model.generation_mode'):
+    with pytest.raises(ModelError, match='runner.model.generation_mode'):
         llm(ids, attention_mask=mask, use_cache=False)
     with pytest.raises(ModelError, match='generation_mode'):
         llm.model(ids, mask, use_cache=False)

@@ -11,9 +11,7 @@ pytestmark = [
     pytest.mark.gpu,
     pytest.mark.skipif(torch.cuda.device_count() < 2, reason='needs two CUDA devices'),
 ]
-NO_DEEPSPEED = pytest.mark.skipif(
-    importlib.util.find_spec('deepspeed') is None, reason='needs DeepSpeed, which is not installed'
-)
+NO_DEEPSPEED = pytest.mark.skipif(importlib.util.find_spec('deepspeed') is None, reason='needs DeepSpeed')
 STEPS = 8
 # name -> method, strategy, sequence-parallel group size
 NATIVE = {

@@ -196,7 +196,7 @@ MODELS = {
     'sinks': (dict(model_type='gpt_oss', num_local_experts=4), 'attends with s_aux'),
     'ALiBi': (dict(model_type='bloom', n_head=4, n_layer=2), 'AttentionInterface'),
     'ALiBi of Baichuan': (dict(model_type='xtune_baichuan_alibi', num_key_value_heads=4), "'xtune_alibi'"),
-    'positions of its own': (dict(model_type='opt', ffn_dim=64, word_embed_proj_dim=32), 'in a parity check'),
+    'positions of its own': (dict(model_type='opt', ffn_dim=64, word_embed_proj_dim=32), 'parity check'),
     'recurrent layers': (dict(model_type='mamba'), 'linear_attention'),
     'convolutions': (dict(model_type='lfm2', layer_types=['conv', 'full_attention']), 'conv'),
     'chunks': (

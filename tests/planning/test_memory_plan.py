@@ -117,10 +117,10 @@ def test_a_gpu_that_does_not_support_the_run_is_named(job, model_folder):
     plan = make_plan(job('lora', base_model=model_folder(), **LORA), Checkpoint(), (), None)
     assert 'refuses' not in printed(plan)
     in_brackets = plan.step.with_model(base_model='models/[new]/one')
-    gpu = dict(gpu='NVIDIA A100', gpu_bytes=40 * GIB, unsupported='a GPU of compute capability 8.9')
+    gpu = dict(gpu='NVIDIA A100', gpu_bytes=40 * GIB, unsupported='compute capability 8.9')
     text = printed(replace(plan, step=in_brackets, **gpu))
     assert 'models/[new]/one: ' in text and 'fits: NVIDIA A100, 40.0 GiB' in text
-    assert 'refuses it here: it needs a GPU of compute capability 8.9' in text
+    assert 'compute capability 8.9' in text
 
 
 def test_nothing_fits_a_gpu_that_is_too_small(job, model_folder):
@@ -153,7 +153,7 @@ def test_a_strategy_that_refuses_the_method_is_not_planned(make_config, xtune, m
 def test_a_strategy_that_refuses_the_method_is_not_suggested(make_config, xtune, model_folder):
     config = make_config('fp8_lora', base_model=model_folder(num_hidden_layers=2), **LORA)
     code, out, _ = xtune('plan', config, '--memory', '0.1')
-    assert code == 0 and 'a qlora preset with --strategy fsdp2' in ' '.join(out.split())
+    assert code == 0 and '--strategy fsdp2' in ' '.join(out.split())
 
 
 @pytest.mark.parametrize('requested', ['sdpa', 'flash_attention_2', pytest.param(None, marks=pytest.mark.slow)])
@@ -176,10 +176,10 @@ def test_unquantized_experts_and_sequences_over_the_context_length_are_named(job
     plan = make_plan(job('qlora', **options), Checkpoint(), (), None)
     assert plan.to_dict()['memory']['experts_not_quantized'] == experts
     assert '1024' in plan.warning and '512' in plan.warning and plan.warning in printed(plan)
-    assert 'are experts, which stay in bf16' in printed(plan)
+    assert ' experts' in printed(plan)
     unquantized = replace(plan, step=job('lora', **options), warning=None)
     assert unquantized.to_dict()['memory']['experts_not_quantized'] == 0
-    assert 'are experts' not in printed(unquantized) and 'warning' not in printed(unquantized)
+    assert ' experts' not in printed(unquantized) and 'warning' not in printed(unquantized)
 
 
 @pytest.mark.parametrize('wrong', ['-3', '0', 'nan', 'large', '80000'])
