@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from xtune.engine import checkpoint_io, checkpoint_writer
-from xtune.engine.checkpoint_writer import Saving
+from xtune.engine.checkpoint_writer import PendingCheckpoint
 from xtune.engine.strategies import Replicated
 from xtune.engine.trained_state import TrainedState
 from xtune.errors import CheckpointError
@@ -24,7 +24,7 @@ class Evil:
 
 
 def test_saved_content_comes_back(tmp_path):
-    Saving(CONTENT, tmp_path / 'iter_3.pth').finish()
+    PendingCheckpoint(CONTENT, tmp_path / 'iter_3.pth').finish()
     assert torch.equal(checkpoint_io.load(tmp_path / 'iter_3.pth')['state_dict']['w'], CONTENT['state_dict']['w'])
     assert [p.name for p in tmp_path.iterdir()] == ['iter_3.pth']
 
@@ -33,11 +33,11 @@ def test_file_takes_the_place_of_parts_and_the_other_way_round(tmp_path):
     path = tmp_path / 'iter_3.pth'
     for aside in (path, tmp_path / '.iter_3.pth.tmp'):  # of a run that was killed
         aside.mkdir()
-        (aside / checkpoint_io.part_name(0, 2)).touch()
-    Saving(CONTENT, path).finish()
+        (aside / checkpoint_io.shard_name(0, 2)).touch()
+    PendingCheckpoint(CONTENT, path).finish()
     assert path.is_file()
-    Saving(CONTENT, path, split=True).finish()
-    assert [p.name for p in path.iterdir()] == [checkpoint_io.part_name(0, 1)]
+    PendingCheckpoint(CONTENT, path, sharded=True).finish()
+    assert [p.name for p in path.iterdir()] == [checkpoint_io.shard_name(0, 1)]
     assert checkpoint_io.load(path)['meta']['iter'] == 3 and [p.name for p in tmp_path.iterdir()] == ['iter_3.pth']
 
 
@@ -45,9 +45,9 @@ def test_file_takes_the_place_of_parts_and_the_other_way_round(tmp_path):
 def test_what_was_opened_stays_readable_when_the_run_removes_it(split, tmp_path):
     """A checkpoint of a live run that is being converted, and that `checkpoint.keep` removes meanwhile."""
     path = tmp_path / 'iter_3.pth'
-    Saving(CONTENT | dict(optimizer={}), path, split=split).finish()
+    PendingCheckpoint(CONTENT | dict(optimizer={}), path, sharded=split).finish()
     content = checkpoint_io.load(path)
-    checkpoint_io.remove(path)
+    checkpoint_io.remove_checkpoint(path)
     assert not path.exists() and torch.equal(content['state_dict']['w'], CONTENT['state_dict']['w'])
 
 
@@ -64,7 +64,7 @@ def test_code_in_a_pth_is_refused_and_not_run(tmp_path, monkeypatch):
 
 def test_damage_is_found(tmp_path):
     path = tmp_path / 'iter_3.pth'
-    Saving(CONTENT, path).finish()
+    PendingCheckpoint(CONTENT, path).finish()
     whole = path.read_bytes()
     path.write_bytes(whole[: len(whole) // 2])
     with pytest.raises(CheckpointError, match='iter_3.pth'):
@@ -91,14 +91,14 @@ def test_full_disk_leaves_nothing_half_written(tmp_path, background):
     program = (
         'import resource, signal, sys, torch\n'
         'from pathlib import Path\n'
-        'from xtune.engine.checkpoint_writer import Saving\n'
+        'from xtune.engine.checkpoint_writer import PendingCheckpoint\n'
         'signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n'
         'resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, resource.RLIM_INFINITY))\n'
         'background = sys.argv[2] == "True"\n'
         'content = dict(state_dict={"w": torch.zeros(1_000_000)}, meta={})\n'
-        'Saving(content, Path(sys.argv[1]), background=background).finish()\n'
+        'PendingCheckpoint(content, Path(sys.argv[1]), background=background).finish()\n'
     )
-    Saving(CONTENT, tmp_path / 'iter_1.pth').finish()
+    PendingCheckpoint(CONTENT, tmp_path / 'iter_1.pth').finish()
     command = [sys.executable, '-c', program, tmp_path / 'iter_2.pth', str(background)]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode != 0 and 'CheckpointError' in done.stderr and 'iter_2.pth' in done.stderr
@@ -113,7 +113,7 @@ def test_what_was_written_is_read_again(tmp_path, monkeypatch):
         checkpoint_writer.torch, 'save', lambda content, file: real({**content, 'state_dict': {}}, file)
     )
     with pytest.raises(CheckpointError, match='iter_3.pth'):
-        Saving(CONTENT, tmp_path / 'iter_3.pth').finish()
+        PendingCheckpoint(CONTENT, tmp_path / 'iter_3.pth').finish()
     assert not list(tmp_path.iterdir())
 
 

@@ -6,7 +6,7 @@ from training import make_trainer
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from xtune.data.batches import MicroBatch
-from xtune.engine.oom_report import naming_shortage
+from xtune.engine.oom_report import explain_oom
 from xtune.engine.oom_retry import retry_on_oom
 from xtune.errors import ModelError, OutOfMemory
 from xtune.optimizations.activation_checkpointing import ActivationCheckpointing, CheckpointPolicy
@@ -72,7 +72,7 @@ def test_a_step_that_never_fits_says_what_to_change(capsys):
 def test_memory_that_runs_out_elsewhere_is_named():
     with (
         pytest.raises(OutOfMemory, match=r'loading the model: .* Tried.*batch_size') as error,
-        naming_shortage('loading the model'),
+        explain_oom('loading the model'),
     ):
         raise torch.OutOfMemoryError('CUDA out of memory. Tried 2 GiB. If reserved but unallocated memory is large try')
     assert 'reserved' not in str(error.value)

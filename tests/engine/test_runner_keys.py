@@ -123,7 +123,7 @@ def test_a_wrong_key_is_refused_before_data_are_read(make_config, xtune):
     assert code == 2 and 'runner.nonsense' in err and 'no/such' not in err and 'Traceback' not in err
 
 
-def test_trackers_receive_figures_and_hyper_parameters(make_config, xtune, tmp_path, monkeypatch):
+def test_trackers_receive_figures_and_hyperparameters(make_config, xtune, tmp_path, monkeypatch):
     (tmp_path / 'my_tracker.py').write_text(TRACKER, encoding='utf-8')
     monkeypatch.syspath_prepend(tmp_path)
     mine = dict(type='Remembering', path=str(tmp_path / 'noted'))

@@ -253,7 +253,7 @@ def test_second_run_puts_the_first_aside_and_names_a_command_that_runs(make_conf
     config = make_config(name='my run')
     xtune('train', config)
     code, out, _ = xtune('train', config)
-    assert code == 0 and 'earlier run' in out
+    assert code == 0 and 'an earlier run' in out
     assert list((tmp_path / 'my run').glob('earlier_*/epoch_2.pth'))
     command = shlex.split(out.rpartition('Next: xtune ')[2].splitlines()[0])
     assert len(command) == 5 and xtune(*command[:-1], tmp_path / 'hf')[0] == 0

@@ -6,7 +6,7 @@ import re
 import pytest
 from mmengine.hooks import EMAHook, EmptyCacheHook, Hook
 
-from xtune.engine.hooks import given_hooks
+from xtune.engine.hooks import resolve_custom_hooks
 from xtune.errors import ConfigError
 
 MINE = """
@@ -29,12 +29,12 @@ class Noting(Hook):
 )
 def test_a_hook_of_mmengine_needs_no_scope(kind):
     settings = dict(after_iter=True, priority='LOW')
-    assert given_hooks([dict(type=kind, **settings)]) == [dict(type=EmptyCacheHook, **settings)]
+    assert resolve_custom_hooks([dict(type=kind, **settings)]) == [dict(type=EmptyCacheHook, **settings)]
 
 
 def test_hooks_that_are_built_stay_and_none_are_none():
     hook = Hook()
-    assert given_hooks((hook,)) == [hook] and given_hooks(None) == []
+    assert resolve_custom_hooks((hook,)) == [hook] and resolve_custom_hooks(None) == []
 
 
 NO_HOOKS = [
@@ -57,7 +57,7 @@ def test_what_is_no_hook_is_refused(golden):
     messages = {}
     for hooks in NO_HOOKS:
         with pytest.raises(ConfigError) as caught:
-            given_hooks(hooks)
+            resolve_custom_hooks(hooks)
         messages[re.sub('<mmengine.*? at 0x.*?>', '<a hook>', str(hooks))] = caught.value
     golden('config.hooks', messages)
 

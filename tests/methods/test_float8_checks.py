@@ -61,7 +61,7 @@ def test_a_sharding_strategy_is_refused_first(strategy, make_config):
         )
 
 
-def test_gpus():
+def test_supported_gpus():
     assert gpu_problem('NVIDIA H100', (9, 0), None) is gpu_problem('NVIDIA L4', (8, 9), None) is None
     assert gpu_problem('NVIDIA B200', (10, 0), None) is None
     problem = gpu_problem('NVIDIA A100', (8, 0), None)

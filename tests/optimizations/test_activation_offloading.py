@@ -109,12 +109,12 @@ def test_compiled_layers_share_one_offloaded_call(llm):
 
 
 @pytest.mark.parametrize(('min_bytes', 'is_offloaded'), [(1, True), (2**20, False)])
-def test_small_tensors_stay(llm, recording, min_bytes, is_offloaded):
+def test_small_tensors_are_not_offloaded(llm, recording, min_bytes, is_offloaded):
     gradients(llm, offloaded(min_bytes=min_bytes))
     assert {is_copied for _, is_copied in recording.shapes} == {is_offloaded}
 
 
-def test_other_devices_are_left_alone(llm, recording):
+def test_tensors_on_other_devices_are_not_offloaded(llm, recording):
     gradients(llm, OffloadedCheckpoint(checkpoint_layer, 0))
     assert {is_copied for _, is_copied in recording.shapes} == {False}
 

@@ -1,4 +1,4 @@
-"""What the variables ask for, what torchrun is called with, and which of several failures is told."""
+"""The environment variables, the arguments of torchrun, and the selection of the reported failure."""
 
 from types import SimpleNamespace
 
@@ -12,7 +12,7 @@ TWO_HOSTS = dict(NPROC_PER_NODE='4', NNODES='2', NODE_RANK='1', ADDR='gpu1', POR
 
 def test_without_variables_nothing_is_launched():
     assert wanted({}) is None and wanted(dict(NPROC_PER_NODE='1')) is None
-    assert wanted({**TWO_HOSTS, 'RANK': '0', 'WORLD_SIZE': '2'}) is None  # it runs already
+    assert wanted({**TWO_HOSTS, 'RANK': '0', 'WORLD_SIZE': '2'}) is None  # already launched
 
 
 def test_one_host():
@@ -31,7 +31,7 @@ def test_two_hosts():
     assert wanted({k: v for k, v in TWO_HOSTS.items() if k != 'PORT'} | {'MASTER_PORT': '7'}).port == 7
 
 
-def test_torchrun_knows_the_arguments(monkeypatch):
+def test_torchrun_accepts_the_arguments(monkeypatch):
     from torch.distributed import run
 
     monkeypatch.setenv('TORCH_ELASTIC_SHUTDOWN_TIMEOUT', '77')
@@ -56,7 +56,7 @@ WRONG = [
 ]
 
 
-def test_bad_values_are_named(golden):
+def test_invalid_values_are_refused(golden):
     messages = {}
     for changed in WRONG:
         with pytest.raises(ConfigError) as caught:
@@ -66,14 +66,14 @@ def test_bad_values_are_named(golden):
 
 
 def failure(code, at=0, message='', callstack='', pid=77):
-    found = {'message': {'message': message, 'extraInfo': {'py_callstack': callstack}}} if message else {}
+    error_file = {'message': {'message': message, 'extraInfo': {'py_callstack': callstack}}} if message else {}
     names = {-9: 'SIGKILL', -15: 'SIGTERM', -11: 'SIGSEGV'}
     return SimpleNamespace(
         exitcode=code,
         timestamp=at,
         message=message,
         pid=pid,
-        error_file_data=found,
+        error_file_data=error_file,
         signal_name=lambda: names.get(code, ''),
     )
 
@@ -112,6 +112,6 @@ def test_interrupted(capsys):
 
 
 def test_a_failure_without_an_error_file(capsys):
-    """All ended by the launcher's signal: the first of them is named all the same."""
+    """If the launcher stopped all ranks, the first one is reported."""
     assert report_failures({0: failure(-15, 2), 1: failure(-15, 1)}) == 1
     assert 'rank 1' in capsys.readouterr().err

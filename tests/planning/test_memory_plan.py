@@ -45,7 +45,7 @@ def test_the_command_prints_a_plan(make_config, xtune, model_folder):
     assert re.fullmatch(r'8 GB +yes +[\d.]+ GiB +1 layers', lines['8'].strip())
 
 
-def test_on_a_terminal_it_shows_what_it_counts(make_config, xtune, model_folder, monkeypatch):
+def test_on_a_terminal_progress_is_shown(make_config, xtune, model_folder, monkeypatch):
     monkeypatch.setattr('sys.stderr.isatty', lambda: True)
     monkeypatch.setenv('TERM', 'xterm')
     config = make_config('full', base_model=model_folder(), **QUICK)
@@ -55,7 +55,7 @@ def test_on_a_terminal_it_shows_what_it_counts(make_config, xtune, model_folder,
 
 
 @pytest.mark.slow
-def test_under_sequence_parallelism_the_figures_are_those_of_a_device(make_config, xtune, model_folder):
+def test_with_sequence_parallelism_values_are_per_device(make_config, xtune, model_folder):
     def planned(length, *options):
         config = make_config('full', base_model=model_folder(**WIDE, num_hidden_layers=12), max_length=length)
         code, out, err = xtune('plan', config, '--memory', '1', '--strategy', 'ddp', *options)

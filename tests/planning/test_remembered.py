@@ -20,14 +20,14 @@ def count():
     return counted
 
 
-def test_it_is_counted_again_where_the_config_or_the_model_changes(tmp_path, count):
+def test_an_estimate_is_computed_again_after_a_change_of_config_or_model(tmp_path, count):
     (tmp_path / 'config.json').write_text('{}')
     assert [remembered({'r': r}, str(tmp_path), count) for r in (8, 8, 16, 8)] == ['1 GiB', '1 GiB', '2 GiB', '1 GiB']
     (tmp_path / 'config.json').write_text(json.dumps({'hidden_size': 8}))
     assert remembered({'r': 8}, str(tmp_path), count) == '3 GiB'
 
 
-def test_a_model_of_the_hub_is_counted_again_once_its_commit_changes(tmp_path, count, monkeypatch):
+def test_an_estimate_of_a_hub_model_is_computed_again_for_a_new_commit(tmp_path, count, monkeypatch):
     monkeypatch.setattr('huggingface_hub.constants.HF_HUB_CACHE', str(tmp_path))
     refs = tmp_path / 'models--some--model' / 'refs'
     refs.mkdir(parents=True)
@@ -37,7 +37,7 @@ def test_a_model_of_the_hub_is_counted_again_once_its_commit_changes(tmp_path, c
     assert found == ['1 GiB', '2 GiB', '2 GiB'] and remembered({}, 'other/model', count) == '3 GiB'
 
 
-def test_what_cannot_be_counted_or_kept_is_not_remembered(tmp_path, count, monkeypatch):
+def test_failed_estimates_are_not_cached(tmp_path, count, monkeypatch):
     def fails():
         raise ModelError('no model')
 

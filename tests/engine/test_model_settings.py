@@ -11,7 +11,7 @@ from transformers import LlamaConfig
 
 from xtune.config.checkpoint_config import stored_sections
 from xtune.engine.base_fingerprint import weight_fingerprint
-from xtune.engine.function_settings import Function, plain
+from xtune.engine.model_settings import ModelSettings, plain
 from xtune.engine.resume_checks import check_built
 from xtune.engine.setting_differences import differences
 from xtune.errors import CheckpointError
@@ -20,7 +20,7 @@ from xtune.errors import CheckpointError
 def function(lora=None, model=None, text='', base='base'):
     adapter = plain(LoraConfig(**{'r': 8, 'lora_alpha': 16, 'target_modules': ['q_proj'], **(lora or {})}))
     config = plain(LlamaConfig(num_hidden_layers=2, **(model or {})))
-    return Function(base, adapter, config, stored_sections(text, ('llm', 'quantization')))
+    return ModelSettings(base, adapter, config, stored_sections(text, ('llm', 'quantization')))
 
 
 def found(then, now, where=True):
@@ -72,10 +72,10 @@ def test_settings_of_the_architecture():
 
 def test_options_of_a_model_that_is_not_built_yet():
     then, text = function(), "llm = dict(rope_parameters=dict(rope_type='linear', factor=8.0), head_dim=128)"
-    now = Function('base', then.adapter, {}, stored_sections(text, ('llm', 'quantization')))
+    now = ModelSettings('base', then.adapter, {}, stored_sections(text, ('llm', 'quantization')))
     assert found(then, now) == ['llm.rope_parameters.factor', 'llm.rope_parameters.rope_type']
     same = "llm = dict(rope_parameters=dict(rope_type='default', rope_theta=10000.0), attn_implementation='eager')"
-    assert not found(then, Function('base', then.adapter, {}, stored_sections(same, ('llm', 'quantization'))))
+    assert not found(then, ModelSettings('base', then.adapter, {}, stored_sections(same, ('llm', 'quantization'))))
 
 
 FOUR_BITS = """
@@ -117,7 +117,7 @@ def test_a_model_that_is_built_is_compared_with_all_settings():
     then, now = meta(function(model=scaled)), meta(function({'target_modules': ['k_proj']}))
     with pytest.raises(CheckpointError) as refused:
         check_built(Path('run/iter_1.pth'), then, {'a'}, now, {'b'})
-    for what in ('rope_parameters', "lora.target_modules: ['q_proj'] then, ['k_proj'] now"):
+    for what in ('rope_parameters', "lora.target_modules: was ['q_proj'], now ['k_proj']"):
         assert what in str(refused.value)
     same = meta(function({'target_modules': '.*q_proj'}, model=scaled))
     check_built(Path('run/iter_1.pth'), then, {'a'}, same, {'a'})  # the same modules in other words
