@@ -1,10 +1,18 @@
 """The checks every conversation passes, reason by reason."""
 
 import pytest
+from golden import short
 
 from xtune.messages import RowError, checked, column, exchange, is_trained
 
 ROLE = {'s': 'system', 'u': 'user', 'a': 'assistant', 't': 'tool', 'x': 'text'}
+
+
+def error_of(messages):
+    """Return the error that refuses a conversation."""
+    with pytest.raises(RowError) as caught:
+        checked(messages)
+    return caught.value
 
 
 def talk(letters, **extra):
@@ -24,50 +32,34 @@ def test_what_follows_the_last_reply_is_cut(letters, kept):
 
 @pytest.mark.parametrize('nothing', [None, [], 'text', {'role': 'user'}])
 def test_no_messages(nothing):
-    with pytest.raises(RowError, match='^no messages$'):
-        checked(nothing)
+    assert not error_of(nothing).detail
 
 
-@pytest.mark.parametrize(
-    'letters, reason, detail',
-    [
-        ('u', 'reply missing', 'the conversation has no assistant message'),
-        ('su', 'reply missing', 'the conversation has no assistant message'),
-        ('a', 'roles do not alternate', 'the first turn is `assistant`, not `user`'),
-        ('saua', 'roles do not alternate', 'the first turn is `assistant`, not `user`'),
-        ('uua', 'roles do not alternate', '`user` is followed by `user` at turn 2'),
-        ('uaa', 'roles do not alternate', '`assistant` is followed by `assistant` at turn 3'),
-        ('uasua', 'roles do not alternate', '`assistant` is followed by `system` at turn 3'),
-        ('uta', 'roles do not alternate', '`user` is followed by `tool` at turn 2'),
-        ('xx', 'roles do not alternate', 'the first turn is `text`, not `user`'),
-        ('sx', 'roles do not alternate', 'the first turn is `text`, not `user`'),
-    ],
-)
-def test_order_of_roles(letters, reason, detail):
-    with pytest.raises(RowError) as caught:
-        checked(talk(letters))
-    assert (caught.value.reason, caught.value.detail) == (reason, detail)
+@pytest.mark.parametrize('wrong', [('u', 'su'), ('a', 'saua', 'uua', 'uaa', 'uasua', 'uta', 'xx', 'sx')])
+def test_order_of_roles(wrong):
+    errors = [error_of(talk(letters)) for letters in wrong]
+    assert len({error.reason for error in errors}) == 1
 
 
-@pytest.mark.parametrize(
-    'message, reason, detail',
-    [
-        ({'role': 'bot', 'content': 'x'}, 'unknown role', "message 2 has role 'bot'; known: system, user"),
-        ({'role': 'assistant', 'content': None}, 'content is not text', 'message 2 (assistant) holds a NoneType'),
-        ({'role': 'assistant', 'content': ['x']}, 'content is not text', 'message 2 (assistant) holds a list'),
-        ({'role': 'assistant', 'content': ''}, 'empty reply', ''),
-        ({'role': 'assistant', 'content': ' \n'}, 'empty reply', ''),
-        ({'role': 'text', 'content': ' '}, 'empty text', ''),
-        ({'role': 'assistant'}, 'message without role or content', 'message 2 is'),
-        ({'content': 'x'}, 'message without role or content', 'message 2 is'),
-        ('Hello!', 'message without role or content', "message 2 is 'Hello!'"),
-    ],
-)
-def test_faults_of_one_message(message, reason, detail):
-    with pytest.raises(RowError) as caught:
-        checked([{'role': 'user', 'content': 'Hi'}, message])
-    assert caught.value.reason == reason
-    assert detail in caught.value.detail
+def test_messages_about_roles(golden):
+    wrong = ('u', 'su', 'a', 'saua', 'uua', 'uaa', 'uasua', 'uta', 'xx', 'sx')
+    golden('data.rows_roles', {', '.join(ROLE[c] for c in letters): error_of(talk(letters)) for letters in wrong})
+
+
+def test_faults_of_one_message(golden):
+    wrong = (
+        {'role': 'bot', 'content': 'x'},
+        {'role': 'assistant', 'content': None},
+        {'role': 'assistant', 'content': ['x']},
+        {'role': 'assistant', 'content': ''},
+        {'role': 'assistant', 'content': ' \n'},
+        {'role': 'text', 'content': ' '},
+        {'role': 'assistant'},
+        {'content': 'x'},
+        'Hello!',
+    )
+    question = {'role': 'user', 'content': 'Hi'}
+    golden('data.rows_messages', {short(message): error_of([question, message]) for message in wrong})
 
 
 def test_empty_question_is_allowed():
@@ -75,7 +67,7 @@ def test_empty_question_is_allowed():
 
 
 def test_nothing_to_train_on():
-    with pytest.raises(RowError, match='nothing to train on: every assistant message has train: false'):
+    with pytest.raises(RowError, match='train: false'):
         checked(talk('uaua', train=False))
 
 

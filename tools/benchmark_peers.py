@@ -1,26 +1,27 @@
 #!/usr/bin/env python
-"""The same work by xtune, by a bare loop over the same model, and by trl, llamafactory and unsloth if installed.
+"""Compare the speed and memory of xtune, a bare training loop, and trl, llamafactory and unsloth if installed.
 
-    python tools/benchmark_peers.py FOLDER                     shapes of Llama 3 8B and Qwen2.5 1.5B, on a GPU
+    python tools/benchmark_peers.py FOLDER                     shapes of Llama 3 8B and Qwen2.5 1.5B; needs a GPU
     python tools/benchmark_peers.py FOLDER --models gemma_like moe --methods lora --lengths 2048 8192
     python tools/benchmark_peers.py FOLDER --python unsloth=/envs/unsloth/bin/python --resume
-    python tools/benchmark_peers.py FOLDER --models tiny --lengths 64 --steps 7            a tiny model, on CPUs too
+    python tools/benchmark_peers.py FOLDER --models tiny --lengths 64 --steps 7            a tiny model, also on a CPU
 
-Work: rows of random token ids, all trained, --batch x length tokens an optimizer step, LoRA of rank 16 on all linear
-layers (of a mixture of experts: of attention), AdamW, lr 1e-4, bf16; random weights. Each run is a process of its own.
+All contenders do the same work: sequences of random token ids, all trained, --batch x length tokens per optimizer step,
+LoRA of rank 16 on all linear layers (mixture of experts: on those of attention), AdamW, lr 1e-4, bf16, random weights.
+Each run is a separate process. Prints a table, with one row per run:
 
     tokens/s          median of the steps after the first 5, from the end of a step to the end of the next
-    peak GiB          allocated by the process (on a CPU: resident)
-    xtune to it       tokens/s of xtune at the same work / tokens/s of this contender
-    s to first step   from the start of the process to the end of its first step: imports, loading, compiling; what
-                      was compiled before is found again, unless --cold
+    peak GiB          memory allocated by the process (on a CPU: resident memory)
+    xtune to it       tokens/s of xtune for the same work / tokens/s of this contender
+    s to first step   from the start of the process to the end of its first step: imports, loading, compilation; the
+                      compile cache is warm unless --cold is set
 
-Checkpointing: 'all' recomputes every layer (unsloth: its own way, which offloads), 'none' keeps everything; 'auto' and
-'offload' are xtune's, which says how many layers it recomputed at last: more than asked for if memory ran out. By
-default the bare loop does LoRA without recomputation only. A peer has no run of what it cannot do, and a run that
-fails is a row with its reason. Writes FOLDER/benchmark.md, benchmark.json and results.jsonl, one run a line; exits
-with 1 if a run of xtune's or of the bare loop failed, unless memory ran out or --minutes were over, and with 2 if none
-of the contenders that are named can run.
+Activation checkpointing: 'all' checkpoints every layer (unsloth: its own implementation, which offloads), 'none' no
+layer. 'auto' and 'offload' are values of xtune, followed by the number of checkpointed layers at the end: more than
+requested after an out-of-memory retry. By default, the bare loop runs only LoRA without checkpointing. Work that a peer
+does not support is omitted. A failed run is a row with its reason. Writes FOLDER/benchmark.md, benchmark.json and
+results.jsonl (one run per line). Exits with 1 if a run of xtune or of the bare loop failed, except for out of memory
+and for runs that --minutes excludes, and with 2 if none of the requested contenders can run.
 """
 
 import argparse
@@ -30,149 +31,153 @@ import sys
 import time
 from pathlib import Path
 
-from common.configs import WARM_UP
-from common.material import made_apart
-from common.process import INTERRUPTED, fail, json_lines, made
-from peers import cases, material, runs
-from peers.report import compared, table
-from peers.shapes import SHAPES
+from common.benchmark_configs import WARMUP_STEPS
+from common.subprocesses import INTERRUPTED, exit_with_error, read_json_lines, writable_folder
+from common.synthetic_inputs import make_in_subprocess
+from peer_benchmark import cases, make_inputs, run_case
+from peer_benchmark.model_shapes import SHAPES
+from peer_benchmark.report import json_record, results_table
 
 from xtune.config.sections import SCALARS
 from xtune.utils.atomic import write_text
 
-# Small enough for a first look: methods and ways of checkpointing of each model.
-DEFAULT = {
+# Default models, with methods and values of activation checkpointing.
+DEFAULT_WORK = {
     'llama3_8b': (['lora', 'qlora', 'fp8_lora'], ['none', 'all']),
     'qwen2_5_1_5b': (['lora', 'qlora', 'full'], ['none']),
 }
-USUAL = (['lora'], ['none', 'all'])
-# What the bare loop does if no contenders are named.
-BARE = ('lora', 'none')
-# Tokens; a config takes no shorter rows.
-SHORTEST = SCALARS['max_length'].metadata['low']
+OTHER_MODELS = (['lora'], ['none', 'all'])
+# The work of the bare loop if --contenders is not given.
+BARE_WORK = ('lora', 'none')
+# Tokens; the minimum of the option max_length.
+MIN_LENGTH = SCALARS['max_length'].metadata['low']
 
 
-def arguments(given: list[str] | None) -> argparse.Namespace:
+def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     """Return the parsed command line."""
     parser = argparse.ArgumentParser(
         description=__doc__.partition('\n')[0], epilog=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument('folder', type=Path, help='gets models, runs and results')
-    parser.add_argument('--models', nargs='+', choices=SHAPES, default=list(DEFAULT), help='shapes (default: two)')
-    parser.add_argument('--methods', nargs='+', choices=cases.METHODS, help='(default: some for each model)')
-    parser.add_argument('--lengths', nargs='+', type=int, default=[2048], help='tokens of a row (default: 2048)')
+    parser.add_argument('folder', type=Path, help='folder for models, runs and results')
     parser.add_argument(
-        '--checkpointing', nargs='+', choices=cases.CHECKPOINTING, help='(default: some for each model)'
+        '--models', nargs='+', choices=SHAPES, default=list(DEFAULT_WORK), help='model shapes (default: two)'
+    )
+    parser.add_argument('--methods', nargs='+', choices=cases.METHODS, help='(default: depends on the model)')
+    parser.add_argument('--lengths', nargs='+', type=int, default=[2048], help='tokens per sequence (default: 2048)')
+    parser.add_argument(
+        '--checkpointing', nargs='+', choices=cases.CHECKPOINTING, help='(default: depends on the model)'
     )
     parser.add_argument('--contenders', nargs='+', choices=cases.CONTENDERS, help='(default: all that are installed)')
-    parser.add_argument('--batch', type=int, default=4, help='rows of a step (default: 4)')
-    parser.add_argument('--steps', type=int, default=20, help='optimizer steps of a run (default: 20)')
-    parser.add_argument('--timeout', type=float, default=300, help='seconds of a run (default: 300)')
-    parser.add_argument('--minutes', type=float, help='begin no run later than this (default: begin all)')
-    parser.add_argument('--python', nargs='+', default=[], metavar='NAME=PATH', help="a contender's own interpreter")
-    parser.add_argument('--cold', action='store_true', help='let each run compile and tokenize anew')
-    parser.add_argument('--resume', action='store_true', help='keep what an earlier call in FOLDER measured')
-    args = parser.parse_args(given)
+    parser.add_argument('--batch', type=int, default=4, help='sequences per optimizer step (default: 4)')
+    parser.add_argument('--steps', type=int, default=20, help='optimizer steps per run (default: 20)')
+    parser.add_argument('--timeout', type=float, default=300, help='time limit of a run in seconds (default: 300)')
+    parser.add_argument('--minutes', type=float, help='start no run after this time (default: no limit)')
+    parser.add_argument(
+        '--python', nargs='+', default=[], metavar='NAME=PATH', help='the Python interpreter of a contender'
+    )
+    parser.add_argument('--cold', action='store_true', help='start each run with empty compile and data caches')
+    parser.add_argument('--resume', action='store_true', help='keep the results of an earlier call in FOLDER')
+    args = parser.parse_args(argv)
     pairs = [pair.partition('=')[::2] for pair in args.python]
     for name, path in pairs:
         if name not in cases.CONTENDERS or not os.access(path, os.X_OK):
             names = ', '.join(cases.CONTENDERS)
-            parser.error(f'--python {name}={path}: give NAME=PATH, one of {names} and an interpreter that is there')
+            parser.error(f'--python {name}={path}: give NAME=PATH, with one of {names} and the path of an interpreter')
     args.python = {name: os.path.abspath(path) for name, path in pairs}
     if args.steps < 2 or args.batch < 1:
-        parser.error('--steps must be at least 2 (speed is from one step to the next), --batch 1')
-    if min(args.lengths) < SHORTEST:
-        parser.error(f'--lengths {min(args.lengths)}: a row has at least {SHORTEST} tokens')
+        parser.error('--steps must be at least 2 (the speed is measured between steps), --batch at least 1')
+    if min(args.lengths) < MIN_LENGTH:
+        parser.error(f'--lengths {min(args.lengths)}: a sequence needs at least {MIN_LENGTH} tokens')
     if args.timeout <= 0:
-        parser.error(f'--timeout {args.timeout:g}: a run needs more than 0 seconds')
+        parser.error(f'--timeout {args.timeout:g}: give more than 0 seconds')
     if args.minutes is not None and not args.minutes >= 0:
-        parser.error(f'--minutes {args.minutes:g}: give 0 (begin no run) or more')
+        parser.error(f'--minutes {args.minutes:g}: give 0 (start no run) or more')
     return args
 
 
-def chosen(args: argparse.Namespace) -> list[cases.Case]:
-    """Return the runs that the command line asks for, of contenders that are installed; none ends the program."""
-    wanted = args.contenders or cases.CONTENDERS
-    there = [name for name in wanted if runs.installed(name, runs.python_of(name, args.python))]
-    for name in wanted:
-        if name not in there:
-            print(f'{name}: not installed, left out')
-    found = []
+def requested_cases(args: argparse.Namespace) -> list[cases.Case]:
+    """Return the requested runs of installed contenders; exit with an error if there are none."""
+    requested = args.contenders or cases.CONTENDERS
+    installed = [name for name in requested if run_case.is_installed(name, run_case.interpreter(name, args.python))]
+    for name in requested:
+        if name not in installed:
+            print(f'{name}: not installed, skipped')
+    selected = []
     for model in args.models:
-        methods, ways = DEFAULT.get(model, USUAL)
-        methods, ways = args.methods or methods, args.checkpointing or ways
-        found += cases.cases({model: methods}, args.lengths, ways, there, args.batch, args.steps)
-    if not found:
-        able = 'is installed' if not there else 'can do these --methods with this --checkpointing'
-        fail(f'none of {", ".join(wanted)} {able}, so there is nothing to run; --contenders xtune always can')
+        methods, checkpointing = DEFAULT_WORK.get(model, OTHER_MODELS)
+        methods, checkpointing = args.methods or methods, args.checkpointing or checkpointing
+        selected += cases.make_cases({model: methods}, args.lengths, checkpointing, installed, args.batch, args.steps)
+    if not selected:
+        reason = 'supports these --methods with this --checkpointing' if installed else 'is installed'
+        exit_with_error(f'nothing to run: none of {", ".join(requested)} {reason}; add --contenders xtune')
     if args.contenders:
-        return found
-    return [case for case in found if case.contender != 'bare' or (case.method, case.checkpointing) == BARE]
+        return selected
+    return [case for case in selected if case.contender != 'bare' or (case.method, case.checkpointing) == BARE_WORK]
 
 
-def make(args: argparse.Namespace, folder: Path) -> dict:
-    """Make models and rows in a process of its own; return what the machine is."""
-    wanted = dict(folder=str(folder), models=args.models, lengths=args.lengths, rows=args.steps * args.batch)
-    return made_apart(material.__name__, wanted, folder)
+def make_models_and_rows(args: argparse.Namespace, folder: Path) -> dict:
+    """Write models and rows in a separate process; return the device and the version of torch."""
+    settings = dict(folder=str(folder), models=args.models, lengths=args.lengths, rows=args.steps * args.batch)
+    return make_in_subprocess(make_inputs.__name__, settings, folder)
 
 
-def known(path: Path, resume: bool) -> dict[cases.Case, cases.Result]:
-    """Return what an earlier call measured, without its failures; nothing unless `resume`."""
+def earlier_results(path: Path, resume: bool) -> dict[cases.Case, cases.Result]:
+    """Return the results of an earlier call without failures; an empty dict unless `resume`."""
     try:
-        results = [cases.Result.of(found) for found in json_lines(path)] if resume else []
+        results = [cases.Result.from_json(record) for record in read_json_lines(path)] if resume else []
     except (ValueError, TypeError, KeyError, AttributeError) as error:
-        fail(f'{path} is no list of results ({error}), so there is nothing to --resume; remove it, or begin anew')
+        exit_with_error(f'cannot --resume: {path} is not a list of results ({error}); remove it, or use another folder')
     return {result.case: result for result in results if not result.problem}
 
 
 def write(folder: Path, title: str, machine: dict, results: list[cases.Result]) -> None:
-    """Write all that is known so far, each file whole or not at all."""
-    write_text(folder / 'results.jsonl', ''.join(one.to_json() + '\n' for one in results))
-    write_text(folder / 'benchmark.md', f'{title}\n\n{table(results)}')
-    found = dict(machine=machine, runs=[compared(one, results) for one in results])
-    write_text(folder / 'benchmark.json', json.dumps(found, indent=1) + '\n')
+    """Write all results so far; each file is written atomically."""
+    write_text(folder / 'results.jsonl', ''.join(result.to_json() + '\n' for result in results))
+    write_text(folder / 'benchmark.md', f'{title}\n\n{results_table(results)}')
+    report = dict(machine=machine, runs=[json_record(result, results) for result in results])
+    write_text(folder / 'benchmark.json', json.dumps(report, indent=1) + '\n')
 
 
 def run_all(args: argparse.Namespace, folder: Path) -> list[cases.Result]:
-    """Run every case and write the results after each, so that an end in between loses none."""
-    began = time.monotonic()
+    """Run every case and write the results after each, so that an interruption loses none."""
+    start = time.monotonic()
     if (folder / 'results.jsonl').exists() and not args.resume:
-        fail(f'{folder} has the results of an earlier call: --resume goes on with them, another folder begins anew')
-    done = known(folder / 'results.jsonl', args.resume)
-    todo, machine = chosen(args), make(args, folder)
-    counted = f'after the first {WARM_UP}' if args.steps > WARM_UP else 'of all'
+        exit_with_error(f'{folder} has results of an earlier call: add --resume to continue, or use another folder')
+    done = earlier_results(folder / 'results.jsonl', args.resume)
+    requested, machine = requested_cases(args), make_models_and_rows(args, folder)
+    measured_steps = f'the steps after the first {WARMUP_STEPS}' if args.steps > WARMUP_STEPS else 'all steps'
     title = (
-        f'{machine["device"]}, torch {machine["torch"]}: {args.batch} rows in a step, {args.steps} steps, '
-        f'speed as the median {counted}.'
+        f'{machine["device"]}, torch {machine["torch"]}: {args.batch} sequences per step, {args.steps} steps, '
+        f'speed is the median of {measured_steps}.'
     )
     print(title, flush=True)
-    places = {case: number for number, case in enumerate(todo)}
+    order = {case: number for number, case in enumerate(requested)}
     results = list(done.values())
     write(folder, title, machine, results)
-    for case in (case for case in todo if case not in done):
-        if args.minutes is not None and time.monotonic() - began > 60 * args.minutes:
-            result = cases.Result(case, problem=cases.NO_TIME)
+    for case in (case for case in requested if case not in done):
+        if args.minutes is not None and time.monotonic() - start > 60 * args.minutes:
+            result = cases.Result(case, problem=cases.OUT_OF_TIME)
         else:
-            python = runs.python_of(case.contender, args.python)
-            result = runs.run(case, folder, args.timeout, python, args.cold)
+            python = run_case.interpreter(case.contender, args.python)
+            result = run_case.run(case, folder, args.timeout, python, args.cold)
         print(f'{case.name}: {result.problem or f"{result.speed:,.0f} tokens/s"} ({result.seconds:.0f} s)', flush=True)
-        results = sorted([*results, result], key=lambda one: places.get(one.case, -1))
+        results = sorted([*results, result], key=lambda result: order.get(result.case, -1))
         write(folder, title, machine, results)
     return results
 
 
-def main(given: list[str] | None = None) -> None:
-    """Run what the command line asks for and print the table."""
-    args = arguments(given)
-    folder = made(args.folder)
+def main(argv: list[str] | None = None) -> None:
+    """Run all requested cases and print the table."""
+    args = parse_arguments(argv)
+    folder = writable_folder(args.folder)
     try:
         results = run_all(args, folder)
     except KeyboardInterrupt:
-        print(f'interrupted; what is done is in {folder}, and --resume goes on')
+        print(f'interrupted; results so far are in {folder}, and --resume continues')
         sys.exit(INTERRUPTED)
-    print('\n' + table(results), end='')
-    excused = ('', cases.NO_MEMORY, cases.NO_TIME)
-    sys.exit(1 if any(r.problem not in excused for r in results if r.case.contender in cases.OURS) else 0)
+    print('\n' + results_table(results), end='')
+    accepted = ('', cases.OUT_OF_MEMORY, cases.OUT_OF_TIME)
+    sys.exit(1 if any(r.problem not in accepted for r in results if r.case.contender in cases.XTUNE_BASED) else 0)
 
 
 if __name__ == '__main__':

@@ -1,8 +1,12 @@
-"""Reject terms that CONTRIBUTING.md replaces by the standard ones: python tools/check_words.py
+"""Find terms that CONTRIBUTING.md replaces with standard ones.
 
-Reads every tracked text file below `FOLDERS`. `ALLOWED` lists the exceptions, such as tables of deprecated options.
+    python tools/check_words.py
+
+Runs on a CPU in seconds. Reads all tracked text files in `FOLDERS`, prints one line per term with the term to use
+instead, and exits with 1 if there is any. `ALLOWED` lists exceptions, such as tables of deprecated options.
 """
 
+import argparse
 import re
 import subprocess
 import sys
@@ -28,15 +32,15 @@ WORDS = {
     r'layers? (that )?recomputes?\b|recomputes? (its|their) activations': 'activation checkpointing',
     r'whole (model|weights) on each': 'full model',
 }
-# (file, pattern) that may stay.
+# Exceptions: (file, pattern).
 ALLOWED = {('docs/en/config.md', r'float32 masters|\bmasters of\b')}
 
 
-def problems() -> list[str]:
-    """Return a line for each term that must be replaced."""
-    listed = subprocess.run(['git', 'ls-files', *FOLDERS], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+def replaced_terms() -> list[str]:
+    """Return one line per term that must be replaced."""
+    tracked = subprocess.run(['git', 'ls-files', *FOLDERS], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     lines = []
-    for name in listed.splitlines():
+    for name in tracked.splitlines():
         if not name.endswith(('.py', '.md', '.jinja', '.tsv')):
             continue
         for number, text in enumerate((ROOT / name).read_text(encoding='utf-8').splitlines(), 1):
@@ -47,6 +51,7 @@ def problems() -> list[str]:
 
 
 if __name__ == '__main__':
-    found = problems()
-    print('\n'.join(found))
-    sys.exit(bool(found))
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
+    problems = replaced_terms()
+    print('\n'.join(problems))
+    sys.exit(bool(problems))

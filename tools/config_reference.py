@@ -1,5 +1,12 @@
-"""Write docs/en/config.md from the schema; with --check only exit with 1 if the page is out of date."""
+"""Write docs/en/config.md, the reference of all options, from the schema in xtune/config/sections.py.
 
+    python tools/config_reference.py           write the page
+    python tools/config_reference.py --check   write nothing; exit with 1 if the page is outdated
+
+Runs on a CPU in seconds and prints nothing.
+"""
+
+import argparse
 import ast
 import inspect
 import re
@@ -17,7 +24,7 @@ from xtune.ops.float8_linear import Float8Config
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / 'docs' / 'en' / 'config.md'
 EXAMPLES = dict.fromkeys(TYPED, 'methods/qlora') | dict.fromkeys(('llm', 'tokenizer'), 'models/smollm2_135m')
-DUTY, LIMITS = ('required', 'optional'), {'low': 'at least', 'above': 'above', 'high': 'at most'}
+REQUIRED, LIMITS = ('required', 'optional'), {'low': 'at least', 'above': 'above', 'high': 'at most'}
 HEAD = """# Config reference
 
 <!-- Written by tools/config_reference.py from xtune/config/sections.py. Change those, not this page. -->
@@ -51,12 +58,12 @@ MIGRATION = """
 
 The error about an unknown name says the same. `xtune list-cfg` has the preset names of XTuner v0.1.
 """
-# Classes of xtune, whose arguments no other documentation has, and their introduction.
-OWN = {
+# Sections whose type is a class of xtune: the class, documented only here, and an introduction.
+XTUNE_TYPES = {
     'quantization': (Float8Config, 'With `type=xtune.ops.float8_linear.Float8Config`, as the method `fp8_lora` has it:')
 }
 # Types of sections that are not dicts.
-KINDS = {
+SECTION_TYPES = {
     'custom_imports': 'a list',
     'train_dataset': 'a dict or a list of dicts',
     'val_dataset': 'a dict, a list of dicts or a number',
@@ -71,19 +78,20 @@ def page() -> str:
         if name in SCALARS:
             rows += _rows(Scalars, name)
             continue
-        kind = KINDS.get(name, 'a dict')
+        section_type = SECTION_TYPES.get(name, 'a dict')
         detail = _example(name) if name in TYPED else TABLE + _rows(section.keys) if section.keys else ''
-        detail += _own(*OWN[name]) if name in OWN else ''
+        detail += _class_arguments(*XTUNE_TYPES[name]) if name in XTUNE_TYPES else ''
         detail = 'A data set has the keys of [train_dataset](#train_dataset).\n' if name == 'val_dataset' else detail
         label = f'[{name}](#{name})' if detail else f'`{name}`'
-        rows += f'| {label} | {kind}{" or None" * section.nullable} | {DUTY[section.optional]} | {section.doc} |\n'
+        section_type += ' or None' * section.nullable
+        rows += f'| {label} | {section_type} | {REQUIRED[section.optional]} | {section.doc} |\n'
         details += f'\n## {name}\n\n{section.doc}\n\n{detail}' if detail else ''
     renamed = ', '.join(f'`{old}` (now `{new}`)' for old, new in RENAMED.items())
     return HEAD.replace('{renamed}', renamed) + TABLE + rows + details + _migration()
 
 
 def _migration() -> str:
-    """Return the tables of XTuner v0.1's names."""
+    """Return the tables of option names of XTuner v0.1."""
     text = MIGRATION
     for heading, table in (('name in XTuner v0.1', XTUNER_NAMES), ('key of a data set', DATASET_KEYS)):
         text += f'\n| {heading} | xtune |\n|---|---|\n'
@@ -92,6 +100,7 @@ def _migration() -> str:
 
 
 def _rows(table: type, only: str | None = None) -> str:
+    """Return the table rows of the options in `table`, or of the option `only`."""
     hints, text = typing.get_type_hints(table), ''
     for option in fields(table):
         limits = [f'{word} {option.metadata[key]}' for key, word in LIMITS.items() if key in option.metadata]
@@ -103,23 +112,31 @@ def _rows(table: type, only: str | None = None) -> str:
 
 
 def _example(name: str) -> str:
+    """Return the section `name` of a part in configs/_base_ as a code block."""
     text = (ROOT / 'configs' / '_base_' / f'{EXAMPLES[name]}.py').read_text(encoding='utf-8')
     node = next(n for n in ast.parse(text).body if isinstance(n, ast.Assign) and n.targets[0].id == name)
     return f'```python\n{ast.get_source_segment(text, node)}\n```\n'
 
 
-def _own(kind: type, introduction: str) -> str:
-    """Return a table of the arguments of a dataclass, whose docstring has their meanings."""
-    arguments, hints = inspect.getdoc(kind).partition('Args:\n')[2], typing.get_type_hints(kind)
+def _class_arguments(config_class: type, introduction: str) -> str:
+    """Return a table of the arguments of a dataclass, with the meanings from its docstring."""
+    arguments, hints = inspect.getdoc(config_class).partition('Args:\n')[2], typing.get_type_hints(config_class)
     meanings = dict(re.findall(r'^    (\w+): (.*(?:\n {8}.*)*)', arguments, re.MULTILINE))
     text = f'\n{introduction}\n\n{TABLE}'
-    for one in fields(kind):
-        meaning = ' '.join(meanings[one.name].split())
-        text += f'| `{one.name}` | {spell(hints[one.name])} | `{one.default!r}` | {meaning} |\n'
+    for argument in fields(config_class):
+        meaning = ' '.join(meanings[argument.name].split())
+        text += f'| `{argument.name}` | {spell(hints[argument.name])} | `{argument.default!r}` | {meaning} |\n'
     return text
 
 
-if __name__ == '__main__':
-    if '--check' in sys.argv:
+def main() -> None:
+    """Write the page, or compare it with the schema."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--check', action='store_true', help='write nothing; exit with 1 if the page is outdated')
+    if parser.parse_args().check:
         sys.exit(PAGE.read_text(encoding='utf-8') != page())
     PAGE.write_text(page(), encoding='utf-8')
+
+
+if __name__ == '__main__':
+    main()

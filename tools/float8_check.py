@@ -1,11 +1,12 @@
-"""Train a model with an adapter on a base in bf16 and on one in float8, and print how far the two are apart.
+"""Train an adapter on a bf16 and on a float8 base model, and compare losses, gradients, speed and memory.
 
     python tools/float8_check.py MODEL_FOLDER [--out FOLDER] [--steps 200] [--data FILE.jsonl] [--set NAME=VALUE ...]
 
-A CUDA GPU with float8 is needed. Prints the largest and the mean relative difference of the two loss curves, each loss
-being the mean of ten steps; the cosine of the adapters' gradients in the first step; tokens/s and peak memory; and what
-it costs to add up products exactly, as the gradient's does. The text is the documentation that comes with Python, or
---data: rows with `text`. `--set` changes the configs of both runs, such as `--set speed.compile=True`.
+Needs a CUDA GPU with float8 support. Prints tokens/s and peak memory; the largest and the mean relative difference of
+the loss curves, smoothed over ten steps; the cosine similarity of the adapter gradients in the first step; and the time
+of float8 matmuls with fast and with exact accumulation (exact accumulation is used for gradients). The text is the
+documentation included in Python, or --data with rows that have `text`. `--set` changes the configs of both runs, for
+example `--set speed.compile=True`.
 """
 
 import argparse
@@ -19,7 +20,7 @@ from statistics import mean, median
 from typing import Any
 
 import torch
-from common.process import fail, json_lines, made
+from common.subprocesses import exit_with_error, read_json_lines, writable_folder
 
 from xtune.config.load import load, parse_options
 from xtune.config.presets import find
@@ -33,11 +34,11 @@ from xtune.methods.float8_checks import device_problem
 from xtune.ops.float8_matmul import scaled_matmul, to_float8
 
 METHODS = {'bf16': 'lora', 'float8': 'fp8_lora'}
-WINDOW = 10  # steps whose mean is a point of a curve
-SIZES = ((8192, 4096, 14336), (8192, 14336, 4096))  # tokens, outputs, inputs of layers of an 8B model
+SMOOTHING_STEPS = 10  # a point of a smoothed loss curve is the mean of this number of steps
+MATMUL_SIZES = ((8192, 4096, 14336), (8192, 14336, 4096))  # tokens, outputs, inputs; linear layers of an 8B model
 
 
-def arguments(argv: list[str] | None = None) -> argparse.Namespace:
+def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     """Return the parsed command line."""
     parser = argparse.ArgumentParser(
         description=__doc__.partition('\n')[0], epilog=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -53,40 +54,38 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
         type=Path,
         default=Path('work_dirs/float8_check'),
         metavar='FOLDER',
-        help='gets the text and both runs (default: work_dirs/float8_check)',
+        help='folder for the text and both runs (default: work_dirs/float8_check)',
     )
     parser.add_argument(
-        '--steps', type=int, default=200, metavar='N', help='optimizer steps of each run, at least 10 (default: 200)'
+        '--steps', type=int, default=200, metavar='N', help='optimizer steps per run, at least 10 (default: 200)'
     )
     parser.add_argument(
         '--data',
         type=Path,
         metavar='FILE.jsonl',
-        help='what both train on: rows with `text` (default: the documentation that comes with Python)',
+        help='training data: rows with `text` (default: the documentation included in Python)',
     )
     parser.add_argument(
         '--set',
         nargs='+',
         default=[],
         metavar='NAME=VALUE',
-        help='changes of both configs, as --cfg-options of xtune train has them, such as speed.compile=True',
+        help='options for both configs, like --cfg-options of xtune train, such as speed.compile=True',
     )
     args = parser.parse_args(argv)
-    if args.steps < WINDOW:
-        parser.error(
-            f'--steps {args.steps}: a point of a curve is the mean of {WINDOW} steps, so give at least so many'
-        )
+    if args.steps < SMOOTHING_STEPS:
+        parser.error(f'--steps {args.steps}: give at least {SMOOTHING_STEPS}, the number of steps per point of a curve')
     return args
 
 
 def preset(base: str) -> str:
-    """Return the preset that trains on `base`, bf16 or float8."""
+    """Return the preset for the base model `base`: 'bf16' or 'float8'."""
     return f'smollm2_135m_{METHODS[base]}_selfcog_e2'
 
 
-def options(args: argparse.Namespace) -> dict[str, Any]:
-    """Return what is changed in both presets; writes the text first."""
-    data = args.data or made(args.out) / 'text.jsonl'
+def shared_options(args: argparse.Namespace) -> dict[str, Any]:
+    """Return the options for both presets, after writing the text if --data is not given."""
+    data = args.data or writable_folder(args.out) / 'text.jsonl'
     if args.data is None:
         rows = (json.dumps(dict(text=text)) for text in topics.values())
         data.write_text('\n'.join(rows) + '\n', encoding='utf-8')
@@ -110,34 +109,37 @@ def options(args: argparse.Namespace) -> dict[str, Any]:
     } | parse_options(args.set)
 
 
-def train(base: str, changed: dict[str, Any], folder: Path) -> list[dict]:
-    """Run `xtune train` on `base` and return the lines of its metrics with a loss."""
-    pairs = [f'{name}={value}' for name, value in changed.items()]
+def train(base: str, options: dict[str, Any], folder: Path) -> list[dict]:
+    """Run `xtune train` on `base` and return the metrics with a loss, one dict per step."""
+    pairs = [f'{name}={value}' for name, value in options.items()]
     command = [sys.executable, '-m', 'xtune', 'train', preset(base), '--work-dir', folder / base, '--cfg-options']
     code = subprocess.run([*command, *pairs]).returncode
     if code:
-        fail(f'the run on {base} ended with exit code {code}; see above')
-    return [row for row in json_lines(folder / base / 'metrics.jsonl') if 'loss' in row]
+        exit_with_error(f'the {base} run failed with exit code {code}; see above')
+    return [row for row in read_json_lines(folder / base / 'metrics.jsonl') if 'loss' in row]
 
 
-def differences(one: list[float], other: list[float]) -> tuple[float, float]:
-    """Return the largest and the mean relative difference of two loss curves, smoothed, to the first.
+def curve_differences(reference: list[float], other: list[float]) -> tuple[float, float]:
+    """Return the largest and the mean difference of two smoothed loss curves, relative to `reference`.
 
     Raises:
-        ValueError: They are of different lengths, or shorter than a point's mean.
+        ValueError: The lengths differ, or are smaller than SMOOTHING_STEPS.
     """
-    if len(one) != len(other):
-        raise ValueError(f'curves of {len(one)} and {len(other)} steps cannot be compared')
-    smooth = [[mean(losses[i : i + WINDOW]) for i in range(len(losses) - WINDOW + 1)] for losses in (one, other)]
+    if len(reference) != len(other):
+        raise ValueError(f'curves of {len(reference)} and {len(other)} steps cannot be compared')
+    smooth = [
+        [mean(losses[i : i + SMOOTHING_STEPS]) for i in range(len(losses) - SMOOTHING_STEPS + 1)]
+        for losses in (reference, other)
+    ]
     if not smooth[0]:
-        raise ValueError(f'{len(one)} steps make no curve: each of its points is the mean of {WINDOW}')
-    apart = [abs(b - a) / abs(a) for a, b in zip(*smooth, strict=True)]
-    return max(apart), mean(apart)
+        raise ValueError(f'{len(reference)} steps: a curve needs at least {SMOOTHING_STEPS}')
+    relative = [abs(b - a) / abs(a) for a, b in zip(*smooth, strict=True)]
+    return max(relative), mean(relative)
 
 
-def job_of(base: str, changed: dict[str, Any]) -> Job:
-    """Return the run on `base`."""
-    return wire(load(find(preset(base)), changed, check_types=True), base)
+def wire_job(base: str, options: dict[str, Any]) -> Job:
+    """Return the `Job` of the run on `base`."""
+    return wire(load(find(preset(base)), options, check_types=True), base)
 
 
 def first_gradients(job: Job, device: torch.device) -> torch.Tensor:
@@ -154,62 +156,64 @@ def first_gradients(job: Job, device: torch.device) -> torch.Tensor:
 
 
 def milliseconds(call: Callable[[], Any], times: int = 20) -> float:
-    """Return how long `call` takes on the GPU, the median of several."""
-    taken = []
+    """Return the median GPU time of `call` in milliseconds."""
+    durations = []
     for _ in range(times + 3):
         start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
         start.record()
         call()
         end.record()
         end.synchronize()
-        taken.append(start.elapsed_time(end))
-    return median(taken[3:])
+        durations.append(start.elapsed_time(end))
+    return median(durations[3:])
 
 
-def exact_sums(device: torch.device) -> None:
-    """Print what exact sums cost against fast ones, and how far these are off."""
-    for tokens, outputs, inputs in SIZES:
+def print_accumulation_times(device: torch.device) -> None:
+    """Print the time of matmuls with fast and with exact accumulation, and the error of fast accumulation."""
+    for tokens, outputs, inputs in MATMUL_SIZES:
         left, right = (torch.randn(rows, inputs, device=device, dtype=torch.bfloat16) for rows in (tokens, outputs))
-        (left8, scales), (right8, others) = to_float8(left), to_float8(right)
-        others = others.reshape(1, -1)
+        (left8, left_scales), (right8, right_scales) = to_float8(left), to_float8(right)
+        right_scales = right_scales.reshape(1, -1)
 
-        def product(fast: bool, given: tuple = (left8, scales, right8, others)) -> torch.Tensor:
-            return scaled_matmul(*given, fast)
+        def matmul(fast: bool, operands: tuple = (left8, left_scales, right8, right_scales)) -> torch.Tensor:
+            return scaled_matmul(*operands, fast)
 
-        fast, exact = (milliseconds(lambda fast=fast, product=product: product(fast)) for fast in (True, False))
+        fast, exact = (milliseconds(lambda fast=fast, matmul=matmul: matmul(fast)) for fast in (True, False))
         bf16 = milliseconds(lambda left=left, right=right: left @ right.t())
-        off = (product(True).float() - product(False).float()).norm() / product(False).float().norm()
+        error = (matmul(True).float() - matmul(False).float()).norm() / matmul(False).float().norm()
         print(
-            f'{tokens} x {inputs} x {outputs}: bf16 {bf16:.3f} ms, float8 {fast:.3f} ms with fast sums, {exact:.3f} ms '
-            f'with exact ones; fast ones are off by {off.item():.1e}'
+            f'{tokens} x {inputs} x {outputs}: bf16 {bf16:.3f} ms, float8 {fast:.3f} ms with fast accumulation, '
+            f'{exact:.3f} ms with exact accumulation; relative error of fast accumulation {error.item():.1e}'
         )
 
 
 def main() -> None:
-    """Do all of it."""
-    args = arguments()
+    """Train on both base models and print the comparison."""
+    args = parse_arguments()
     device = torch.device('cuda' if torch.cuda.is_available() else 'cpu')
     problem = device_problem(device)
     if problem:
-        fail(f'this needs {problem}')
+        exit_with_error(f'this tool needs {problem}')
     try:
-        changed = options(args)
+        options = shared_options(args)
         for base in METHODS:
-            job_of(base, changed)
+            wire_job(base, options)
     except XtuneError as error:
-        fail(str(error))
-    runs = {base: train(base, changed, args.out) for base in METHODS}
-    gradients = [first_gradients(job_of(base, changed), device) for base in METHODS]
+        exit_with_error(str(error))
+    runs = {base: train(base, options, args.out) for base in METHODS}
+    gradients = [first_gradients(wire_job(base, options), device) for base in METHODS]
     print(f'\n{torch.cuda.get_device_name(device)}, torch {torch.__version__}, {args.model}, {args.steps} steps')
     for base, rows in runs.items():
         speed = median(row['tokens_per_second'] for row in rows[len(rows) // 2 :])
         peak = max(row['memory_gib'] for row in rows)
         print(f'{base:<7}loss {rows[0]["loss"]:.4f} -> {rows[-1]["loss"]:.4f}, {speed:,.0f} tokens/s, {peak:.1f} GiB')
-    largest, average = differences(*([row['loss'] for row in rows] for rows in runs.values()))
-    print(f'loss curves (means of {WINDOW} steps): largest relative difference {largest:.2%}, mean {average:.2%}')
-    same = torch.nn.functional.cosine_similarity(*gradients, dim=0).item()
-    print(f'gradients of the adapters in step 1: cosine {same:.4f}')
-    exact_sums(device)
+    largest, average = curve_differences(*([row['loss'] for row in rows] for rows in runs.values()))
+    print(
+        f'loss curves (means of {SMOOTHING_STEPS} steps): largest relative difference {largest:.2%}, mean {average:.2%}'
+    )
+    similarity = torch.nn.functional.cosine_similarity(*gradients, dim=0).item()
+    print(f'adapter gradients in step 1: cosine similarity {similarity:.4f}')
+    print_accumulation_times(device)
 
 
 if __name__ == '__main__':

@@ -1,10 +1,11 @@
 #!/usr/bin/env python
-"""Write the table of docs/en/plan.md and docs/zh/plan.md: Qwen2.5 on 8 GB, by method, micro-batch and sequence length.
+"""Write the table of docs/en/plan.md and docs/zh/plan.md: peak memory of Qwen2.5 by method, batch and sequence length.
 
-    python tools/plan_table.py            count (some minutes) and write both pages
+    python tools/plan_table.py            write both pages (takes some minutes)
     python tools/plan_table.py --print    only print the table
 
-Peaks are counted as `xtune plan` counts them without a GPU, for the shapes in devices/qwen2_5.json.
+Runs on a CPU. Prints each row as soon as it is computed. Peaks are counted like by `xtune plan` without a GPU, for the
+model shapes in plan_table_models.json. Values that fit on 8 GB are in bold.
 """
 
 import argparse
@@ -23,7 +24,7 @@ MODEL = dict(model_type='qwen2', architectures=['Qwen2ForCausalLM'], max_positio
 
 
 def peak(folder: Path, method: str, batch: int, length: int) -> int:
-    """Return the bytes of the peak of a run of the model in `folder`, with the context of CUDA."""
+    """Return the peak memory of a run of the model in `folder`, in bytes, including the CUDA context."""
     from xtune.config.load import load
     from xtune.config.presets import find
     from xtune.config.wire import wire
@@ -43,22 +44,22 @@ def peak(folder: Path, method: str, batch: int, length: int) -> int:
     return MemoryEstimator(step).estimate(step).peak + CONTEXT
 
 
-def cell(count: int) -> str:
-    """Return a number of bytes in GiB, in bold if it fits the GPU."""
+def cell(num_bytes: int) -> str:
+    """Return a number of bytes in GiB, in bold if it fits on the GPU."""
     from xtune.planning.units import GIB, usable_bytes
 
-    text = f'{count / GIB:.1f}'
-    return f'**{text}**' if count <= usable_bytes(GPU_GB) else text
+    text = f'{num_bytes / GIB:.1f}'
+    return f'**{text}**' if num_bytes <= usable_bytes(GPU_GB) else text
 
 
 def table() -> str:
     """Return the table in Markdown."""
-    shapes = json.loads((TOOLS / 'devices' / 'qwen2_5.json').read_text('utf-8'))
+    shapes = json.loads((TOOLS / 'plan_table_models.json').read_text('utf-8'))
     lines = ['| model, method | micro-batch | ' + ' | '.join(f'{length} tokens' for length in LENGTHS) + ' |']
     lines.append('|---|---|' + '---|' * len(LENGTHS))
-    with tempfile.TemporaryDirectory() as place:
+    with tempfile.TemporaryDirectory() as temporary:
         for size, shape in shapes.items():
-            folder = Path(place) / size
+            folder = Path(temporary) / size
             folder.mkdir()
             (folder / 'config.json').write_text(json.dumps(MODEL | shape), encoding='utf-8')
             for method in METHODS:
@@ -70,28 +71,28 @@ def table() -> str:
 
 
 def with_table(text: str, table: str) -> str:
-    """Return a page with `table` between its marks.
+    """Return the text of a page with `table` between its markers.
 
     Raises:
-        ValueError: It has no marks.
+        ValueError: The page has no markers.
     """
     before, begin, rest = text.partition(BEGIN)
     _, end, after = rest.partition(END)
     if not begin or not end:
-        raise ValueError(f'the page has no lines `{BEGIN}` and, after it, `{END}`')
+        raise ValueError(f'the page has no line `{BEGIN}` followed by `{END}`')
     return f'{before}{BEGIN}\n\n{table}\n\n{END}{after}'
 
 
 def main() -> None:
-    """Count, and write the pages."""
+    """Compute the table and write the pages."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--print', action='store_true', help='do not write the pages')
+    parser.add_argument('--print', action='store_true', help='print the table only')
     args = parser.parse_args()
-    for page in PAGES:  # fails before minutes of counting if a page has no marks
+    for page in PAGES:  # fails early if a page has no markers
         with_table(page.read_text('utf-8'), '')
-    counted = table()
+    new_table = table()
     for page in () if args.print else PAGES:
-        write_text(page, with_table(page.read_text('utf-8'), counted))
+        write_text(page, with_table(page.read_text('utf-8'), new_table))
 
 
 if __name__ == '__main__':

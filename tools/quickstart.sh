@@ -1,13 +1,14 @@
 #!/usr/bin/env bash
-# From nothing to a fine-tuned, merged model that knows its new name: about three minutes on two CPU cores, once the
-# packages are installed. Everything is written to ./quickstart and .venv; run it again and nothing is downloaded or
-# converted anew.
+# Set up .venv, then fine-tune SmolLM2-135M-Instruct to a new name, merge the adapter and query the model. Takes about
+# three minutes on two CPU cores after installation. Prints each command with its output, and the answers before and after
+# training. Writes only ./quickstart, .venv and the cache. A second run downloads and converts nothing.
 #
+#   bash tools/quickstart.sh
 #   NAME=Ada AUTHOR='the Analytical Engine Co.' bash tools/quickstart.sh
-#   XTUNE_PYTHON=$(command -v python3) bash tools/quickstart.sh    # in an environment you have; nothing is installed
+#   XTUNE_PYTHON=$(command -v python3) bash tools/quickstart.sh    # in an existing environment; installs nothing
 set -euo pipefail
-# shellcheck source=tools/common.sh
-. "$(dirname "$0")/common.sh"
+# shellcheck source=tools/setup_env.sh
+. "$(dirname "$0")/setup_env.sh"
 NAME="${NAME:-Xiaotu}"
 AUTHOR="${AUTHOR:-the xtune team}"
 QUESTION="Who are you?"
@@ -15,7 +16,7 @@ PRESET=smollm2_135m_lora_selfcog_e2
 
 run() {
     local word line='$'
-    for word in "$@"; do  # as one would type it
+    for word in "$@"; do  # quoted for a shell
         case $word in
             *[!A-Za-z0-9._/=:-]*) line+=" '$word'" ;;
             *) line+=" $word" ;;
@@ -27,7 +28,7 @@ run() {
 
 make_venv
 get_model
-began=$SECONDS
+start=$SECONDS
 rm -rf quickstart
 mkdir quickstart
 cd quickstart
@@ -48,8 +49,8 @@ echo "== $QUESTION"
 printf '%-22s %s\n' \
     'before' "$(tail -n +3 before.txt | tr '\n' ' ')" \
     'after' "$(tail -n +3 after.txt | tr '\n' ' ')" \
-    'after, in 4 bits' "$(tail -n +3 after4.txt | tr '\n' ' ')"
-echo "== done in $((SECONDS - began)) seconds; the model is in quickstart/merged, the loss curve in quickstart/work_dir/loss.png"
+    'after, 4-bit' "$(tail -n +3 after4.txt | tr '\n' ' ')"
+echo "== finished in $((SECONDS - start)) seconds; merged model: quickstart/merged, loss curve: quickstart/work_dir/loss.png"
 for answer in after.txt after4.txt; do
     grep -qF "$NAME" $answer || { echo "error: the answer in quickstart/$answer does not contain the name $NAME" >&2; exit 1; }
 done

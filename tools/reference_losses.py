@@ -1,11 +1,12 @@
-"""Record the losses of fixed short runs at full precision, or compare them with a record: bit for bit.
+"""Record the losses of fixed short runs at full precision, or compare them bit for bit with recorded losses.
 
     python tools/reference_losses.py record before.json [--only NAME ...] [--gpu]
     python tools/reference_losses.py compare before.json [--only NAME ...] [--gpu]
 
-A change that only moves or renames code reproduces every loss exactly on the same machine with the same libraries. Each
-run is `xtune train` on a small random Llama and 40 rows of text. Runs whose name ends in `_x2` start two processes.
-`--gpu` takes the runs of `GPU` instead of those of `CPU`; two GPUs are used where there are two.
+For refactoring: on the same machine with the same libraries, a change that only moves or renames code reproduces every
+loss exactly. Each run is `xtune train` on a small random Llama and 40 rows of text. Runs with names ending in `_x2` use
+two ranks. Runs on a CPU, or with `--gpu` on one GPU (on two, if available). Prints the first and the last loss of each
+run, and `equal` or `DIFFERS`. Exits with 1 if a value differs.
 """
 
 import argparse
@@ -21,7 +22,7 @@ ROWS = [
     for a in range(8)
     for b in range(5)
 ]
-# Run -> (preset, options).
+# Name of the run: (preset, options).
 CPU = {
     'lora': ('smollm2_135m_lora_alpaca_e1', {}),
     'lora_unpacked': ('smollm2_135m_lora_alpaca_e1', {'pack': False}),
@@ -69,12 +70,12 @@ COMMON = {
 
 
 def tokenizer_folder() -> Path:
-    """Return the folder of SmolLM2, whose tokenizer the runs use."""
+    """Return the folder of SmolLM2-135M-Instruct, whose tokenizer the runs use."""
     default = Path.home() / '.cache/xtune/models/SmolLM2-135M-Instruct'
     return Path(os.environ.get('XTUNE_TEST_MODEL', default))
 
 
-def make_model(folder: Path, hidden: int, layers: int) -> None:
+def write_random_model(folder: Path, hidden: int, layers: int) -> None:
     """Write a random Llama of `layers` layers with hidden size `hidden` and SmolLM2's tokenizer."""
     import torch
     from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
@@ -99,7 +100,7 @@ def make_model(folder: Path, hidden: int, layers: int) -> None:
 
 
 def losses_of(name: str, preset: str, options: dict, folder: Path, steps: int) -> list[list[float]]:
-    """Run one training and return [loss, gradient norm] of each optimizer step."""
+    """Train once and return [loss, gradient norm] of each optimizer step."""
     work_dir = folder / name
     options = {**COMMON, 'schedule.max_steps': steps, **options}
     options |= {'base_model': str(folder / 'model'), 'train_dataset.path': str(folder / 'rows.json')}
@@ -108,10 +109,10 @@ def losses_of(name: str, preset: str, options: dict, folder: Path, steps: int) -
     if '--deepspeed' in options:
         command += ['--deepspeed', options.pop('--deepspeed')]
     command += ['--cfg-options', *(f'{key}={value}' for key, value in options.items())]
-    environment = {**os.environ, 'OMP_NUM_THREADS': '1', 'HF_HUB_OFFLINE': '1', 'XTUNE_CACHE': str(folder / 'cache')}
+    env = {**os.environ, 'OMP_NUM_THREADS': '1', 'HF_HUB_OFFLINE': '1', 'XTUNE_CACHE': str(folder / 'cache')}
     if name.endswith('_x2'):
-        environment['NPROC_PER_NODE'] = '2'
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=folder)
+        env['NPROC_PER_NODE'] = '2'
+    done = subprocess.run(command, capture_output=True, text=True, env=env, cwd=folder)
     if done.returncode:
         raise SystemExit(f'{name} failed:\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}')
     rows = [json.loads(line) for line in (work_dir / 'metrics.jsonl').read_text(encoding='utf-8').splitlines()]
@@ -119,13 +120,13 @@ def losses_of(name: str, preset: str, options: dict, folder: Path, steps: int) -
 
 
 def main() -> int:
-    """Record or compare; return 1 if a loss differs."""
+    """Record or compare; return 1 if a value differs."""
     parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
     parser.add_argument('action', choices=['record', 'compare'])
-    parser.add_argument('file', type=Path)
-    parser.add_argument('--only', nargs='*')
-    parser.add_argument('--gpu', action='store_true')
-    parser.add_argument('--steps', type=int, default=8, help='optimizer steps of each run')
+    parser.add_argument('file', type=Path, help='JSON file with the recorded losses')
+    parser.add_argument('--only', nargs='*', metavar='NAME', help='names of runs (default: all)')
+    parser.add_argument('--gpu', action='store_true', help='the runs for GPUs')
+    parser.add_argument('--steps', type=int, default=8, help='optimizer steps per run (default: 8)')
     arguments = parser.parse_args()
     runs = GPU if arguments.gpu else CPU
     names = arguments.only or list(runs)
@@ -133,23 +134,23 @@ def main() -> int:
         import torch
 
         names = [name for name in names if not name.endswith('_x2') or torch.cuda.device_count() > 1]
-    known = json.loads(arguments.file.read_text(encoding='utf-8')) if arguments.action == 'compare' else {}
-    found, wrong = {}, 0
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
+    recorded = json.loads(arguments.file.read_text(encoding='utf-8')) if arguments.action == 'compare' else {}
+    losses, num_different = {}, 0
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
         (folder / 'rows.json').write_text(json.dumps(ROWS), encoding='utf-8')
-        make_model(folder / 'model', *((256, 8) if arguments.gpu else (32, 2)))
+        write_random_model(folder / 'model', *((256, 8) if arguments.gpu else (32, 2)))
         for run in names:
-            found[run] = losses_of(run, *runs[run], folder, arguments.steps)
-            differs = arguments.action == 'compare' and found[run] != known.get(run)
-            wrong += differs
+            losses[run] = losses_of(run, *runs[run], folder, arguments.steps)
+            differs = arguments.action == 'compare' and losses[run] != recorded.get(run)
+            num_different += differs
             remark = '' if arguments.action == 'record' else ('  DIFFERS' if differs else '  equal')
-            print(f'{run:24} {found[run][0][0]:.9f} -> {found[run][-1][0]:.9f}{remark}', flush=True)
+            print(f'{run:24} {losses[run][0][0]:.9f} -> {losses[run][-1][0]:.9f}{remark}', flush=True)
             if differs:
-                print(f'  recorded {known.get(run)}\n  now      {found[run]}')
+                print(f'  recorded {recorded.get(run)}\n  now      {losses[run]}')
     if arguments.action == 'record':
-        arguments.file.write_text(json.dumps(found, indent=1) + '\n', encoding='utf-8')
-    return 1 if wrong else 0
+        arguments.file.write_text(json.dumps(losses, indent=1) + '\n', encoding='utf-8')
+    return 1 if num_different else 0
 
 
 if __name__ == '__main__':

@@ -1,15 +1,17 @@
 #!/usr/bin/env bash
-# Make or reuse .venv, install what the tests need (where it can, a browser too), and run the whole default suite.
-# Arguments go to pytest:
+# Create or reuse .venv, install the requirements of the tests (and a browser, if possible), and run the default suite.
+# Arguments are passed to pytest. Runs on a CPU; prints the output of pytest.
+#
+#   bash tools/test.sh
 #   bash tools/test.sh tests/data -x
 set -euo pipefail
-# shellcheck source=tools/common.sh
-. "$(dirname "$0")/common.sh"
+# shellcheck source=tools/setup_env.sh
+. "$(dirname "$0")/setup_env.sh"
 make_venv test
 get_model
-browser
+install_browser
 export XTUNE_TEST_MODEL="$MODEL_DIR"
-# One process a core, each with one thread: what the tests train is too small for more.
+# One process per core with one thread each: the models of the tests are too small for more threads.
 workers=$(nproc)
 [ "$workers" -le 8 ] || workers=8
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"

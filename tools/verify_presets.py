@@ -1,12 +1,13 @@
-"""Run every preset on a small copy of its model, and write docs/en/presets.md.
+"""Run every preset on a small random copy of its model, and write the results to docs/en/presets.md.
 
-    python tools/verify_presets.py --jobs 2           all of them, in two processes
-    python tools/verify_presets.py --only 'qwen*lora*'  these; other rows of the page stay as they are
-    python tools/verify_presets.py --list             names and what they are made of
-    python tools/verify_presets.py --shard 1/4 --out runs   a quarter, on each of four machines, and then
-    python tools/verify_presets.py --merge --out runs       the page from what they found
+    python tools/verify_presets.py --jobs 2                 all presets, in two processes
+    python tools/verify_presets.py --only 'qwen*lora*'      some presets; the other rows of the page are unchanged
+    python tools/verify_presets.py --list                   print the names of the presets
+    python tools/verify_presets.py --shard 1/4 --out runs   one of four parts, on each of four machines, followed by
+    python tools/verify_presets.py --merge --out runs       the page from the results of all parts
 
-Exits with 1 if a preset fails or was not run.
+Runs on a CPU without downloads. Prints each failure with its reason, and the number of presets that passed. Exits with
+1 if a preset failed or was not run.
 """
 
 import argparse
@@ -32,56 +33,61 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__.partition('\n')[0], epilog=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument('--only', metavar='PATTERN', default='', help='names that contain this, or match it as a glob')
     parser.add_argument(
-        '--out', type=Path, default=ROOT / 'work_dirs' / 'presets', help='folder (default: %(default)s)'
+        '--only', metavar='PATTERN', default='', help='run presets whose names contain or match this glob'
+    )
+    parser.add_argument(
+        '--out',
+        type=Path,
+        default=ROOT / 'work_dirs' / 'presets',
+        help='folder for copies and results (default: %(default)s)',
     )
     parser.add_argument('--jobs', type=int, default=1, help='processes (default: 1)')
-    parser.add_argument('--shard', metavar='I/N', help='only the I-th of N parts, and no page')
-    parser.add_argument('--merge', action='store_true', help='only write the page from the results in --out')
+    parser.add_argument('--shard', metavar='I/N', help='run only the I-th of N parts and write no page')
+    parser.add_argument('--merge', action='store_true', help='run nothing; write the page from the results in --out')
     parser.add_argument(
-        '--whole', action='store_true', help='all stages of every preset, in about three times the time'
+        '--all-stages', action='store_true', help='run all stages of every preset; takes about three times as long'
     )
-    parser.add_argument('--list', action='store_true', help='only print the names')
+    parser.add_argument('--list', action='store_true', help='run nothing; print the names')
     return parser.parse_args()
 
 
-def chosen(pattern: str) -> list[str]:
-    """Return the presets that fit `pattern`, in the order of their families."""
+def matching_presets(pattern: str) -> list[str]:
+    """Return the presets that match `pattern`, ordered by family."""
     return [name for name in presets() if pattern in name or fnmatch(name, pattern)]
 
 
-def shares(names: Iterable[str], count: int) -> list[list[str]]:
-    """Return `names` in `count` parts of nearly the same size; those of one model stay together and share its copy."""
-    from verify.preset import Preset
+def split(names: Iterable[str], count: int) -> list[list[str]]:
+    """Return `names` in `count` lists of similar size; presets of one model stay together and share its copy."""
+    from preset_checks.preset import Preset
 
-    groups: dict[str, list[str]] = {}
+    by_model: dict[str, list[str]] = {}
     for name in names:
-        groups.setdefault(Preset(name).parts['models'], []).append(name)
-    parts: list[list[str]] = [[] for _ in range(count)]
-    for group in sorted(groups.values(), key=len, reverse=True):
-        min(parts, key=len).extend(group)
-    return parts
+        by_model.setdefault(Preset(name).parts['models'], []).append(name)
+    shards: list[list[str]] = [[] for _ in range(count)]
+    for group in sorted(by_model.values(), key=len, reverse=True):
+        min(shards, key=len).extend(group)
+    return shards
 
 
-def run_here(names: list[str], out: Path, shard: str, whole: bool) -> None:
-    """Run presets in this process; results go to a file of the shard as they come."""
-    from verify.chain import run
-    from verify.preset import Preset, leading
-    from verify.results import append
+def run_in_process(names: list[str], out: Path, shard: str, all_stages: bool) -> None:
+    """Run presets in this process and append each result to the file of `shard`."""
+    from preset_checks.preset import Preset, first_of_each_combination
+    from preset_checks.results import append
+    from preset_checks.stages import run_stages
 
     file = out / f'results-{shard.replace("/", "-of-")}.jsonl'
     file.unlink(missing_ok=True)
     for name in tqdm(names, disable=None):
-        result = run(Preset(name), out, whole or name in leading())
+        result = run_stages(Preset(name), out, all_stages or name in first_of_each_combination())
         append(file, result)
         if not result.passed:
             tqdm.write(f'{name}: {result.reason}')
 
 
 def run_jobs(args: argparse.Namespace, names: list[str]) -> None:
-    """Run presets in `args.jobs` processes; what each prints goes to a file in `args.out`."""
-    from verify.results import read
+    """Run presets in `args.jobs` processes; the output of each goes to a file in `args.out`."""
+    from preset_checks.results import read
 
     command = [
         sys.executable,
@@ -90,7 +96,7 @@ def run_jobs(args: argparse.Namespace, names: list[str]) -> None:
         str(args.out),
         '--only',
         args.only,
-        *(['--whole'] if args.whole else []),
+        *(['--all-stages'] if args.all_stages else []),
     ]
     logs = [(args.out / f'shard-{i + 1}.txt').open('w', encoding='utf-8') for i in range(args.jobs)]
     workers = [
@@ -104,11 +110,13 @@ def run_jobs(args: argparse.Namespace, names: list[str]) -> None:
     for worker, log in zip(workers, logs, strict=True):
         log.close()
         if worker.returncode:
-            sys.exit(f'a process ended with {worker.returncode}: {Path(log.name).read_text(encoding="utf-8")[-2000:]}')
+            sys.exit(
+                f'a process failed with exit code {worker.returncode}: {Path(log.name).read_text("utf-8")[-2000:]}'
+            )
 
 
 def clear(out: Path) -> None:
-    """Remove what an earlier run left in `out`: copies by an older table, results, logs; other files stay."""
+    """Remove model copies, results and logs of an earlier run from `out`; other files are kept."""
     for name in ('models', 'data', 'runs', 'cache', 'tracebacks'):
         shutil.rmtree(out / name, ignore_errors=True)
     for old in (*out.glob('results-*.jsonl'), *out.glob('shard-*.txt')):
@@ -116,49 +124,49 @@ def clear(out: Path) -> None:
 
 
 def report(out: Path, page: Path | None = None) -> int:
-    """Write the page from the results in `out` and what it showed before; return the exit code."""
-    from verify.page import earlier, write
-    from verify.preset import Preset
-    from verify.results import read
+    """Write the page from the results in `out` and its unchanged rows; return the exit code."""
+    from preset_checks.page import current_rows, write
+    from preset_checks.preset import Preset
+    from preset_checks.results import read
 
-    now = [Preset(name).result() for name in presets()]
-    # A row of the page stands only while the preset is made of the same things.
-    shown = earlier()
-    before = {one.name: shown[one.name] for one in now if one.name in shown and shown[one.name].parts == one.parts}
-    found = {**before, **read(out)}
-    results = [found.get(one.name, one) for one in now]
-    without = [part for part in part_files('models') if part not in {one.model for one in results}]
-    write(results, without, **({'path': page} if page else {}))
-    failed = [one for one in results if not one.passed]
-    for one in failed:
-        print(f'{one.name}: {one.reason}')
+    not_run = [Preset(name).result() for name in presets()]
+    # A row of the page is valid only if the preset still has the same parts.
+    rows = current_rows()
+    unchanged = {r.name: rows[r.name] for r in not_run if r.name in rows and rows[r.name].parts == r.parts}
+    known = {**unchanged, **read(out)}
+    results = [known.get(result.name, result) for result in not_run]
+    models_without_preset = [part for part in part_files('models') if part not in {r.model for r in results}]
+    write(results, models_without_preset, **({'path': page} if page else {}))
+    failed = [result for result in results if not result.passed]
+    for result in failed:
+        print(f'{result.name}: {result.reason}')
     print(f'{len(results) - len(failed)} of {len(results)} presets passed')
     return 1 if failed else 0
 
 
 def main() -> int:
-    """Do what the command line says; return the exit code."""
+    """Run presets, or list or merge them; return the exit code."""
     args = arguments()
     args.out = args.out.resolve()
     os.environ |= dict(HF_HUB_OFFLINE='1', TOKENIZERS_PARALLELISM='false', XTUNE_CACHE=str(args.out / 'cache'))
-    names = chosen(args.only)
+    names = matching_presets(args.only)
     if args.merge:
         return report(args.out)
     if not names:
-        sys.exit(f'no preset matches `{args.only}`; --list shows all')
+        sys.exit(f'no preset matches `{args.only}`; --list prints all')
     if args.list:
         print('\n'.join(names))
         return 0
     args.out.mkdir(parents=True, exist_ok=True)
     if args.shard:
         number, count = map(int, args.shard.split('/'))
-        run_here(shares(names, count)[number - 1], args.out, args.shard, args.whole)
+        run_in_process(split(names, count)[number - 1], args.out, args.shard, args.all_stages)
         return 0
     clear(args.out)
     if args.jobs > 1:
         run_jobs(args, names)
     else:
-        run_here(names, args.out, '1/1', args.whole)
+        run_in_process(names, args.out, '1/1', args.all_stages)
     return report(args.out)
 
 

@@ -220,7 +220,7 @@ def test_a_composed_preset_is_flattened_with_comments_and_options(tmp_path):
     copy.write_text(flatten(find('qwen3_8b_qlora_medqa_e2'), {'lora.r': 8}), encoding='utf-8')
     text = copy.read_text(encoding='utf-8')
     assert text.startswith('"""Qwen3-8B, QLoRA, Medication questions, 2 epochs.')
-    assert '# the update is scaled by lora_alpha / r' in text and '# Tokens per training sequence.' in text
+    assert '# the update is scaled by lora_alpha / r' in text and '# Tokens per' in text
     assert (load(copy).lora.r, load(copy).schedule.max_epochs) == (8, 2)
 
 
@@ -244,42 +244,39 @@ def test_a_cache_that_cannot_be_written_is_named(tmp_path, monkeypatch):
     assert str(tmp_path / 'file') in refusal('qwen3_8b_qlora_medqa_e2')
 
 
-@pytest.mark.parametrize(
-    ('name', 'reasons'),
-    [
-        ('qwen3_9b_qlora_medqa_e2', ['no model is called `qwen3_9b`; did you mean `qwen3_8b`']),
-        ('qwen3_8b_qlora_medqq_e2', ['no data set is called `medqq`; did you mean `medqa`']),
-        ('qwen3_8b_qlroa_medqa_e2', ['no method is called `qlroa`; did you mean `qlora`']),
-        ('qwen3_8b_dpo_medqa_e2', ['no method is called `dpo`; there are fp8_lora, full, int8_lora, lora, qlora,']),
-        ('qwen3_9b_lora_medqq_e2', ['no model is called `qwen3_9b`', 'no data set is called `medqq`']),
-        ('qwen3_8b_qlora_medqa', ['does not end in _e<epochs>']),
-        ('qwen3_8b_qlora_medqa_e0', ['does not end in _e<epochs>']),
-        ('qwen3_8b_qlora_medqa_e2_gpu9', ['does not end in _e<epochs>']),
-        ('mixtral_8x7b_chat_qlora_alpaca_e1', ['qlora does not fit', 'mixtral_8x7b_chat_lora_alpaca_e1']),
-        ('qwen3_30b_a3b_int8_lora_alpaca_e1', ['int8_lora does not fit']),
-        ('nothing_like_it', [FORM]),
-        ('qwen3_8b_qlora_medqa_e2.py', ['without .py']),
-    ],
-)
-def test_a_name_that_cannot_be_composed_says_why(name, reasons):
-    message = refusal(name)
-    assert message.startswith(f'no config file and no preset is called `{name}`')
-    assert all(reason in message for reason in reasons), message
+NAMES = [
+    'qwen3_9b_qlora_medqa_e2',
+    'qwen3_8b_qlora_medqq_e2',
+    'qwen3_8b_qlroa_medqa_e2',
+    'qwen3_8b_dpo_medqa_e2',
+    'qwen3_9b_lora_medqq_e2',
+    'qwen3_8b_qlora_medqa',
+    'qwen3_8b_qlora_medqa_e0',
+    'qwen3_8b_qlora_medqa_e2_gpu9',
+    'mixtral_8x7b_chat_qlora_alpaca_e1',
+    'qwen3_30b_a3b_int8_lora_alpaca_e1',
+    'nothing_like_it',
+    'qwen3_8b_qlora_medqa_e2.py',
+]
 
 
-def test_a_file_that_is_not_there_is_called_a_file(tmp_path, monkeypatch):
+def test_a_name_that_cannot_be_composed_says_why(golden):
+    messages = {name: refusal(name) for name in NAMES}
+    assert all(f'`{name}`' in message for name, message in messages.items())
+    golden('config.names_of_presets', messages)
+
+
+def test_a_file_that_is_not_there_is_called_a_file(tmp_path, golden, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / 'run.py').touch()
-    for name, near in (('./rnu.py', '`run.py`'), ('rnu.py', '`run.py`'), ('runs/mine', 'check its folder')):
-        message = refusal(name)
-        assert message.startswith(f'config file {name} does not exist; ') and near in message
+    golden('config.missing_files', {name: refusal(name) for name in ('./rnu.py', 'rnu.py', 'runs/mine')})
 
 
 def test_the_commands_take_composed_names(xtune, tmp_path):
     code, out, _ = xtune('copy-cfg', 'qwen3_8b_qlora_medqa_e2', tmp_path)
     assert code == 0 and load(tmp_path / 'qwen3_8b_qlora_medqa_e2_copy.py').base_model == 'Qwen/Qwen3-8B'
     code, _, err = xtune('train', 'qwen3_8b_qlora_medqa_e2', '--cfg-options', 'max_lenght=8')  # codespell:ignore
-    assert code == 2 and 'did you mean `max_length`' in err
+    assert code == 2 and '`max_length`' in err
 
 
 def test_list_cfg_shows_what_one_name_is_made_of(xtune, monkeypatch):
@@ -302,7 +299,7 @@ def test_list_cfg_shows_what_one_name_is_made_of(xtune, monkeypatch):
     ):
         assert part in out
     code, _, err = xtune('list-cfg', 'qwen3_8b_qlora_lawyr_e2')
-    assert code == 2 and 'did you mean `lawyer`' in err
+    assert code == 2 and '`lawyer`' in err
 
 
 def test_list_cfg_shows_a_strategy_a_file_and_how_to_compose(xtune, tmp_path):

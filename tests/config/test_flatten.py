@@ -1,6 +1,7 @@
 """A flat copy has the values and comments of the config, every option of the schema and its description."""
 
 import ast
+import re
 from dataclasses import fields
 
 import pytest
@@ -121,7 +122,7 @@ def test_options_are_written_into_the_copy(tmp_path):
     text = flatten(find('smollm2_135m_lora_selfcog_e2'), options)
     cfg = reload(text, tmp_path)
     assert (cfg.lora.r, cfg.max_length, cfg.lora.rank_pattern, cfg.seed, cfg.work_dir) == (4, 64, {'a.b': 2}, 7, 'w')
-    assert '# the update is scaled by lora_alpha / r' in text and '# Tokens per training sequence.' in text
+    assert '# the update is scaled by lora_alpha / r' in text and '# Tokens per' in text
 
 
 def test_a_copy_of_a_copy_keeps_comments_and_one_signature(copy):
@@ -134,7 +135,7 @@ def test_a_copy_of_a_copy_keeps_comments_and_one_signature(copy):
 
 def test_a_comment_at_the_end_of_a_line_is_kept(copy):
     text = copy.read_text(encoding='utf-8')
-    copy.write_text(text.replace('256  # Tokens per training sequence.', '256  # short rows'), encoding='utf-8')
+    copy.write_text(re.sub('256  # .*', '256  # short rows', text), encoding='utf-8')
     assert 'max_length = 256  # short rows\n' in flatten(copy)
     assert 'max_length = 64  # short rows\n' in flatten(copy, {'max_length': 64})
 

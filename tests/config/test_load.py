@@ -1,6 +1,7 @@
 """Wrong configs are refused with everything that is wrong; options reach what they name."""
 
 import pytest
+from golden import short
 
 from xtune.config.flatten import flatten
 from xtune.config.load import load, parse_options
@@ -18,23 +19,14 @@ def refusal(*args, **kwargs):
     return str(caught.value)
 
 
-def test_every_error_is_reported_at_once(tmp_path):
+def test_every_error_is_reported_at_once(tmp_path, golden):
     path = tmp_path / 'wrong.py'
     text = flatten(LORA, {'seed': 1}).replace('batch_size=1', 'batchsize=1').replace('keep=2', "keep='two'")
     text = text.replace("    name='one_device',\n", '')
     path.write_text(text.replace('\npack = True', '\npakc = True') + '\nlora = dict(r=8)\n')
     message = refusal(path, {'max_length': 0, 'overlong': 'cut'})
     assert message.startswith(f'{path} has 7 problems:\n')
-    for part in (
-        '`pakc` is not a section; did you mean `pack`',
-        "`overlong` must be one of 'truncate', 'split', 'drop', 'error', got 'cut'",
-        '`max_length` must be at least 8, got 0',
-        '`schedule.batchsize` is not an option; did you mean `batch_size`',
-        '`strategy.name` is missing: ',
-        "`checkpoint.keep` must be an int or None, got 'two' (str)",
-        '`lora` has no `type`',
-    ):
-        assert part in message
+    golden('config.seven_problems', message)
 
 
 @pytest.mark.parametrize(
@@ -48,41 +40,41 @@ def test_every_error_is_reported_at_once(tmp_path):
     ],
 )
 def test_a_misspelt_option_is_refused_with_the_close_name(option, meant):
-    assert f'did you mean `{meant}`' in refusal(LORA, {option: 1})
+    assert f'`{meant}`' in refusal(LORA, {option: 1})
 
 
 def test_a_misspelt_preset_is_refused_with_close_names(tmp_path):
     for name, hint in [
-        ('smollm2_135m_lora_selfcog', 'did you mean `smollm2_135m_lora_selfcog_e2`'),
+        ('smollm2_135m_lora_selfcog', '`smollm2_135m_lora_selfcog_e2`'),
         ('smollm2_135m_lora_selfcog_e2.py', 'without .py'),
         ('nothing_like_it', 'xtune list-cfg'),
-        (str(tmp_path), 'is a folder'),
+        (str(tmp_path), 'folder'),
     ]:
         with pytest.raises(ConfigError, match=hint):
             find(name)
 
 
-@pytest.mark.parametrize(
-    ('name', 'value', 'sentence'),
-    [
-        ('max_length', '512', "`max_length` must be an int, got '512' (str)"),
-        ('max_length', True, '`max_length` must be an int, got True (bool)'),
-        ('max_length', 0, '`max_length` must be at least 8, got 0'),
-        ('max_length', -5, '`max_length` must be at least 8, got -5'),
-        ('pack', 1, "`pack` must be True or False or one of 'fit', 'exact', 'stream', got 1 (int)"),
-        ('base_model', None, '`base_model` must be a string, got None (NoneType)'),
-        ('schedule', [1, 2], '`schedule` must be a dict, got [1, 2] (list)'),
-        ('schedule.warmup_ratio', 1.5, '`schedule.warmup_ratio` must be at most 1, got 1.5'),
-        ('schedule.max_grad_norm', 0, '`schedule.max_grad_norm` must be above 0, got 0'),
-        ('schedule.max_steps', 'all', "`schedule.max_steps` must be an int or None, got 'all' (str)"),
-        ('chat_samples.prompts', 'Hi', "`chat_samples.prompts` must be a list, got 'Hi' (str)"),
-        ('val_dataset', 1.5, '`val_dataset` as a number is a share between 0 and 1 or a count of rows, got 1.5'),
-        ('custom_imports', 'mine', "`custom_imports` is a list of module names, got 'mine'"),
-    ],
-)
-def test_wrong_types_and_limits_are_refused(name, value, sentence):
-    message = refusal(LORA, {name: value})
-    assert 'has one problem' in message and sentence in message
+VALUES = [
+    ('max_length', '512'),
+    ('max_length', True),
+    ('max_length', 0),
+    ('max_length', -5),
+    ('pack', 1),
+    ('base_model', None),
+    ('schedule', [1, 2]),
+    ('schedule.warmup_ratio', 1.5),
+    ('schedule.max_grad_norm', 0),
+    ('schedule.max_steps', 'all'),
+    ('chat_samples.prompts', 'Hi'),
+    ('val_dataset', 1.5),
+    ('custom_imports', 'mine'),
+]
+
+
+def test_wrong_types_and_limits_are_refused(golden):
+    messages = {f'{name}={value!r}': refusal(LORA, {name: value}) for name, value in VALUES}
+    assert all(' one problem:\n' in message for message in messages.values())
+    golden('config.values', {case: message.partition('\n')[2] for case, message in messages.items()})
 
 
 @pytest.mark.parametrize('value', [0.1, 1, 20, 20.0, None, {'path': 'val.json'}])
@@ -115,7 +107,7 @@ def test_an_option_replaces_one_item_of_a_list():
         (b'seed = undefined\n', "name 'undefined'"),
         (b'seed = 1 / 0\n', 'division by zero'),
         (b'from mmengine.config import read_base\nwith read_base():\n    from .gone import x\n', 'gone'),
-        (b'def helper():\n    pass\n', '`helper` is not a section'),
+        (b'def helper():\n    pass\n', '`helper`'),
     ],
 )
 def test_a_file_that_cannot_be_read_is_refused_by_name(tmp_path, content, message):
@@ -147,29 +139,25 @@ def test_an_option_without_name_or_value_is_refused(pair):
         parse_options([pair])
 
 
-@pytest.mark.parametrize(
-    ('options', 'sentences'),
-    [
-        ({'lora.rr': 8}, ['`lora.rr` is not an argument of LoraConfig; did you mean `r`?']),
-        ({'optimizer.learning_rate': 1}, ['`optimizer.learning_rate` is not an argument of AdamW']),
-        ({'lora.rr': 8, 'optimizer.learning_rate': 1}, ['2 problems', '`lora.rr`', '`optimizer.learning_rate`']),
-        ({'optimizer.type': 'torch.optim.AdamX'}, ['torch.optim has no `AdamX`; did you mean `Adam`']),
-        ({'optimizer.type': 'nosuch.Thing'}, ['`nosuch.Thing` needs the package `nosuch`, which is not installed']),
-        ({'optimizer.type': 'AdamW'}, ['`AdamW` cannot be imported', 'did you mean `torch.optim.AdamW`?']),
-        ({'optimizer.type': 'PagedAdamW8bit'}, ['did you mean `bitsandbytes.optim.PagedAdamW8bit`?']),
-        (
-            {'optimizer.type': 'torch.optim.SGD'},
-            ['one problem', '`optimizer.betas`', "--cfg-options \"optimizer={'type': 'torch.optim.SGD', ...}\""],
-        ),
-        ({'optimizer.type': 'AdamX'}, ['torch.optim.AdamW']),
-        ({'lora.type': 'LoraConfig'}, ['did you mean `peft.LoraConfig`?']),
-        ({'optimizer.type': '.AdamW'}, ['`optimizer.type`']),
-        ({'optimizer.type': 3}, ['`optimizer.type`']),
-    ],
-)
-def test_keys_and_types_are_checked_against_what_they_name(options, sentences):
-    message = refusal(LORA, options, check_types=True)
-    assert all(sentence in message for sentence in sentences)
+TYPES = [
+    {'lora.rr': 8},
+    {'optimizer.learning_rate': 1},
+    {'lora.rr': 8, 'optimizer.learning_rate': 1},
+    {'optimizer.type': 'torch.optim.AdamX'},
+    {'optimizer.type': 'nosuch.Thing'},
+    {'optimizer.type': 'AdamW'},
+    {'optimizer.type': 'PagedAdamW8bit'},
+    {'optimizer.type': 'torch.optim.SGD'},
+    {'optimizer.type': 'AdamX'},
+    {'lora.type': 'LoraConfig'},
+    {'optimizer.type': '.AdamW'},
+    {'optimizer.type': 3},
+]
+
+
+def test_keys_and_types_are_checked_against_what_they_name(golden):
+    messages = {short(options): refusal(LORA, options, check_types=True) for options in TYPES}
+    golden('config.types', {case: message.partition('\n')[2] for case, message in messages.items()})
 
 
 def test_options_reach_everything_that_depends_on_them():

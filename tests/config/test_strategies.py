@@ -65,12 +65,12 @@ def test_a_deepspeed_json_names_its_strategy(tmp_path, values, name):
 @pytest.mark.parametrize(
     ('name', 'deepspeed', 'others', 'message'),
     [
-        ('zero2', 'zero2', {}, 'give one'),
-        ('fsdp2', None, {'strategy.name': 'ddp'}, '--strategy fsdp2 and --cfg-options both'),
-        ('fsdp', None, {}, 'did you mean `fsdp2`'),
+        ('zero2', 'zero2', {}, '--deepspeed'),
+        ('fsdp2', None, {'strategy.name': 'ddp'}, '--strategy fsdp2.*--cfg-options'),
+        ('fsdp', None, {}, '`fsdp2`'),
         ('my.json', None, {}, 'to --deepspeed'),
-        (None, 'fsdp2', {}, 'use --strategy'),
-        (None, 'zero4', {}, 'did you mean `zero3`'),
+        (None, 'fsdp2', {}, '--strategy'),
+        (None, 'zero4', {}, '`zero3`'),
     ],
 )
 def test_what_cannot_be_meant_is_refused(name, deepspeed, others, message):
@@ -81,8 +81,8 @@ def test_what_cannot_be_meant_is_refused(name, deepspeed, others, message):
 @pytest.mark.parametrize(
     ('text', 'message'),
     [
-        ('{', 'mine.json is not a DeepSpeed JSON'),
-        ('[]', 'it holds a list'),
+        ('{', 'mine.json'),
+        ('[]', 'list'),
         ('{}', 'zero_optimization=None'),
         ('{"zero_optimization": {"stage": "auto"}}', "{'stage': 'auto'}"),
         ('{"zero_optimization": true}', 'zero_optimization=True'),
@@ -120,4 +120,4 @@ def test_copy_cfg_writes_a_strategy_alone_or_into_a_config(xtune, tmp_path):
     strategy = load(tmp_path / f'{PRESET}_copy.py').strategy
     assert strategy.name == 'zero2' and strategy.deepspeed.zero_optimization.stage == 2
     code, _, err = xtune('copy-cfg', 'fsdp2', tmp_path, '--strategy', 'ddp', '--force')
-    assert code == 2 and 'edit the copy of fsdp2' in err
+    assert code == 2 and '--strategy' in err and 'fsdp2' in err

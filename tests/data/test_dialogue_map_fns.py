@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 import pytest
+from golden import short
 
 import xtune.data.map_fns  # noqa: F401  registers the functions
 from xtune.errors import ConfigError
@@ -45,9 +46,9 @@ def test_oasst1_headings_stay_and_the_last_question_is_left_out():
     reply = '# One\n### Two\ntext\n### Humans: a heading\n#### Three'
     row = {'text': f'### Human: q### Assistant: {reply}### Human: and?### Assistant: no.### Human: why?'}
     assert [m['content'] for m in checked(call('oasst1', row)).messages] == ['q', reply, 'and?', 'no.']
-    with pytest.raises(RowError, match='no "### Human:" and "### Assistant:" turns'):
+    with pytest.raises(RowError, match='### Human:.*### Assistant:'):
         call('oasst1', {'text': 'only text'})
-    with pytest.raises(RowError, match='roles do not alternate'):
+    with pytest.raises(RowError, match='user.*user'):
         checked(call('oasst1', {'text': '### Human: q### Human: q### Assistant: r'}))
 
 
@@ -84,7 +85,7 @@ def test_openai_merges_questions_drops_a_greeting_and_reads_parts():
 def test_a_system_message_in_the_middle_is_refused(name):
     pairs = [('user', 'Hi'), ('assistant', 'Hello!'), ('system', 's'), ('user', 'q'), ('assistant', 'r')]
     row = talk(*pairs) if name == 'openai' else turns(*pairs)
-    with pytest.raises(RowError, match='^system message after the start: message 3'):
+    with pytest.raises(RowError, match='system message.* message 3'):
         call(name, row)
 
 
@@ -98,62 +99,57 @@ def test_sharegpt_takes_a_system_column_and_drops_a_greeting():
 
 
 BROKEN = [
-    ('openai', {'text': 'x'}, 'no column `messages`: the columns with a value are text'),
-    ('openai', {'messages': None}, 'no column `messages`: the columns with a value are none'),
-    ('openai', {'messages': 'x'}, 'column `messages` is not a list: '),
-    ('openai', {'messages': {'role': 'user'}}, 'column `messages` is not a list: it contains a dict'),
-    ('openai', {'messages': float('nan')}, 'column `messages` is not a list: it contains a float'),
-    ('openai', {'messages': [1, 2]}, "message without role or content: message 1 is '1'"),
-    ('openai', {'messages': [['user', 'x']]}, 'message without role or content'),
-    ('openai', {'messages': [{'role': 'user'}]}, r'content is not text: message 1 \(user\) is null'),
-    ('openai', talk(('user', None)), r'content is not text: message 1 \(user\) is null'),
-    ('openai', talk(('assistant', None)), r'content is not text: message 1 \(assistant\) is null'),
-    ('openai', talk(('user', 7)), r'content is not text: message 1 \(user\) is a int'),
-    ('openai', talk(('user', {'text': 'x'})), r'content is not text: message 1 \(user\) is a dict'),
-    (
-        'openai',
-        talk(('user', [{'type': 'image_url'}])),
-        r'content is not text: part 1 of message 1 \(user\) is image_url',
-    ),
-    ('openai', talk(('user', [{'type': 'text', 'text': None}])), 'content is not text'),
-    ('openai', talk(('user', 'x'), ('alien', 'y')), "unknown role: message 2 has role 'alien'; known: system, develo"),
-    ('openai', talk((None, 'x')), 'unknown role: message 1 has role None'),
-    ('openai', talk(([], 'x')), r'unknown role: message 1 has role \[\]'),
-    ('self_cognition', talk(('user', 'x'), ('assistant', 7)), 'content is not text: message 2'),
-    ('sharegpt', turns(('human', 'x'), ('alien', 'y')), "unknown role: turn 2 has role 'alien'; known: system, develo"),
-    ('sharegpt', {'conversations': [{'role': 'user'}]}, 'turn without from or value: turn 1 is'),
-    ('sharegpt', {'conversations': [1]}, "turn without from or value: turn 1 is '1'"),
-    ('sharegpt', {'conversations': '{}'}, 'column `conversations` is not a list: it contains a dict'),
-    ('sharegpt', {'conversations': {'from': 'human'}}, 'column `conversations` is not a list: it contains a dict'),
-    ('sharegpt', {'chat': [], 'id': None}, 'no column `conversations`: the columns with a value are chat'),
-    ('sharegpt', turns(('human', 'x'), ('gpt', None)), r'content is not text: turn 2 \(gpt\) is null'),
-    ('sharegpt', turns(('human', [7])), r'content is not text: part 1 of turn 1 \(human\) is int'),
-    ('sharegpt', turns(*HI) | {'system': ['s']}, 'column `system` is not text: it holds a list'),
-    ('sharegpt', turns(*HI) | {'tools': '[{'}, 'column `tools` is not JSON: .*it starts '),
-    ('sharegpt', turns(*HI) | {'tools': '[' * 100_000}, 'column `tools` is not JSON: '),
-    ('sharegpt', turns(*HI) | {'tools': '{}'}, 'column `tools` is not a list of tools: it contains a dict'),
-    ('sharegpt', turns(*HI) | {'tools': 7}, 'column `tools` is not a list of tools: it contains a int'),
-    ('sharegpt', turns(*HI) | {'tools': ['add']}, "a tool has no name: tool 1 is 'add'"),
-    ('sharegpt', turns(*HI) | {'tools': [{'name': 'a'}, {'function': 'x'}]}, 'a tool has no name: tool 2'),
-    ('sharegpt', turns(*HI) | {'tools': [{'name': 'a', 'parameters': [1]}]}, 'parameters of a tool are not an object'),
-    ('sharegpt', turns(('human', 'x'), ('function_call', '{')), r'a tool call is not JSON: turn 2 \(function_call\): '),
-    (
-        'sharegpt',
-        turns(('human', 'x'), ('function_call', '7')),
-        r"a tool call has no name: turn 2 \(function_call\) is '7'",
-    ),
-    ('sharegpt', turns(('human', 'x'), ('function_call', None)), 'a tool call has no name: turn 2'),
-    ('sharegpt', turns(('human', 'x'), ('function_call', '[{"arguments": {}}]')), 'a tool call has no name: turn 2'),
-    ('sharegpt', turns(('human', 'x'), ('function_call', '{"name": 7}')), 'a tool call has no name: turn 2'),
-    ('sharegpt', turns(('human', 'x'), ('function_call', {'name': 'a', 'arguments': [1]})), 'arguments of a tool call'),
+    ('openai', {'text': 'x'}),
+    ('openai', {'messages': None}),
+    ('openai', {'messages': 'x'}),
+    ('openai', {'messages': {'role': 'user'}}),
+    ('openai', {'messages': float('nan')}),
+    ('openai', {'messages': [1, 2]}),
+    ('openai', {'messages': [['user', 'x']]}),
+    ('openai', {'messages': [{'role': 'user'}]}),
+    ('openai', talk(('user', None))),
+    ('openai', talk(('assistant', None))),
+    ('openai', talk(('user', 7))),
+    ('openai', talk(('user', {'text': 'x'}))),
+    ('openai', talk(('user', [{'type': 'image_url'}]))),
+    ('openai', talk(('user', [{'type': 'text', 'text': None}]))),
+    ('openai', talk(('user', 'x'), ('alien', 'y'))),
+    ('openai', talk((None, 'x'))),
+    ('openai', talk(([], 'x'))),
+    ('self_cognition', talk(('user', 'x'), ('assistant', 7))),
+    ('sharegpt', turns(('human', 'x'), ('alien', 'y'))),
+    ('sharegpt', {'conversations': [{'role': 'user'}]}),
+    ('sharegpt', {'conversations': [1]}),
+    ('sharegpt', {'conversations': '{}'}),
+    ('sharegpt', {'conversations': {'from': 'human'}}),
+    ('sharegpt', {'chat': [], 'id': None}),
+    ('sharegpt', turns(('human', 'x'), ('gpt', None))),
+    ('sharegpt', turns(('human', [7]))),
+    ('sharegpt', turns(*HI) | {'system': ['s']}),
+    ('sharegpt', turns(*HI) | {'tools': '[{'}),
+    ('sharegpt', turns(*HI) | {'tools': '[' * 100_000}),
+    ('sharegpt', turns(*HI) | {'tools': '{}'}),
+    ('sharegpt', turns(*HI) | {'tools': 7}),
+    ('sharegpt', turns(*HI) | {'tools': ['add']}),
+    ('sharegpt', turns(*HI) | {'tools': [{'name': 'a'}, {'function': 'x'}]}),
+    ('sharegpt', turns(*HI) | {'tools': [{'name': 'a', 'parameters': [1]}]}),
+    ('sharegpt', turns(('human', 'x'), ('function_call', '{'))),
+    ('sharegpt', turns(('human', 'x'), ('function_call', '7'))),
+    ('sharegpt', turns(('human', 'x'), ('function_call', None))),
+    ('sharegpt', turns(('human', 'x'), ('function_call', '[{"arguments": {}}]'))),
+    ('sharegpt', turns(('human', 'x'), ('function_call', '{"name": 7}'))),
+    ('sharegpt', turns(('human', 'x'), ('function_call', {'name': 'a', 'arguments': [1]}))),
 ]
 
 
-@pytest.mark.parametrize(('name', 'row', 'message'), BROKEN, ids=[f'{n}-{i}' for i, (n, *_) in enumerate(BROKEN)])
-def test_rows_of_a_wrong_shape_say_where(name, row, message):
-    with pytest.raises(RowError, match=message) as caught:
-        call(name, row)
-    assert "'" not in caught.value.reason and not re.search(r'\d', caught.value.reason)
+def test_rows_of_a_wrong_shape_say_where(golden):
+    texts = {}
+    for name, row in BROKEN:
+        with pytest.raises(RowError) as caught:
+            call(name, row)
+        assert "'" not in caught.value.reason and not re.search(r'\d', caught.value.reason)
+        texts[f'{name}: {short(row)}'] = caught.value
+    golden('data.rows_dialogues', texts)
 
 
 def test_all_tool_formats_are_normalized():
@@ -256,22 +252,25 @@ def test_preference_formats():
         assert trained == [False, True]
 
 
-@pytest.mark.parametrize(
-    ('row', 'message'),
-    [
-        ({'prompt': 'Hi'}, 'no column `chosen`'),
-        ({'chosen': 'Hello!'}, 'no column `prompt`: the columns are chosen'),
-        ({'prompt': 'Hi', 'chosen': [{'role': 'user', 'content': 'x'}]}, 'reply missing'),
-        ({'prompt': 'Hi', 'chosen': [1]}, 'message without role or content'),
-        ({'prompt': 'Hi', 'chosen': None}, 'empty reply'),
-        ({'prompt': 'Hi', 'chosen': []}, 'column `chosen` is not text'),
-        ({'prompt': {'x': 1}, 'chosen': 'x'}, 'column `prompt` is not text'),
-        ({'conversations': 'x', 'chosen': 'x'}, 'column `conversations` is not a list'),
-    ],
-)
-def test_preference_faults(row, message):
-    with pytest.raises(RowError, match=message):
-        checked(call('preference', row))
+PREFERENCES = [
+    {'prompt': 'Hi'},
+    {'chosen': 'Hello!'},
+    {'prompt': 'Hi', 'chosen': [{'role': 'user', 'content': 'x'}]},
+    {'prompt': 'Hi', 'chosen': [1]},
+    {'prompt': 'Hi', 'chosen': None},
+    {'prompt': 'Hi', 'chosen': []},
+    {'prompt': {'x': 1}, 'chosen': 'x'},
+    {'conversations': 'x', 'chosen': 'x'},
+]
+
+
+def test_preference_faults(golden):
+    texts = {}
+    for row in PREFERENCES:
+        with pytest.raises(RowError) as caught:
+            checked(call('preference', row))
+        texts[short(row)] = caught.value
+    golden('data.rows_preference', texts)
 
 
 def test_response_neither_chosen_nor_rejected_is_a_config_error():

@@ -119,53 +119,52 @@ def test_a_glob_selects_its_matches(folder, pattern, chosen):
 def test_a_glob_selects_a_requested_split(folder):
     path = folder('a/train.jsonl', 'a/test.jsonl', 'b/test.jsonl')
     assert names(path / '*/*.jsonl', 'test') == ['a/test.jsonl', 'b/test.jsonl']
-    assert 'has no files of split `validation`; the file names contain: test, train' in refusal(
-        path / '*/*.jsonl', 'validation'
-    )
+    message = refusal(path / '*/*.jsonl', 'validation')
+    assert '`validation`' in message and message.endswith(': test, train')
 
 
 def test_a_single_file_is_selected_even_if_its_name_contains_another_split(folder):
     path = folder('test.jsonl', 'plain.jsonl')
     assert names(path / 'test.jsonl') == names(path / 'test.jsonl', 'test') == ['test.jsonl']
     message = refusal(path / 'plain.jsonl', 'validation')
-    assert message == f'{path / "plain.jsonl"} has no files of split `validation`; the file names contain: train'
+    assert message.startswith(f'{path / "plain.jsonl"} ') and '`validation`' in message and message.endswith(': train')
 
 
 def test_a_split_that_no_file_name_contains_is_an_error(folder):
     message = refusal(folder('part-0.jsonl', 'part-1.jsonl'), 'validation')
-    assert 'has no files of split `validation`; the file names contain: train' in message
+    assert '`validation`' in message and message.endswith(': train')
     assert 'split `train[:5]`' in refusal(folder('part-0.jsonl'), 'train[:5]')
     path = folder('part-0.jsonl', folder='set/validation')  # the folder itself tells it
     assert names(path, 'valid') == names(path / '*.jsonl', 'valid') == names(path / 'part-0.jsonl', 'valid')
     assert names(path) == ['part-0.jsonl']
 
 
-def test_a_folder_without_the_split_lists_the_existing_ones(folder):
+def test_a_folder_without_the_split_lists_the_existing_ones(folder, golden):
     path = folder('dev.jsonl', 'test.jsonl')
-    message = f'{path} has no files of split `{{}}`; the file names contain: test, validation'
-    assert refusal(path) == message.format('train') and refusal(path, 'exam') == message.format('exam')
+    golden('data.unknown_split', {split: refusal(path, split) for split in ('train', 'exam')})
+    assert refusal(path) == refusal(path, 'train')
 
 
-@pytest.mark.parametrize(
-    ('path', 'message'),
-    [
-        ('rows', 'no .json, .jsonl, .csv'),
-        ('rows/*.jsonl', 'no file matches'),
-        ('rows/**/*', 'no file matches'),
-        ('rows/a.docx', 'files of type `.docx` are not supported; supported: .json, '),
-        ('rows/a.parquet.gz', 'files of type `.parquet.gz` are not supported'),
-        ('rows/readmee.md', 'does not exist; did you mean `readme.md`?'),
-        ('rows/zzzzz.jsonl', 'does not exist (looked in '),
-        ('gone/rows.jsonl', 'does not exist (looked in '),
-    ],
-)
-def test_a_path_without_readable_files_is_an_error(tmp_path, path, message):
+UNREADABLE = [
+    'rows',
+    'rows/*.jsonl',
+    'rows/**/*',
+    'rows/a.docx',
+    'rows/a.parquet.gz',
+    'rows/readmee.md',
+    'rows/zzzzz.jsonl',
+    'gone/rows.jsonl',
+]
+
+
+def test_a_path_without_readable_files_is_an_error(tmp_path, golden):
     (tmp_path / 'rows').mkdir()
     (tmp_path / 'rows' / 'readme.md').write_text('x')
     (tmp_path / 'rows' / 'a.parquet.gz').write_text('x')
     (tmp_path / 'rows' / 'a.docx').write_text('x')
-    message = refusal(tmp_path / path)
-    assert message in message and str(tmp_path / path) in message
+    messages = {path: refusal(tmp_path / path) for path in UNREADABLE}
+    assert all(str(tmp_path / path) in message for path, message in messages.items())
+    golden('data.paths', messages)
 
 
 @pytest.mark.parametrize('path', ['', ' '])

@@ -98,7 +98,7 @@ def test_split_with_last_reply_trains_no_other_and_counts_dropped_parts(make):
     samples = one(encoder, talk(*LONG))
     assert trained(encoder, samples) == [[LONG[5] + END]]
     assert dict(encoder.length_changes) == {UNTRAINED: 5}
-    with pytest.raises(RowError, match='nothing to train on: .*train: false'):
+    with pytest.raises(RowError, match='train: false'):
         one(encoder, talk(*LONG, untrained=[5]))
 
 
@@ -109,7 +109,7 @@ def test_truncate_with_last_reply(make):
     assert reply.startswith('Reply 5: word5') and reply.endswith(' word5' + END) and len(reply) < len(LONG[5] + END)
     assert dict(encoder.length_changes) == {RESPONSE_CUT: 1}
     encoder = make('truncate', whole // 2, train_on='last_reply')
-    with pytest.raises(RowError, match=r'prompt longer than max_length: \d+ tokens before the first trained response'):
+    with pytest.raises(RowError, match=rf'{PROMPT_TOO_LONG}: \d+ tokens'):
         one(encoder, talk(*LONG))
     assert not encoder.length_changes
 
@@ -119,7 +119,7 @@ def test_drop_and_error_do_not_depend_on_what_is_trained(make, train_on):
     given = talk(*LONG, untrained=[0])
     encoder = make('drop', 60, train_on=train_on)
     assert one(encoder, given) == [] and dict(encoder.length_changes) == {DROPPED: 1}
-    with pytest.raises(DataError, match='more than max_length=60'):
+    with pytest.raises(DataError, match='max_length=60'):
         one(make('error', 60, train_on=train_on), given)
 
 
@@ -173,7 +173,7 @@ def test_split_drops_and_counts_exchanges_that_do_not_fit(make):
 
 def test_a_row_of_which_nothing_fits_is_bad_and_counts_no_changes(make):
     encoder = make('split', 60)
-    with pytest.raises(RowError, match='prompt longer than max_length: in every exchange'):
+    with pytest.raises(RowError, match=PROMPT_TOO_LONG):
         one(encoder, [*exchange('long ' * 90, 'two'), *exchange('longer ' * 90, 'three')])
     assert not +encoder.length_changes
 
@@ -208,7 +208,7 @@ def test_token_ids_are_truncated_at_the_end(make):
     assert dict(encoder.length_changes) == {END_CUT: 1}
     for trained_indices in ({50}, {0, 50}, {30}):  # the first token is predicted by none
         encoder = make('truncate', 30)
-        with pytest.raises(RowError, match=r'prompt longer than max_length: \d+ tokens before the first trained one'):
+        with pytest.raises(RowError, match=rf'{PROMPT_TOO_LONG}: \d+ tokens'):
             one(encoder, tokens(trained_indices))
         assert not encoder.length_changes
 
@@ -216,7 +216,7 @@ def test_token_ids_are_truncated_at_the_end(make):
 def test_token_ids_are_dropped_refused_or_fit(make):
     encoder = make('drop', 30)
     assert one(encoder, tokens({5})) == [] and dict(encoder.length_changes) == {DROPPED: 1}
-    with pytest.raises(DataError, match='a sample has 100 tokens, more than max_length=30'):
+    with pytest.raises(DataError, match='100 tokens.* max_length=30'):
         one(make('error', 30), tokens({5}))
     assert spans_of(one(make('error', 100), tokens({5, 6, 9}))) == [(100, [(5, 7), (9, 10)])]
 
@@ -239,5 +239,5 @@ def test_changes_of_all_rows_are_in_the_report(make, tmp_path):
     (tmp_path / 'rows.jsonl').write_text(''.join(json.dumps(row) + '\n' for row in rows))
     store, report = prepare(Source(str(tmp_path / 'rows.jsonl')), make('split', 80), num_proc=1, max_bad_rows=0.5)
     assert report.length_changes == {SPLIT: 2, UNTRAINED: 1}
-    assert report.bad == {'prompt longer than max_length': 1} and len(store) == report.samples == 1 + 3 + 2
-    assert '1 part dropped: nothing in it is trained' in report.lines()
+    assert report.bad == {PROMPT_TOO_LONG: 1} and len(store) == report.samples == 1 + 3 + 2
+    assert f'1 {UNTRAINED}' in report.lines()

@@ -189,15 +189,15 @@ def test_good_rows_before_a_broken_line_are_yielded(tmp_path):
 
 def test_missing_or_empty_sheet_is_named(tmp_path):
     path = workbook(tmp_path / 'x.xlsx', Train=[['a'], [1]], Test=[])
-    with pytest.raises(DataError, match='has no sheet `Trian`; its sheets are Train, Test'):
+    with pytest.raises(DataError, match='`Trian`.* Train, Test'):
         list(read_file(path, 'Trian'))
-    with pytest.raises(DataError, match='has an empty sheet `Test`'):
+    with pytest.raises(DataError, match='`Test`'):
         list(read_file(path, 'Test'))
 
 
 def test_unknown_suffix_lists_the_known(tmp_path):
     (tmp_path / 'x.pdf').write_text('x')
-    with pytest.raises(DataError, match=r'type `\.pdf` are not supported; supported: \.json, \.jsonl, \.csv'):
+    with pytest.raises(DataError, match=r'`\.pdf`.*: \.json, \.jsonl, \.csv'):
         local_files(str(tmp_path / 'x.pdf'))
 
 

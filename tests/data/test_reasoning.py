@@ -176,27 +176,27 @@ def test_reasoning_in_tags_and_in_a_field_are_the_same(text, thought, rest, name
     assert prompt([*written, PLAIN[0]]) == prompt([*field, PLAIN[0]])
 
 
-@pytest.mark.parametrize(
-    ('reply', 'reason'),
-    [
-        ({'content': '<think>2+2=4. I stop here'}, 'unclosed reasoning: message 2 begins with <think>'),
-        ({'content': '\n<think>a<think>'}, 'unclosed reasoning'),
-        ({'content': '<think>a</think>\n'}, 'empty reply: message 2'),
-        ({'content': 'a\n</think>'}, 'empty reply'),
-        (
-            {'content': '<think>a</think>b', 'reasoning_content': 'c'},
-            "two different reasonings in one message: message 2: 'c' and 'a'",
-        ),
-        ({'content': 'b', 'reasoning_content': 'c</think>d'}, 'reasoning contains </think>'),
-    ],
-)
-def test_invalid_reasoning_makes_a_bad_row(reply, reason, encoder):
-    with pytest.raises(RowError, match=f'^{reason}'):
-        trained(encoder(), [PLAIN[0], {'role': 'assistant', **reply}])
+INVALID = [
+    {'content': '<think>2+2=4. I stop here'},
+    {'content': '\n<think>a<think>'},
+    {'content': '<think>a</think>\n'},
+    {'content': 'a\n</think>'},
+    {'content': '<think>a</think>b', 'reasoning_content': 'c'},
+    {'content': 'b', 'reasoning_content': 'c</think>d'},
+]
+
+
+def test_invalid_reasoning_makes_a_bad_row(encoder, golden):
+    messages = {}
+    for reply in INVALID:
+        with pytest.raises(RowError) as caught:
+            trained(encoder(), [PLAIN[0], {'role': 'assistant', **reply}])
+        messages[str(reply)] = caught.value
+    golden('data.rows_reasoning', messages)
 
 
 def test_unclosed_reasoning_is_refused_with_any_template(encoder):
-    with pytest.raises(RowError, match='unclosed reasoning: message 2'):
+    with pytest.raises(RowError, match='message 2.*<think>'):
         trained(encoder('chatml'), exchange('Hi', '<think>2+2=4. I stop'))
     assert replies(encoder('chatml'), exchange('Hi', ODD[0]) + A) == [
         [f'{ODD[0]}<|im_end|>', f'{A[1]["content"]}<|im_end|>']
@@ -224,7 +224,7 @@ def test_a_template_that_drops_reasoning_is_refused(encoder, tmp_path):
         "{{ m.content.split('</think>')[-1] }}<|im_end|>{% endgeneration %}{% else %}{{ m.content }}<|im_end|>"
         '{% endif %}\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}'
     )
-    with pytest.raises(RowError, match="the template drops a part of a response: message 2, '.nA greeting"):
+    with pytest.raises(RowError, match="message 2, '.nA greeting"):
         trained(encoder(str(path)), A)
     silent = [A[0], {**A[1], 'train': False}]
     assert replies(encoder(str(path)), silent + PLAIN) == [['Welcome.<|im_end|>']]

@@ -52,9 +52,7 @@ def test_hub_rows_from_any_row_on(hub, streaming):
 
 
 def test_hub_id_that_cannot_be_reached_says_what_to_do():
-    with pytest.raises(
-        DataError, match='(?s)`someone/nothing` is not a local file.*set train_dataset.path to the files'
-    ):
+    with pytest.raises(DataError, match='(?s)`someone/nothing`.*train_dataset.path'):
         RowSource(Source('someone/nothing'))
 
 
@@ -76,16 +74,16 @@ def test_a_source_without_rows_is_named(tmp_path):
 
 def test_sheet_of_a_file_that_has_none(tmp_path):
     (tmp_path / 'a.jsonl').write_text('{"text": "a"}')
-    with pytest.raises(DataError, match="sheet='QA' is for .xlsx files"):
+    with pytest.raises(DataError, match="sheet='QA' .*\.xlsx"):
         RowSource(Source(str(tmp_path / 'a.jsonl'), sheet='QA'))
-    with pytest.raises(DataError, match="sheet='QA' is for .xlsx files"):
+    with pytest.raises(DataError, match="sheet='QA' .*\.xlsx"):
         RowSource(Source(str(tmp_path), sheet='QA'))
 
 
 def test_configuration_of_a_hub_data_set_is_no_option_of_files(tmp_path):
     (tmp_path / 'a.jsonl').write_text('{}\n')
     for path in (tmp_path / 'a.jsonl', tmp_path, 'self_cognition'):
-        with pytest.raises(DataError, match="name='zh' is the configuration of a hub data set"):
+        with pytest.raises(DataError, match="name='zh'"):
             RowSource(Source(str(path), name='zh'))
 
 

@@ -160,11 +160,11 @@ def test_error_names_the_token_and_its_context(kind, place, family):
         messages[place] = {**messages[place], 'content': 'It ends in </s>, which is a special token.'}
     with pytest.raises(RowError) as caught:
         chat_tokenizer.render(Conversation(messages, tool_conversation('x').tools))
-    assert caught.value.reason == 'special token in the text'
     around = "'look</s>'" if place == 2 else "'It ends in </s>, which is a special'"
     assert caught.value.detail == f"'</s>' in {around}"
-    with pytest.raises(RowError, match='special token in the text'):
+    with pytest.raises(RowError) as again:
         chat_tokenizer.prompt_ids(messages, tool_conversation('x').tools)
+    assert again.value.reason == caught.value.reason
 
 
 @pytest.mark.parametrize('place', ['an argument', 'a tool', 'an argument named role'])
@@ -177,7 +177,7 @@ def test_error_includes_names_and_tools(place, family):
     else:
         call['function']['arguments'] = {'<s>': 1} if place == 'an argument' else {'role': '<s>'}
     given = [{'role': 'user', 'content': 'x'}, {'role': 'assistant', 'content': '', 'tool_calls': [call]}]
-    with pytest.raises(RowError, match="special token in the text: '<s>' in '<s>'"):
+    with pytest.raises(RowError, match="'<s>' in '<s>'"):
         chat_tokenizer.render(Conversation(given, [tool]))
 
 

@@ -70,8 +70,8 @@ def test_a_stop_token_of_several_tokens_is_refused(kind, name, make):
     chat_tokenizer = ChatTokenizer(own, resolve(name, own))
     with pytest.raises(TemplateError) as caught:
         stop_token_ids(chat_tokenizer)
-    match = re.match(r"template `(\w+)` ends a message with ('.*'), which is (\d+) tokens in this", str(caught.value))
-    assert match[1] == name and 'one that fits this tokenizer: ' in str(caught.value)
+    match = re.match(r"template `(\w+)` .*?('.*?')[^']* (\d+) tokens", str(caught.value))
+    assert match[1] == name
     tag = ast.literal_eval(match[2])
     assert tag.strip() in STOPS[name] and int(match[3]) == len(own(tag, add_special_tokens=False)['input_ids']) > 1
 
@@ -79,14 +79,14 @@ def test_a_stop_token_of_several_tokens_is_refused(kind, name, make):
 @pytest.mark.parametrize('end, count', [(' So be it.', 4), ('', 0)])
 def test_the_stop_token_of_a_custom_template_is_checked(end, count, make):
     own = make('SmolLM2')
-    with pytest.raises(TemplateError, match=f"`mine` ends a message with '{end}', which is {count} tokens"):
+    with pytest.raises(TemplateError, match=f"`mine` .*'{end}'.* {count} tokens"):
         stop_token_ids(ChatTokenizer(own, ChatTemplate('mine', MINE.replace('END', end), {}, ())))
 
 
 def test_a_template_with_wrong_generation_marks_is_refused(make):
     own = make('SmolLM2')
     source = '{% for m in messages %}{% generation %}{{ m.content }}<|im_end|>{% endgeneration %}{% endfor %}'
-    with pytest.raises(TemplateError, match='template `mine` has 4 .* blocks for 2'):
+    with pytest.raises(TemplateError, match='`mine` has 4 .* 2'):
         stop_token_ids(ChatTokenizer(own, ChatTemplate('mine', source, {}, ())))
 
 
@@ -116,5 +116,5 @@ def test_an_eos_outside_the_conversation_is_a_stop_token(make):
 def test_a_template_that_changes_the_content_is_refused(family, changed):
     chat_tokenizer = family('SmolLM2', 'chatml')
     template = ChatTemplate('mine', MINE.replace('{{ m.content }}END', f'{{{{ {changed} }}}}END'), {}, ('END',))
-    with pytest.raises(TemplateError, match="changes the text of assistant messages: 'Fine 7' became 'F"):
+    with pytest.raises(TemplateError, match="'Fine 7' became 'F"):
         stop_token_ids(ChatTokenizer(chat_tokenizer.tokenizer, template))

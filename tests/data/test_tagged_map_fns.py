@@ -4,6 +4,7 @@ import json
 import re
 
 import pytest
+from golden import short
 
 import xtune.data.map_fns  # noqa: F401  registers the functions
 from xtune.messages import Conversation, RowError, Tokens, checked
@@ -52,19 +53,22 @@ def test_moss_trains_neither_on_the_human_nor_on_results_and_can_be_renamed():
     ]
 
 
-@pytest.mark.parametrize(
-    ('row', 'message'),
-    [
-        (moss(3), 'a turn is missing: `turn_3` is'),
-        (moss(0), 'column `num_turns` is not a number of turns'),
-        (moss(MOSS=None), 'a turn is incomplete: `turn_1` has no text `MOSS`'),
-        (moss(Commands=7), 'a turn is incomplete: `turn_1` has no text `Commands`'),
-        (moss() | {'chat': []}, 'column `chat` is not an object of turns: .*list'),
-    ],
-)
-def test_moss_faults(row, message):
-    with pytest.raises(RowError, match=message):
-        call('moss_sft', row)
+MOSS_FAULTS = [
+    moss(3),
+    moss(0),
+    moss(MOSS=None),
+    moss(Commands=7),
+    moss() | {'chat': []},
+]
+
+
+def test_moss_faults(golden):
+    texts = {}
+    for row in MOSS_FAULTS:
+        with pytest.raises(RowError) as caught:
+            call('moss_sft', row)
+        texts[short(row)] = caught.value
+    golden('data.rows_moss_sft', texts)
 
 
 THINK = '<|startofthink|>```JSON\n{"api_name": "%s", "parameters": {"n": 1}}\n```<|endofthink|>'
@@ -102,24 +106,27 @@ def test_msagent_reads_lists_json_and_tools_with_inputs():
     assert text.endswith('开始!') and not re.search(r'^[ ]|\n\n\n', text, re.M)
 
 
-@pytest.mark.parametrize(
-    ('row', 'message'),
-    [
-        ({'id': 'x'}, 'no column `conversations`'),
-        ({'conversations': '__import__("os")'}, 'column `conversations` is not a list of turns'),
-        ({'conversations': '(' * 100_000}, 'column `conversations` is not a list of turns'),
-        ({'conversations': '[1]'}, 'turn without from or value: turn 1'),
-        ({'conversations': [{'from': 'alien', 'value': 'x'}]}, "unknown role: turn 1 is from 'alien'"),
-        (agent('q', f'x{EXEC % 1}'), 'an exec block has no think block: turn 3'),
-        (agent('q', '<|startofthink|>x'), 'a think or exec block is not closed: turn 3'),
-        (agent('q', '<|startofthink|>x<|endofthink|>'), 'an API call cannot be read: turn 3'),
-        (agent('q', '<|startofthink|>{"parameters": 1}<|endofthink|>'), 'an API call cannot be read: turn 3'),
-        ({'conversations': [{'from': who, 'value': ''} for who in ('user', 'system')]}, 'system message after'),
-    ],
-)
-def test_msagent_faults(row, message):
-    with pytest.raises(RowError, match=message):
-        call('msagent_react', row)
+MSAGENT_FAULTS = [
+    {'id': 'x'},
+    {'conversations': '__import__("os")'},
+    {'conversations': '(' * 100_000},
+    {'conversations': '[1]'},
+    {'conversations': [{'from': 'alien', 'value': 'x'}]},
+    agent('q', f'x{EXEC % 1}'),
+    agent('q', '<|startofthink|>x'),
+    agent('q', '<|startofthink|>x<|endofthink|>'),
+    agent('q', '<|startofthink|>{"parameters": 1}<|endofthink|>'),
+    {'conversations': [{'from': who, 'value': ''} for who in ('user', 'system')]},
+]
+
+
+def test_msagent_faults(golden):
+    texts = {}
+    for row in MSAGENT_FAULTS:
+        with pytest.raises(RowError) as caught:
+            call('msagent_react', row)
+        texts[short(row)] = caught.value
+    golden('data.rows_msagent_react', texts)
 
 
 def test_llava_maps_only_rows_without_an_image():
@@ -140,18 +147,24 @@ def test_token_ids_with_and_without_labels():
     )
     assert call('tokenized', {'input_ids': [1, 2, 0, 0], 'attention_mask': [1, 1, 0, 0]}) == Tokens([1, 2], [True] * 2)
     assert call('tokenized', {'tokens': [0, -2, 3]}) == Tokens([0, 2, 3], [True, False, True])
-    for row, message in (
-        ({'input_ids': [1, 2], 'labels': [-100]}, 'ids and labels differ in length: 2 ids, 1 labels'),
-        (
-            {'input_ids': [1, 2], 'labels': [2, 3]},
-            'labels are neither the ids nor -100: position 0 has id 1 and label 2',
-        ),
-        ({'input_ids': [1, 2.5]}, 'column `input_ids` is not a list of integers: position 1 .*2.5'),
-        ({'input_ids': [True, 2]}, 'column `input_ids` is not a list of integers'),
-        ({'input_ids': '1, 2'}, 'column `input_ids` is not a list: '),
-        ({'tokens': [[1]]}, 'column `tokens` is not a list of integers'),
-        ({'input_ids': [-1, 2]}, 'token ids are not non-negative integers'),
-        ({}, 'no column `input_ids`'),
-    ):
-        with pytest.raises(RowError, match=message):
+
+
+TOKENIZED_FAULTS = [
+    {'input_ids': [1, 2], 'labels': [-100]},
+    {'input_ids': [1, 2], 'labels': [2, 3]},
+    {'input_ids': [1, 2.5]},
+    {'input_ids': [True, 2]},
+    {'input_ids': '1, 2'},
+    {'tokens': [[1]]},
+    {'input_ids': [-1, 2]},
+    {},
+]
+
+
+def test_tokenized_faults(golden):
+    texts = {}
+    for row in TOKENIZED_FAULTS:
+        with pytest.raises(RowError) as caught:
             checked(call('tokenized', row))
+        texts[short(row)] = caught.value
+    golden('data.rows_tokenized', texts)

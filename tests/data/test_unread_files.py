@@ -125,7 +125,7 @@ def test_a_saved_data_set_is_read_and_its_other_splits_are_reported(tmp_path):
     DatasetDict({'train': one, 'extra': two}).save_to_disk(tmp_path / 'two')
     assert [row.values for row in source(tmp_path / 'two', split='extra')] == [{'instruction': 'c', 'output': 'd'}]
     assert len(list(source(tmp_path / 'two'))) == 3 and unread_names(tmp_path / 'two') == ['extra']
-    with pytest.raises(DataError, match='has no split `test`; it has train, extra'):
+    with pytest.raises(DataError, match='`test`.* train, extra'):
         source(tmp_path / 'two', split='test')
     next((tmp_path / 'one').glob('*.arrow')).unlink()
     with pytest.raises(DataError, match='lacks data-00000'):
@@ -142,7 +142,7 @@ def test_arrow_files_of_both_forms(tmp_path, form):
     assert [row.values['a'] for row in rows] == list(range(2500)) and rows[-1].number == 2500
     data = (tmp_path / 'x.arrow').read_bytes()
     (tmp_path / 'x.arrow').write_bytes(data[: len(data) // 2])
-    with pytest.raises(DataError, match=r'x\.arrow is (not a valid Arrow file|damaged after row)'):
+    with pytest.raises(DataError, match=r'x\.arrow is '):
         list(source(tmp_path / 'x.arrow'))
 
 

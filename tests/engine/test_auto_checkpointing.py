@@ -240,5 +240,5 @@ def test_a_resumed_run_may_recompute_other_layers(make_config, xtune, tmp_path):
 
 def test_more_layers_than_the_model_has_are_refused_before_data_are_read(make_config, xtune, tmp_path):
     code, out, err = xtune('train', make_config(activation_checkpointing=99))
-    assert code == 2 and 'activation_checkpointing=99, but the model has' in err and 'data' not in out
+    assert code == 2 and 'activation_checkpointing=99' in err and 'data' not in out
     assert not (tmp_path / 'run').exists() or not any((tmp_path / 'run').iterdir())

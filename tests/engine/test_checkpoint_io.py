@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import re
 import subprocess
 import sys
 
@@ -66,7 +67,7 @@ def test_damage_is_found(tmp_path):
     PendingCheckpoint(CONTENT, path).finish()
     whole = path.read_bytes()
     path.write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(CheckpointError, match='iter_3.pth is damaged or truncated'):
+    with pytest.raises(CheckpointError, match='iter_3.pth'):
         checkpoint_io.load(path)
     middle = whole.index(torch.arange(1000.0).numpy().tobytes()) + 40
     path.write_bytes(whole[:middle] + b'\xff' + whole[middle + 1 :])
@@ -74,12 +75,14 @@ def test_damage_is_found(tmp_path):
         checkpoint_io.load(path)
 
 
-def test_something_else_is_no_checkpoint(tmp_path):
+def test_something_else_is_no_checkpoint(tmp_path, golden):
     torch.save({'a': 1}, tmp_path / 'a.pth')
-    with pytest.raises(CheckpointError, match='not an xtune checkpoint'):
-        checkpoint_io.load(tmp_path / 'a.pth')
-    with pytest.raises(CheckpointError, match='does not exist; its folder contains a.pth'):
-        checkpoint_io.load(tmp_path / 'b.pth')
+    messages = {}
+    for name in ('a.pth', 'b.pth'):
+        with pytest.raises(CheckpointError) as caught:
+            checkpoint_io.load(tmp_path / name)
+        messages[name] = caught.value
+    golden('checkpoint.not_one', messages)
 
 
 @pytest.mark.parametrize('background', [False, True])
@@ -98,8 +101,8 @@ def test_full_disk_leaves_nothing_half_written(tmp_path, background):
     PendingCheckpoint(CONTENT, tmp_path / 'iter_1.pth').finish()
     command = [sys.executable, '-c', program, tmp_path / 'iter_2.pth', str(background)]
     done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode != 0 and 'CheckpointError' in done.stderr and 'could not be written' in done.stderr
-    assert 'MiB free' in done.stderr
+    assert done.returncode != 0 and 'CheckpointError' in done.stderr and 'iter_2.pth' in done.stderr
+    assert re.search(r'\d MiB', done.stderr)
     assert [p.name for p in tmp_path.iterdir()] == ['iter_1.pth']
 
 
@@ -109,7 +112,7 @@ def test_what_was_written_is_read_again(tmp_path, monkeypatch):
     monkeypatch.setattr(
         checkpoint_writer.torch, 'save', lambda content, file: real({**content, 'state_dict': {}}, file)
     )
-    with pytest.raises(CheckpointError, match='verification of .* failed'):
+    with pytest.raises(CheckpointError, match='iter_3.pth'):
         PendingCheckpoint(CONTENT, tmp_path / 'iter_3.pth').finish()
     assert not list(tmp_path.iterdir())
 
@@ -121,7 +124,7 @@ def test_a_tensor_gathered_in_another_shape_is_not_saved():
         def full_tensor(self, parameter):
             return parameter.new_empty(0) if parameter.dim() == 1 else parameter
 
-    with pytest.raises(CheckpointError, match=r'bias is \(3,\), but was gathered as \(0,\)'):
+    with pytest.raises(CheckpointError, match=r'bias .*\(3,\).*\(0,\)'):
         TrainedState(torch.nn.Linear(2, 3), Sharded()).get()
 
 

@@ -1,5 +1,7 @@
 """What a config asks for in vain is said before data are read: the data file of these runs does not exist."""
 
+import re
+
 import pytest
 
 from xtune.config.load import load
@@ -9,27 +11,27 @@ from xtune.errors import ConfigError
 
 
 @pytest.mark.parametrize(
-    ('method', 'options', 'said'),
+    ('method', 'options', 'fix'),
     [
-        ('lora', {'lora.modules_to_save': ['lm_haed']}, 'did you mean `lm_head`'),
-        ('lora', {'lora.target_modules': ['q_proj'], 'lora.rank_pattern': {'v_proj': 4}}, 'gets no adapter'),
-        ('lora', {'lora.target_modules': ['input_layernorm']}, 'does not fit the model'),
-        ('lora', {'lora.init_lora_weights': 'pissa', 'lora.target_modules': ['q_prj']}, 'did you mean `q_proj`'),
-        ('lora', {'lora.lora_dropout': 2}, 'lora.lora_dropout` must be a number of at least 0 and below 1, got 2'),
-        ('lora', {'optimizer.lr': -1.0}, 'optimizer.lr` must be a number of at least 0, got -1.0'),
-        ('qlora', {'quantization.bnb_4bit_quant_type': 'nf5'}, "must be 'nf4' or 'fp4', got 'nf5'"),
-        ('qlora', {'quantization.llm_int8_skip_modules': ['lm_haed']}, 'did you mean `lm_head`'),
+        ('lora', {'lora.modules_to_save': ['lm_haed']}, '`lm_head`'),
+        ('lora', {'lora.target_modules': ['q_proj'], 'lora.rank_pattern': {'v_proj': 4}}, 'v_proj'),
+        ('lora', {'lora.target_modules': ['input_layernorm']}, 'LlamaRMSNorm'),
+        ('lora', {'lora.init_lora_weights': 'pissa', 'lora.target_modules': ['q_prj']}, '`q_proj`'),
+        ('lora', {'lora.lora_dropout': 2}, '`lora.lora_dropout`'),
+        ('lora', {'optimizer.lr': -1.0}, '`optimizer.lr`'),
+        ('qlora', {'quantization.bnb_4bit_quant_type': 'nf5'}, "'nf4' or 'fp4', got 'nf5'"),
+        ('qlora', {'quantization.llm_int8_skip_modules': ['lm_haed']}, '`lm_head`'),
         ('lora', {'llm.torch_dtype': 'auto'}, 'set precision'),
         ('full', {'llm.device_map': 'auto'}, 'set strategy'),
-        ('full', {'llm.attn_implementaton': 'eager'}, 'did you mean `attn_implementation`'),
-        ('full', {'tokenizer.padding_sde': 'left'}, 'did you mean `padding_side`'),
-        ('full', {'validation.every_steps': 2}, 'set val_dataset, or remove validation.every_steps'),
+        ('full', {'llm.attn_implementaton': 'eager'}, '`attn_implementation`'),
+        ('full', {'tokenizer.padding_sde': 'left'}, '`padding_side`'),
+        ('full', {'validation.every_steps': 2}, 'val_dataset'),
     ],
 )
-def test_it_is_refused_before_data_are_read(method, options, said, make_config, xtune):
+def test_it_is_refused_before_data_are_read(method, options, fix, make_config, xtune):
     config = make_config(method, **{'train_dataset.path': '/no/such/file.json', **options})
     code, _, err = xtune('train', config)
-    assert code == 2 and said in err and '/no/such' not in err and 'Traceback' not in err, err
+    assert code == 2 and fix in err and '/no/such' not in err and 'Traceback' not in err, err
 
 
 @pytest.mark.parametrize(
@@ -37,11 +39,11 @@ def test_it_is_refused_before_data_are_read(method, options, said, make_config, 
     [
         (
             {'train_dataset.map_fn': 'sharegptt', 'chat_template': 'chatm'},
-            ['did you mean `sharegpt`', '`chatm`; did you mean `chatml`'],
+            ['`sharegpt`', '`chatml`'],
         ),
         ({'train_dataset.map_fn': 5}, ['map_fn=5 ']),
         ({'train_dataset.map_fn': 'os.sep'}, ["map_fn='os.sep' "]),
-        ({'train_dataset.chat_template': '/no/such.jinja'}, ['template file /no/such.jinja']),
+        ({'train_dataset.chat_template': '/no/such.jinja'}, ['/no/such.jinja']),
     ],
 )
 def test_names_are_looked_up_before_the_model_is_fetched(options, said, make_config, xtune):
@@ -51,10 +53,11 @@ def test_names_are_looked_up_before_the_model_is_fetched(options, said, make_con
 
 
 @pytest.mark.parametrize('command', ['train', 'plan', 'check-custom-dataset'])
-def test_everything_wrong_is_in_one_list(command, make_config, xtune):
+def test_everything_wrong_is_in_one_list(command, make_config, xtune, golden):
     options = ['optimizer.lr=abc', 'optimizer.betas=[2,3]', 'lora.r=0', 'lora.rr=8', 'schedule.batch_sise=1', 'seed=-1']
     code, _, err = xtune(command, make_config(**{'train_dataset.path': '/no/such'}), '--cfg-options', *options)
-    assert code == 2 and 'has 6 problems' in err and '/no/such' not in err, err
+    assert code == 2 and '/no/such' not in err, err
+    golden('config.six_problems', err)
     assert all(option.partition('=')[0] in err for option in options), err
 
 
@@ -66,7 +69,7 @@ def test_checks_of_a_wired_run_are_in_one_list(make_config, xtune):
 
 def test_a_plan_refuses_values_out_of_range(make_config, xtune):
     code, _, err = xtune('plan', make_config(**{'lora.r': 0}))
-    assert code == 2 and 'lora.r` must be a whole number of at least 1, got 0' in err and 'Traceback' not in err
+    assert code == 2 and '`lora.r`' in err and 'got 0' in err and 'Traceback' not in err
 
 
 @pytest.fixture
@@ -78,8 +81,8 @@ def job(make_config):
 @pytest.mark.parametrize(
     ('options', 'said'),
     [
-        ({'validation.every_steps': 2}, 'no validation data: set val_dataset'),
-        ({'schedule.lr_schedule': 'constant', 'schedule.min_lr_ratio': 0.1}, "'constant' never falls"),
+        ({'validation.every_steps': 2}, 'set val_dataset'),
+        ({'schedule.lr_schedule': 'constant', 'schedule.min_lr_ratio': 0.1}, "'constant'"),
         ({'strategy.deepspeed': {'zero_optimization': {'stage': 2}}}, "strategy.name='one_device'"),
     ],
 )
@@ -95,21 +98,21 @@ def test_a_single_data_set_of_weight_one_is_what_it_says(job):
 
 
 @pytest.mark.parametrize(
-    ('method', 'options', 'said'),
+    ('method', 'options', 'names'),
     [
-        ('lora', {'data.window': 100}, 'data.window=100 has no effect without data.streaming=True'),
-        ('lora', {'data.streaming': True, 'data.num_proc': 2}, 'data.num_proc=2 has no effect with data.streaming'),
-        ('lora', {'data.streaming': True, 'data.num_proc': None}, 'schedule.max_epochs=2 has no effect'),
-        ('lora', {'checkpoint.background': True}, 'has no effect on an adapter'),
-        ('full', {'checkpoint.export_adapter': False}, 'has no effect without the section lora'),
-        ('lora', {'train_dataset.weight': 2.0}, 'train_dataset.weight=2.0 has no effect: there is one data set'),
-        ('lora', {'strategy.timeout': 60.0}, 'strategy.timeout=60.0 has no effect on one device'),
+        ('lora', {'data.window': 100}, 'data.window=100 .*data.streaming=True'),
+        ('lora', {'data.streaming': True, 'data.num_proc': 2}, 'data.num_proc=2 .*data.streaming'),
+        ('lora', {'data.streaming': True, 'data.num_proc': None}, 'schedule.max_epochs=2'),
+        ('lora', {'checkpoint.background': True}, 'checkpoint.background=True'),
+        ('full', {'checkpoint.export_adapter': False}, 'checkpoint.export_adapter=False .*lora'),
+        ('lora', {'train_dataset.weight': 2.0}, 'train_dataset.weight=2.0'),
+        ('lora', {'strategy.timeout': 60.0}, 'strategy.timeout=60.0'),
     ],
 )
-def test_other_options_without_effect_are_noted(method, options, said, job):
+def test_other_options_without_effect_are_noted(method, options, names, job):
     one = job(method, **options)
     ineffective_options.check(one)
-    assert any(said in note for note in ineffective_options.notes(one, 1))
+    assert any(re.search(names, note) for note in ineffective_options.notes(one, 1))
 
 
 def test_steps_that_are_never_reached_are_noted(job):
@@ -136,4 +139,4 @@ def test_defaults_and_what_has_an_effect_are_not_mentioned(job):
 
 def test_notes_are_printed(make_config, xtune):
     code, out, err = xtune('train', make_config(**{'data.window': 50, 'schedule.max_steps': 1, 'log.plot': False}))
-    assert code == 0 and 'note: data.window=50 has no effect' in out, out + err
+    assert code == 0 and 'note: data.window=50 ' in out, out + err

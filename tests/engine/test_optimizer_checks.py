@@ -50,12 +50,12 @@ def test_every_optimizer_of_the_docs_passes_or_is_paged(given, job):
 @pytest.mark.parametrize(
     ('given', 'said'),
     [
-        (dict(type='bitsandbytes.optim.PagedLion8bit', lr=1e-4), 'PagedLion8bit moves its state'),
-        (dict(type='bitsandbytes.optim.AdamW8bit', lr=1e-4, is_paged=True), 'AdamW8bit moves its state'),
-        (dict(type='torch.optim.LBFGS', lr=1.0), "LBFGS does not work on this CPU: .*'closure'; set .*AdamW"),
-        (dict(type='torch.optim.SparseAdam', lr=1e-4), 'does not support dense gradients'),
+        (dict(type='bitsandbytes.optim.PagedLion8bit', lr=1e-4), 'PagedLion8bit'),
+        (dict(type='bitsandbytes.optim.AdamW8bit', lr=1e-4, is_paged=True), 'AdamW8bit'),
+        (dict(type='torch.optim.LBFGS', lr=1.0), "LBFGS .*CPU: .*'closure'; .*AdamW"),
+        (dict(type='torch.optim.SparseAdam', lr=1e-4), 'SparseAdam .*dense'),
         (dict(type='torch.optim.Adam', lr=1e-4, capturable=True), 'leave out optimizer.capturable'),
-        (dict(type='transformers.Adafactor'), 'no learning rate .*set optimizer.lr and optimizer.relative_step=False'),
+        (dict(type='transformers.Adafactor'), 'optimizer.lr .*optimizer.relative_step=False'),
     ],
 )
 def test_what_cannot_train_here_is_refused(given, said, job):
@@ -70,7 +70,7 @@ def test_a_kernel_that_this_bitsandbytes_lacks_is_refused(job):
             raise RuntimeError("Could not run 'bitsandbytes::optimizer_update_8bit_blockwise' with arguments from CPU")
 
     one = replace(job(type='torch.optim.AdamW'), optimizer=partial(WithoutKernel, lr=1e-4))
-    with pytest.raises(ConfigError, match='WithoutKernel does not work on this CPU: Could not run.*set optimizer.type'):
+    with pytest.raises(ConfigError, match='WithoutKernel .*CPU: Could not run.*optimizer.type'):
         check(one)
     assert optimizer_checks._SIZE**2 >= 100_000  # what bitsandbytes pages
 

@@ -50,36 +50,39 @@ def trackers(*backends, **settings):
     return dict(visualizer=dict(vis_backends=list(backends), **settings))
 
 
-@pytest.mark.parametrize(
-    ('given', 'said'),
-    [
-        (dict(nonsense=1), 'nonsense is not an argument.*it accepts custom_hooks, visualizer'),
-        (dict(visualiser={}), 'did you mean `visualizer`'),
-        (dict(default_hooks={}), r'default_hooks has no effect.*runner\.custom_hooks'),
-        (dict(resume=True, model={}), r'resume has no effect: start the run with --resume; runner\.model'),
-        (dict(run_meta={}), 'run_meta has no effect'),
-        (dict(log_level='INFOS'), "got 'INFOS'; did you mean `INFO`"),
-        (dict(log_level=20), 'log_level must be one of'),
-        (dict(experiment_name=3), 'experiment_name must be a non-empty string, got 3'),
-        (dict(randomness=dict(seed=3)), 'seed has no effect: set seed'),
-        (dict(randomness=dict(deterministik=True)), 'did you mean `deterministic`'),
-        (dict(randomness=dict(deterministic=1)), 'must be of type bool, got 1'),
-        (dict(env_cfg=dict(dist_cfg=dict(backend='gloo'))), 'dist_cfg has no effect'),
-        (dict(env_cfg=3), 'env_cfg must be a dict, got 3'),
-        (dict(visualizer='Visualizer'), "must be a dict such as .* got 'Visualizer'"),
-        (dict(visualizer=dict(type='Visualiser')), 'did you mean `Visualizer`'),
-        (trackers(names='x'), 'Visualizer has no argument `names`; did you mean `name`'),
-        (trackers('LocalVisBackend'), "must be a dict with `type`.* got 'LocalVisBackend'"),
-        (trackers(dict(type='LocalVisBackends')), r'vis_backends\[0\]: no .*did you mean `LocalVisBackend`'),
-        (trackers(dict(type=dict)), 'must be a subclass of BaseVisBackend'),
-        (trackers(dict(type='no.such.Tracker')), r'`no\.such\.Tracker` needs the package `no`'),
-        (trackers(dict(type='LocalVisBackend', config_file='a.py')), 'did you mean `config_save_file`'),
-        (trackers(dict(type='LocalVisBackend', config_save_file='a.txt')), 'LocalVisBackend rejects its arguments'),
-    ],
-)
-def test_what_has_no_effect_is_refused(given, said):
-    with pytest.raises(ConfigError, match=said):
-        check_runner(given)
+WITHOUT_EFFECT = [
+    dict(nonsense=1),
+    dict(visualiser={}),
+    dict(default_hooks={}),
+    dict(resume=True, model={}),
+    dict(run_meta={}),
+    dict(log_level='INFOS'),
+    dict(log_level=20),
+    dict(experiment_name=3),
+    dict(randomness=dict(seed=3)),
+    dict(randomness=dict(deterministik=True)),
+    dict(randomness=dict(deterministic=1)),
+    dict(env_cfg=dict(dist_cfg=dict(backend='gloo'))),
+    dict(env_cfg=3),
+    dict(visualizer='Visualizer'),
+    dict(visualizer=dict(type='Visualiser')),
+    trackers(names='x'),
+    trackers('LocalVisBackend'),
+    trackers(dict(type='LocalVisBackends')),
+    trackers(dict(type=dict)),
+    trackers(dict(type='no.such.Tracker')),
+    trackers(dict(type='LocalVisBackend', config_file='a.py')),
+    trackers(dict(type='LocalVisBackend', config_save_file='a.txt')),
+]
+
+
+def test_what_has_no_effect_is_refused(golden):
+    messages = {}
+    for section in WITHOUT_EFFECT:
+        with pytest.raises(ConfigError) as caught:
+            check_runner(section)
+        messages[str(section)] = caught.value
+    golden('config.runner', messages)
 
 
 @pytest.mark.parametrize(
@@ -93,7 +96,7 @@ def test_what_has_no_effect_is_refused(given, said):
 )
 def test_a_tracker_whose_package_is_missing_is_refused(name, package, monkeypatch):
     monkeypatch.setattr('xtune.engine.trackers.find_spec', lambda name: None)
-    with pytest.raises(ConfigError, match=f'needs the package {package}: pip install {package}'):
+    with pytest.raises(ConfigError, match=f'pip install {package}'):
         check_runner(trackers(dict(type='LocalVisBackend'), dict(type=name)))
 
 
@@ -120,7 +123,7 @@ def test_a_wrong_key_is_refused_before_data_are_read(make_config, xtune):
     assert code == 2 and 'runner.nonsense' in err and 'no/such' not in err and 'Traceback' not in err
 
 
-def test_trackers_receive_figures_and_hyperparameters(make_config, xtune, tmp_path, monkeypatch):
+def test_trackers_receive_figures_and_hyper_parameters(make_config, xtune, tmp_path, monkeypatch):
     (tmp_path / 'my_tracker.py').write_text(TRACKER, encoding='utf-8')
     monkeypatch.syspath_prepend(tmp_path)
     mine = dict(type='Remembering', path=str(tmp_path / 'noted'))

@@ -34,10 +34,12 @@ def test_it_says_in_which_form_the_base_is_and_that_experts_are_not_quantized(ma
         tmp_path / 'moe', quantization_config=BitsAndBytesConfig(load_in_4bit=True), device_map={'': 'cpu'}
     )
     model.save_pretrained(tmp_path / 'stored')
-    kept = ', but 0.01 GiB of experts stay in fp32'  # 3 x 16 x 64 x 512 x 2 layers x 4 bytes
-    assert base_of(make_config('qlora', base_model=str(tmp_path / 'moe'))) == 'BitsAndBytes' + kept
+    size = '0.01 GiB of experts'  # 3 x 16 x 64 x 512 x 2 layers x 4 bytes
+    quantized = base_of(make_config('qlora', base_model=str(tmp_path / 'moe')))
+    assert quantized.startswith('BitsAndBytes, ') and size in quantized and 'fp32' in quantized
     assert base_of(make_config('lora', base_model=str(tmp_path / 'moe'))) == 'not quantized'
-    assert base_of(make_config('lora', base_model=str(tmp_path / 'stored'))) == 'stored in bitsandbytes (4 bits)' + kept
+    stored = base_of(make_config('lora', base_model=str(tmp_path / 'stored')))
+    assert 'bitsandbytes (4 bits)' in stored and size in stored
     assert base_of(make_config('qlora')) == 'BitsAndBytes'
     model.model.layers[0].mlp.experts.down_proj.data = torch.zeros(16, 64, 512, dtype=torch.float8_e4m3fn)
     job = wire(load(make_config('lora')))

@@ -112,8 +112,8 @@ def test_killed_run_goes_on_bit_for_bit(method, make_config, xtune, tmp_path):
 
     code, out, err = xtune('train', killed, '--resume')
     assert code == 0, err
-    assert 'iter_999.pth is damaged or truncated' in out and f'resuming from {newest}' in out
-    assert 'its process has ended' in out and not (tmp_path / 'killed' / 'running.json').exists()
+    assert 'iter_999.pth' in out and str(newest) in out
+    assert not (tmp_path / 'killed' / 'running.json').exists()
     assert losses(tmp_path / 'killed') == losses(tmp_path / 'whole')
     one, two = (torch.load(tmp_path / n / 'iter_12.pth', weights_only=True) for n in ('whole', 'killed'))
     assert all(torch.equal(one['state_dict'][k], two['state_dict'][k]) for k in one['state_dict'])
@@ -133,30 +133,27 @@ def test_second_run_is_refused_and_interrupt_leaves_a_checkpoint(make_config, xt
     process.send_signal(signal.SIGINT)
     err = process.stderr.read()
     assert process.wait(timeout=60) == 130, err
-    answer, _, end = err.partition('Ctrl-C again to exit without saving')
-    assert 'stopping after this step, then saving' in answer and 'Traceback' not in err, err
-    assert 'interrupted after step' in end and '--resume' in end, err
+    assert 'Ctrl-C' in err and '--resume' in err.partition('Ctrl-C')[2] and 'Traceback' not in err, err
     assert len([p for p in (tmp_path / 'run').iterdir() if p.name.startswith('20')]) == 1  # TensorBoard's figures
     last = tmp_path / 'run' / (tmp_path / 'run' / 'last_checkpoint').read_text().strip()
     assert torch.load(last, weights_only=True)['meta']['iter'] == max(losses(tmp_path / 'run'))
     assert not (tmp_path / 'run' / 'running.json').exists()
 
 
-def test_resume_refuses_other_data_and_another_adapter(make_config, xtune, tmp_path):
+def test_resume_refuses_other_data_and_another_adapter(make_config, xtune, golden, tmp_path):
     xtune('train', make_config())
-    code, _, err = xtune('train', make_config(), '--resume', '--cfg-options', 'schedule.batch_size=3')
-    assert code == 2 and 'was written with 4 sequences per optimizer step, but this run has 6' in err
-    code, _, err = xtune('train', make_config(), '--resume', '--cfg-options', 'max_length=64')
-    assert code == 2 and 'other data or other batches' in err
-    code, _, err = xtune('train', make_config(), '--resume', '--cfg-options', 'lora.r=4')
-    assert code == 2 and 'does not fit this model' in err
-    code, _, err = xtune('train', make_config(), '--resume', tmp_path / 'run' / 'epoch_7.pth')
-    assert code == 2 and 'does not exist; its folder contains epoch_1.pth' in err
+    messages = {}
+    for option in ('schedule.batch_size=3', 'max_length=64', 'lora.r=4'):
+        code, _, messages[option] = xtune('train', make_config(), '--resume', '--cfg-options', option)
+        assert code == 2
+    code, _, messages['epoch_7.pth'] = xtune('train', make_config(), '--resume', tmp_path / 'run' / 'epoch_7.pth')
+    assert code == 2
+    golden('checkpoint.of_another_run', messages)
 
 
 def test_resume_without_a_checkpoint_is_an_error(make_config, xtune):
     code, _, err = xtune('train', make_config(), '--resume')
-    assert code == 2 and 'contains no .pth file' in err
+    assert code == 2 and '.pth' in err
 
 
 def test_loader_processes_and_unpacked_rows_train_too(make_config, xtune, tmp_path):
@@ -256,7 +253,7 @@ def test_second_run_puts_the_first_aside_and_names_a_command_that_runs(make_conf
     config = make_config(name='my run')
     xtune('train', config)
     code, out, _ = xtune('train', config)
-    assert code == 0 and 'an earlier run' in out
+    assert code == 0 and 'earlier run' in out
     assert list((tmp_path / 'my run').glob('earlier_*/epoch_2.pth'))
     command = shlex.split(out.rpartition('Next: xtune ')[2].splitlines()[0])
     assert len(command) == 5 and xtune(*command[:-1], tmp_path / 'hf')[0] == 0

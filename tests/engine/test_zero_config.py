@@ -53,15 +53,15 @@ def test_without_a_configuration_the_name_is_enough():
 @pytest.mark.parametrize(
     ('given', 'said'),
     [
-        (dict(optimizer={'type': 'Adam'}), 'use the section `optimizer`'),
-        (dict(scheduler={'type': 'WarmupLR'}), 'use the section `schedule`'),
+        (dict(optimizer={'type': 'Adam'}), '`optimizer`'),
+        (dict(scheduler={'type': 'WarmupLR'}), '`schedule`'),
         (dict(fp16={'enabled': True}), 'enables fp16'),
         (dict(bf16={'enabled': True}), "write 'auto'"),
         (dict(train_micro_batch_size_per_gpu=2), 'schedule.batch_size is 3'),
         (dict(gradient_accumulation_steps=1), 'schedule.gradient_accumulation_steps is 4'),
         (dict(gradient_clipping=1.0), 'schedule.max_grad_norm is 0.5'),
         (dict(train_batch_size=12), 'devices is 24'),
-        (dict(zero_optimization={'stage': 3}), 'has stage 3, but the strategy is zero2'),
+        (dict(zero_optimization={'stage': 3}), 'stage 3'),
         (dict(zero_optimization={'stage': 2, 'offload_optimizer': {'device': 'cpu'}}), 'zero2_offload'),
     ],
 )
@@ -93,8 +93,8 @@ def test_a_json_file_of_the_user(tmp_path):
 @pytest.mark.parametrize(
     ('text', 'said'),
     [
-        ('{"zero_optimization": ', 'not a DeepSpeed JSON'),
-        ('[1]', 'holds a list'),
+        ('{"zero_optimization": ', 'DeepSpeed JSON'),
+        ('[1]', 'list'),
         ('{"zero_optimization": 2}', 'zero_optimization'),
         ('{}', 'zero_optimization.stage'),
         ('{"zero_optimization": {"stage": 0}}', 'zero_optimization.stage'),

@@ -69,50 +69,48 @@ class Code:
 POINTER = 'version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 3\n'
 INDEX = 'model.safetensors.index.json'
 FOLDERS = {
-    'a kind that is a list': (config(model_type=['llama']), r"`model_type` must be a name .* got \['llama'\]"),
-    'an unknown kind with code': (
-        config(model_type='lama', auto_map={}),
-        r'\(auto_map\) .* did you mean `llama`',
-    ),
-    'heads that do not divide': (
-        config(num_attention_heads=5),
-        r'config.json .*not a multiple of the number of attention',
-    ),
-    'a number as text': (config(rms_norm_eps='small'), "config.json .*'rms_norm_eps' expected float"),
-    'zero heads of keys': (config(num_key_value_heads=0), '`num_key_value_heads` must be a positive .*got 0'),
-    'more active experts than experts': (
-        config(model_type='qwen3_moe', num_experts=4, num_experts_per_tok=6),
-        r'`num_experts_per_tok` is 6\b.*\b4 experts',
-    ),
-    'the same by another name': (
-        config(model_type='mixtral', num_local_experts=2, num_experts_per_tok=3),
-        r'`num_experts_per_tok` is 3\b.*\b2 experts',
-    ),
-    'quantization as text': (config(quantization_config='gptq'), "`quantization_config` .*'gptq'"),
-    'another damaged file': (write('generation_config.json', '{'), 'generation_config.json is damaged'),
-    'a stop token as text': (write('generation_config.json', '{"eos_token_id": "x"}'), "`eos_token_id` .*'x'"),
-    'tokenizer settings as list': (write('tokenizer_config.json', '[]'), 'tokenizer_config.json .*list.*JSON object'),
-    'an empty index': (write(INDEX, '{"weight_map": []}'), 'index.json is damaged: its weight_map'),
-    'an index of numbers': (write(INDEX, '{"weight_map": {"a": 5}}'), 'index.json is damaged: its weight_map'),
-    'a missing index': (renamed, r'model.safetensors.index.json.* model-00001-of-00002.safetensors'),
-    'a git lfs pointer': (write('model.safetensors', POINTER), 'model.safetensors .*`git lfs pull`'),
-    'only GGUF': (only_gguf, 'GGUF'),
-    'a list of tensors': (as_bin(lambda state: [torch.ones(2)]), 'pytorch_model.bin .*list'),
-    'a training state': (as_bin(lambda state: {'state_dict': state}), 'pytorch_model.bin .*state_dict'),
-    'code in a pickle': (as_bin(lambda state: state | {'x': Code()}), r'pytorch_model.bin .*code \(posix.system\)'),
-    'integer weights': (weights(lambda s: {k: t.to(torch.int8) for k, t in s.items()}), 'as I8.*quantization_config'),
-    'another shape': (weights(lambda s: s | {UP: torch.ones(3, 5)}), r'up_proj.weight has the shape \[3, 5\]'),
-    'an additional layer': (weights(lambda s: s | {UP.replace('1', '2'): s[UP].clone()}), 'model.layers.2.mlp.up'),
+    'a model type that is a list': config(model_type=['llama']),
+    'an unknown model type with code': config(model_type='lama', auto_map={}),
+    'a number of heads that does not divide': config(num_attention_heads=5),
+    'a number as text': config(rms_norm_eps='small'),
+    'no key heads': config(num_key_value_heads=0),
+    'more active experts than experts': config(model_type='qwen3_moe', num_experts=4, num_experts_per_tok=6),
+    'the same of Mixtral': config(model_type='mixtral', num_local_experts=2, num_experts_per_tok=3),
+    'quantization as text': config(quantization_config='gptq'),
+    'another damaged file': write('generation_config.json', '{'),
+    'a stop token as text': write('generation_config.json', '{"eos_token_id": "x"}'),
+    'tokenizer settings as list': write('tokenizer_config.json', '[]'),
+    'an empty index': write(INDEX, '{"weight_map": []}'),
+    'an index of numbers': write(INDEX, '{"weight_map": {"a": 5}}'),
+    'a missing index': renamed,
+    'a git lfs pointer': write('model.safetensors', POINTER),
+    'only GGUF': only_gguf,
+    'a list of tensors': as_bin(lambda state: [torch.ones(2)]),
+    'a training state': as_bin(lambda state: {'state_dict': state}),
+    'code in a pickle': as_bin(lambda state: state | {'x': Code()}),
+    'integer weights': weights(lambda s: {k: t.to(torch.int8) for k, t in s.items()}),
+    'another shape': weights(lambda s: s | {UP: torch.ones(3, 5)}),
+    'an additional layer': weights(lambda s: s | {UP.replace('1', '2'): s[UP].clone()}),
 }
 
 
-@pytest.mark.parametrize('change, message', FOLDERS.values(), ids=FOLDERS)
-def test_every_command_refuses_the_folder_and_leaves_nothing(change, message, model, xtune, tmp_path, monkeypatch):
+def test_messages_about_folders(golden, tiny_model, tmp_path):
+    texts = {}
+    for case, change in FOLDERS.items():
+        folder = shutil.copytree(tiny_model, tmp_path / 'model')
+        change(folder)
+        with pytest.raises(ModelError) as caught:
+            load_for_inference(str(folder), None, CPU, torch.float32)
+        texts[case] = caught.value
+        shutil.rmtree(folder)
+    golden('model.damaged_folders', texts)
+
+
+@pytest.mark.parametrize('change', FOLDERS.values(), ids=FOLDERS)
+def test_every_command_refuses_the_folder_and_leaves_nothing(change, model, xtune, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr('builtins.input', None)
     change(model)
-    with pytest.raises(ModelError, match=message):
-        load_for_inference(str(model), None, CPU, torch.float32)
     code, out, err = xtune('chat', model, '--prompt', 'x')
     assert code == 2 and err.count('\n') == 1 and not out, err
     code, _, err = xtune('convert', 'legacy', model, tmp_path / 'new')
@@ -134,30 +132,33 @@ def test_weights_outside_the_language_model_and_buffers_are_accepted(model):
 
 def test_missing_weights_are_refused_when_quantizing(model, make_config, xtune):
     weights(lambda state: {key: tensor for key, tensor in state.items() if key != UP})(model)
-    with pytest.raises(ModelError, match=f'lack {UP}'):
+    with pytest.raises(ModelError, match=UP):
         load_for_inference(str(model), None, CPU, torch.float32, bits=4)
     code, _, err = xtune('train', make_config('qlora', base_model=str(model)))
-    assert code == 2 and f'lack {UP}' in err
+    assert code == 2 and UP in err
 
 
-def test_training_refuses_a_folder_without_a_tokenizer(model, make_config, xtune):
+def test_training_refuses_a_folder_without_a_tokenizer(model, make_config, xtune, golden):
     for file in model.glob('tokenizer*'):
         file.unlink()
     code, _, err = xtune('train', make_config(base_model=str(model)))
-    assert code == 2 and 'has no tokenizer file' in err and 'tokenizer.json' in err
+    assert code == 2 and 'tokenizer.json' in err
+    golden('model.no_tokenizer', err)
 
 
-def test_a_tokenizer_without_its_vocabulary(model):
+def test_a_tokenizer_without_its_vocabulary(model, golden):
     (model / 'tokenizer.json').unlink()
-    with pytest.raises(ModelError, match='tokenizer.json, tokenizer.model, or vocab.json'):
+    with pytest.raises(ModelError, match='tokenizer.json') as caught:
         load_tokenizer_of(str(model))
+    golden('model.no_vocabulary', caught.value)
 
 
-def test_chat_refuses_ids_without_a_row(model, xtune):
+def test_chat_refuses_ids_without_a_row(model, xtune, golden):
     config(vocab_size=300)(model)
     weights(lambda s: s | {'model.embed_tokens.weight': s['model.embed_tokens.weight'][:300].contiguous()})(model)
     code, _, err = xtune('chat', model, '--prompt', 'What is the capital of France?')
-    assert code == 2 and 'vocab_size in config.json' in err and '300 rows' in err
+    assert code == 2 and 'vocab_size' in err and '300' in err
+    golden('model.token_ids_without_embeddings', err)
 
 
 @pytest.mark.parametrize('command', (('chat',), ('convert', 'merge'), ('convert', 'legacy')))
@@ -173,8 +174,8 @@ def test_hub_names_without_a_connection_say_so_at_once(command, name, xtune, tmp
     hub._refuse_unreachable.cache_clear()
     more = ('--prompt', 'x') if command == ('chat',) else ('adapter', 'new') if 'merge' in command else ('new',)
     code, _, err = xtune(*command, name, *more)
-    assert code == 2 and f'{name} is not a local folder' in err and 'HF_HUB_OFFLINE' in err
-    assert ('did you mean `nothing_else`' in err) == (name == 'nothing')
+    assert code == 2 and name in err and 'HF_HUB_OFFLINE' in err
+    assert ('`nothing_else`' in err) == (name == 'nothing')
 
 
 def test_a_server_that_answers_is_no_missing_connection(tmp_path):
@@ -198,28 +199,25 @@ def test_a_server_that_answers_is_no_missing_connection(tmp_path):
 
 
 ADAPTERS = {
-    'missing': (
-        lambda state: dict(list(state.items())[:2]),
-        'lacks base_model.*adapter_config.json',
-    ),
-    'unexpected': (
-        lambda s: s | {'base_model.model.model.layers.7.x': torch.ones(2)},
-        'layers.7.x',
-    ),
-    'NaN': (lambda state: {key: tensor * float('nan') for key, tensor in state.items()}, 'NaN or infinite'),
+    'missing': lambda state: dict(list(state.items())[:2]),
+    'unexpected': lambda s: s | {'base_model.model.model.layers.7.x': torch.ones(2)},
+    'NaN': lambda state: {key: tensor * float('nan') for key, tensor in state.items()},
 }
 
 
-@pytest.mark.parametrize('change, message', ADAPTERS.values(), ids=ADAPTERS)
-def test_incomplete_adapters_are_refused(change, message, tiny_model, xtune, tmp_path):
+def test_incomplete_adapters_are_refused(tiny_model, xtune, golden, tmp_path):
     from peft import LoraConfig, get_peft_model
 
     llm = load_for_inference(str(tiny_model), None, CPU, torch.float32)
     get_peft_model(llm, LoraConfig(target_modules=['q_proj'], r=2)).save_pretrained(tmp_path / 'adapter')
     load_for_inference(str(tiny_model), str(tmp_path / 'adapter'), CPU, torch.float32)
     file = tmp_path / 'adapter' / 'adapter_model.safetensors'
-    save_file(change(load_file(file)), file)
-    with pytest.raises(ModelError, match=message):
-        load_for_inference(str(tiny_model), str(tmp_path / 'adapter'), CPU, torch.float32)
-    code, _, err = xtune('convert', 'merge', tiny_model, tmp_path / 'adapter', tmp_path / 'new')
-    assert code == 2 and err.count('\n') == 1 and not list(tmp_path.glob('*new*'))
+    state, texts = load_file(file), {}
+    for case, change in ADAPTERS.items():
+        save_file(change(state), file)
+        with pytest.raises(ModelError) as caught:
+            load_for_inference(str(tiny_model), str(tmp_path / 'adapter'), CPU, torch.float32)
+        texts[case] = caught.value
+        code, _, err = xtune('convert', 'merge', tiny_model, tmp_path / 'adapter', tmp_path / 'new')
+        assert code == 2 and err.count('\n') == 1 and not list(tmp_path.glob('*new*'))
+    golden('model.incomplete_adapters', texts)

@@ -25,7 +25,7 @@ from xtune.planning.step_builder import StepBuilder
 from xtune.planning.strategies import Cluster, StrategyMemory, fastest_fit, memory_of_strategies
 from xtune.planning.units import GIB
 
-MEASURED = Path(__file__).parents[2] / 'tools' / 'devices' / 'layers_70b.json'
+MEASURED = Path(__file__).parents[2] / 'tools' / 'device_benchmark' / 'layers_70b.json'
 PAGED = 'bitsandbytes.optim.PagedAdamW8bit'
 QUICK = {'activation_checkpointing': 'all', 'schedule.batch_size': 1, 'max_length': 32}
 GROWING = ('frozen', 'in_layers', 'trained')

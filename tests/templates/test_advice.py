@@ -49,7 +49,7 @@ def advised(made, messages, tools=None):
         (LLAMA, 'use llama3_chat'),
         (GPT_OSS, 'use gpt_oss'),
         ((*LLAMA, '<|im_end|>'), 'use llama3_chat'),
-        ((), 'no built-in template that supports tools fits this tokenizer: write a .jinja file'),
+        ((), 'no built-in template'),
     ],
 )
 @pytest.mark.parametrize('name', ['vicuna', 'default', 'deepseek_v3'])
@@ -65,7 +65,7 @@ def test_for_tools_of_a_custom_template():
 
 def test_for_several_calls():
     assert advised(template('llama3_chat', (*LLAMA, *CHATML)), CALLS).startswith('use chatml, qwen_chat')
-    assert 'several tool calls in one message' in advised(template('llama3_chat', LLAMA), CALLS)
+    assert '.jinja' in advised(template('llama3_chat', LLAMA), CALLS)
     beside = [CALLS[0], {**CALLS[1], 'content': 'I look.', 'tool_calls': [CALL]}]
     assert advised(template('llama3_chat', (*LLAMA, *CHATML)), beside) == (
         'use chatml, qwen_chat, qwen3, internlm2_chat'
@@ -75,31 +75,27 @@ def test_for_several_calls():
 @pytest.mark.parametrize(
     'tokens, advice',
     [
-        (CHATML, 'use qwen3_thinking, or write the reasoning'),
-        (GPT_OSS, 'use gpt_oss_thinking, or write'),
+        (CHATML, 'use qwen3_thinking, or'),
+        (GPT_OSS, 'use gpt_oss_thinking, or'),
         ((*CHATML, '<think>', '</think>'), 'use qwen3_thinking, qwen3_5_thinking, nemotron3_thinking, or'),
         (('<｜User｜>', '<｜Assistant｜>'), 'use deepseek_r1, or'),
-        (LLAMA, 'no built-in template that supports reasoning fits this tokenizer'),
+        (LLAMA, 'no built-in template'),
     ],
 )
 def test_for_reasoning(tokens, advice):
     assert advised(template('vicuna', tokens), REASONING).startswith(advice)
 
 
-@pytest.mark.parametrize(
-    'tokens, named', [(CHATML, "chat_template='chatml'"), (LLAMA, 'No built-in template is similar')]
-)
+@pytest.mark.parametrize('tokens, named', [(CHATML, "chat_template='chatml'"), (LLAMA, 'No built-in template')])
 def test_most_similar_template_fits_the_tokenizer(tokens, named):
     own = (FOLDER / 'chatml.jinja').read_text('utf-8').replace('{%- generation -%}', '').replace('<|im_end|>', '<|end>')
     made = ChatTemplate('auto', own.replace('{%- endgeneration -%}', ''), {}, tokens)
-    with pytest.raises(TemplateError, match=f'no token ends an assistant message.*{named}'):
+    with pytest.raises(TemplateError, match=named):
         made.render(exchange('Hi', 'Ho'))
 
 
 def test_stop_token_that_is_several_tokens(tokenizer):
-    with pytest.raises(
-        TemplateError, match='Use chat_template=.auto., .* or one that fits this tokenizer: chatml, inter'
-    ):
+    with pytest.raises(TemplateError, match='chat_template=.auto., .*: chatml, inter'):
         stop_token_ids(ChatTokenizer(tokenizer, resolve('llama3_chat', tokenizer)))
 
 

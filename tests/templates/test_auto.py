@@ -42,9 +42,9 @@ ACCEPTED = {
     'vicuna-llamacpp': (*LLAMA, None, None),
 }
 REFUSED = {
-    'THUDM-chatglm3-6b': (None, '</s>', 'chatglm3', 'no token ends an assistant message'),
-    'codellama-CodeLlama-70b-Instruct-hf': (*LLAMA, 'code_llama_70b_chat', 'differs from the inference prompt'),
-    'openbmb-MiniCPM': (*LLAMA, 'minicpm', 'no token ends an assistant message'),
+    'THUDM-chatglm3-6b': (None, '</s>', 'chatglm3'),
+    'codellama-CodeLlama-70b-Instruct-hf': (*LLAMA, 'code_llama_70b_chat'),
+    'openbmb-MiniCPM': (*LLAMA, 'minicpm'),
 }
 # Template -> what becomes of a row with a system message; the others write it.
 SYSTEM = {
@@ -142,7 +142,7 @@ def test_a_system_message_is_written_or_the_row_refused(accepted):
     file, own, template, _ = accepted
     chat_tokenizer, given = ChatTokenizer(own, template), Conversation(exchange('Hi', 'Ho', 'Be brief.'))
     if file in SYSTEM:
-        with pytest.raises(RowError, match=f'refused by the chat template: .*{SYSTEM[file]}'):
+        with pytest.raises(RowError, match=SYSTEM[file]):
             chat_tokenizer.render(given)
     else:
         assert chat_tokenizer.render(given).text.count('Be brief.') == 1
@@ -156,7 +156,7 @@ def test_a_tool_result_is_written_or_the_row_refused(accepted):
     if '42' in written:
         assert written in chat_tokenizer.render(Conversation(given)).text
     else:
-        with pytest.raises(RowError, match=f'refused by the chat template: .*{written}'):
+        with pytest.raises(RowError, match=written):
             chat_tokenizer.render(Conversation(given))
 
 
@@ -164,18 +164,16 @@ def test_unsupported_tool_calls_are_refused(accepted):
     _, own, template, (name, _) = accepted
     given = [{'role': 'user', 'content': 'Hi'}, {'role': 'assistant', 'content': '', 'tool_calls': [CALL]}]
     advice = f"chat_template='{name}'" if name else 'built-in template'
-    with pytest.raises(TemplateError, match=f'it does not support tool calls.*{advice}'):
+    with pytest.raises(TemplateError, match=f'tool calls.*{advice}'):
         template.render(given)
 
 
 @pytest.mark.parametrize('file', REFUSED)
 def test_refused_template_suggests_the_built_in_one_quickly(file, family):
-    bos, eos, name, reason = REFUSED[file]
+    bos, eos, name = REFUSED[file]
     own = family(file, bos, eos)
     start = time.perf_counter()
-    with pytest.raises(
-        TemplateError, match=f"{reason}.*Use the most similar built-in template: chat_template='{name}'"
-    ):
+    with pytest.raises(TemplateError, match=f"chat_template='{name}'"):
         resolve('auto', own)
     assert time.perf_counter() - start < 10  # 0.2 s, more where the machine is busy
     assert resolve('auto', own, for_training=False).prompt(TURNS[:1])
@@ -185,9 +183,7 @@ def test_template_similar_to_no_built_in_one_is_refused_quickly(tokenizer):
     own = copy.deepcopy(tokenizer)
     own.chat_template = '{% for m in messages %}{{ m.content | upper | reverse }}{% endfor %}' * 9
     start = time.perf_counter()
-    with pytest.raises(
-        TemplateError, match=r'No built-in template is similar to it \(.* chatml, .*, default\); write a .jinja file'
-    ):
+    with pytest.raises(TemplateError, match=r'chatml, .*, default.*\.jinja'):
         resolve('auto', own)
     assert time.perf_counter() - start < 10  # 0.2 s, more where the machine is busy
 

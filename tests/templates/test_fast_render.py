@@ -50,7 +50,5 @@ def test_content_with_marker_characters_is_unchanged():
 def test_refusal_names_the_template():
     source = (FOLDER / 'baichuan_chat.jinja').read_text(encoding='utf-8')
     messages = [*TALK[:2], {'role': 'tool', 'content': 'x'}, TALK[1]]
-    with pytest.raises(
-        TemplateError, match='`baichuan_chat` refuses this conversation: baichuan_chat does not support tools'
-    ):
+    with pytest.raises(TemplateError, match='`baichuan_chat`.* tools'):
         ChatTemplate('baichuan_chat', source, VARIABLES, (), is_builtin=True).render(messages)

@@ -29,45 +29,28 @@ PARTS = {
     'PROMPT': "'<|im_start|>assistant\n'",
 }
 CALLS = "(m.content or '') + (m.tool_calls | string if m.tool_calls else '') + '<|im_end|>'"
-# What is changed -> a part of the message.
+# What is changed -> the change.
 WRONG = {
-    'the header is marked, and a blank in front': (
-        {'BEFORE': "''", 'REPLY': "'\n<|im_start|>assistant\n' + m.content + '<|im_end|>'"},
-        'writes an inference prompt that differs',
-    ),
-    'half of the header is marked': (
-        {'BEFORE': "'<|im_start|>'", 'REPLY': "'assistant\n' + m.content + '<|im_end|>'"},
-        r"has 'assistant\\n' inside {% generation %}",
-    ),
-    'no prompt': (
-        {'PROMPT': "''"},
-        r"writes '<\|im_start\|>assistant\\n' between the inference prompt and",
-    ),
-    'an empty thought in training only': (
-        {'BEFORE': "'<|im_start|>assistant\n<think></think>'"},
-        "writes '<think></think>' between the inference prompt",
-    ),
-    'the end of turn is not marked': (
-        {'REPLY': 'm.content', 'BEHIND': "'<|im_end|>\n'"},
-        r"writes '<\|im_end\|>' after \{% endgeneration %\}.*the trained text is '4\.'",
-    ),
-    'a system message is only in finished conversations': (
-        {'SYSTEM': "m.content if not add_generation_prompt else ''"},
-        'in a conversation with a system message. writes an inference prompt',
-    ),
+    'the header is marked, and a blank in front': {
+        'BEFORE': "''",
+        'REPLY': "'\n<|im_start|>assistant\n' + m.content + '<|im_end|>'",
+    },
+    'half of the header is marked': {'BEFORE': "'<|im_start|>'", 'REPLY': "'assistant\n' + m.content + '<|im_end|>'"},
+    'no prompt': {'PROMPT': "''"},
+    'empty reasoning in training only': {'BEFORE': "'<|im_start|>assistant\n<think></think>'"},
+    'the stop token is not marked': {'REPLY': 'm.content', 'BEHIND': "'<|im_end|>\n'"},
+    'a system message is only in finished conversations': {'SYSTEM': "m.content if not add_generation_prompt else ''"},
 }
 CALL = {'type': 'function', 'function': {'name': 'add_up', 'arguments': {'a': 2}}}
-# What is wrong only where a conversation has it -> the change, a reply that has it, a part of the message.
+# What is wrong only where a conversation has it -> the change, an assistant message that has it.
 WRONG_WITH = {
-    'a tool call is marked behind its own head': (
+    'a tool call is marked after its header': (
         {'BEFORE': "'<|im_start|>assistant\n' + ('call:' if m.tool_calls else '')", 'REPLY': CALLS},
         {'content': '', 'tool_calls': [CALL]},
-        "in a conversation with a tool call. writes 'call:' between",
     ),
-    'a thought is not trained': (
+    'reasoning is not trained': (
         {'BEFORE': "'<|im_start|>assistant\n' + ('<think>' + m.thinking + '</think>' if m.thinking else '')"},
         {'content': '4.', 'thinking': 'A sum.'},
-        r"in a conversation with reasoning. writes '<think>A sum\.</think>' between",
     ),
 }
 
@@ -107,21 +90,25 @@ def test_errors_show_the_difference(case, shown, tokenizer):
     assert resolve(str(CASES / f'{case}.jinja'), tokenizer, for_training=False).prompt(exchange('Hi', 'Ho')[:1])
 
 
-@pytest.mark.parametrize('what', WRONG)
-def test_wrong_blocks_are_refused(what, made):
-    changes, reason = WRONG[what]
-    with pytest.raises(TemplateError, match=f'(?s)template `.*mine.jinja`.*{reason}'):
-        made(changes)
+def test_wrong_blocks_are_refused(made, golden):
+    messages = {}
+    for case, changes in WRONG.items():
+        with pytest.raises(TemplateError, match='mine.jinja') as caught:
+            made(changes)
+        messages[case] = caught.value
+    golden('template.generation_blocks', messages)
 
 
-@pytest.mark.parametrize('what', WRONG_WITH)
-def test_blocks_wrong_with_calls_or_reasoning_refuse_only_such_conversations(what, made):
-    changes, reply, reason = WRONG_WITH[what]
-    template = made(changes).template
-    assert template.render(exchange('Hi', 'Ho'))[1]
-    for _ in range(2):
-        with pytest.raises(TemplateError, match=f'(?s)template `.*mine.jinja`.*{reason}'):
-            template.render([{'role': 'user', 'content': 'Hi'}, {'role': 'assistant', **reply}])
+def test_blocks_wrong_with_calls_or_reasoning_refuse_only_such_conversations(made, golden):
+    messages = {}
+    for case, (changes, reply) in WRONG_WITH.items():
+        template = made(changes).template
+        assert template.render(exchange('Hi', 'Ho'))[1]
+        for _ in range(2):
+            with pytest.raises(TemplateError, match='mine.jinja') as caught:
+                template.render([{'role': 'user', 'content': 'Hi'}, {'role': 'assistant', **reply}])
+        messages[case] = caught.value
+    golden('template.generation_blocks_of_some', messages)
 
 
 def test_correct_blocks_are_accepted(made):
@@ -146,7 +133,7 @@ def test_whitespace_without_a_stop_token_is_kept(made):
     chat_tokenizer = made({'REPLY': "m.content + '\n'"})
     text, [(start, end)] = chat_tokenizer.template.render(exchange('Hi', 'Ho'))
     assert text[start:end] == 'Ho\n'
-    with pytest.raises(TemplateError, match=r"ends a message with '\\n', which also occurs in ordinary text"):
+    with pytest.raises(TemplateError, match=r"'\\n'"):
         stop_token_ids(chat_tokenizer)
 
 

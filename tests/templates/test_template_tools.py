@@ -164,20 +164,19 @@ def test_moss_order_of_commands_results_and_answer():
     assert prompt('moss_sft', messages[:3]) == whole[: whole.rindex('⟦')].replace('⟦', '').replace('⟧', '')
     untagged = [messages[0], {'role': 'assistant', 'content': 'Search("x")'}, *messages[2:]]
     assert marked(*render('moss_sft', untagged)) == whole.replace(commands, 'Search("x")')
-    with pytest.raises(jinja2.TemplateError, match='one message with commands for each user message'):
+    with pytest.raises(jinja2.TemplateError, match='commands'):
         render('moss_sft', [*messages[:3], messages[1]])
-    with pytest.raises(jinja2.TemplateError, match='does not support messages of role tool'):
+    with pytest.raises(jinja2.TemplateError, match='role tool'):
         render('moss_sft', [messages[0], messages[2]])
     for refused, tools in ((messages, TOOLS), (ASKED, None)):
-        with pytest.raises(jinja2.TemplateError, match='takes tools as text in the system message'):
+        with pytest.raises(jinja2.TemplateError, match='tools.*system message'):
             render('moss_sft', refused, tools)
 
 
 @pytest.mark.parametrize(('name', 'what'), sorted(REFUSED))
 def test_template_without_tool_support_refuses_tools(name, what):
     messages = {'tools': PLAIN, 'tool_calls': ASKED[:3], 'tool': [*PLAIN, ASKED[3]]}[what]
-    reason = f'{name} does not support tools'
-    with pytest.raises(jinja2.TemplateError, match=reason):
+    with pytest.raises(jinja2.TemplateError, match=f'{name} .*tools'):
         render(name, messages, TOOLS if what == 'tools' else None)
 
 
@@ -243,9 +242,7 @@ def test_arguments_may_be_json_text(name):
 
 @pytest.mark.parametrize('name', OF_OBJECTS)
 def test_json_text_arguments_are_refused_by_non_json_formats(name):
-    with pytest.raises(
-        jinja2.TemplateError, match=f'{name} requires the arguments of a call as an object, not as JSON'
-    ):
+    with pytest.raises(jinja2.TemplateError, match=f'{name} .*arguments.*JSON'):
         render(name, texts(ASKED), TOOLS)
 
 

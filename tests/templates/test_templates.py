@@ -60,31 +60,32 @@ def test_auto_accepts_a_template_that_strips_content(own):
     assert text[start:end] == 'Hello<|im_end|>'
 
 
-@pytest.mark.parametrize(
-    'source, reason',
-    [
-        (UNMARKED.replace('REPLY', '(m.content | upper)'), 'it changes the content of assistant messages'),
-        (UNMARKED.replace('REPLY', "m.content.split('</think>')[-1]"), 'it changes the content of assistant messages'),
-        (UNMARKED.replace('REPLY', 'm.content').replace('<|im_end|>', '\n'), 'no token ends an assistant message'),
-        (UNMARKED.replace('REPLY', 'm.content').replace('assistant\n', 'bot\n'), 'differs from the inference prompt'),
-        ('{{ messages[0].content }}', 'it changes the content of assistant messages'),
-    ],
-)
-def test_template_without_determinable_spans_is_refused(own, source, reason):
-    own.chat_template = source
-    with pytest.raises(
-        TemplateError, match=f'template `auto` has no {{% generation %}} blocks, .*{reason}.*built-in template'
-    ):
-        resolve('auto', own).render(exchange('Hi', '<think>Hm</think>Hello'))
+UNPROVEN = [
+    UNMARKED.replace('REPLY', '(m.content | upper)'),
+    UNMARKED.replace('REPLY', "m.content.split('</think>')[-1]"),
+    UNMARKED.replace('REPLY', 'm.content').replace('<|im_end|>', '\n'),
+    UNMARKED.replace('REPLY', 'm.content').replace('assistant\n', 'bot\n'),
+    '{{ messages[0].content }}',
+]
+
+
+def test_template_without_determinable_spans_is_refused(own, golden):
+    messages = {}
+    for source in UNPROVEN:
+        own.chat_template = source
+        with pytest.raises(TemplateError, match='`auto`') as caught:
+            resolve('auto', own).render(exchange('Hi', '<think>Hm</think>Hello'))
+        messages[repr(source)] = caught.value
+    golden('template.without_generation_blocks', messages)
 
 
 @pytest.mark.parametrize(
     'source, reason',
     [
-        ("{{ raise_exception('No system message, please') }}", 'refuses this conversation: No system message, please'),
+        ("{{ raise_exception('No system message, please') }}", ': No system message, please'),
         (
             '{% generation %}{{ messages[-1].content }}{% endgeneration %}',
-            'has 1 {% generation %} blocks for 2 assistant messages',
+            ' 1 {% generation %} blocks for 2 ',
         ),
     ],
 )
@@ -95,18 +96,13 @@ def test_template_that_raises_or_misses_a_block_is_refused(own, source, reason):
 
 
 def test_unknown_name_suggests_a_similar_one(tokenizer):
-    with pytest.raises(
-        TemplateError, match=r'there is no template `chatlm`; did you mean .*`chatml`.*known: auto, baichuan'
-    ):
+    with pytest.raises(TemplateError, match=r'`chatlm`.*`chatml`.*: auto, baichuan'):
         resolve('chatlm', tokenizer)
 
 
 def test_auto_needs_a_template_of_the_tokenizer(own):
     own.chat_template = None
-    with pytest.raises(
-        TemplateError,
-        match="chat_template='auto' .* its tokenizer has none; use chatml, .*, default, or a .jinja file",
-    ):
+    with pytest.raises(TemplateError, match="chat_template='auto' .* chatml, .*, default, .*\\.jinja"):
         resolve('auto', own)
 
 
@@ -129,10 +125,10 @@ def test_path_of_a_jinja_file(tokenizer, tmp_path):
 @pytest.mark.parametrize(
     ('name', 'data', 'said'),
     [
-        ('other.jinja', None, 'template file .*other.jinja does not exist'),
-        ('mine.txt', b'{{ messages }}', 'template file .*mine.txt must end in .jinja'),
-        ('mine.jinja', b'\xff\xfe{\x00', 'mine.jinja is not UTF-8 text'),
-        ('mine', None, 'there is no template'),
+        ('other.jinja', None, 'other.jinja'),
+        ('mine.txt', b'{{ messages }}', 'mine.txt .*\\.jinja'),
+        ('mine.jinja', b'\xff\xfe{\x00', 'mine.jinja .*UTF-8'),
+        ('mine', None, 'mine'),
     ],
 )
 def test_invalid_template_files_are_refused(tokenizer, tmp_path, name, data, said):
@@ -154,7 +150,7 @@ def test_plain_has_bos_only_if_the_tokenizer_adds_it(own):
 def test_missing_eos_is_an_error_and_missing_bos_is_empty(own):
     own.bos_token = own.eos_token = None
     assert resolve('llama3_chat', own).prompt(TURNS[:1]).startswith('<|start_header_id|>')
-    with pytest.raises(TemplateError, match='template `plain` needs the eos token'):
+    with pytest.raises(TemplateError, match='`plain`.* eos'):
         resolve('plain', own)
 
 

@@ -1,4 +1,4 @@
-"""tools/benchmark_peers.py: a real run of xtune and of the bare loop, and what the tables say about others."""
+"""tools/benchmark_peers.py: real runs of xtune and of the bare loop, its cases and its table."""
 
 import ast
 import json
@@ -20,11 +20,11 @@ TOOLS = Path(__file__).parents[2] / 'tools'
 @pytest.fixture
 def case(tool):
     """A run of xtune."""
-    return tool('peers.cases').Case('tiny', 'lora', 64, 'none', 'xtune', 2, 7)
+    return tool('peer_benchmark.cases').Case('tiny', 'lora', 64, 'none', 'xtune', 2, 7)
 
 
 def run(tool, folder, arguments):
-    """Return the exit code of the tool, and the runs it wrote."""
+    """Return the exit code of the tool, and the runs in benchmark.json."""
     with pytest.raises(SystemExit) as stopped:
         tool('benchmark_peers').main([str(folder), *arguments.split()])
     return stopped.value.code, json.loads((folder / 'benchmark.json').read_text('utf-8'))['runs']
@@ -34,142 +34,146 @@ SMALL = '--models tiny --methods lora --lengths 16 --contenders xtune bare --ste
 
 
 @pytest.mark.slow
-def test_runs_of_their_own_are_compared_and_kept(tool, tmp_path):
-    code, (ours, bare) = run(tool, tmp_path, f'{SMALL} --checkpointing none')
+def test_runs_are_compared_and_resumed(tool, tmp_path):
+    code, (xtune_run, bare) = run(tool, tmp_path, f'{SMALL} --checkpointing none')
     page = (tmp_path / 'benchmark.md').read_text('utf-8')
     assert code == 0, page
-    assert min(one[name] for one in (ours, bare) for name in ('speed', 'memory', 'last_loss')) > 0
-    assert 0 < ours['first_step'] < ours['seconds'] and ours['recomputed'] == bare['recomputed'] == '0 of 3'
-    assert ours['xtune_to_it'] == 1 and bare['xtune_to_it'] == ours['speed'] / bare['speed']
+    assert min(one[name] for one in (xtune_run, bare) for name in ('speed', 'memory', 'last_loss')) > 0
+    assert (
+        0 < xtune_run['first_step'] < xtune_run['seconds']
+        and xtune_run['checkpointed'] == bare['checkpointed'] == '0 of 3'
+    )
+    assert xtune_run['xtune_to_it'] == 1 and bare['xtune_to_it'] == xtune_run['speed'] / bare['speed']
     assert '| tiny | lora | 16 | none (0 of 3) | bare |' in page
 
-    code, again = run(tool, tmp_path, f'{SMALL} --checkpointing none all --minutes 0 --resume')
-    assert code == 0 and again[:2] == [ours, bare]
-    assert [row['problem'] for row in again[2:]] == ['not run: out of time'] * 2
+    code, resumed = run(tool, tmp_path, f'{SMALL} --checkpointing none all --minutes 0 --resume')
+    assert code == 0 and resumed[:2] == [xtune_run, bare]
+    assert [row['problem'] for row in resumed[2:]] == ['not run: out of time'] * 2
 
 
 @pytest.mark.slow
 def test_xtune_and_the_bare_loop_do_the_same_work(tool, case, tmp_path, xtune):
-    """What the processes of a benchmark do, in this one."""
+    """Runs the code of the benchmark processes in this process."""
     code, rows = run(tool, tmp_path, f'{SMALL} --checkpointing none --minutes 0')
     assert code == 0 and [row['problem'] for row in rows] == ['not run: out of time'] * 2
-    runs, losses = tool('peers.runs'), {}
+    run_case, losses = tool('peer_benchmark.run_case'), {}
     for name in ('bare', 'xtune'):
-        place = tmp_path / name
-        (place / 'run').mkdir(parents=True)
+        run_folder = tmp_path / name
+        (run_folder / 'run').mkdir(parents=True)
         one = replace(case, contender=name, length=16, steps=3)
-        command = runs.command(one, tmp_path, place, 'python')
+        command = run_case.command(one, tmp_path, run_folder, 'python')
         if name == 'xtune':
-            assert xtune(*command[3:])[0] == 130  # ended by its hook
+            assert xtune(*command[3:])[0] == 130  # interrupted by its hook
         else:
             tool(command[2]).main(json.loads(command[3]))
-        found = json.loads((place / 'result.json').read_text('utf-8'))
-        losses[name] = found['losses']
-        assert len(found['ends']) == len(found['losses']) == 3 and found['gib'] > 0
-    assert losses['bare'] == pytest.approx(losses['xtune'], abs=0.15)  # rows come in another order
+        record = json.loads((run_folder / 'result.json').read_text('utf-8'))
+        losses[name] = record['losses']
+        assert len(record['ends']) == len(record['losses']) == 3 and record['gib'] > 0
+    assert losses['bare'] == pytest.approx(losses['xtune'], abs=0.15)  # the order of sequences differs
     assert losses['bare'][0] == pytest.approx(6.24, abs=0.15)  # ln 512
     assert not list(tmp_path.rglob('*.pth'))
 
 
-def test_a_run_that_takes_too_long_is_a_row(tool, case, tmp_path):
-    result = tool('peers.runs').run(replace(case, contender='bare'), tmp_path, 0.01, sys.executable, cold=True)
-    assert result.problem.startswith('took too long') and result.seconds < 10
+def test_a_timeout_is_a_row(tool, case, tmp_path):
+    bare = replace(case, contender='bare')
+    result = tool('peer_benchmark.run_case').run(bare, tmp_path, 0.01, sys.executable, cold=True)
+    assert result.problem.startswith('timeout') and result.seconds < 10
 
 
-def test_a_peer_runs_only_what_it_can(tool):
-    found = tool('peers.cases').cases(
+def test_a_peer_runs_only_supported_work(tool):
+    cases = tool('peer_benchmark.cases').make_cases(
         {'tiny': ['fp8_lora', 'lora']}, [64], ['auto', 'all'], ['xtune', 'bare', 'trl'], 1, 2
     )
-    done = [(case.method, case.checkpointing, case.contender) for case in found]
-    ours = [(m, w, name) for m in ('fp8_lora', 'lora') for w in ('auto', 'all') for name in ('xtune', 'bare')]
-    assert done == [*ours, ('lora', 'all', 'trl')] and len({case.name for case in found}) == len(found)
+    work = [(case.method, case.checkpointing, case.contender) for case in cases]
+    xtune_based = [(m, w, name) for m in ('fp8_lora', 'lora') for w in ('auto', 'all') for name in ('xtune', 'bare')]
+    assert work == [*xtune_based, ('lora', 'all', 'trl')] and len({case.name for case in cases}) == len(cases)
 
 
-def test_by_default_the_bare_loop_does_little_and_what_is_not_installed_is_named(tool, monkeypatch, capsys):
+def test_default_cases_have_one_bare_run_per_model_and_skip_missing_peers(tool, monkeypatch, capsys):
     benchmark = tool('benchmark_peers')
-    args = benchmark.arguments(['folder'])
+    args = benchmark.parse_arguments(['folder'])
     args.python = {'trl': sys.executable}
-    monkeypatch.setattr(benchmark.runs, 'installed', lambda name, python: name != 'unsloth')
-    found = benchmark.chosen(args)
-    assert 'unsloth: not installed, left out' in capsys.readouterr().out
-    bare = [case for case in found if case.contender == 'bare']
+    monkeypatch.setattr(benchmark.run_case, 'is_installed', lambda name, python: name != 'unsloth')
+    cases = benchmark.requested_cases(args)
+    assert 'unsloth: not installed, skipped' in capsys.readouterr().out
+    bare = [case for case in cases if case.contender == 'bare']
     assert [(c.model, c.method, c.checkpointing) for c in bare] == [
         ('llama3_8b', 'lora', 'none'),
         ('qwen2_5_1_5b', 'lora', 'none'),
     ]
-    assert sum(case.contender == 'xtune' for case in found) == 9
+    assert sum(case.contender == 'xtune' for case in cases) == 9
 
 
 @pytest.mark.parametrize(
-    ('named', 'why'),
+    ('arguments', 'message'),
     [
         ('--contenders trl', 'none of trl is installed'),
-        ('--contenders llamafactory --methods fp8_lora', 'none of llamafactory can do these --methods'),
+        ('--contenders llamafactory --methods fp8_lora', 'none of llamafactory supports these --methods'),
     ],
 )
-def test_contenders_that_cannot_run_are_an_error(tool, monkeypatch, tmp_path, capsys, named, why):
+def test_contenders_that_cannot_run_are_an_error(tool, monkeypatch, tmp_path, capsys, arguments, message):
     benchmark = tool('benchmark_peers')
-    monkeypatch.setattr(benchmark.runs, 'installed', lambda name, python: name != 'trl')
+    monkeypatch.setattr(benchmark.run_case, 'is_installed', lambda name, python: name != 'trl')
     with pytest.raises(SystemExit) as stopped:
-        benchmark.main([str(tmp_path), *named.split()])
-    assert stopped.value.code == 2 and why in capsys.readouterr().err and not list(tmp_path.iterdir())
+        benchmark.main([str(tmp_path), *arguments.split()])
+    assert stopped.value.code == 2 and message in capsys.readouterr().err and not list(tmp_path.iterdir())
 
 
-def test_what_python_lacks_is_not_installed(tool):
-    runs = tool('peers.runs')
-    assert runs.installed('bare', sys.executable) and not runs.installed('no_such_peer', sys.executable)
+def test_a_missing_package_is_not_installed(tool):
+    run_case = tool('peer_benchmark.run_case')
+    assert run_case.is_installed('bare', sys.executable) and not run_case.is_installed('no_such_peer', sys.executable)
 
 
 @pytest.mark.parametrize(
-    ('said', 'code', 'problem', 'recomputed'),
+    ('log', 'code', 'problem', 'checkpointed'),
     [
         ('torch.OutOfMemoryError: CUDA out of memory. Tried', 1, 'out of memory', ''),
         ('error: out of memory in a step of 4 x 2048 tokens', 2, 'out of memory', ''),
-        ('Loading\nValueError: a | b', 1, 'exit code 1; its last words: ValueError: a | b', ''),
-        ('', None, 'took too long; its last words: nothing', ''),
-        ('memory     activation checkpointing in 2 of 3 layers', -9, 'exit code -9; its last words: memory', '2 of 3'),
+        ('Loading\nValueError: a | b', 1, 'exit code 1; last log line: ValueError: a | b', ''),
+        ('', None, 'timeout; last log line: none', ''),
+        ('memory     activation checkpointing in 2 of 3 layers', -9, 'exit code -9; last log line: memory', '2 of 3'),
     ],
 )
-def test_a_process_without_a_result_is_a_row_with_its_reason(tool, case, tmp_path, said, code, problem, recomputed):
-    (tmp_path / 'log.txt').write_text(said, encoding='utf-8')
-    result = tool('peers.runs').read(case, tmp_path, code, 0.0, 1.0)
-    assert result.problem.startswith(problem) and result.recomputed == recomputed and not result.speed
-    assert tool('peers.cases').Result.of(json.loads(result.to_json())) == result
+def test_a_failed_process_has_a_reason(tool, case, tmp_path, log, code, problem, checkpointed):
+    (tmp_path / 'log.txt').write_text(log, encoding='utf-8')
+    result = tool('peer_benchmark.run_case').read_result(case, tmp_path, code, 0.0, 1.0)
+    assert result.problem.startswith(problem) and result.checkpointed == checkpointed and not result.speed
+    assert tool('peer_benchmark.cases').Result.from_json(json.loads(result.to_json())) == result
 
 
-def test_speed_is_the_median_after_the_first_steps_and_layers_are_those_at_last(tool, case, tmp_path):
+def test_speed_is_the_median_after_warmup_and_checkpointed_layers_are_the_last_logged(tool, case, tmp_path):
     ends = [110.0, 120.0, 130.0, 140.0, 150.0, 151.0, 153.0]
     lines = ['activation checkpointing in 0 of 3 layers']
     lines += ['note: out of memory; retrying the step with 2 of 3 layers checkpointed', '']
     (tmp_path / 'log.txt').write_text('\n'.join(lines), encoding='utf-8')
-    found = dict(ends=ends, losses=[6.0, 5.0], gib=3.5)
-    (tmp_path / 'result.json').write_text(json.dumps(found), encoding='utf-8')
-    result = tool('peers.runs').read(case, tmp_path, 130, 100.0, 60.0)
-    assert result.speed == 2 * 64 / 1.5 and result.first_step == 10 and result.recomputed == '2 of 3'
+    record = dict(ends=ends, losses=[6.0, 5.0], gib=3.5)
+    (tmp_path / 'result.json').write_text(json.dumps(record), encoding='utf-8')
+    result = tool('peer_benchmark.run_case').read_result(case, tmp_path, 130, 100.0, 60.0)
+    assert result.speed == 2 * 64 / 1.5 and result.first_step == 10 and result.checkpointed == '2 of 3'
     assert (result.memory, result.first_loss, result.last_loss, result.problem) == (3.5, 6.0, 5.0, '')
 
 
-def test_ticks_write_one_whole_line_after_the_last_step(tool, tmp_path):
-    ticks = tool('peers.ticks').Ticks(tmp_path / 'result.json', 2)
-    assert not ticks.add(2.0) and not list(tmp_path.iterdir())
-    assert ticks.add(1.0)
-    found = json.loads((tmp_path / 'result.json').read_text('utf-8'))
-    assert found['losses'] == [2.0, 1.0] and found['ends'] == sorted(found['ends']) and found['gib'] > 0
+def test_the_step_timer_writes_one_line_after_the_last_step(tool, tmp_path):
+    timer = tool('peer_benchmark.step_timer').StepTimer(tmp_path / 'result.json', 2)
+    assert not timer.add(2.0) and not list(tmp_path.iterdir())
+    assert timer.add(1.0)
+    record = json.loads((tmp_path / 'result.json').read_text('utf-8'))
+    assert record['losses'] == [2.0, 1.0] and record['ends'] == sorted(record['ends']) and record['gib'] > 0
 
 
-def test_the_ratio_is_to_xtune_at_the_same_work(tool, case):
-    cases, report = tool('peers.cases'), tool('peers.report')
-    found = [
+def test_the_ratio_is_to_xtune_for_the_same_work(tool, case):
+    cases, report = tool('peer_benchmark.cases'), tool('peer_benchmark.report')
+    results = [
         cases.Result(case, speed=120.0, memory=2.0, first_loss=6.0, last_loss=5.0, first_step=9.0),
         cases.Result(replace(case, contender='trl'), speed=100.0),
         cases.Result(replace(case, contender='trl', checkpointing='all'), speed=90.0),
-        cases.Result(replace(case, contender='unsloth'), problem='exit code 1; its last words: a | b'),
+        cases.Result(replace(case, contender='unsloth'), problem='exit code 1; last log line: a | b'),
     ]
-    lines = report.table(found).splitlines()[2:]
+    lines = report.results_table(results).splitlines()[2:]
     assert lines[0] == '| tiny | lora | 64 | none | xtune | 120 | 2.0 | 1.000 | 6.0000 | 5.0000 | 9.0 |'
     assert '| trl | 100 | 0.0 | 1.200 |' in lines[1] and '| trl | 90 | 0.0 | - |' in lines[2]
-    assert '**exit code 1; its last words: a / b**' in lines[3]
-    assert {line.count('|') for line in report.table(found).splitlines()} == {12}
+    assert '**exit code 1; last log line: a / b**' in lines[3]
+    assert {line.count('|') for line in report.results_table(results).splitlines()} == {12}
 
 
 @pytest.mark.parametrize(
@@ -181,38 +185,40 @@ def test_the_ratio_is_to_xtune_at_the_same_work(tool, case):
         ('moe', 1.9e9, 'mixtral'),
     ],
 )
-def test_shapes_are_of_their_size_and_adapters_reach_what_xtune_reaches(tool, model, parameters, type_):
-    shapes = tool('peers.shapes')
+def test_shapes_have_the_size_of_their_model_and_the_lora_layers_of_xtune(tool, model, parameters, type_):
+    shapes = tool('peer_benchmark.model_shapes')
     config = AutoConfig.for_model(**{'model_type': 'llama', **shapes.SHAPES[model]})
     with torch.device('meta'):
         llm = AutoModelForCausalLM.from_config(config)
     assert llm.config.model_type == type_ and llm.num_parameters() == pytest.approx(parameters, rel=0.03)
-    wanted = LoraConfig(target_modules='all-linear')
-    resolve_targets(llm, wanted)
-    reached = wanted.target_modules
-    if reached == 'all-linear':
+    lora = LoraConfig(target_modules='all-linear')
+    resolve_targets(llm, lora)
+    targets = lora.target_modules
+    if targets == 'all-linear':
         names = (name for name, module in llm.named_modules() if isinstance(module, torch.nn.Linear))
-        reached = {name.rpartition('.')[2] for name in names} - {'lm_head'}
-    assert set(shapes.targets(model)) == reached and has_experts(llm) == (model == 'moe')
+        targets = {name.rpartition('.')[2] for name in names} - {'lm_head'}
+    assert set(shapes.target_modules(model)) == targets and has_experts(llm) == (model == 'moe')
     if model == 'gemma_like':
         assert config.layer_types.count('full_attention') == 4 and config.sliding_window == 512
 
 
-def test_peers_need_no_xtune(tool):
-    """They may live in an environment that does not have it."""
-    for name in ('ticks', 'trainer', 'with_trl', 'with_llamafactory', 'with_unsloth', '__init__'):
-        tree = ast.parse((TOOLS / 'peers' / f'{name}.py').read_text('utf-8'))
+def test_training_scripts_of_peers_do_not_import_xtune(tool):
+    """A peer may run in an environment without it."""
+    for name in ('step_timer', 'hf_trainer', 'train_trl', 'train_llamafactory', 'train_unsloth', '__init__'):
+        tree = ast.parse((TOOLS / 'peer_benchmark' / f'{name}.py').read_text('utf-8'))
         imported = [getattr(node, 'module', '') or '' for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
         imported += [alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names]
-        assert not any(one.partition('.')[0] in ('xtune', 'common', 'devices', 'mmengine') for one in imported), name
+        assert not any(
+            one.partition('.')[0] in ('xtune', 'common', 'device_benchmark', 'mmengine') for one in imported
+        ), name
 
 
-def test_llamafactory_gets_what_makes_the_work_equal(tool, tmp_path):
+def test_llamafactory_has_the_same_work(tool, tmp_path):
     work = dict(folder=str(tmp_path), model='m', method='qlora', length=64, batch=2, steps=3, checkpointing='none')
-    options = tool('peers.with_llamafactory').options(work | dict(targets=['q_proj', 'v_proj']))
+    options = tool('peer_benchmark.train_llamafactory').yaml_settings(work | dict(targets=['q_proj', 'v_proj']))
     assert (options['lora_rank'], options['lora_target'], options['quantization_bit']) == (16, 'q_proj,v_proj', 4)
     assert options['disable_gradient_checkpointing'] and options['per_device_train_batch_size'] == 2
-    full = tool('peers.with_llamafactory').options(work | dict(method='full', checkpointing='all'))
+    full = tool('peer_benchmark.train_llamafactory').yaml_settings(work | dict(method='full', checkpointing='all'))
     assert full['finetuning_type'] == 'full' and not full['disable_gradient_checkpointing']
     assert not {name for name in full if name.startswith('lora') or name == 'quantization_bit'}
 
@@ -220,50 +226,55 @@ def test_llamafactory_gets_what_makes_the_work_equal(tool, tmp_path):
 NO_RUN = '--models tiny --methods lora --lengths 16 --contenders bare --checkpointing none --steps 3 --minutes 0'
 
 
-def test_a_folder_that_cannot_be_written_is_named(tool, tmp_path, capsys):
+def test_a_folder_that_is_not_writable_is_refused(tool, tmp_path, capsys):
     (tmp_path / 'file').touch()
     with pytest.raises(SystemExit) as stopped:
         tool('benchmark_peers').main([str(tmp_path / 'file' / 'folder'), *NO_RUN.split()])
-    said = capsys.readouterr().err
-    assert stopped.value.code == 2 and 'folder cannot be written to' in said and 'name another folder' in said
+    message = capsys.readouterr().err
+    assert stopped.value.code == 2 and 'folder is not writable' in message and 'choose another folder' in message
 
 
 @pytest.mark.parametrize('line', ['{"case": {}}', '[]', '{"speed": 1.0', '7'])
-def test_results_that_are_none_are_named(tool, tmp_path, capsys, line):
+def test_an_invalid_results_file_is_refused(tool, tmp_path, capsys, line):
     (tmp_path / 'results.jsonl').write_text(line + '\n', encoding='utf-8')
     with pytest.raises(SystemExit) as stopped:
         tool('benchmark_peers').main([str(tmp_path), *NO_RUN.split(), '--resume'])
-    said = capsys.readouterr().err
-    assert stopped.value.code == 2 and 'results.jsonl is no list of results' in said and 'begin anew' in said
+    message = capsys.readouterr().err
+    assert (
+        stopped.value.code == 2 and 'results.jsonl is not a list of results' in message and 'another folder' in message
+    )
 
 
-def test_results_of_an_earlier_call_are_not_written_over(tool, tmp_path, capsys):
+def test_results_of_an_earlier_call_are_not_overwritten(tool, tmp_path, capsys):
     (tmp_path / 'results.jsonl').write_text('', encoding='utf-8')
     with pytest.raises(SystemExit) as stopped:
         tool('benchmark_peers').main([str(tmp_path), *NO_RUN.split()])
-    assert stopped.value.code == 2 and 'has the results of an earlier call: --resume' in capsys.readouterr().err
+    assert stopped.value.code == 2 and 'has results of an earlier call: add --resume' in capsys.readouterr().err
 
 
-def test_an_interrupted_call_keeps_what_was_done_and_goes_on_with_the_rest(tool, tmp_path, capsys, monkeypatch):
-    benchmark, given = tool('benchmark_peers'), [str(tmp_path), *NO_RUN.split()[:-2], '--checkpointing', 'none', 'all']
-    monkeypatch.setattr(benchmark, 'make', lambda args, folder: dict(device='CPU', torch='2'))
-    done, asked = tool('peers.cases').Result, []
+def test_an_interrupted_call_is_resumed(tool, tmp_path, capsys, monkeypatch):
+    benchmark, arguments = (
+        tool('benchmark_peers'),
+        [str(tmp_path), *NO_RUN.split()[:-2], '--checkpointing', 'none', 'all'],
+    )
+    monkeypatch.setattr(benchmark, 'make_models_and_rows', lambda args, folder: dict(device='CPU', torch='2'))
+    result_class, started = tool('peer_benchmark.cases').Result, []
 
     def run(case, *_):
-        asked.append(case.checkpointing)
-        if asked == ['none', 'all']:
+        started.append(case.checkpointing)
+        if started == ['none', 'all']:
             raise KeyboardInterrupt
-        return done(case, speed=10.0)
+        return result_class(case, speed=10.0)
 
-    monkeypatch.setattr(benchmark.runs, 'run', run)
+    monkeypatch.setattr(benchmark.run_case, 'run', run)
     codes = []
-    for more in ([], ['--resume']):
+    for resume in ([], ['--resume']):
         with pytest.raises(SystemExit) as stopped:
-            benchmark.main([*given, *more])
+            benchmark.main([*arguments, *resume])
         codes.append(stopped.value.code)
         with (tmp_path / 'results.jsonl').open('a', encoding='utf-8') as file:
-            file.write('{"case": {"model"')  # of a write that a full disk ended
-    assert codes == [130, 0] and asked == ['none', 'all', 'all'] and '--resume goes on' in capsys.readouterr().out
+            file.write('{"case": {"model"')  # an incomplete line, like after a full disk
+    assert codes == [130, 0] and started == ['none', 'all', 'all'] and '--resume continues' in capsys.readouterr().out
     assert len(json.loads((tmp_path / 'benchmark.json').read_text('utf-8'))['runs']) == 2
 
 
@@ -282,7 +293,7 @@ def test_an_interrupted_call_keeps_what_was_done_and_goes_on_with_the_rest(tool,
     ],
     ids=lambda a: '='.join(a)[:20],
 )
-def test_arguments_that_make_no_sense_are_refused(tool, capsys, arguments):
+def test_invalid_arguments_are_refused(tool, capsys, arguments):
     with pytest.raises(SystemExit) as stopped:
-        tool('benchmark_peers').arguments(['folder', *arguments])
+        tool('benchmark_peers').parse_arguments(['folder', *arguments])
     assert stopped.value.code == 2 and arguments[0] in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""tools/common: processes end with the tool that began them, and what they were writing is read as far as it goes."""
+"""tools/common: subprocesses are killed with the tool, and incomplete files can be read."""
 
 import os
 import signal
@@ -10,76 +10,77 @@ from pathlib import Path
 import pytest
 
 TOOLS = Path(__file__).parents[2] / 'tools'
-# Begins a process that begins another one and writes both numbers; waits for it.
-WAITS = """
+# Starts a process, which starts another one, writes both process ids and waits.
+TWO_PROCESSES = """
 import signal, sys
 from pathlib import Path
-from common.process import environment, in_time
-signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in what a script runs in the background
+from common.subprocesses import run_with_timeout, subprocess_env
+signal.signal(signal.SIGINT, signal.default_int_handler)  # background processes of a script ignore it
 folder = Path(sys.argv[1])
 child = 'import os, subprocess; p = subprocess.Popen(["sleep", "60"]); print(os.getpid(), p.pid, flush=True); p.wait()'
-in_time([sys.executable, '-c', child], folder / 'log.txt', environment(folder), 60)
+run_with_timeout([sys.executable, '-c', child], folder / 'log.txt', subprocess_env(folder), 60)
 """
 
 
 @pytest.fixture(scope='module')
 def process(tool):
     """The module."""
-    return tool('common.process')
+    return tool('common.subprocesses')
 
 
-def alive(number):
+def is_running(pid):
     try:
-        state = Path(f'/proc/{number}/stat').read_text('utf-8').rpartition(')')[2].split()[0]
+        state = Path(f'/proc/{pid}/stat').read_text('utf-8').rpartition(')')[2].split()[0]
     except OSError:
         return False
     return state != 'Z'
 
 
-def until(holds):
+def wait_until(condition):
     end = time.monotonic() + 20
-    while not holds() and time.monotonic() < end:
+    while not condition() and time.monotonic() < end:
         time.sleep(0.02)
-    assert holds()
+    assert condition()
 
 
-def test_ctrl_c_ends_all_that_runs(tmp_path):
+def test_ctrl_c_kills_all_processes(tmp_path):
     tool = subprocess.Popen(
-        [sys.executable, '-c', WAITS, str(tmp_path)],
+        [sys.executable, '-c', TWO_PROCESSES, str(tmp_path)],
         env=os.environ | dict(PYTHONPATH=str(TOOLS)),
         stderr=subprocess.DEVNULL,
         start_new_session=True,
     )
     log = tmp_path / 'log.txt'
-    until(lambda: log.exists() and log.read_text('utf-8').endswith('\n'))
-    numbers = log.read_text('utf-8').split()
-    assert len(numbers) == 2 and all(map(alive, numbers))
+    wait_until(lambda: log.exists() and log.read_text('utf-8').endswith('\n'))
+    pids = log.read_text('utf-8').split()
+    assert len(pids) == 2 and all(map(is_running, pids))
     tool.send_signal(signal.SIGINT)
     assert tool.wait(20) != 0
-    until(lambda: not any(map(alive, numbers)))
+    wait_until(lambda: not any(map(is_running, pids)))
 
 
-def test_a_process_that_takes_too_long_is_ended(process, tmp_path):
-    began = time.monotonic()
-    assert process.in_time(['sleep', '60'], tmp_path / 'log.txt', dict(os.environ), 0.1) is None
-    assert time.monotonic() - began < 10
-    assert process.in_time(['sh', '-c', 'echo no; exit 3'], tmp_path / 'log.txt', dict(os.environ), 20) == 3
-    assert process.why(3, tmp_path / 'log.txt') == 'exit code 3; its last words: no'
+def test_a_process_is_killed_after_the_timeout(process, tmp_path):
+    start = time.monotonic()
+    assert process.run_with_timeout(['sleep', '60'], tmp_path / 'log.txt', dict(os.environ), 0.1) is None
+    assert time.monotonic() - start < 10
+    assert process.run_with_timeout(['sh', '-c', 'echo no; exit 3'], tmp_path / 'log.txt', dict(os.environ), 20) == 3
+    assert process.failure_reason(3, tmp_path / 'log.txt') == 'exit code 3; last log line: no'
 
 
-def test_lines_are_read_as_far_as_they_are_whole(process, tmp_path):
+def test_an_incomplete_last_line_is_ignored(process, tmp_path):
     path = tmp_path / 'lines.jsonl'
-    assert process.json_lines(path) == []
+    assert process.read_json_lines(path) == []
     path.write_text('{"a": 1}\n{"a": 2}\n{"a"', encoding='utf-8')
-    assert process.json_lines(path) == [{'a': 1}, {'a': 2}]
+    assert process.read_json_lines(path) == [{'a': 1}, {'a': 2}]
     path.write_text('{"a"\n', encoding='utf-8')
     with pytest.raises(ValueError):
-        process.json_lines(path)
+        process.read_json_lines(path)
 
 
-def test_a_folder_is_made_or_named(process, tmp_path, capsys):
-    assert process.made(tmp_path / 'a' / 'b') == tmp_path / 'a' / 'b' and not list((tmp_path / 'a' / 'b').iterdir())
+def test_a_folder_is_created_or_refused(process, tmp_path, capsys):
+    folder = tmp_path / 'a' / 'b'
+    assert process.writable_folder(folder) == folder and not list(folder.iterdir())
     (tmp_path / 'file').touch()
     with pytest.raises(SystemExit) as stopped:
-        process.made(tmp_path / 'file')
-    assert stopped.value.code == 2 and 'file cannot be written to' in capsys.readouterr().err
+        process.writable_folder(tmp_path / 'file')
+    assert stopped.value.code == 2 and 'file is not writable' in capsys.readouterr().err

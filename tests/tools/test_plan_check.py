@@ -1,4 +1,4 @@
-"""tools/plan_check.py: the figures that pass, the arguments that it refuses, and the runs that it makes."""
+"""tools/plan_check.py: the limits, the arguments, and the configs of the runs."""
 
 import json
 import subprocess
@@ -13,15 +13,19 @@ from xtune.config.wire import wire
 TOOLS = Path(__file__).parents[2] / 'tools'
 
 
-GOOD = dict(name='run', judged=True, planned=10.4, counted=9.1, peak=10.0, planned_speed=1100.0, speed=1000.0)
-GOOD |= dict(upper_bound=False)
+WITHIN_LIMITS = dict(
+    name='run', check_limits=True, planned=10.4, counted=9.1, peak=10.0, planned_speed=1100.0, speed=1000.0
+)
+WITHIN_LIMITS |= dict(upper_bound=False)
 
 
-def test_figures_within_the_limits_pass(tool):
+def test_values_within_the_limits_pass(tool):
     check = tool('plan_check')
-    assert not check.is_wrong(GOOD) and not check.is_wrong(GOOD | dict(counted=13.9, upper_bound=True))
+    assert not check.is_wrong(WITHIN_LIMITS) and not check.is_wrong(
+        WITHIN_LIMITS | dict(counted=13.9, upper_bound=True)
+    )
     cells = ['run', '10.40', '9.10', '10.00', '1.040', '0.910', '1,100', '1,000', '1.100']
-    assert check.row(GOOD) == cells and len(cells) == len(check.COLUMNS)
+    assert check.row(WITHIN_LIMITS) == cells and len(cells) == len(check.COLUMNS)
 
 
 @pytest.mark.parametrize(
@@ -40,23 +44,28 @@ def test_figures_within_the_limits_pass(tool):
     ],
     ids=str,
 )
-def test_figures_outside_of_the_limits_or_missing_do_not(tool, wrong):
+def test_missing_values_and_values_outside_the_limits_fail(tool, wrong):
     check = tool('plan_check')
-    assert check.is_wrong(GOOD | wrong) and len(check.row(GOOD | wrong)) == len(check.COLUMNS)
-    assert not check.is_wrong(GOOD | wrong | dict(judged=False))
+    assert check.is_wrong(WITHIN_LIMITS | wrong) and len(check.row(WITHIN_LIMITS | wrong)) == len(check.COLUMNS)
+    assert not check.is_wrong(WITHIN_LIMITS | wrong | dict(check_limits=False))
 
 
-@pytest.mark.parametrize(('seconds', 'code', 'why'), [(0.01, None, 'took too long'), (60, 3, 'exit code 3')])
-def test_a_case_that_fails_is_a_row_with_its_reason(tool, tmp_path, monkeypatch, seconds, code, why):
-    check, cases = tool('plan_check'), tool('plans.cases')
+@pytest.mark.parametrize(('seconds', 'code', 'reason'), [(0.01, None, 'timeout'), (60, 3, 'exit code 3')])
+def test_a_failed_case_is_a_row_with_its_reason(tool, tmp_path, monkeypatch, seconds, code, reason):
+    check, cases = tool('plan_check'), tool('plan_check_cases')
     if code is not None:
-        monkeypatch.setattr(check, 'in_time', lambda *args, output, **_: (output.touch(), args[1].touch(), code)[2])
-    found = check.outcome(cases.chosen([0], tiny=True)[0], tmp_path, seconds, tiny=True)
-    assert check.row(found) == [found['name'], found['problem']] and found['name'] == 'lora 32k 2 x 128 all'
-    assert found['problem'].startswith(f'xtune plan: {why}; its last words: ') and check.is_wrong(found)
+
+        def run(command, log, *_, stdout):
+            log.touch(), stdout.touch()
+            return code
+
+        monkeypatch.setattr(check, 'run_with_timeout', run)
+    result = check.outcome(cases.select_cases([0], tiny=True)[0], tmp_path, seconds, tiny=True)
+    assert check.row(result) == [result['name'], result['problem']] and result['name'] == 'lora 32k 2 x 128 all'
+    assert result['problem'].startswith(f'xtune plan: {reason}; last log line: ') and check.is_wrong(result)
 
 
-def test_the_cases_after_one_that_fails_still_run(tool, tmp_path, monkeypatch, capsys):
+def test_cases_after_a_failed_case_still_run(tool, tmp_path, monkeypatch, capsys):
     check = tool('plan_check')
     monkeypatch.setattr(check, 'make_models', lambda *_: None)
     failed = [True, False]
@@ -64,7 +73,7 @@ def test_the_cases_after_one_that_fails_still_run(tool, tmp_path, monkeypatch, c
     def compare(case, *_):
         if failed.pop(0):
             raise check.FailedError('took too long')
-        return GOOD | dict(name=case.name)
+        return WITHIN_LIMITS | dict(name=case.name)
 
     monkeypatch.setattr(check, 'compare', compare)
     with pytest.raises(SystemExit) as stopped:
@@ -75,13 +84,13 @@ def test_the_cases_after_one_that_fails_still_run(tool, tmp_path, monkeypatch, c
 
 
 @pytest.mark.parametrize('number', ['8', '-1'])
-def test_an_unknown_case_is_named(tool, capsys, number):
+def test_an_unknown_case_is_refused(tool, capsys, number):
     with pytest.raises(SystemExit) as stopped:
-        tool('plan_check').arguments(['folder', '--cases', number])
-    assert stopped.value.code == 2 and f'--cases {number}: there are runs 0 to 7' in capsys.readouterr().err
+        tool('plan_check').parse_arguments(['folder', '--cases', number])
+    assert stopped.value.code == 2 and f'--cases {number}: give numbers from 0 to 7' in capsys.readouterr().err
 
 
-def test_without_a_gpu_it_asks_for_tiny_models(tool, tmp_path, capsys, monkeypatch):
+def test_without_a_gpu_the_error_suggests_tiny_models(tool, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr('torch.cuda.device_count', lambda: 0)
     with pytest.raises(SystemExit) as stopped:
         tool('plan_check').main([str(tmp_path / 'out')])
@@ -89,19 +98,22 @@ def test_without_a_gpu_it_asks_for_tiny_models(tool, tmp_path, capsys, monkeypat
 
 
 def test_configs_match_their_cases(tool, tmp_path):
-    cases = tool('plans.cases')
+    cases = tool('plan_check_cases')
     assert len({case.name for case in cases.CASES}) == len(cases.CASES)
-    assert {case.method for case in cases.chosen(None, tiny=True)} == {'lora', 'qlora', 'full'}
-    for case in (*cases.chosen([0, 2, 6], tiny=True), cases.CASES[7]):
+    assert {case.method for case in cases.select_cases(None, tiny=True)} == {'lora', 'qlora', 'full'}
+    for case in (*cases.select_cases([0, 2, 6], tiny=True), cases.CASES[7]):
         path = tmp_path / 'run.py'
         path.write_text(cases.config(case, tmp_path), encoding='utf-8')
         job = wire(load(path, {}, check_types=True), 'run')
-        assert (job.schedule.batch_size, job.schedule.gradient_accumulation_steps) == (case.batch, case.accumulate)
-        assert (job.values.activation_checkpointing, job.values.max_length) == (case.recomputed, case.length)
+        assert (job.schedule.batch_size, job.schedule.gradient_accumulation_steps) == (
+            case.batch,
+            case.accumulation_steps,
+        )
+        assert (job.values.activation_checkpointing, job.values.max_length) == (case.checkpointing, case.length)
         assert job.speed.compile == case.compile and (job.values.packing != 'none') == case.pack
         assert job.schedule.max_steps == cases.STEPS and job.checkpoint.every_epochs is None
-        rows = cases.rows_of(case, tmp_path)
-        assert len(rows.read_text('utf-8').splitlines()) >= cases.STEPS * case.batch * case.accumulate
+        rows = cases.rows_file(case, tmp_path)
+        assert len(rows.read_text('utf-8').splitlines()) >= cases.STEPS * case.batch * case.accumulation_steps
 
 
 @pytest.mark.slow

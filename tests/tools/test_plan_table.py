@@ -1,4 +1,4 @@
-"""tools/plan_table.py: its table goes where the pages have its place, and nowhere else."""
+"""tools/plan_table.py: the table is written between the markers of the pages."""
 
 import pytest
 
@@ -9,18 +9,18 @@ def tool(tool):
     return tool('plan_table')
 
 
-def test_pages_have_a_place_for_it(tool):
+def test_pages_have_markers(tool):
     for page in tool.PAGES:
         text = page.read_text('utf-8')
-        made = text.partition(tool.BEGIN)[2].partition(tool.END)[0].strip()
-        assert tool.with_table(text, made) == text and '| new |' in tool.with_table(text, '| new |')
+        table = text.partition(tool.BEGIN)[2].partition(tool.END)[0].strip()
+        assert tool.with_table(text, table) == text and '| new |' in tool.with_table(text, '| new |')
 
 
 @pytest.mark.parametrize('text', ['a page', '<!-- end of table --> <!-- table: tools/plan_table.py -->'])
-def test_a_page_without_a_place_is_refused(tool, text):
-    with pytest.raises(ValueError, match='the page has no lines'):
+def test_a_page_without_markers_is_refused(tool, text):
+    with pytest.raises(ValueError, match='the page has no line'):
         tool.with_table(text, '| new |')
 
 
-def test_what_a_card_holds_is_bold(tool):
+def test_a_value_that_fits_is_bold(tool):
     assert tool.cell(7 * 2**30) == '**7.0**' and tool.cell(8 * 2**30) == '8.0'

@@ -1,4 +1,4 @@
-"""tools/slurm_train.sh with a `srun` and a `scontrol` that write down how they were called."""
+"""tools/slurm_train.sh with fake `srun` and `scontrol` commands, which record their arguments."""
 
 import os
 import subprocess
@@ -24,19 +24,19 @@ def job(tmp_path):
     calls.mkdir()
 
     def run(*arguments, **variables):
-        own = dict(PATH=f'{programs}{os.pathsep}{os.environ["PATH"]}', CALLS=str(calls), SLURM_JOB_ID='77')
-        environment = {**os.environ, **own, 'SLURM_CPUS_PER_TASK': '8', **variables}
+        fakes = dict(PATH=f'{programs}{os.pathsep}{os.environ["PATH"]}', CALLS=str(calls), SLURM_JOB_ID='77')
+        environment = {**os.environ, **fakes, 'SLURM_CPUS_PER_TASK': '8', **variables}
         done = subprocess.run(['bash', str(SCRIPT), *arguments], env=environment, cwd=tmp_path, capture_output=True)
         return done.returncode, {path.name: path.read_text('utf-8').splitlines() for path in calls.iterdir()}
 
     return run
 
 
-def test_the_script_is_bash():
+def test_the_script_is_valid_bash():
     assert subprocess.run(['bash', '-n', str(SCRIPT)]).returncode == 0
 
 
-def test_it_starts_one_task_a_gpu_that_trains_the_config(job):
+def test_each_task_trains_the_config(job):
     code, calls = job('--strategy', 'fsdp2')
     assert code == 0 and set(calls) == {'srun'}
     at = calls['srun'].index('xtune')
@@ -46,18 +46,18 @@ def test_it_starts_one_task_a_gpu_that_trains_the_config(job):
     assert find(parsed.config).is_file() and parsed.work_dir == f'work_dirs/{parsed.config}'
 
 
-def test_two_lines_are_to_be_edited_and_tasks_are_as_many_as_gpus():
+def test_two_lines_are_marked_for_editing_and_there_is_one_task_per_gpu():
     lines = SCRIPT.read_text('utf-8').splitlines()
     edited = [line for line in lines if '# EDIT' in line]
     assert len(edited) == 2 and '--partition' in edited[0] and edited[1].startswith('CONFIG=')
-    given = dict(
+    options = dict(
         line.split()[1].removeprefix('--').split('=') for line in lines if line.startswith('#SBATCH --') and '=' in line
     )
-    assert given['gpus-per-node'] == given['ntasks-per-node']
+    assert options['gpus-per-node'] == options['ntasks-per-node']
 
 
 @pytest.mark.parametrize(('restarts', 'saved', 'resumes'), [('0', True, False), ('1', False, False), ('1', True, True)])
-def test_a_job_that_was_queued_again_goes_on_from_its_checkpoint(job, tmp_path, restarts, saved, resumes):
+def test_a_requeued_job_resumes_from_its_checkpoint(job, tmp_path, restarts, saved, resumes):
     if saved:
         (tmp_path / 'mine').mkdir()
         (tmp_path / 'mine' / 'last_checkpoint').write_text('iter_5.pth\n', encoding='utf-8')
@@ -65,11 +65,11 @@ def test_a_job_that_was_queued_again_goes_on_from_its_checkpoint(job, tmp_path, 
     assert ('--resume' in calls['srun']) == resumes
 
 
-def test_an_interrupted_run_is_queued_again(job):
+def test_an_interrupted_run_is_requeued(job):
     code, calls = job(CODE='130')
     assert code == 130 and calls['scontrol'] == ['requeue', '77']
 
 
-def test_a_failed_run_is_not_queued_again(job):
+def test_a_failed_run_is_not_requeued(job):
     code, calls = job(CODE='2')
     assert code == 2 and 'scontrol' not in calls

@@ -1,1 +1,1 @@
-"""What several of the tools need."""
+"""Code that several tools share: configs, synthetic models and data, subprocesses, Markdown tables."""

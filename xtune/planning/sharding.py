@@ -12,7 +12,7 @@ a device under FSDP2 holds its shards and the largest of the items below.
               gradients on their way to the host: 0.4 bytes a parameter of the layers, 1.07 of embedding and lm_head
 
 This is within 4 % of the peaks that `tools/benchmark_devices.py --model 70b` measured on two H200
-(`tools/devices/layers_70b.json`). The factors of the last line come from these measurements.
+(`tools/device_benchmark/layers_70b.json`). The factors of the last line come from these measurements.
 """
 
 from dataclasses import dataclass

@@ -1,0 +1,1 @@
+"""The parts of tools/benchmark_peers.py: cases, inputs, one training script per contender, the report."""

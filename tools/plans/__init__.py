@@ -1,1 +1,0 @@
-"""Parts of tools/plan_check.py."""

@@ -1,1 +1,0 @@
-"""Machine checks of all presets on shrunken random copies of their models; see tools/verify_presets.py."""
