@@ -74,8 +74,7 @@ def test_the_private_and_the_public_matmul_agree():
     assert found.dtype == torch.bfloat16 and found.shape == (5, 48)
     exact = (left[0].float() * left[1]) @ (right[0].float() * right[1]).T
     torch.testing.assert_close(found, exact.to(torch.bfloat16), rtol=2e-2, atol=1e-2)
-    if hasattr(torch.nn.functional, 'scaled_mm'):
-        assert torch.equal(found, public_scaled_matmul(*arguments))
+    assert torch.equal(found, public_scaled_matmul(*arguments))
 
 
 @pytest.mark.parametrize('kind', ['random', 'outliers', 'zero rows', 'transposed'])

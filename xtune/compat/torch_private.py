@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch.distributed.device_mesh import DeviceMesh
 
-# The matrix product whose kernels torch.compile autotunes in every release from 2.6 on. The public one,
-# torch.nn.functional.scaled_mm, came with torch 2.10. None: a release without the private name.
+# The matrix product whose kernels torch.compile autotunes in every release that xtune supports; the public one is
+# torch.nn.functional.scaled_mm. None: a release without the private name.
 SCALED_MM = getattr(torch, '_scaled_mm', None)
 
 

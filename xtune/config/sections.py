@@ -189,8 +189,8 @@ class Speed:
         True,
     )
     varlen_attention: bool = option(
-        'Varlen attention over packed sequences (cu_seqlens, no 4-D mask): the kernel of torch >= 2.10 on GPUs in '
-        'bf16, one sample at a time on CPUs. On GPUs unpacked sequences skip the search for sample boundaries, and '
+        'Varlen attention over packed sequences (cu_seqlens, no 4-D mask): the kernel of torch on GPUs in bf16, '
+        'one sample at a time on CPUs. On GPUs unpacked sequences skip the search for sample boundaries, and '
         'use that kernel for sliding windows. Only where each device has the full model, '
         "llm.attn_implementation='sdpa', and a parity check finds equal logits and gradients.",
         True,

@@ -1,7 +1,7 @@
 """FlashAttention 3 (https://arxiv.org/abs/2407.08608) behind torch's own attention functions, where it is installed.
 
-From torch 2.11 on, its package can replace the kernels that come with torch, which are FlashAttention 2. So the package
-flash-attn of version 2 would add nothing.
+Its package can replace the kernels that come with torch, which are FlashAttention 2. So the package flash-attn of
+version 2 would add nothing.
 """
 
 from importlib.util import find_spec
@@ -15,22 +15,14 @@ MODULE = 'flash_attn_interface'
 KEY = 'FA3'
 # Major compute capability of the GPUs it supports (H100).
 HOPPER = 9
-# torch's functions that select an implementation, from torch 2.11 on.
-SELECTION_FUNCTIONS = (
-    'activate_flash_attention_impl',
-    'current_flash_attention_impl',
-    'list_flash_attention_impls',
-    'restore_flash_attention_impl',
-)
 
 
 def is_installed(device: torch.device, dtype: torch.dtype) -> bool:
-    """Return whether it supports `dtype` and `device`, and torch and its package are recent enough."""
+    """Return whether it supports `dtype` and `device`, and its package is installed."""
     return (
         dtype in (torch.bfloat16, torch.float16)
         and device.type == 'cuda'
         and torch.cuda.get_device_capability(device)[0] == HOPPER
-        and all(hasattr(attention, name) for name in SELECTION_FUNCTIONS)
         and KEY in attention.list_flash_attention_impls()
         and find_spec(MODULE) is not None
     )
@@ -38,10 +30,7 @@ def is_installed(device: torch.device, dtype: torch.dtype) -> bool:
 
 def is_active() -> bool:
     """Return whether torch's attention functions use it in this process."""
-    return (
-        all(hasattr(attention, name) for name in SELECTION_FUNCTIONS)
-        and attention.current_flash_attention_impl() == KEY
-    )
+    return attention.current_flash_attention_impl() == KEY
 
 
 def activate() -> bool:

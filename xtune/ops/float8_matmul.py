@@ -1,7 +1,7 @@
 """Matmuls in float8 with one scale per row of each operand: the one place that asks torch for them.
 
-`torch._scaled_mm` is used as long as torch has it: torch.compile autotunes its kernels in every release from 2.6 on.
-Without it, the public `torch.nn.functional.scaled_mm` does the same. The tests compare the two.
+`torch._scaled_mm` is used as long as torch has it: torch.compile autotunes its kernels in every release that xtune
+supports. Without it, the public `torch.nn.functional.scaled_mm` does the same. The tests compare the two.
 
 Legend: M, N rows of the operands, K summed dimension.
 """
@@ -51,7 +51,7 @@ def scaled_matmul(
 def public_scaled_matmul(
     left_MK: torch.Tensor, scales_M1: torch.Tensor, right_NK: torch.Tensor, scales_1N: torch.Tensor, fast: bool
 ) -> torch.Tensor:
-    """Return the same by torch's public function, which came with torch 2.10."""
+    """Return the same by torch's public function."""
     from torch.nn.functional import ScalingType, scaled_mm
 
     rowwise = ScalingType.RowWise

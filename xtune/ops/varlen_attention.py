@@ -16,21 +16,16 @@ cu_seqlens.
 """
 
 import inspect
-import math
 from typing import Any
 
 import torch
+from torch.nn.attention.varlen import varlen_attn
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from ..errors import ModelError
 from ..utils.model_structure import has_sliding_window
-
-try:
-    from torch.nn.attention.varlen import varlen_attn
-except ImportError:  # torch < 2.10
-    varlen_attn = None
 
 VARLEN, PER_SAMPLE, CAUSAL = 'xtune_varlen', 'xtune_per_sample', 'xtune_causal'
 NEEDS_ORIGINAL_ATTENTION = (
@@ -39,8 +34,8 @@ NEEDS_ORIGINAL_ATTENTION = (
 )
 # Tensor arguments of layers that tell no more about samples than cu_seqlens do.
 REDUNDANT = ('position_ids', 'cache_position', 'seq_idx', 'cu_seq_lens_q', 'cu_seq_lens_k')
-# Parameters of varlen_attn in the installed torch: window_size, scale and enable_gqa came after torch 2.10.
-VARLEN_PARAMETERS = frozenset(inspect.signature(varlen_attn).parameters) if varlen_attn else frozenset()
+# Grouped-query attention in the kernel; torch 2.11 does not have the parameter yet.
+_HAS_ENABLE_GQA = 'enable_gqa' in inspect.signature(varlen_attn).parameters
 
 
 def varlen_attention(
@@ -77,20 +72,12 @@ def varlen_attention(
     query_TNH, key_TMH, value_TMH = (
         t.to(value_BMSH.dtype).transpose(1, 2).flatten(0, 1).contiguous() for t in (query_BNSH, key_BMSH, value_BMSH)
     )
-    options: dict[str, Any] = {}
-    if 'scale' in VARLEN_PARAMETERS:
-        options['scale'] = scale
-    else:
-        query_TNH = query_TNH * (scale * math.sqrt(head_dim))
-    if 'enable_gqa' in VARLEN_PARAMETERS:
+    is_windowed = sliding_window is not None and sliding_window < seq_len
+    options: dict[str, Any] = dict(scale=scale, window_size=(sliding_window - 1 if is_windowed else -1, 0))
+    if _HAS_ENABLE_GQA:
         options['enable_gqa'] = key_TMH.shape[1] != heads
     elif key_TMH.shape[1] != heads:
         key_TMH, value_TMH = (t.repeat_interleave(heads // t.shape[1], 1) for t in (key_TMH, value_TMH))
-    if 'window_size' in VARLEN_PARAMETERS:
-        is_windowed = sliding_window is not None and sliding_window < seq_len
-        options['window_size'] = (sliding_window - 1 if is_windowed else -1, 0)
-    else:
-        options['is_causal'] = True
     cu_seqlens_C, max_seqlen = packed_cu_seqlens, packed_max_seqlen
     out_TNH = varlen_attn(query_TNH, key_TMH, value_TMH, cu_seqlens_C, cu_seqlens_C, max_seqlen, max_seqlen, **options)
     return out_TNH.unflatten(0, (batch_size, seq_len)), None

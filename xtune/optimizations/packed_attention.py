@@ -11,7 +11,7 @@ from ..compat.transformers_private import attention_of
 from ..data.batches import PAD_MULTIPLE, MicroBatch
 from ..errors import ModelError
 from ..ops import flash_attention_3
-from ..ops.varlen_attention import CAUSAL, NEEDS_ORIGINAL_ATTENTION, PER_SAMPLE, VARLEN, VARLEN_PARAMETERS
+from ..ops.varlen_attention import CAUSAL, NEEDS_ORIGINAL_ATTENTION, PER_SAMPLE, VARLEN
 from ..utils.language_model import base_of
 from ..utils.quiet import quiet
 from .attention_parity import AttentionParity
@@ -142,9 +142,7 @@ def choose_attention(
     is_windowed = bool(window) and window < max_seq_len
     if not packed and not is_windowed:
         return CAUSAL
-    supports_window = not is_windowed or 'window_size' in VARLEN_PARAMETERS
-    supported = dtype in (torch.bfloat16, torch.float16) and VARLEN_PARAMETERS and supports_window
-    return VARLEN if supported else None
+    return VARLEN if dtype in (torch.bfloat16, torch.float16) else None
 
 
 def _has_attention_dropout(config: Any) -> bool:

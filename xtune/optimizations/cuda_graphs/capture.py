@@ -1,4 +1,8 @@
-"""Captures functions as CUDA graphs, and cleans up after a capture that failed."""
+"""Captures functions as CUDA graphs, and cleans up after a capture that failed.
+
+`torch.cuda.make_graphed_callables` does neither for our use: it captures in CUDA's global mode, in which another thread
+cannot pin memory, and after a failed capture the process can no longer draw random numbers on the GPU.
+"""
 
 import gc
 import warnings
