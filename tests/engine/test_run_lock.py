@@ -76,13 +76,13 @@ def test_lock_is_removed_when_the_run_ends_or_fails(tmp_path):
         assert not list(tmp_path.glob('*running*'))
 
 
-def test_the_lock_of_a_process_that_is_gone_is_taken(tmp_path, write_lock, zombie_pid, capsys):
+def test_lock_of_an_ended_process_is_replaced(tmp_path, write_lock, zombie_pid, capsys):
     write_lock(pid=zombie_pid)
     assert lock_and_release(tmp_path).pid == os.getpid()
     assert 'has ended' in capsys.readouterr().out
 
 
-def test_the_lock_of_a_pid_that_another_process_has_now_is_taken(tmp_path, write_lock, capsys):
+def test_lock_with_a_reused_pid_is_replaced(tmp_path, write_lock, capsys):
     write_lock(process='1')
     assert lock_and_release(tmp_path).config == str(tmp_path / 'mine.py')
     assert f'pid {os.getpid()}' in capsys.readouterr().out
@@ -90,17 +90,17 @@ def test_the_lock_of_a_pid_that_another_process_has_now_is_taken(tmp_path, write
 
 def test_live_process_keeps_its_lock_without_heartbeats(tmp_path, write_lock):
     write_lock(age=1e6)  # a laptop that slept
-    with pytest.raises(ConfigError, match='is in use'):
+    with pytest.raises(ConfigError, match='--work-dir'):
         lock_and_release(tmp_path)
 
 
-def test_another_machine_is_refused_until_it_is_silent_for_long(tmp_path, write_lock, zombie_pid, capsys):
-    elsewhere = dict(host='gpu7', machine='another', pid=zombie_pid)
-    write_lock(age=40, **elsewhere)
+def test_lock_of_another_machine_is_replaced_after_the_heartbeat_timeout(tmp_path, write_lock, zombie_pid, capsys):
+    other_machine = dict(host='gpu7', machine='another', pid=zombie_pid)
+    write_lock(age=40, **other_machine)
     with pytest.raises(ConfigError, match=r'gpu7.* 4\d s .*rm ') as refused:
         lock_and_release(tmp_path)
     assert str(tmp_path / NAME) in str(refused.value)
-    write_lock(age=HEARTBEAT_TIMEOUT + 10, **elsewhere)
+    write_lock(age=HEARTBEAT_TIMEOUT + 10, **other_machine)
     assert lock_and_release(tmp_path).host != 'gpu7'
     assert 'gpu7' in capsys.readouterr().out
 
@@ -110,24 +110,24 @@ def in_another_container(machine):
     return machine.partition(' ')[0] + ' pid:[1]'
 
 
-def test_a_container_that_starts_again_takes_the_lock_of_its_first_start_at_once(tmp_path, write_lock, capsys):
+def test_restarted_container_replaces_its_lock_at_once(tmp_path, write_lock, capsys):
     other = in_another_container(Owner.of_this_process(tmp_path).machine)
-    write_lock(machine=other)  # of a version that held no lock
+    write_lock(machine=other)  # written by a version without flock
     with pytest.raises(ConfigError, match='rm '):
         lock_and_release(tmp_path)
     write_lock(machine=other, locked=True)
     assert lock_and_release(tmp_path).pid == os.getpid()
     assert 'has ended' in capsys.readouterr().out
-    write_lock(machine='another boot pid:[1]', locked=True)  # whose locks this system does not know
+    write_lock(machine='another boot pid:[1]', locked=True)  # this system does not see its flock
     with pytest.raises(ConfigError, match='rm '):
         lock_and_release(tmp_path)
 
 
-def test_a_run_in_another_container_keeps_its_lock_however_long_it_is_silent(tmp_path, monkeypatch):
-    there = lock_owner.machine()
-    monkeypatch.setattr(lock_owner, 'machine', lambda: in_another_container(there))
+def test_run_in_another_container_keeps_its_lock_without_heartbeats(tmp_path, monkeypatch):
+    machine = lock_owner.machine()
+    monkeypatch.setattr(lock_owner, 'machine', lambda: in_another_container(machine))
     with lock_work_dir(tmp_path, tmp_path / 'other.py'):
-        monkeypatch.setattr(lock_owner, 'machine', lambda: there)
+        monkeypatch.setattr(lock_owner, 'machine', lambda: machine)
         os.utime(tmp_path / NAME, (time.time() - 9 * HEARTBEAT_TIMEOUT,) * 2)
         with pytest.raises(ConfigError, match='container.*: rm '):
             lock_and_release(tmp_path)
@@ -165,7 +165,7 @@ def test_unreadable_lock_is_judged_by_its_heartbeat(tmp_path, text):
         (tmp_path / NAME).write_text(text)
         os.utime(tmp_path / NAME, (time.time() - age,) * 2)
         if age == 1:
-            with pytest.raises(ConfigError, match='not known yet'):
+            with pytest.raises(ConfigError, match='--work-dir'):
                 lock_and_release(tmp_path)
     lock_and_release(tmp_path)
 
@@ -180,10 +180,10 @@ def test_heartbeats_and_a_warning_if_another_run_replaced_the_lock(tmp_path, wri
         assert time.monotonic() < deadline
         time.sleep(0.01)
     other = write_lock(token='another')
-    out = ''
-    while NAME not in out:
+    output = ''
+    while NAME not in output:
         assert time.monotonic() < deadline
-        out += capsys.readouterr().out
+        output += capsys.readouterr().out
         time.sleep(0.01)
     lock.release()
     assert Owner.read(path) == other  # the lock of the other run stays
@@ -196,7 +196,7 @@ def test_lock_works_without_a_writable_cache(tmp_path, write_lock, zombie_pid, m
     assert lock_and_release(tmp_path).pid == os.getpid()
 
 
-def test_a_folder_that_cannot_be_written_is_an_error_for_the_user(tmp_path):
+def test_missing_folder_is_a_config_error(tmp_path):
     with pytest.raises(ConfigError, match='missing'):
         lock_and_release(tmp_path / 'missing')
 
