@@ -80,7 +80,7 @@ def steps():
     return commands
 
 
-def test_every_example_is_shown_as_it_is():
+def test_every_example_is_shown_unchanged():
     assert names() == {*FORMATS, 'mixture.py', 'my_data.py'}
     for name in names():
         path = ROOT / EXAMPLES / name
@@ -95,7 +95,7 @@ def test_every_example_is_shown_as_it_is():
 
 
 @pytest.mark.parametrize('name', FORMATS)
-def test_an_example_is_ready_to_train_on(name, checkout, xtune, tiny_model):
+def test_every_example_is_ready_to_train(name, checkout, xtune, tiny_model):
     shutil.copy(EXAMPLES / 'my_data.py', '.')
     path = (EXAMPLES / name).as_posix()
     options = ['train_dataset.map_fn=auto', *OPTIONS.get(name, []), f'train_dataset.path={path}']

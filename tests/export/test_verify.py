@@ -74,15 +74,15 @@ def test_every_verb_compares_with_the_training(method, trained, xtune, tiny_mode
     config, checkpoint = trained(method)
     folder = tmp_path / 'hf'
     code, out, err = xtune('convert', 'pth_to_hf', config, checkpoint, folder)
-    assert code == 0 and 'compared with the logits of training step 2' in out, err
+    assert code == 0 and ' training step 2' in out, err
     assert report_of(folder)['relative_error'] < 1e-3 and (folder / FILE).is_file()
     if method == 'lora':
         code, out, err = xtune('convert', 'merge', tiny_model, folder, tmp_path / 'merged')
-        assert code == 0 and 'compared with the logits' in out, err
+        assert code == 0, err
         folder = tmp_path / 'merged'
         assert report_of(folder)['relative_error'] < 1e-2
     code, out, err = xtune('convert', 'split', folder, tmp_path / 'small', '--max-shard-size', '1MB')
-    assert code == 0 and 'compared with the logits' in out, err
+    assert code == 0, err
     assert report_of(tmp_path / 'small')['training_step'] == 2
 
 

@@ -19,7 +19,7 @@ def job(make_config, **options):
 @pytest.mark.parametrize(
     ('options', 'message'),
     [
-        ({'lora': None}, 'set lora, or quantization = None'),
+        ({'lora': None}, 'quantization = None'),
         ({'precision': 'fp32'}, "precision='fp32'.*precision='auto'"),
         ({'lora.use_dora': True}, 'lora.use_dora=True'),
         *(
@@ -61,7 +61,7 @@ def test_a_sharding_strategy_is_refused_first(strategy, make_config):
         )
 
 
-def test_gpus():
+def test_supported_gpus():
     assert gpu_problem('NVIDIA H100', (9, 0), None) is gpu_problem('NVIDIA L4', (8, 9), None) is None
     assert gpu_problem('NVIDIA B200', (10, 0), None) is None
     problem = gpu_problem('NVIDIA A100', (8, 0), None)
@@ -79,7 +79,5 @@ def test_other_bases_are_accepted(make_config):
 
 
 def test_an_unknown_option_is_refused(make_config):
-    with pytest.raises(
-        XtuneError, match='`quantization.skips` is not an argument of Float8Config; did you mean `skip`'
-    ):
+    with pytest.raises(XtuneError, match='`quantization.skips` .*`skip`'):
         load(make_config('fp8_lora'), {'quantization.skips': []}, check_types=True)

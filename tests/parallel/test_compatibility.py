@@ -1,4 +1,4 @@
-"""Every method with every strategy: it goes, or what is said to take instead goes."""
+"""Every method with every strategy: it works, or the error suggests a combination that works."""
 
 import re
 import sys

@@ -83,7 +83,7 @@ UNSUPPORTED = [
     ('chatglm3_6b', dict(rmsnorm=False), '`rmsnorm` is False.*True'),
     ('chatglm3_6b', dict(multi_query_attention=False), '`multi_query_attention` is False'),
     ('chatglm3_6b', dict(add_bias_linear=True), '`add_bias_linear` is True'),
-    ('qwen_7b', dict(hidden_size=None, n_embd=64, n_layer=2), 'first revision of Qwen'),
+    ('qwen_7b', dict(hidden_size=None, n_embd=64, n_layer=2), 'first revision'),
     ('qwen_7b', dict(rotary_pct=0.5), '`rotary_pct` is 0.5'),
     ('qwen_7b', dict(no_bias=False), '`no_bias` is False'),
     ('qwen_7b', dict(intermediate_size=351), '`intermediate_size` .*351'),
