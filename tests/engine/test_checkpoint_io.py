@@ -11,6 +11,7 @@ import torch
 
 from xtune.engine import checkpoint_io, checkpoint_writer
 from xtune.engine.checkpoint_writer import PendingCheckpoint
+from xtune.engine.rng_state import get_rng_state, set_rng_state
 from xtune.engine.strategies import Replicated
 from xtune.engine.trained_state import TrainedState
 from xtune.errors import CheckpointError
@@ -129,7 +130,7 @@ def test_tensor_gathered_with_a_wrong_shape_is_not_saved():
 
 
 def test_random_numbers_continue_after_restoring():
-    state = checkpoint_io.rng_state()
+    state = get_rng_state()
     first = torch.rand(3)
-    checkpoint_io.set_rng_state(state)
+    set_rng_state(state)
     assert torch.equal(torch.rand(3), first)

@@ -27,7 +27,7 @@ def interruptible():
 @pytest.mark.parametrize(
     ('number', 'place'),
     [
-        (signal.SIGINT, 'xtune.engine.train.build_data_of'),
+        (signal.SIGINT, 'xtune.engine.train.build_run_data'),
         (signal.SIGINT, 'xtune.engine.runner.TuneRunner.train'),
         (signal.SIGTERM, 'xtune.engine.trainer.Trainer.train_step'),
     ],

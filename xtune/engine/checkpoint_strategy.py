@@ -12,6 +12,7 @@ from ..parallel.collectives import all_gather_objects, raise_on_all_ranks, rank,
 from ..registry import STRATEGIES
 from . import checkpoint_io
 from .checkpoint_writer import PendingCheckpoint
+from .rng_state import get_rng_state, set_rng_state
 
 
 @STRATEGIES.register_module()
@@ -52,7 +53,7 @@ class CheckpointStrategy(PlacedModelStrategy):
             content = dict(
                 state_dict=self.state.get(keep, copy),
                 optimizer=self.state.optimizer_states(keep, copy),
-                rng=all_gather_objects(checkpoint_io.rng_state()),
+                rng=all_gather_objects(get_rng_state()),
                 **initial_adapter_state(self.state.llm),
                 **(extra_ckpt or {}),
             )
@@ -85,6 +86,6 @@ class CheckpointStrategy(PlacedModelStrategy):
     def _resume_rng(self, checkpoint: dict) -> None:
         states = checkpoint['rng'] if isinstance(checkpoint['rng'], list) else [checkpoint['rng']]
         if rank() < len(states):
-            checkpoint_io.set_rng_state(states[rank()])
+            set_rng_state(states[rank()])
         else:  # more ranks than in the saved run: seed a new, reproducible stream
             torch.manual_seed(hash((checkpoint['meta']['iter'], rank())) % 2**63)

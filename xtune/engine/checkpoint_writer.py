@@ -59,7 +59,7 @@ class PendingCheckpoint:
             self._error = write_error(self.path, error)
             self._error.__cause__ = error
 
-    def written(self) -> bool:
+    def is_written(self) -> bool:
         """Return whether no rank is still writing."""
         return all_reduce_counts(int(self._thread is not None and self._thread.is_alive()))[0] == 0
 

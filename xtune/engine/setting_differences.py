@@ -10,59 +10,9 @@ from peft import PEFT_TYPE_TO_CONFIG_MAPPING
 
 from ..config.lazy import named
 from ..errors import ConfigError
+from .ignored_settings import BASE_CHANGING_INITS, INIT_KEYS, MODULE_KEYS, PLAIN_INITS, is_ignored
 from .model_settings import SECTIONS, ModelSettings
 
-# Keys of an adapter config that select modules. The names of the adapter tensors identify the modules exactly.
-MODULE_KEYS = (
-    'target_modules',
-    'exclude_modules',
-    'target_parameters',
-    'modules_to_save',
-    'layers_to_transform',
-    'layers_pattern',
-    'ensure_weight_tying',
-)
-# Keys without effect on the outputs: training, initialization, provenance, the location of the base.
-_IGNORED_KEYS = {
-    'adapter': (
-        'base_model_name_or_path',
-        'revision',
-        'inference_mode',
-        'task_type',
-        'auto_mapping',
-        'peft_version',
-        'megatron_config',
-        'megatron_core',
-        'runtime_config',
-    ),
-    'model': (
-        'transformers_version',
-        '_name_or_path',
-        'architectures',
-        'auto_map',
-        'torch_dtype',
-        'attn_implementation',
-        'use_cache',
-        'id2label',
-        'label2id',
-        'problem_type',
-        'return_dict',
-        'initializer_range',
-        'bos_token_id',
-        'eos_token_id',
-        'pad_token_id',
-        'quantization_config',
-        'pretraining_tp',
-    ),
-    'llm': (),
-    'quantization': ('bnb_4bit_compute_dtype', 'bnb_4bit_quant_storage', 'llm_int8_enable_fp32_cpu_offload'),
-}
-# Prefixes and suffixes of keys that affect only training.
-_IGNORED_PREFIXES, _IGNORED_SUFFIXES = ('output_', 'init_'), ('dropout', '_pdrop', '_aux_loss_coef')
-# Values of init_lora_weights that do not matter after training, and those that change the weights of the base.
-_PLAIN_INITS = (True, False, 'gaussian', 'orthogonal', 'eva')
-_BASE_CHANGING_INITS = ('pissa', 'olora', 'corda', 'loftq', 'lora_ga')
-_INIT_KEYS = ('init_lora_weights', 'loftq_config', 'corda_config', 'eva_config', 'lora_ga_config')
 # Keys of the section `llm` whose effect is not recorded in config.json.
 _LOADING_KEYS = ('type', 'revision', 'variant')
 
@@ -89,16 +39,16 @@ def adapter_differences(saved: dict | None, current: dict | None, compare_module
     defaults = _peft_defaults(current.get('peft_type'))
     saved, current = defaults | saved, defaults | current
     for key in sorted(saved.keys() | current.keys()):
-        if (compare_modules or key not in MODULE_KEYS) and key not in _INIT_KEYS and not _is_ignored('adapter', key):
+        if (compare_modules or key not in MODULE_KEYS) and key not in INIT_KEYS and not is_ignored('adapter', key):
             yield from _compare(f'lora.{key}', saved.get(key), current.get(key))
-    if any(config.get('init_lora_weights', True) not in _PLAIN_INITS for config in (saved, current)):
-        for key in _INIT_KEYS:
+    if any(config.get('init_lora_weights', True) not in PLAIN_INITS for config in (saved, current)):
+        for key in INIT_KEYS:
             yield from _compare(f'lora.{key}', saved.get(key), current.get(key))
 
 
 def changes_base(adapter: dict) -> bool:
     """Return whether the initialization in an adapter config changes the weights of the base."""
-    return str(adapter.get('init_lora_weights', True)).startswith(_BASE_CHANGING_INITS)
+    return str(adapter.get('init_lora_weights', True)).startswith(BASE_CHANGING_INITS)
 
 
 def model_differences(saved: ModelSettings, current: ModelSettings) -> Iterator[str]:
@@ -113,12 +63,12 @@ def _architecture_differences(saved: ModelSettings, current: ModelSettings) -> I
     options = current.sections.get('llm') or {}
     # A key that only one of them has comes from another version of transformers.
     for key in sorted(saved.model.keys() & current.model.keys()):
-        if not _is_ignored('model', key):
+        if not is_ignored('model', key):
             label = f'llm.{key}' if key in options else f'{key} in config.json of base_model'
             yield from _compare(label, saved.model[key], current.model[key])
     if not current.model:
         for key in sorted((options.keys() & saved.model.keys()) - {'dtype'}):
-            if not _is_ignored('model', key):
+            if not is_ignored('model', key):
                 yield from _compare_option(f'llm.{key}', saved.model[key], options[key])
 
 
@@ -129,7 +79,7 @@ def _section_differences(name: str, saved: Any, current: Any) -> Iterator[str]:
     defaults = _argument_defaults(saved.get('type')) if saved.get('type') == current.get('type') else {}
     saved, current = defaults | saved, defaults | current
     for key in sorted(saved.keys() | current.keys()):
-        if (name != 'llm' or key in _LOADING_KEYS) and not _is_ignored(name, key):
+        if (name != 'llm' or key in _LOADING_KEYS) and not is_ignored(name, key):
             yield from _compare(f'{name}.{key}', saved.get(key), current.get(key))
 
 
@@ -156,10 +106,6 @@ def _compare_option(label: str, saved: Any, option: Any) -> Iterator[str]:
 
 def _line(label: str, saved: Any, current: Any) -> str:
     return f'{label}: was {saved!r}, now {current!r}'
-
-
-def _is_ignored(group: str, key: str) -> bool:
-    return key in _IGNORED_KEYS[group] or key.startswith(_IGNORED_PREFIXES) or key.endswith(_IGNORED_SUFFIXES)
 
 
 def _peft_defaults(peft_type: str | None) -> dict:

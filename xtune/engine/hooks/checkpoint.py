@@ -34,7 +34,7 @@ class CheckpointHook(Hook):
         self._saved_at = runner.train_loop.steps_done  # the checkpoint of a resumed run is on disk already
 
     def after_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
-        if self._pending is not None and self._pending.written():
+        if self._pending is not None and self._pending.is_written():
             self._finish()
         done, every = runner.train_loop.steps_done, self.settings.every_steps
         if every and done % every == 0 and not self._ends_saved_epoch(runner):
