@@ -48,7 +48,7 @@ def test_prompts_given_as_an_option_are_answered(make_config, xtune, tmp_path):
     assert 'Who are you?' in (tmp_path / 'run' / 'chat_samples.jsonl').read_text()
 
 
-def test_tokenizer_with_clean_up_prints_no_warning(make_config, xtune, caplog):
+def test_tokenizer_cleanup_option_prints_no_warning(make_config, xtune, caplog):
     options = {'chat_samples.every_steps': 1, 'chat_samples.max_new_tokens': 2, 'schedule.max_steps': 1}
     prompts = {'chat_samples.prompts': ['Say , hello .'], 'tokenizer.clean_up_tokenization_spaces': True}
     library = logging.getLogger('transformers')

@@ -13,6 +13,19 @@ from xtune.ops.float8_linear import Float8Config, Float8Linear, to_float8_base
 from xtune.ops.float8_matmul import FLOAT8, public_scaled_matmul, scaled_matmul, to_float8
 
 
+def row_scales_on_cpu():
+    """Whether torch multiplies float8 matrices with one scale per row on a CPU: torch 2.11 only on GPUs."""
+    left, right = to_float8(torch.randn(16, 16)), to_float8(torch.randn(16, 16))
+    try:
+        scaled_matmul(*left, right[0], right[1].reshape(1, -1), False)
+    except RuntimeError:
+        return False
+    return True
+
+
+needs_row_scales = pytest.mark.skipif(not row_scales_on_cpu(), reason='this torch has row scales only on GPUs')
+
+
 def cosine(one, other):
     return torch.nn.functional.cosine_similarity(one.flatten().double(), other.flatten().double(), dim=0).item()
 
@@ -65,6 +78,7 @@ def test_zero_rows_stay_zero_and_non_finite_rows_become_nan():
     assert back[1].isnan().any() and back[2].isnan().any()
 
 
+@needs_row_scales
 def test_the_private_and_the_public_matmul_agree():
     """If torch moves either of them, `scaled_matmul` has to follow."""
     assert hasattr(torch, '_scaled_mm')
@@ -77,6 +91,7 @@ def test_the_private_and_the_public_matmul_agree():
     assert torch.equal(found, public_scaled_matmul(*arguments))
 
 
+@needs_row_scales
 @pytest.mark.parametrize('kind', ['random', 'outliers', 'zero rows', 'transposed'])
 @pytest.mark.parametrize('bias', [False, True])
 def test_outputs_and_gradients_are_close_to_those_of_float32(kind, bias):
@@ -94,6 +109,7 @@ def test_outputs_and_gradients_are_close_to_those_of_float32(kind, bias):
             assert error(one, other) < 0.08 if other.any() else not one.any()
 
 
+@needs_row_scales
 def test_an_empty_input_and_one_row():
     _, layer = pair(bias=True)
     for shape in ((0, 64), (2, 0, 64), (1, 64), (64,)):
@@ -103,6 +119,7 @@ def test_an_empty_input_and_one_row():
         assert y.shape == (*shape[:-1], 48) and x.grad.shape == shape
 
 
+@needs_row_scales
 def test_nothing_of_the_input_is_saved_for_the_backward_pass():
     _, layer = pair()
     kept = []
@@ -111,6 +128,7 @@ def test_nothing_of_the_input_is_saved_for_the_backward_pass():
     assert {tensor.data_ptr() for tensor in kept} == {layer.columns_KN.data_ptr(), layer.scales_1K.data_ptr()}
 
 
+@needs_row_scales
 def test_a_layer_compiles_without_a_graph_break():
     _, layer = pair(bias=True)
     compiled = torch.compile(layer, backend='aot_eager', fullgraph=True)
@@ -166,6 +184,7 @@ def gradients(model, ids):
     return loss.item(), {name: p.grad for name, p in model.named_parameters() if p.requires_grad}
 
 
+@needs_row_scales
 def test_adapter_gradients_have_the_direction_of_those_on_bf16(smollm, tokenizer):
     ids = tokenizer('The sun counts rivers because seven tokens were never green, said the child.', return_tensors='pt')
     loss, right = gradients(copy.deepcopy(smollm), ids.input_ids)

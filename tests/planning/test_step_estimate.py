@@ -68,7 +68,7 @@ def test_partial_models_give_the_peak_of_four_layers(method, options, job, model
     assert found.peak == pytest.approx(full_model_peak(run), rel=0.02)
     assert found.speed is None and found.peak > found.resident > found.frozen
     assert found.checkpointed == {'none': 0, 'auto': 4}.get(
-        run.values.activation_checkpointing, run.values.activation_checkpointing
+        run.model.activation_checkpointing, run.model.activation_checkpointing
     )
 
 

@@ -156,7 +156,7 @@ def test_the_strategy_of_the_config_is_not_suggested(job, model_folder):
     run = job('full', base_model=model_folder(), **QUICK)
     plan = make_plan(run, Checkpoint(), (0.1,), None, cluster=Cluster(2, 1))
     for name in ('fsdp2', 'fsdp2_offload', 'zero3'):
-        on_cluster = replace(plan, job=replace(run, strategy=replace(run.strategy, name=name)))
+        on_cluster = replace(plan, step=replace(run, strategy=replace(run.strategy, name=name)))
         assert 'no strategy fits' in printed(on_cluster) and f'--strategy {name}' not in printed(on_cluster)
         if name != 'zero3':
             alone = replace(on_cluster, cluster=None, gpu_fits=(GpuFit(0.1, False, None, None, None),))
