@@ -11,6 +11,8 @@ import torch
 
 from xtune.errors import ConfigError
 
+pytestmark = pytest.mark.integration
+
 GOOD = {'instruction': 'a', 'output': 'b'}
 
 

@@ -13,6 +13,8 @@ from xtune.config.presets import presets
 from xtune.errors import ConfigError
 from xtune.version import __version__
 
+pytestmark = pytest.mark.integration
+
 PRESET = 'smollm2_135m_lora_selfcog_e2'
 HELP = [[], *([name] for name in COMMANDS), *(['convert', action] for action in ('pth_to_hf', 'merge', 'split'))]
 

@@ -11,6 +11,8 @@ from xtune.config.load import load
 from xtune.config.wire import wire
 from xtune.data.readers import read_file
 
+pytestmark = pytest.mark.integration
+
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / 'docs' / 'en' / 'data.md').read_text('utf-8')
 FENCE = re.compile(r'^```(\w+)\n(.*?)^```', re.MULTILINE | re.DOTALL)

@@ -12,6 +12,8 @@ import pytest
 
 from xtune.config.presets import ROOT, presets
 
+pytestmark = pytest.mark.integration
+
 CHECKOUT = Path(__file__).parents[1]
 # What a wheel is made from; build/ and *.egg-info of the checkout would carry files that are gone by now.
 SOURCES = ('xtune', 'configs', 'requirements', 'setup.py', 'pyproject.toml', 'README.md', 'LICENSE')

@@ -44,6 +44,7 @@ def test_names_are_unique_and_ordered_by_family():
     assert list(presets()) == sorted(presets(), key=lambda name: (presets()[name].family, name))
 
 
+@pytest.mark.integration
 def test_every_preset_wires(loaded):
     for name, cfg in loaded.items():
         job = wire(cfg, name)
@@ -77,6 +78,7 @@ def test_presets_leave_out_only_optional_sections(loaded):
             assert key in present or optional, f'{name}: {key}'
 
 
+@pytest.mark.integration
 def test_a_flat_copy_has_the_values_of_the_preset(loaded, tmp_path):
     # Presets that differ in the model only are flattened alike.
     one_of_each = {}
@@ -126,6 +128,7 @@ def test_parts_of_one_folder_define_the_same_sections(kind):
     assert {tuple(assigned(part)) for part in files} == {tuple(assigned(files[0]))}
 
 
+@pytest.mark.integration
 def test_loading_and_flattening_every_preset_imports_no_torch():
     code = """
 import sys

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.integration
+
 STEPS, SAVE_EVERY = 12, 2
 
 

@@ -5,6 +5,8 @@ import sys
 
 import pytest
 
+pytestmark = pytest.mark.integration
+
 XTUNE = [sys.executable, '-m', 'xtune', 'train']
 STEPS = 2
 

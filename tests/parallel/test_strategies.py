@@ -5,6 +5,8 @@ One worker imports the libraries and forks the ranks of each case.
 
 import pytest
 
+pytestmark = pytest.mark.integration
+
 LORA = ('ddp', 'zero1', 'zero2', 'zero2_offload', 'zero3', 'zero3_offload', 'fsdp2', 'fsdp2_offload')
 CASES = [('lora', name) for name in LORA]
 CASES += [('full', name) for name in ('ddp', 'zero2', 'zero3', 'fsdp2')]

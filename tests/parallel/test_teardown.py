@@ -18,6 +18,8 @@ from xtune.parallel.rendezvous import Rendezvous
 from xtune.parallel.ulysses import SequenceParallelGroup
 from xtune.parallel.watchdog import Watchdog
 
+pytestmark = pytest.mark.integration
+
 CPU = torch.device('cpu')
 
 

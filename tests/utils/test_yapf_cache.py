@@ -6,6 +6,8 @@ import sys
 
 import pytest
 
+pytestmark = pytest.mark.integration
+
 IMPORT = [sys.executable, '-c', 'import xtune, mmengine.config; print("imported")']
 
 

@@ -13,6 +13,8 @@ from xtune.errors import ModelError
 from xtune.inference.load import load_for_inference
 from xtune.inference.tokenizer import load_tokenizer_of
 
+pytestmark = pytest.mark.integration
+
 FILES = Path(__file__).parent / 'files'
 TEMPLATES = dict(
     internlm_7b='internlm_chat', baichuan2_7b='default', baichuan_13b='default', qwen_7b='qwen_chat',
