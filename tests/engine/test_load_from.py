@@ -102,7 +102,7 @@ def test_mismatch_is_refused_before_data_are_prepared(first_run, make_config, xt
         err = refused(*resume, **how, **lora)
         assert all(f'- {name}' in err for name in lora) and 'now 7' in err
         err = refused(*resume, **how, base_model=str(other))
-        assert f"'{tiny_model}' then, '{other}' now" in err
+        assert f"was '{tiny_model}', now '{other}'" in err
         assert 'an adapter' in refused(*resume, **how, method='full')
         pissa = refused(*resume, **how, **{'lora.init_lora_weights': 'pissa'})
         assert "lora.init_lora_weights: was 'gaussian', now 'pissa'" in pissa

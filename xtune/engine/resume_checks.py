@@ -1,6 +1,7 @@
-"""What a checkpoint was trained as and what a run trains: refused where the same weights would compute something else.
+"""Compares the model settings of a checkpoint and a run, and refuses changes that affect the outputs of the model.
 
-Checked before data are prepared, as far as the config tells, and again with the model that was built.
+The comparison runs before data are prepared, as far as the config determines the settings, and again with the built
+model.
 """
 
 from collections.abc import Iterator
@@ -16,7 +17,7 @@ from .setting_differences import differences
 
 
 def settings_of_run(model: ModelSpec, text: str) -> ModelSettings:
-    """Return the function settings of a run, as far as its config determines them; `text` is its flat config."""
+    """Return the model settings of a run, as far as its config determines them; `text` is its flat config."""
     adapter = None if model.lora is None else plain(model.lora())
     return ModelSettings(model.base_model, adapter, {}, stored_sections(text, SECTIONS), base_fingerprint_of(model))
 
@@ -26,91 +27,91 @@ def base_fingerprint_of(model: ModelSpec) -> str:
     return '' if model.lora is None else weight_fingerprint(model.base_model, model.load_llm.keywords.get('revision'))
 
 
-def check_resume(origin: Path, now: ModelSettings) -> None:
-    """Refuse to resume from the checkpoint `origin` in a run whose config says that it computes `now`.
+def check_resume(origin: Path, current: ModelSettings) -> None:
+    """Refuse to resume from the checkpoint `origin` if its settings differ from those of the run, `current`.
 
     Raises:
-        CheckpointError: It was trained as something else; every setting is listed with both values.
+        CheckpointError: They differ; the message lists every setting with both values.
     """
-    then = ModelSettings.of_meta(checkpoint_io.load(origin, verified=True)['meta'])
-    refuse_changes(origin, then, now, where=False)
-    note = moved_note(then, now)
+    saved = ModelSettings.of_meta(checkpoint_io.load(origin, verified=True)['meta'])
+    refuse_changes(origin, saved, current, compare_modules=False)
+    note = moved_note(saved, current)
     if note:
         print(note)
 
 
-def check_built(origin: Path, meta: dict, names: set[str], run_meta: dict, own_names: set[str]) -> None:
-    """Refuse the checkpoint `origin` for a model that is built.
+def check_built(origin: Path, meta: dict, names: set[str], run_meta: dict, run_names: set[str]) -> None:
+    """Refuse the checkpoint `origin` if its settings differ from those of the built model.
 
     Args:
         origin: The checkpoint.
         meta: Its `meta`.
-        names: Of its tensors.
-        run_meta: What the run's own checkpoints hold as `meta`.
-        own_names: Of the tensors that the run trains.
+        names: Names of its tensors.
+        run_meta: The `meta` of the run's own checkpoints.
+        run_names: Names of the tensors that the run trains.
 
     Raises:
-        CheckpointError: Adapter, architecture or base are others.
+        CheckpointError: Adapter, architecture or base differ.
     """
-    # Settings that name modules in another way matter only if they reach others.
-    refuse_changes(origin, ModelSettings.of_meta(meta), ModelSettings.of_meta(run_meta), where=names != own_names)
+    # Another spelling of the target modules matters only if it selects other modules.
+    saved, current = ModelSettings.of_meta(meta), ModelSettings.of_meta(run_meta)
+    refuse_changes(origin, saved, current, compare_modules=names != run_names)
 
 
-def refuse_changes(origin: Path, then: ModelSettings, now: ModelSettings, where: bool) -> None:
-    """Refuse what computes something else.
+def refuse_changes(origin: Path, saved: ModelSettings, current: ModelSettings, compare_modules: bool) -> None:
+    """Refuse settings with which the weights of `origin` would have other outputs.
 
     Raises:
-        CheckpointError: It does.
+        CheckpointError: There are such settings.
     """
-    refuse_other_kind(origin, then.adapter, now.adapter)
-    found = [*differences(then, now, where), *other_base(then, now)]
-    if found:
+    refuse_other_kind(origin, saved.adapter, current.adapter)
+    changes = [*differences(saved, current, compare_modules), *other_base(saved, current)]
+    if changes:
         raise CheckpointError(
-            f'{origin} does not fit this model: with other settings the same weights compute something else:\n'
-            + ''.join(f'  - {line}\n' for line in found)
-            + f'Set what it was trained with (the config that wrote it is in {origin.parent}), or start anew in '
+            f'{origin} does not fit this model. With these changed settings the same weights have other outputs:\n'
+            + ''.join(f'  - {line}\n' for line in changes)
+            + f'Restore the earlier values (the config of the checkpoint is in {origin.parent}), or start a new run in '
             'another --work-dir.'
         )
 
 
-def refuse_other_kind(origin: Path, then: dict | None, now: dict | None) -> None:
-    """Refuse an adapter where all weights are trained, and the other way round.
+def refuse_other_kind(origin: Path, saved: dict | None, current: dict | None) -> None:
+    """Refuse an adapter in a run that trains all weights, and vice versa.
 
     Args:
         origin: A checkpoint or a folder.
-        then: The config of its adapter; None: it holds all weights.
-        now: That of the run.
+        saved: The config of its adapter; None: it contains all weights.
+        current: The adapter config of the run; None: it trains all weights.
 
     Raises:
-        CheckpointError: They are of two kinds.
+        CheckpointError: One is an adapter, the other is not.
     """
-    if (then is None) == (now is None):
+    if (saved is None) == (current is None):
         return
     kinds = ('all weights of a model', 'an adapter')
-    how = 'make a model of it (xtune convert pth_to_hf' + (', then merge)' if then is not None else ')')
+    convert = 'convert it to a model (xtune convert pth_to_hf' + (', then merge)' if saved is not None else ')')
     raise CheckpointError(
-        f'{origin} does not fit this model: it holds {kinds[then is not None]}, this run trains '
-        f'{kinds[now is not None]} (section `lora`). Change `lora`, or {how} and name that as base_model'
+        f'{origin} does not fit this model: it contains {kinds[saved is not None]}, but this run trains '
+        f'{kinds[current is not None]} (section `lora`). Change `lora`, or {convert} and set base_model to the result'
     )
 
 
-def other_base(then: ModelSettings, now: ModelSettings) -> Iterator[str]:
-    """Yield what shows that two bases have other weights; a folder that was moved or copied is the same."""
-    if then.base_fingerprint and now.base_fingerprint and then.base_fingerprint != now.base_fingerprint:
-        names = f'{then.base!r} then, {now.base!r} now' if then.base != now.base else f'{now.base!r}'
-        yield f'base_model: {names}, and its weights are not those that the adapter was trained on'
+def other_base(saved: ModelSettings, current: ModelSettings) -> Iterator[str]:
+    """Yield a line if two bases have different weights; a moved or copied folder is the same base."""
+    fingerprints = saved.base_fingerprint, current.base_fingerprint
+    if all(fingerprints) and fingerprints[0] != fingerprints[1]:
+        names = f'was {saved.base!r}, now {current.base!r}' if saved.base != current.base else f'{current.base!r}'
+        yield f'base_model: {names}; its weights differ from those that the adapter was trained on'
 
 
-def moved_note(then: ModelSettings, now: ModelSettings) -> str:
-    """Return a note about a base that has another name now; empty if it has not."""
-    if then.base == now.base:
+def moved_note(saved: ModelSettings, current: ModelSettings) -> str:
+    """Return a note about a base with a new name; empty if the name is the same."""
+    if saved.base == current.base:
         return ''
-    if now.adapter is None:
-        same = 'of which the checkpoint replaces all weights'
+    if current.adapter is None:
+        comparison = 'the checkpoint replaces all its weights'
+    elif saved.base_fingerprint and current.base_fingerprint:
+        comparison = 'with the same weights'
     else:
-        same = (
-            'with the same weights'
-            if then.base_fingerprint and now.base_fingerprint
-            else 'whose weights cannot be compared with those it had'
-        )
-    return f'note: base_model was {then.base} and is {now.base} now, {same}'
+        comparison = 'whose weights cannot be compared with those of the earlier base'
+    return f'note: base_model was {saved.base} and is {current.base} now, {comparison}'
