@@ -33,8 +33,15 @@ LONG = (
 )
 
 
+# A test that runs a command, or wires the config of a run, is an integration test; others are marked where they stand.
+RUNS = {'xtune', 'make_config'}
+
+
 def pytest_collection_modifyitems(items):
-    """Put the tests of LONG first, one half of them in the middle."""
+    """Mark integration tests, and put the tests of LONG first, one half of them in the middle."""
+    for item in items:
+        if RUNS & set(item.fixturenames):
+            item.add_marker(pytest.mark.integration)
     first, second = ([item for item in items if item.path.name in names] for names in LONG)
     others = [item for item in items if item.path.name not in (*LONG[0], *LONG[1])]
     middle = max(len(items) // 2 - len(first), 0)

@@ -11,6 +11,8 @@ import torch
 
 from xtune.errors import ConfigError
 
+pytestmark = pytest.mark.integration
+
 GOOD = {'instruction': 'a', 'output': 'b'}
 
 
@@ -184,7 +186,9 @@ def test_a_home_that_cannot_be_written_names_the_variable(config, make_config, x
     monkeypatch.setenv('HOME', str(tmp_path / 'file' / 'home'))
     code, _, err = xtune('train', config)
     assert code == 2 and 'XTUNE_CACHE' in err and f'{tmp_path}/file/home' in err and 'Traceback' not in err
-    golden('run.cache_cannot_be_written', err, {f'xtune/{name}': 'xtune/<folder>' for name in ('data', 'presets')})
+    golden(
+        'run.cache_cannot_be_written', err, {f'xtune/{name}': 'xtune/<folder>' for name in ('data', 'locks', 'presets')}
+    )
 
 
 def test_a_folder_of_the_cache_that_is_a_file(tmp_path, monkeypatch):

@@ -16,6 +16,8 @@ from xtune.commands import COMMANDS
 from xtune.config.preset_names import parse
 from xtune.config.presets import presets
 
+pytestmark = pytest.mark.integration
+
 ROOT = Path(__file__).parents[1]
 TOP = [ROOT / name for name in ('README.md', 'README_zh.md', 'CONTRIBUTING.md')]
 DOCS = [path for path in TOP if path.is_file()] + sorted((ROOT / 'docs').rglob('*.md'))

@@ -11,6 +11,8 @@ from xtune.config.load import load
 from xtune.config.wire import wire
 from xtune.data.readers import read_file
 
+pytestmark = pytest.mark.integration
+
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / 'docs' / 'en' / 'data.md').read_text('utf-8')
 FENCE = re.compile(r'^```(\w+)\n(.*?)^```', re.MULTILINE | re.DOTALL)
@@ -80,7 +82,7 @@ def steps():
     return commands
 
 
-def test_every_example_is_shown_as_it_is():
+def test_every_example_is_shown_unchanged():
     assert names() == {*FORMATS, 'mixture.py', 'my_data.py'}
     for name in names():
         path = ROOT / EXAMPLES / name
@@ -95,7 +97,7 @@ def test_every_example_is_shown_as_it_is():
 
 
 @pytest.mark.parametrize('name', FORMATS)
-def test_an_example_is_ready_to_train_on(name, checkout, xtune, tiny_model):
+def test_every_example_is_ready_to_train(name, checkout, xtune, tiny_model):
     shutil.copy(EXAMPLES / 'my_data.py', '.')
     path = (EXAMPLES / name).as_posix()
     options = ['train_dataset.map_fn=auto', *OPTIONS.get(name, []), f'train_dataset.path={path}']

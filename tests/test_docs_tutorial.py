@@ -9,6 +9,8 @@ import pytest
 
 from xtune.data.readers import read_file
 
+pytestmark = pytest.mark.integration
+
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / 'docs' / 'en' / 'tutorial.md').read_text('utf-8')
 TASKS = dict(zip('AB', re.split(r'^## Task ', PAGE, flags=re.MULTILINE)[1:], strict=True))

@@ -2,9 +2,12 @@
 
 import json
 
+import pytest
 import torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
+
+pytestmark = pytest.mark.integration
 
 
 def test_twenty_steps_teach_a_real_model_its_name(model_dir, xtune, tmp_path, monkeypatch):

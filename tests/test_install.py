@@ -12,6 +12,8 @@ import pytest
 
 from xtune.config.presets import ROOT, presets
 
+pytestmark = pytest.mark.integration
+
 CHECKOUT = Path(__file__).parents[1]
 # What a wheel is made from; build/ and *.egg-info of the checkout would carry files that are gone by now.
 SOURCES = ('xtune', 'configs', 'requirements', 'setup.py', 'pyproject.toml', 'README.md', 'LICENSE')
@@ -51,7 +53,7 @@ def test_a_checkout_finds_its_own_presets():
     assert presets() and CHECKOUT / 'configs' == ROOT
 
 
-def test_a_wheel_finds_and_loads_the_presets_inside_it(installed, tmp_path):
+def test_a_wheel_finds_and_loads_its_presets(installed, tmp_path):
     environment = {**os.environ, 'PYTHONPATH': str(installed)}
     done = subprocess.run([sys.executable, '-c', REPORT], capture_output=True, text=True, cwd=tmp_path, env=environment)
     assert done.returncode == 0, done.stderr
@@ -64,13 +66,13 @@ def test_a_wheel_finds_and_loads_the_presets_inside_it(installed, tmp_path):
 @pytest.mark.parametrize(
     ('folder', 'suffix'), [('configs', '.py'), ('configs', '.tsv'), ('xtune', '.py'), ('xtune', '.jinja')]
 )
-def test_a_wheel_holds_every_file_of_the_checkout(installed, folder, suffix):
+def test_a_wheel_has_every_file_of_the_checkout(installed, folder, suffix):
     wanted = {path.relative_to(CHECKOUT / folder) for path in (CHECKOUT / folder).rglob(f'*{suffix}')}
     place = installed / 'xtune' / 'configs' if folder == 'configs' else installed / 'xtune'
     assert wanted and not [path for path in wanted if not (place / path).is_file()]
 
 
-def test_a_wheel_holds_the_bundled_data(installed):
+def test_a_wheel_has_the_bundled_data(installed):
     bundled = CHECKOUT / 'xtune' / 'data' / 'files' / 'self_cognition.jsonl'
     assert (installed / bundled.relative_to(CHECKOUT)).read_bytes() == bundled.read_bytes()
 

@@ -87,7 +87,7 @@ def test_imports_point_down():
     assert not wrong, '\n'.join(sorted(wrong))
 
 
-def test_no_files_import_each_other_in_a_circle():
+def test_there_are_no_import_cycles():
     edges, state, circles = graph(), {}, []
 
     def visit(name, path):
@@ -105,6 +105,6 @@ def test_no_files_import_each_other_in_a_circle():
     assert not circles, '\n'.join(circles)
 
 
-def test_models_holds_few_files():
+def test_models_has_few_files():
     files = [path for path in (ROOT / 'models').rglob('*.py') if 'legacy' not in path.parts]
     assert len(files) <= 15, sorted(str(path.relative_to(ROOT)) for path in files)

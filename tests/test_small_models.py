@@ -41,7 +41,7 @@ def test_every_small_model_has_logits(name):
     builds(name)
 
 
-def test_changes_replace_what_is_chosen():
+def test_changes_replace_default_values():
     config = small_config('LlamaForCausalLM', vocabulary=50, tie_word_embeddings=True, num_hidden_layers=3)
     assert (config.vocab_size, config.tie_word_embeddings, config.num_hidden_layers) == (50, True, 3)
     assert small_config('BltForCausalLM') is None

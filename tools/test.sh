@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # Create or reuse .venv, install the requirements of the tests (and a browser, if possible), and run the default suite.
-# Arguments are passed to pytest. Runs on a CPU; prints the output of pytest.
+# `unit` leaves out the integration tests. Other arguments are passed to pytest. Runs on a CPU; prints its output.
 #
 #   bash tools/test.sh
+#   bash tools/test.sh unit
 #   bash tools/test.sh tests/data -x
 set -euo pipefail
 # shellcheck source=tools/setup_env.sh
@@ -15,4 +16,7 @@ export XTUNE_TEST_MODEL="$MODEL_DIR"
 workers=$(nproc)
 [ "$workers" -le 8 ] || workers=8
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
+if [ "${1:-}" = unit ]; then
+    set -- -m 'not integration and not slow and not gpu' "${@:2}"
+fi
 exec python -m pytest -n "$workers" --dist worksteal "$@"

@@ -50,6 +50,7 @@ def test_end_of_input_exits(session, monkeypatch):
     talk(session)
 
 
+@pytest.mark.integration
 def test_greedy_and_seeded_sampling_are_reproducible(model_dir, xtune):
     arguments = ('chat', model_dir, '--prompt', 'Name a colour.', '--max-new-tokens', '6')
     assert xtune(*arguments)[1] == xtune(*arguments)[1]

@@ -18,7 +18,7 @@ def test_process_groups_are_forgotten():
 
 
 @pytest.mark.parametrize('stage, name', [(2, 'single_partition_of_fp32_groups'), (3, 'fp32_partitioned_groups_flat')])
-def test_optimizers_keep_their_flat_partitions_there(stage, name):
+def test_optimizers_have_flat_partitions(stage, name):
     from deepspeed.runtime.zero import stage3, stage_1_and_2
 
     module = stage3 if stage == 3 else stage_1_and_2

@@ -41,7 +41,7 @@ def test_an_import_can_come_from_another_module(tmp_path):
     assert mmengine_private.import_behind(lazy) == ('fractions', 'Thing')
 
 
-def test_names_are_set_of_a_config_that_was_a_dict():
+def test_names_are_set_for_a_config_from_a_dict():
     cfg = Config(ConfigDict(a=1, b=2))
     mmengine_private.set_imported_names(cfg, {'b'})
     assert mmengine_private.imported_names(cfg) == {'b'}
@@ -62,14 +62,14 @@ def test_values_are_read_without_importing(tmp_path):
     assert ConfigDict.lazy is False
 
 
-def test_mmengine_still_calls_what_the_strategy_and_the_runner_replace():
+def test_mmengine_calls_the_methods_that_strategy_and_runner_override():
     strategy, runner = PlacedModelStrategy.__mro__[1:], RunnerWithoutEnvironmentLog.__mro__[1:]
     for name, bases in (('_init_model_weights', strategy), ('_wrap_model', strategy), ('_log_env', runner)):
         assert any(name in vars(base) for base in bases), name
         assert any(f'self.{name}(' in inspect.getsource(base) for base in bases if base is not object), name
 
 
-def test_the_strategy_takes_the_model_as_it_is():
+def test_the_strategy_does_not_change_the_model():
     model = torch.nn.Linear(1, 1)
     for name in ('_init_model_weights', '_wrap_model'):
         assert getattr(PlacedModelStrategy, name)(None, model) is model

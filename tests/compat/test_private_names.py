@@ -51,7 +51,7 @@ def private_attributes(tree: ast.Module) -> Iterator[str]:
                 yield ast.unparse(node)
 
 
-def test_files_outside_of_compat_name_nothing_private():
+def test_modules_outside_of_compat_use_no_private_names():
     found = {}
     for path in FILES:
         tree = ast.parse(path.read_text('utf-8'))

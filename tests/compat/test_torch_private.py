@@ -7,7 +7,7 @@ from torch.distributed.device_mesh import DeviceMesh
 from xtune.compat import torch_private
 
 
-def test_compile_error_is_what_torch_compile_raises():
+def test_torch_compile_raises_the_compile_error():
     def breaks(values):
         torch._dynamo.graph_break()
         return values + 1
@@ -51,7 +51,7 @@ def test_many_tensors_are_copied_at_once_and_cast():
 @pytest.mark.parametrize(
     'register', ['register_forward_hook', 'register_forward_pre_hook', 'register_full_backward_hook']
 )
-def test_hooks_are_seen(register):
+def test_hooks_are_detected(register):
     module = torch.nn.Linear(2, 2)
     assert not torch_private.has_hooks(module)
     handle = getattr(module, register)(lambda *_: None)

@@ -40,7 +40,7 @@ def test_masks_are_made_for_the_attention_of_the_config(name, dtype):
     assert mask.dtype == dtype and mask.shape == (1, 1, 4, 4)
 
 
-def test_classes_say_whether_they_support_sdpa():
+def test_support_for_sdpa_is_read_from_the_class():
     assert transformers_private.supports_sdpa(LlamaForCausalLM) is True
     assert '_supports_sdpa' in dir(LlamaForCausalLM)
     assert transformers_private.supports_sdpa(None) is True
@@ -54,7 +54,7 @@ def test_a_model_is_made_of_its_class_and_config():
     assert transformers_private.attention_of(model.config) == 'eager'
 
 
-def test_weights_that_stay_in_float32_are_listed():
+def test_weights_that_are_kept_in_float32_are_listed():
     assert {'_keep_in_fp32_modules', '_keep_in_fp32_modules_strict'} <= set(dir(LlamaForCausalLM))
     model = torch.nn.Linear(1, 1)
     model._keep_in_fp32_modules, model._keep_in_fp32_modules_strict = ['half_only'], ['always']

@@ -22,7 +22,7 @@ def llm():
     return AutoModelForCausalLM.from_config(config, attn_implementation='eager')
 
 
-def test_transformers_still_lets_packed_samples_see_each_other(llm):
+def test_transformers_does_not_isolate_packed_samples(llm):
     """If this fails, transformers keeps them apart: take its rules out of configs/model_rules.tsv."""
     first, second = torch.arange(1, 9)[None], torch.arange(20, 28)[None]
     positions = torch.arange(8).repeat(2)[None]
@@ -33,7 +33,7 @@ def test_transformers_still_lets_packed_samples_see_each_other(llm):
     assert recipe_of('gpt_oss_20b_lora_alpaca_e1').options()['pack'] is False
 
 
-def test_presets_pack_nothing():
+def test_presets_do_not_pack():
     assert PRESETS and not any(load(find(name)).pack for name in PRESETS)
 
 

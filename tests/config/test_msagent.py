@@ -13,7 +13,7 @@ PRESETS = [name for name in presets() if 'msagent_react' in name]
 
 
 @pytest.mark.parametrize('name', PRESETS)
-def test_replies_are_trained_and_results_are_not(name, tokenizer):
+def test_responses_are_trained_and_tool_results_are_not(name, tokenizer):
     [shown] = formats('msagent_react')
     own = ChatTokenizer(tokenizer, resolve(load(find(name)).chat_template, tokenizer))
     rendered = own.render(checked(shown.result))
@@ -25,5 +25,5 @@ def test_replies_are_trained_and_results_are_not(name, tokenizer):
     assert f"{eos}\n<|System|>:Response:{{'人物': ['小明']}}\n<|Bot|>:Final" in rendered.text
 
 
-def test_the_three_of_the_predecessor_are_there():
+def test_the_three_presets_of_xtuner_exist():
     assert len(PRESETS) == 3

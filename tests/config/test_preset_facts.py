@@ -124,7 +124,7 @@ def test_every_preset_has_the_values_of_its_row(configs):
     assert not wrong, '\n'.join(wrong[:20])
 
 
-def test_every_preset_asks_what_its_row_asks_during_training(configs):
+def test_every_preset_has_the_chat_samples_of_its_row(configs):
     wrong = []
     for name, row in ROWS.items():
         samples = configs[name]['chat_samples']
@@ -142,7 +142,7 @@ def test_a_preset_of_the_other_trainer_is_an_alias(name, configs):
     assert comparable(configs[name]) == comparable(configs[name.removesuffix('_hf')])
 
 
-def test_what_is_better_than_in_the_table_is_the_same_everywhere(configs):
+def test_deviations_from_the_table_are_the_same_in_all_presets(configs):
     for name, sections in configs.items():
         assert root(sections['optimizer']['type'])[1] == 'AdamW', name
         assert sections['schedule']['warmup_ratio'] == 0.03 and sections['schedule']['lr_schedule'] == 'cosine', name

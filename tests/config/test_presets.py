@@ -44,6 +44,7 @@ def test_names_are_unique_and_ordered_by_family():
     assert list(presets()) == sorted(presets(), key=lambda name: (presets()[name].family, name))
 
 
+@pytest.mark.integration
 def test_every_preset_wires(loaded):
     for name, cfg in loaded.items():
         job = wire(cfg, name)
@@ -54,7 +55,7 @@ def test_every_preset_wires(loaded):
         assert not type_problems(to_plain(cfg)), name
 
 
-def test_every_name_says_what_the_preset_is_made_of(loaded):
+def test_every_name_consists_of_the_parts_of_the_preset(loaded):
     for name, cfg in loaded.items():
         recipe, schedule = recipe_of(name), cfg.schedule
         made = f'{recipe.model}_{recipe.method}_{recipe.dataset}_e{schedule.max_epochs}'
@@ -64,7 +65,7 @@ def test_every_name_says_what_the_preset_is_made_of(loaded):
         assert cfg.base_model == models()[recipe.model].base_model
 
 
-def test_aliases_are_listed_and_say_why_in_their_docstring():
+def test_aliases_are_listed_and_explained_in_their_docstring():
     for name, (_, note) in ALIASES.items():
         assert name in presets() and note in docstring(find(name))
 
@@ -77,7 +78,8 @@ def test_presets_leave_out_only_optional_sections(loaded):
             assert key in present or optional, f'{name}: {key}'
 
 
-def test_a_copy_in_one_file_means_the_same_as_the_preset(loaded, tmp_path):
+@pytest.mark.integration
+def test_a_flat_copy_has_the_values_of_the_preset(loaded, tmp_path):
     # Presets that differ in the model only are flattened alike.
     one_of_each = {}
     for name in presets():
@@ -121,11 +123,12 @@ def test_parts_are_plain_data(kind):
 @pytest.mark.parametrize(
     'kind', sorted({part.parent for part in PARTS if part.parent.name != '_base_'}), ids=lambda path: path.name
 )
-def test_parts_of_one_kind_define_the_same_sections(kind):
+def test_parts_of_one_folder_define_the_same_sections(kind):
     files = [part for part in PARTS if part.parent == kind]
     assert {tuple(assigned(part)) for part in files} == {tuple(assigned(files[0]))}
 
 
+@pytest.mark.integration
 def test_loading_and_flattening_every_preset_imports_no_torch():
     code = """
 import sys

@@ -53,7 +53,7 @@ def test_a_change_stays_in_its_preset(folder):
     assert 'lr' not in to_plain(again)['first'] and to_plain(again)['second'] == [dict(a=1)]
 
 
-def test_a_part_that_changed_is_read_anew(folder):
+def test_a_changed_part_is_read_again(folder):
     path = write(folder, 'second')
     read_base.read(path)
     (folder / 'part.py').write_text('second = 5\n')
@@ -73,11 +73,11 @@ def test_a_part_with_parts_is_left_to_mmengine(folder):
     assert read_base.read(path) is None
 
 
-def test_a_name_that_a_part_lacks(folder):
+def test_a_name_that_is_missing_in_a_part(folder):
     with pytest.raises(ConfigError, match="does not define 'absent'"):
         load(write(folder, 'absent'))
 
 
-def test_nothing_that_a_part_names_is_imported(folder):
+def test_names_in_a_part_are_not_imported(folder):
     (folder / 'part.py').write_text('from absent_package import Thing\nfirst = dict(type=Thing, a=Thing.b)\n')
     assert set(to_plain(read_base.read(write(folder, '*', 'first.b = first.type\n')))['first']) == {'type', 'a', 'b'}

@@ -98,7 +98,7 @@ PAIRS = [
     'train_dataset=[dict(path=a.json)]',
     'train_dataset.1=b.jsonl',
     'train_dataset=rows.json',
-    'train_dataset.1.limt=3',
+    'train_dataset.1.limt=3',  # codespell:ignore
     'train_dataset.1.limit=0',
     "train_dataset=[{'map_fn':'alpaca'}]",
     'train_dataset.1.weight=None',

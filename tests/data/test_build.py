@@ -14,6 +14,8 @@ from xtune.engine.new_token_report import new_token_warning
 from xtune.engine.summary import data_lines
 from xtune.errors import DataError
 
+pytestmark = pytest.mark.integration
+
 
 def swapped(row, first='q', second='a'):
     """Map a row of any two columns."""

@@ -198,6 +198,7 @@ def test_a_row_that_cannot_be_read_is_an_error_that_names_it(no_waits):
     assert rows.opened == [0]
 
 
+@pytest.mark.integration
 def test_hub_without_a_connection_ends_within_a_minute_and_says_what_to_do(tmp_path):
     cleared = {k: v for k, v in os.environ.items() if not k.endswith('_OFFLINE')}
     environment = {**cleared, 'HF_ENDPOINT': CLOSED, 'HF_HOME': str(tmp_path)}

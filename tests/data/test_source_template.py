@@ -101,9 +101,8 @@ def test_text_and_chats_in_one_run(build, streaming):
 
 def test_a_template_that_no_row_uses_is_reported(build):
     job, data = build(TEXT)
-    assert dict(data_lines(job.data_spec, data, new_token_warning(job.model, data)))['template'].endswith(
-        "chat_template='plain' trains a text model"
-    )
+    template = dict(data_lines(job.data_spec, data, new_token_warning(job.model, data)))['template']
+    assert "chat_template='plain'" in template
 
 
 def test_the_identity_of_a_stream_depends_on_the_templates(build):

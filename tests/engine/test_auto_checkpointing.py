@@ -1,4 +1,4 @@
-"""activation_checkpointing=auto: the profile of the layers, the choice, and the same training."""
+"""activation_checkpointing='auto': the profile of the layers, the choice, and identical training."""
 
 import weakref
 
@@ -33,125 +33,125 @@ from xtune.tasks.sft import SupervisedFineTuning
         ([10, 10], -5, 2),
     ],
 )
-def test_the_fewest_layers_recompute_that_fit(costs, limit, count):
+def test_fewest_layers_that_fit_are_checkpointed(costs, limit, count):
     profile = ActivationProfile(costs, peak_all_checkpointed=110, peak_last_plain=115)
     assert fewest_checkpointed(profile, limit) == count
     assert peak(profile, count) <= limit or count == len(costs)
     assert count == 0 or peak(profile, count - 1) > limit
 
 
-def test_state_of_optimizers():
+def test_optimizer_state_bytes():
     parameters = [torch.nn.Parameter(torch.zeros(3, 4)), torch.nn.Parameter(torch.zeros(5))]
-    kind = type('PagedAdamW8bit', (), {'__module__': 'bitsandbytes.optim.adamw'})
+    paged_8bit = type('PagedAdamW8bit', (), {'__module__': 'bitsandbytes.optim.adamw'})
     assert state_bytes(torch.optim.AdamW, parameters) == 17 * 8
-    assert state_bytes(kind, parameters) == 17 * 3
+    assert state_bytes(paged_8bit, parameters) == 17 * 3
 
 
 class LiveBytes(TorchDispatchMode):
-    """A meter of memory on the CPU: bytes of all storages made under it that live."""
+    """A memory meter on the CPU: the bytes of all live storages that were created in its context."""
 
     def __init__(self, limit=0):
         super().__init__()
-        self.now = self.most = 0
-        self.most_allowed, self._known = limit, weakref.WeakSet()
+        self.live = self.max_live = 0
+        self.max_allowed, self._counted = limit, weakref.WeakSet()
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        made = func(*args, **(kwargs or {}))
-        for tensor in tree_leaves(made):
+        outputs = func(*args, **(kwargs or {}))
+        for tensor in tree_leaves(outputs):
             storage = tensor.untyped_storage() if isinstance(tensor, torch.Tensor) else None
-            if storage is not None and storage not in self._known:
-                self._known.add(storage)
-                self.now += storage.nbytes()
-                self.most = max(self.most, self.now)
+            if storage is not None and storage not in self._counted:
+                self._counted.add(storage)
+                self.live += storage.nbytes()
+                self.max_live = max(self.max_live, self.live)
                 weakref.finalize(storage, self._freed, storage.nbytes())
-        return made
+        return outputs
 
     def _freed(self, size):
-        self.now -= size
+        self.live -= size
 
     def allocated(self):
-        return self.now
+        return self.live
 
     def peak(self):
-        return self.most
+        return self.max_live
 
     def forget_peak(self):
-        self.most = self.now
+        self.max_live = self.live
 
     def limit(self):
-        return self.most_allowed
+        return self.max_allowed
 
 
-def batch(vocabulary, rows=2, width=64):
+def batch(vocabulary, batch_size=2, seq_len=64):
     torch.manual_seed(1)
-    ids = torch.randint(vocabulary, (rows, width))
+    ids = torch.randint(vocabulary, (batch_size, seq_len))
     return MicroBatch.unpacked(ids, ids)
 
 
-def llama(layers=4, **more):
+def llama(layers=4, **options):
     torch.manual_seed(0)
     sizes = dict(hidden_size=32, intermediate_size=64, num_attention_heads=4, num_key_value_heads=2, vocab_size=50)
-    return LlamaForCausalLM(LlamaConfig(**sizes, num_hidden_layers=layers, **more))
+    return LlamaForCausalLM(LlamaConfig(**sizes, num_hidden_layers=layers, **options))
 
 
-def windows():
+def gemma3_with_sliding_window():
     torch.manual_seed(0)
     sizes = dict(hidden_size=32, intermediate_size=64, num_attention_heads=4, num_key_value_heads=2, vocab_size=50)
-    kinds = ['sliding_attention', 'full_attention'] * 2
-    return Gemma3ForCausalLM(Gemma3TextConfig(**sizes, num_hidden_layers=4, layer_types=kinds, head_dim=8))
+    layer_types = ['sliding_attention', 'full_attention'] * 2
+    return Gemma3ForCausalLM(Gemma3TextConfig(**sizes, num_hidden_layers=4, layer_types=layer_types, head_dim=8))
 
 
-def real_peak(task, layers, count, one):
-    """Return the peak of the second micro-batch of a step."""
+def measured_peak(task, layers, count, micro_batch):
+    """Return the peak bytes of the second micro-batch of a step."""
     layers.apply(CheckpointPolicy(count))
     task.train()
     meter = LiveBytes()
     with meter:
-        task(one).backward()
+        task(micro_batch).backward()
         meter.forget_peak()
-        task(one).backward()
-        found = meter.peak()
+        task(micro_batch).backward()
+        peak_bytes = meter.peak()
     task.drop_gradients()
-    return found
+    return peak_bytes
 
 
-@pytest.mark.parametrize('model', [llama, windows])
-def test_the_peak_is_foretold_from_what_one_layer_keeps(model):
+@pytest.mark.parametrize('model', [llama, gemma3_with_sliding_window])
+def test_peak_follows_from_the_cost_of_one_layer(model):
     task = SupervisedFineTuning(model(), torch.float32)
-    layers, one, meter = ActivationCheckpointing(task.llm), batch(50), LiveBytes()
+    layers, micro_batch, meter = ActivationCheckpointing(task.llm), batch(50), LiveBytes()
     with meter:
-        profile = profile_activations(task, layers, one, meter)
+        profile = profile_activations(task, layers, micro_batch, meter)
     assert all(p.grad is None for p in task.parameters()) and layers.num_plain == 0
-    assert min(profile.costs) > 2 * one.input_ids.numel() * 32 * 4  # more than its input and its output
+    assert min(profile.costs) > 2 * micro_batch.input_ids.numel() * 32 * 4  # more than its input and its output
     for count in (0, 2, len(layers) - 1, len(layers)):
-        # Gradients of the two passes are there either way.
-        assert real_peak(task, layers, count, one) == pytest.approx(peak(profile, count), rel=0.02)
+        # Both include the gradients.
+        assert measured_peak(task, layers, count, micro_batch) == pytest.approx(peak(profile, count), rel=0.02)
 
 
-def test_what_a_layer_costs_is_what_it_saves_for_its_backward_pass():
+def test_layer_cost_equals_its_tensors_saved_for_backward():
     task = SupervisedFineTuning(llama(), torch.float32)
-    layers, one, meter = ActivationCheckpointing(task.llm), batch(50), LiveBytes()
+    layers, micro_batch, meter = ActivationCheckpointing(task.llm), batch(50), LiveBytes()
     with meter:
-        profile = profile_activations(task, layers, one, meter)
-    held = {}
+        profile = profile_activations(task, layers, micro_batch, meter)
+    packed = {}
 
     def pack(tensor):
-        held[tensor.untyped_storage().data_ptr()] = tensor
+        packed[tensor.untyped_storage().data_ptr()] = tensor
         return tensor
 
     weights = {p.untyped_storage().data_ptr() for p in task.parameters()}
     layer, hidden = layers.layers[2], torch.randn(2, 64, 32, requires_grad=True)
     task.train()
     layers.apply(CheckpointPolicy(0))
-    places = task.llm.model.rotary_emb(hidden, torch.arange(64)[None])
+    position_embeddings = task.llm.model.rotary_emb(hidden, torch.arange(64)[None])
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        made = layer(hidden, attention_mask=None, position_embeddings=places)
-    given = weights | {t.untyped_storage().data_ptr() for t in (hidden, made, *places)}
-    saved = sum(t.untyped_storage().nbytes() for at, t in held.items() if at not in given)
+        output = layer(hidden, attention_mask=None, position_embeddings=position_embeddings)
+    not_counted = weights | {t.untyped_storage().data_ptr() for t in (hidden, output, *position_embeddings)}
+    saved = sum(t.untyped_storage().nbytes() for pointer, t in packed.items() if pointer not in not_counted)
     assert profile.costs[2] == pytest.approx(saved, rel=0.02)
 
 
-def test_layers_are_told_apart():
+def test_different_layers_have_different_costs():
     task = SupervisedFineTuning(llama(), torch.float32)
     del task.llm.model.layers[1].mlp.act_fn
     task.llm.model.layers[1].mlp.act_fn = torch.nn.Sequential(torch.nn.SiLU(), torch.nn.Tanh(), torch.nn.Tanh())
@@ -161,48 +161,48 @@ def test_layers_are_told_apart():
     assert costs[1] > costs[0] == costs[2] == costs[3]
 
 
-@pytest.mark.parametrize('room', ['all', 'some', 'none', 'nothing'])
-def test_fit_chooses_and_changes_nothing_else(room):
-    def step(chosen):
+@pytest.mark.parametrize('fits', ['all', 'some', 'none', 'nothing'])
+def test_auto_only_changes_the_number_of_checkpointed_layers(fits):
+    def step(apply_policy):
         llm = llama(attention_dropout=0.2)
         task = SupervisedFineTuning(llm, torch.bfloat16, master_weights=MasterWeights(llm, torch.bfloat16))
-        layers, one = ActivationCheckpointing(task.llm), batch(50)
+        layers, micro_batch = ActivationCheckpointing(task.llm), batch(50)
         torch.manual_seed(5)
-        count = chosen(task, layers, one)
+        count = apply_policy(task, layers, micro_batch)
         task.train()
-        loss = task(one)
+        loss = task(micro_batch)
         loss.backward()
         return count, [loss, *(p.grad for p in task.trained_parameters().values())]
 
-    line = []
+    lines = []
 
-    def auto(task, layers, one):
+    def auto(task, layers, micro_batch):
         meter = LiveBytes()
         with meter:
-            profile = profile_activations(task, layers, one, meter)
-            meter.most_allowed = (
+            profile = profile_activations(task, layers, micro_batch, meter)
+            meter.max_allowed = (
                 1000
                 + {
                     'all': peak(profile, 0),
                     'some': peak(profile, 2),
                     'none': peak(profile, 3) - 1,
                     'nothing': -(2**40),
-                }[room]
+                }[fits]
             )
-            line.append(checkpoint_fewest_layers(task, layers, one, meter, state=1000))
+            lines.append(checkpoint_fewest_layers(task, layers, micro_batch, meter, state=1000))
         return layers.num_checkpointed
 
-    def given(task, layers, one):
-        layers.apply(CheckpointPolicy(counts))
-        return counts
+    def same_number(task, layers, micro_batch):
+        layers.apply(CheckpointPolicy(count))
+        return count
 
-    counts, found = step(auto)
-    assert counts == {'all': 0, 'some': 2, 'none': 4, 'nothing': 4}[room]
-    assert f'checkpointing in {counts} of 4 layers; without: 0.00 GiB a layer' in line[0]
-    assert all(torch.equal(a, b) for a, b in zip(found, step(given)[1], strict=True))
+    count, tensors = step(auto)
+    assert count == {'all': 0, 'some': 2, 'none': 4, 'nothing': 4}[fits]
+    assert f'checkpointing in {count} of 4 layers; without: 0.00 GiB a layer' in lines[0]
+    assert all(torch.equal(a, b) for a, b in zip(tensors, step(same_number)[1], strict=True))
 
 
-def test_no_memory_while_measuring_is_no_error():
+def test_out_of_memory_during_profiling_is_not_an_error():
     task = SupervisedFineTuning(llama().eval(), torch.float32)
     layers, meter = ActivationCheckpointing(task.llm), LiveBytes(2**40)
 
@@ -221,19 +221,19 @@ def test_no_memory_while_measuring_is_no_error():
     task(batch(50)).backward()
 
 
-def test_a_run_says_what_recomputes(make_config, xtune):
+def test_summary_has_the_number_of_checkpointed_layers(make_config, xtune):
     code, out, err = xtune('train', make_config(), '--cfg-options', 'schedule.max_steps=1')
     assert code == 0, err
     assert 'activation checkpointing in 2 of 2 layers (auto' in out
 
 
-def test_a_resumed_run_may_recompute_other_layers(make_config, xtune, tmp_path):
+def test_resumed_run_may_checkpoint_other_layers(make_config, xtune, tmp_path):
     options = {'lora.lora_dropout': 0.0}
-    assert xtune('train', make_config(name='whole', activation_checkpointing='none', **options))[0] == 0
-    config = make_config(name='again', activation_checkpointing='offload', **options)
-    code, out, err = xtune('train', config, '--resume', tmp_path / 'whole' / 'epoch_1.pth')
+    assert xtune('train', make_config(name='uninterrupted', activation_checkpointing='none', **options))[0] == 0
+    config = make_config(name='resumed', activation_checkpointing='offload', **options)
+    code, out, err = xtune('train', config, '--resume', tmp_path / 'uninterrupted' / 'epoch_1.pth')
     assert code == 0 and 'nothing to offload' in out, err
-    lines = [(tmp_path / name / 'metrics.jsonl').read_text().splitlines() for name in ('whole', 'again')]
+    lines = [(tmp_path / name / 'metrics.jsonl').read_text().splitlines() for name in ('uninterrupted', 'resumed')]
     losses = [{line.split('"epoch"')[0]: line.split('"loss": ')[1].split(',')[0] for line in rows} for rows in lines]
     assert losses[1] and losses[1].items() <= losses[0].items()
 

@@ -25,13 +25,13 @@ TABLES = [
 ]
 
 
-@pytest.mark.parametrize(('kind', 'changes', 'expected'), TABLES)
-def test_position_embeddings_are_measured_with_their_offsets(kind, changes, expected):
-    assert position_embeddings(CONFIG_MAPPING[kind](**changes)) == expected
+@pytest.mark.parametrize(('model_type', 'changes', 'expected'), TABLES)
+def test_position_embeddings_are_measured_with_their_offsets(model_type, changes, expected):
+    assert position_embeddings(CONFIG_MAPPING[model_type](**changes)) == expected
 
 
 @pytest.mark.parametrize('name', ['GPT2LMHeadModel', 'OPTForCausalLM', 'RobertaForCausalLM'])
-def test_the_limit_is_that_of_the_model(name):
+def test_limit_equals_the_usable_positions_of_the_model(name):
     model = small_model(name)
     limit = position_embeddings(model.config)
     model(input_ids=torch.full((1, limit), 5))
@@ -46,7 +46,7 @@ def test_longer_samples_are_refused_with_the_limit():
         check_length(CONFIG_MAPPING['gpt2'](), 1025)
 
 
-def test_a_run_is_refused_before_data_are_prepared(make_config, xtune, tmp_path):
+def test_run_is_refused_before_data_are_prepared(make_config, xtune, tmp_path):
     folder = tmp_path / 'gpt2'
     small_model('GPT2LMHeadModel').save_pretrained(folder)
     code, out, err = xtune('train', make_config('full', base_model=str(folder)))

@@ -1,4 +1,4 @@
-"""What a config asks for in vain is said before data are read: the data file of these runs does not exist."""
+"""Invalid and ineffective options are reported before data are read: the data file of these runs does not exist."""
 
 import re
 
@@ -28,14 +28,14 @@ from xtune.errors import ConfigError
         ('full', {'validation.every_steps': 2}, 'val_dataset'),
     ],
 )
-def test_it_is_refused_before_data_are_read(method, options, fix, make_config, xtune):
+def test_invalid_options_are_refused_before_data_are_read(method, options, fix, make_config, xtune):
     config = make_config(method, **{'train_dataset.path': '/no/such/file.json', **options})
     code, _, err = xtune('train', config)
     assert code == 2 and fix in err and '/no/such' not in err and 'Traceback' not in err, err
 
 
 @pytest.mark.parametrize(
-    ('options', 'said'),
+    ('options', 'messages'),
     [
         (
             {'train_dataset.map_fn': 'sharegptt', 'chat_template': 'chatm'},
@@ -46,14 +46,14 @@ def test_it_is_refused_before_data_are_read(method, options, fix, make_config, x
         ({'train_dataset.chat_template': '/no/such.jinja'}, ['/no/such.jinja']),
     ],
 )
-def test_names_are_looked_up_before_the_model_is_fetched(options, said, make_config, xtune):
+def test_names_are_resolved_before_the_model_is_downloaded(options, messages, make_config, xtune):
     config = make_config(**{'base_model': 'no/model', 'train_dataset.path': '/no/such/file.json', **options})
     code, _, err = xtune('train', config)
-    assert code == 2 and all(word in err for word in said) and 'no/model' not in err and 'file.json' not in err, err
+    assert code == 2 and all(word in err for word in messages) and 'no/model' not in err and 'file.json' not in err, err
 
 
 @pytest.mark.parametrize('command', ['train', 'plan', 'check-custom-dataset'])
-def test_everything_wrong_is_in_one_list(command, make_config, xtune, golden):
+def test_all_errors_of_a_config_are_in_one_list(command, make_config, xtune, golden):
     options = ['optimizer.lr=abc', 'optimizer.betas=[2,3]', 'lora.r=0', 'lora.rr=8', 'schedule.batch_sise=1', 'seed=-1']
     code, _, err = xtune(command, make_config(**{'train_dataset.path': '/no/such'}), '--cfg-options', *options)
     assert code == 2 and '/no/such' not in err, err
@@ -61,7 +61,7 @@ def test_everything_wrong_is_in_one_list(command, make_config, xtune, golden):
     assert all(option.partition('=')[0] in err for option in options), err
 
 
-def test_checks_of_a_wired_run_are_in_one_list(make_config, xtune):
+def test_all_errors_of_a_wired_run_are_in_one_list(make_config, xtune):
     options = {'validation.every_steps': 2, 'runner.log_levell': 'INFO'}
     code, _, err = xtune('train', make_config(**options))
     assert code == 2 and all(word in err for word in ('val_dataset', 'log_levell')), err
@@ -79,19 +79,19 @@ def job(make_config):
 
 
 @pytest.mark.parametrize(
-    ('options', 'said'),
+    ('options', 'message'),
     [
         ({'validation.every_steps': 2}, 'set val_dataset'),
         ({'schedule.lr_schedule': 'constant', 'schedule.min_lr_ratio': 0.1}, "'constant'"),
         ({'strategy.deepspeed': {'zero_optimization': {'stage': 2}}}, "strategy.name='one_device'"),
     ],
 )
-def test_what_a_run_would_never_do_is_refused(options, said, job):
-    with pytest.raises(ConfigError, match=said):
+def test_contradicting_options_are_refused(options, message, job):
+    with pytest.raises(ConfigError, match=message):
         ineffective_options.check(job(**options))
 
 
-def test_a_single_data_set_of_weight_one_is_what_it_says(job):
+def test_single_data_set_of_weight_one_is_accepted(job):
     one = job(**{'train_dataset.weight': 1})
     ineffective_options.check(one)
     assert not [note for note in ineffective_options.notes(one, 1) if 'weight' in note]
@@ -115,7 +115,7 @@ def test_other_options_without_effect_are_noted(method, options, names, job):
     assert any(re.search(names, note) for note in ineffective_options.notes(one, 1))
 
 
-def test_steps_that_are_never_reached_are_noted(job):
+def test_intervals_that_are_never_reached_are_noted(job):
     many = {'schedule.max_steps': 50, 'checkpoint.every_steps': 60, 'validation.every_steps': 70, 'val_dataset': 4}
     notes = list(ineffective_options.notes_on_steps(job(**many, **{'schedule.warmup_ratio': 0.01}), 20, 10))
     assert [note.partition(' ')[0] for note in notes] == [
@@ -126,7 +126,7 @@ def test_steps_that_are_never_reached_are_noted(job):
     ]
 
 
-def test_defaults_and_what_has_an_effect_are_not_mentioned(job):
+def test_defaults_and_effective_options_are_not_noted(job):
     plain = job(**{'checkpoint.every_steps': 500})
     ineffective_options.check(plain)
     assert not [*ineffective_options.notes(plain, 1), *ineffective_options.notes_on_steps(plain, 3, 3)]

@@ -26,7 +26,7 @@ from xtune.errors import ModelError
 CPU = torch.device('cpu')
 
 
-def test_a_float8_layer_is_not_trained_itself(make_config):
+def test_float8_layers_are_frozen(make_config):
     job = wire(load(make_config('fp8_lora', **{'lora.modules_to_save': ['q_proj'], 'lora.target_modules': ['v_proj']})))
     with pytest.raises(ModelError, match=r"lora.modules_to_save, or add 'q_proj' to quantization.skip"):
         build_llm(job.model, CPU)
@@ -51,7 +51,7 @@ def train(config, start=None):
     return {row['step']: (row['loss'], row['grad_norm']) for row in rows if 'loss' in row}
 
 
-def test_a_run_learns_resumes_bit_for_bit_and_merges_into_the_base(make_config, xtune, tiny_model, tmp_path):
+def test_run_learns_resumes_bit_exactly_and_merges_into_the_base(make_config, xtune, tiny_model, tmp_path):
     options = {'optimizer.lr': 2e-2, 'schedule.warmup_ratio': 0.0, 'max_length': 64, 'train_dataset.limit': 8}
     options |= {'schedule.batch_size': 1, 'schedule.max_epochs': 2}
     config = make_config('fp8_lora', 'whole', **options)
@@ -82,7 +82,7 @@ def test_a_run_learns_resumes_bit_for_bit_and_merges_into_the_base(make_config, 
     assert code == 0, err
 
 
-def test_what_a_run_says_about_its_base(make_config):
+def test_summary_describes_the_float8_base(make_config):
     job = wire(load(make_config('fp8_lora')))
     llm, dtype = build_llm(job.model, CPU)
     assert (

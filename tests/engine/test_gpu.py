@@ -43,7 +43,7 @@ def test_runs_and_resumes(method, options, make_config, xtune, tmp_path):
 
 
 @pytest.mark.parametrize('method', ['lora', 'full'])
-def test_compiled_packed_runs_attend_by_where_samples_begin(method, make_config, xtune, tmp_path):
+def test_compiled_packed_runs_use_varlen_attention(method, make_config, xtune, tmp_path):
     plain = {'speed.compile': False}
     for name, speed in (('on', {}), ('cast', {**plain, 'speed.master_weights': False}), ('off', {**plain, **OFF})):
         options = {} if method == 'full' else {'lora.lora_dropout': 0.0}
@@ -126,7 +126,7 @@ def allowed():
 
 
 @pytest.mark.parametrize('compiled', [False, True])
-def test_auto_recomputes_no_more_than_memory_demands(compiled, long_run, xtune, tmp_path, allowed):
+def test_auto_checkpoints_the_fewest_layers_that_fit(compiled, long_run, xtune, tmp_path, allowed):
     # cuBLAS keeps memory for the stream on which layers are first recorded, which would count in later runs alone.
     options = {'speed.compile': compiled, 'speed.cuda_graphs': False, 'log.plot': False}
     code, out, err = xtune('train', long_run('roomy', **options))
@@ -145,12 +145,12 @@ def test_auto_recomputes_no_more_than_memory_demands(compiled, long_run, xtune, 
     count = int(out.split('activation checkpointing in ')[1].split(' of ')[0])
     assert 2 <= count <= 14 and max(peaks(tmp_path / 'tight')) <= limit
     torch.cuda.set_per_process_memory_fraction(1.0)
-    assert xtune('train', long_run('given', activation_checkpointing=count, **options))[0] == 0
+    assert xtune('train', long_run('fixed', activation_checkpointing=count, **options))[0] == 0
     # Not to the last bit: flash attention adds up the gradients of its queries in no fixed order.
-    np.testing.assert_allclose(losses(tmp_path / 'given'), losses(tmp_path / 'tight'), rtol=1e-3)
+    np.testing.assert_allclose(losses(tmp_path / 'fixed'), losses(tmp_path / 'tight'), rtol=1e-3)
 
 
-def test_a_step_that_runs_out_of_memory_is_done_again(long_run, xtune, tmp_path, allowed):
+def test_step_is_retried_after_out_of_memory(long_run, xtune, tmp_path, allowed):
     before = torch.cuda.memory_allocated()
     assert xtune('train', long_run('whole', activation_checkpointing='all'))[0] == 0
     assert xtune('train', long_run('none', activation_checkpointing='none'))[0] == 0
@@ -174,7 +174,7 @@ def deterministic():
 
 
 @pytest.mark.parametrize('compiled', [False, True])
-def test_offload_takes_less_than_recomputation_and_gives_the_same(compiled, long_run, xtune, tmp_path, deterministic):
+def test_offload_uses_less_memory_with_equal_losses(compiled, long_run, xtune, tmp_path, deterministic):
     options = {'speed.compile': compiled, **deterministic}
     for name in ('all', 'offload'):
         torch.use_deterministic_algorithms(False)  # until the run itself wants it: trials before have no such kernels

@@ -1,4 +1,4 @@
-"""A NaN stops the run before the optimizer spreads it, with the step, the rows and the module named."""
+"""A NaN stops the run before the optimizer update; the error names the step, the rows and the module."""
 
 import math
 from dataclasses import astuple, replace
@@ -13,16 +13,16 @@ from xtune.engine.strategies import Replicated
 from xtune.tasks.sft import SupervisedFineTuning
 
 
-class NoStep(Replicated):
+class NoUpdate(Replicated):
     """Fails if the weights are updated."""
 
     def optimizer_step(self, values):
         on_host = self.read(values)
-        assert not all(map(math.isfinite, on_host)), 'the update must not be made'
+        assert not all(map(math.isfinite, on_host)), 'the update must be skipped'
         return on_host
 
 
-def trainer_of(llm, strategy=None):
+def make_sgd_trainer(llm, strategy=None):
     task = SupervisedFineTuning(llm, torch.float32)
     return make_trainer(task, torch.optim.SGD(llm.parameters(), lr=1.0), strategy=strategy)
 
@@ -40,7 +40,7 @@ def test_nan_in_a_weight_names_the_module(tiny_model):
     with torch.no_grad():
         llm.model.layers[1].mlp.up_proj.weight[3, 3] = float('nan')
     with pytest.raises(NonFiniteStep) as raised:
-        trainer_of(llm, NoStep()).train_step([batch(['row 4']), batch(['row 5'])])
+        make_sgd_trainer(llm, NoUpdate()).train_step([batch(['row 4']), batch(['row 5'])])
     assert raised.value.where == 'the output of model.layers.1.mlp.up_proj'
     assert raised.value.places == ['row 4']
 
@@ -52,28 +52,28 @@ def test_nan_in_one_gradient_is_not_spread_by_clipping(tiny_model):
     weight = llm.model.layers[1].self_attn.o_proj.weight
     weight.register_hook(lambda gradient: gradient * float('nan'))
     with pytest.raises(NonFiniteStep) as raised:
-        trainer_of(llm).train_step([batch(['row 4'])])
+        make_sgd_trainer(llm).train_step([batch(['row 4'])])
     assert raised.value.where == 'the gradient of model.layers.1.self_attn.o_proj.weight'
 
 
 def test_infinite_gradient_names_the_parameter(tiny_model):
     from transformers import AutoModelForCausalLM
 
-    class Explode(NoStep):
+    class Explode(NoUpdate):
         def reduce_and_clip(self, max_grad_norm):
             llm.model.layers[0].self_attn.q_proj.weight.grad[0, 0] = float('inf')
             return torch.tensor(float('inf'))
 
     llm = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32)
     with pytest.raises(NonFiniteStep) as raised:
-        trainer_of(llm, Explode()).train_step([batch(['row 4']), batch(['row 5'])])
+        make_sgd_trainer(llm, Explode()).train_step([batch(['row 4']), batch(['row 5'])])
     assert raised.value.where == 'the gradient of model.layers.0.self_attn.q_proj.weight'
     assert raised.value.places == ['row 4', 'row 5']
 
 
 @pytest.mark.parametrize('masters', [False, True])
-def test_a_fused_update_is_queued_but_not_taken(masters, tiny_model):
-    """A fused optimizer skips the update itself, so the device need not be waited for before it."""
+def test_fused_optimizer_skips_a_non_finite_update(masters, tiny_model):
+    """A fused optimizer skips the update on the device, without a host sync before it."""
     from transformers import AutoModelForCausalLM
 
     from xtune.optimizations.master_weights import MasterWeights
@@ -84,14 +84,14 @@ def test_a_fused_update_is_queued_but_not_taken(masters, tiny_model):
         dtype = torch.bfloat16 if masters else torch.float32
         task = SupervisedFineTuning(llm, dtype, master_weights=MasterWeights(llm, dtype) if masters else None)
         trainer = make_trainer(task, torch.optim.AdamW(task.trained_parameters().values(), fused=fused))
-        out = [trainer.train_step([batch(['row 4'])])]
+        metrics = [trainer.train_step([batch(['row 4'])])]
         before = [p.clone() for p in task.trained_parameters().values()]
-        broken = llm.model.layers[1].self_attn.o_proj.weight.register_hook(lambda gradient: gradient * float('nan'))
+        hook = llm.model.layers[1].self_attn.o_proj.weight.register_hook(lambda gradient: gradient * float('nan'))
         with pytest.raises(NonFiniteStep, match='the gradient of model.layers.1.self_attn.o_proj.weight'):
             trainer.train_step([batch(['row 4'])])
         assert all(map(torch.equal, before, task.trained_parameters().values()))
-        broken.remove()
+        hook.remove()
         trainer.strategy.zero_grad()
-        out.append(trainer.train_step([batch(['row 4'])]))
-        results.append([*(value for one in out for value in astuple(one)), *task.trained_parameters().values()])
+        metrics.append(trainer.train_step([batch(['row 4'])]))
+        results.append([*(value for step in metrics for value in astuple(step)), *task.trained_parameters().values()])
     torch.testing.assert_close(*results, rtol=1e-4, atol=1e-5)

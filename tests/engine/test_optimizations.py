@@ -1,4 +1,4 @@
-"""What makes a step fast changes no figure of a run."""
+"""Optimizations do not change the metrics of a run."""
 
 import json
 
@@ -23,12 +23,12 @@ FEW = {
 }
 
 
-def figures(work_dir):
+def metrics(work_dir):
     rows = [json.loads(line) for line in (work_dir / 'metrics.jsonl').read_text().splitlines()]
     return [row[name] for row in rows for name in ('loss', 'grad_norm', 'val_loss') if name in row]
 
 
-def test_packed_runs_have_the_losses_of_runs_with_masks(make_config, xtune, tmp_path):
+def test_varlen_attention_has_the_losses_of_masked_attention(make_config, xtune, tmp_path):
     for name, options in (
         ('on', {}),
         ('off', {'speed.varlen_attention': False}),
@@ -37,13 +37,13 @@ def test_packed_runs_have_the_losses_of_runs_with_masks(make_config, xtune, tmp_
         code, out, err = xtune('train', make_config('lora', name, **FEW, **options))
         assert code == 0, err
         assert ('varlen attention' in out) == (name == 'on')
-    on, off, eager = (figures(tmp_path / name) for name in ('on', 'off', 'eager'))
+    on, off, eager = (metrics(tmp_path / name) for name in ('on', 'off', 'eager'))
     assert len(on) == 8 and on == pytest.approx(off, rel=1e-4) and on == pytest.approx(eager, rel=1e-4)
     answers = [(tmp_path / name / 'chat_samples.jsonl').read_text() for name in ('on', 'off')]
     assert answers[0] == answers[1] != ''
 
 
-def test_a_trial_that_leaves_varlen_off_is_named(make_config, xtune, monkeypatch):
+def test_failed_parity_check_is_reported(make_config, xtune, monkeypatch):
     from xtune.optimizations.attention_parity import AttentionParity
 
     note = 'parity check'
@@ -68,7 +68,7 @@ def test_a_trial_that_leaves_varlen_off_is_named(make_config, xtune, monkeypatch
         (True, False, PAD_TO_LONGEST),
     ],
 )
-def test_only_compiled_layers_get_rows_of_few_widths(pack, compiled, expected, make_config):
+def test_only_compiled_layers_get_padded_sequence_lengths(pack, compiled, expected, make_config):
     job = wire(load(make_config(pack=pack), {}), 'run')
     assert padding(job.values.packing, job.values.max_length, compiled) == expected
 

@@ -1,4 +1,4 @@
-"""What a run prints: prompts of its own data set, epochs counted alike, and nothing of other libraries."""
+"""The output of a run: prompts of its data set, consistent epochs, and no messages of other libraries."""
 
 import json
 import logging
@@ -41,26 +41,26 @@ def test_prompts_of_another_data_set_are_not_answered(make_config, xtune, tmp_pa
     assert not err.strip(), err
 
 
-def test_prompts_that_an_option_names_are_answered(make_config, xtune, tmp_path):
+def test_prompts_given_as_an_option_are_answered(make_config, xtune, tmp_path):
     config = make_config(**{'chat_samples.every_steps': 1, 'schedule.max_steps': 1, 'chat_samples.max_new_tokens': 2})
     code, out, err = xtune('train', config, '--cfg-options', "chat_samples.prompts=['Who are you?']")
     assert code == 0 and 'not answered' not in out, out + err
     assert 'Who are you?' in (tmp_path / 'run' / 'chat_samples.jsonl').read_text()
 
 
-def test_a_tokenizer_that_asks_for_clean_up_brings_no_remark(make_config, xtune, caplog):
+def test_tokenizer_with_clean_up_prints_no_warning(make_config, xtune, caplog):
     options = {'chat_samples.every_steps': 1, 'chat_samples.max_new_tokens': 2, 'schedule.max_steps': 1}
-    given = {'chat_samples.prompts': ['Say , hello .'], 'tokenizer.clean_up_tokenization_spaces': True}
+    prompts = {'chat_samples.prompts': ['Say , hello .'], 'tokenizer.clean_up_tokenization_spaces': True}
     library = logging.getLogger('transformers')
     library.addHandler(caplog.handler)
     try:
-        code, out, err = xtune('train', make_config(**options, **given))
+        code, out, err = xtune('train', make_config(**options, **prompts))
     finally:
         library.removeHandler(caplog.handler)
     assert code == 0 and 'clean_up' not in caplog.text + out + err, out + err
 
 
-def test_deepspeed_does_not_speak_in_any_command():
+def test_deepspeed_logs_only_errors():
     code = (
         'import logging, xtune; log = logging.getLogger("DeepSpeed"); log.addHandler(logging.StreamHandler()); '
         'log.warning("remark"); log.error("broken")'

@@ -1,4 +1,4 @@
-"""A run does not pack where samples would reach each other, and says so before its data are prepared."""
+"""Packing is refused before data are prepared if the packed samples would not be isolated."""
 
 from contextlib import nullcontext
 
@@ -25,13 +25,13 @@ def hybrid(tmp_path_factory, tokenizer):
     return folder
 
 
-def test_a_run_that_packs_is_refused_before_data_are_prepared(hybrid, make_config, xtune):
+def test_packed_run_is_refused_before_data_are_prepared(hybrid, make_config, xtune):
     code, out, err = xtune('train', make_config('full', base_model=str(hybrid)))
     assert code != 0 and 'pack=False' in err and 'linear_attention' in err and 'Traceback' not in err
     assert 'packing' not in out  # nothing was prepared
 
 
-def test_it_trains_unpacked(hybrid, make_config, xtune):
+def test_unpacked_run_trains(hybrid, make_config, xtune):
     options = {'pack': False, 'schedule.max_epochs': 1, 'schedule.max_steps': 2, 'activation_checkpointing': 'all'}
     code, out, err = xtune('train', make_config('lora', base_model=str(hybrid), **options))
     assert code == 0, err
@@ -39,28 +39,28 @@ def test_it_trains_unpacked(hybrid, make_config, xtune):
 
 
 @pytest.mark.slow
-def test_the_plan_says_it(hybrid, make_config, xtune):
+def test_plan_reports_the_refusal(hybrid, make_config, xtune):
     code, out, _ = xtune('plan', make_config('lora', base_model=str(hybrid)), '--memory', '24')
     assert code == 0 and 'pack=False' in ' '.join(out.split())
 
 
-def early(config, device=CPU, attention=None):
+def early_refusal(config, device=CPU, attention=None):
     return packing_check.early_refusal(config, attention, device)
 
 
-def test_only_what_is_certain_is_refused_early(monkeypatch):
+def test_only_certain_failures_are_refused_early(monkeypatch):
     bamba = CONFIG_MAPPING['bamba']()
-    assert 'pack=False' in early(bamba)
-    assert early(bamba, attention='flash_attention_2') is None
-    assert early(CONFIG_MAPPING['llama']()) is None
-    assert 'install' in early(bamba, CUDA)
+    assert 'pack=False' in early_refusal(bamba)
+    assert early_refusal(bamba, attention='flash_attention_2') is None
+    assert early_refusal(CONFIG_MAPPING['llama']()) is None
+    assert 'install' in early_refusal(bamba, CUDA)
     monkeypatch.setattr(packing_check, 'find_spec', lambda name: name)
-    assert early(bamba, CUDA) is None  # its kernels may keep samples apart
-    assert early(bamba) is not None  # which a CPU has not
+    assert early_refusal(bamba, CUDA) is None  # the CUDA kernels may isolate samples
+    assert early_refusal(bamba) is not None  # there are no such kernels on a CPU
 
 
 @pytest.mark.parametrize('strategy', ['one_device', 'ddp', 'zero2', 'fsdp2', 'zero3'])
-def test_the_model_or_a_copy_of_it_decides_under_every_strategy(strategy):
+def test_check_runs_under_every_strategy(strategy):
     for name, fits in (('LlamaForCausalLM', True), ('Qwen3NextForCausalLM', False)):
         task = SupervisedFineTuning(small_model(name), torch.float32)
         with nullcontext() if fits else pytest.raises(ModelError, match='pack=False'):
@@ -68,7 +68,7 @@ def test_the_model_or_a_copy_of_it_decides_under_every_strategy(strategy):
         assert not task.boundaries
 
 
-def test_a_model_without_a_copy_is_refused_where_its_weights_are_sliced(monkeypatch):
+def test_model_without_a_small_copy_is_refused_if_its_weights_are_sharded(monkeypatch):
     monkeypatch.setattr(packing_check, 'small_copy', lambda *args: None)
     task = SupervisedFineTuning(small_model('LlamaForCausalLM'), torch.float32)
     with pytest.raises(ModelError, match='zero3'):

@@ -1,4 +1,4 @@
-"""`runner.randomness`: the seed of the run stays where only `deterministic` is given."""
+"""`runner.randomness` with only `deterministic` keeps the seed of the run."""
 
 import json
 
@@ -7,14 +7,14 @@ import torch
 
 
 @pytest.fixture
-def not_deterministic():
-    """What such a run sets is for the whole process."""
+def reset_deterministic_mode():
+    """Reset the deterministic mode, which a run sets for the process."""
     yield
     torch.use_deterministic_algorithms(False)
     torch.backends.cudnn.deterministic = False
 
 
-def test_a_deterministic_run_draws_what_another_does(make_config, xtune, tmp_path, not_deterministic):
+def test_deterministic_run_has_the_same_random_numbers(make_config, xtune, tmp_path, reset_deterministic_mode):
     options = {'schedule.max_epochs': 1, 'log.tensorboard': False, 'log.plot': False, 'lora.lora_dropout': 0.5}
     losses = []
     for name, runner in (('plain', {}), ('given', {'runner': {'randomness': {'deterministic': True}}})):

@@ -1,6 +1,7 @@
-"""A work_dir belongs to one run: who is refused, and which locks that are left over are taken."""
+"""One run per work dir: which runs are refused, and which stale locks are replaced."""
 
 import dataclasses
+import json
 import os
 import subprocess
 import sys
@@ -9,29 +10,30 @@ import time
 import pytest
 
 from xtune.engine import lock_owner, run_lock
-from xtune.engine.lock_owner import HIDDEN, SILENCE, Owner, process_start
-from xtune.engine.run_lock import NAME, Lock, claimed
+from xtune.engine.lock_owner import HEARTBEAT_TIMEOUT, HIDDEN, Owner, process_start
+from xtune.engine.run_lock import NAME, Lock, lock_work_dir
 from xtune.errors import ConfigError
 
 
 @pytest.fixture
-def leave(tmp_path):
-    """Return a function that leaves the lock of another run, this process' but for what it is given, `age` s old."""
+def write_lock(tmp_path):
+    """Return a function that writes the lock of another run with a heartbeat `age` seconds ago.
 
-    def leave(age=0.0, **other):
-        from json import dumps
+    Its owner is this process, except for the fields given as keywords.
+    """
 
-        owner = dataclasses.replace(Owner.here(tmp_path / 'other.py', {}), **other)
-        (tmp_path / NAME).write_text(dumps(dataclasses.asdict(owner)), encoding='utf-8')
+    def write_lock(age=0.0, **fields):
+        owner = dataclasses.replace(Owner.of_this_process(tmp_path / 'other.py', {}), **fields)
+        (tmp_path / NAME).write_text(json.dumps(dataclasses.asdict(owner)), encoding='utf-8')
         os.utime(tmp_path / NAME, (time.time() - age,) * 2)
         return owner
 
-    return leave
+    return write_lock
 
 
 @pytest.fixture
-def ended():
-    """Pid of a process that has ended and was not waited for, as a launcher leaves it for a moment."""
+def zombie_pid():
+    """Pid of a process that has ended but was not waited for, as a launcher leaves it for a moment."""
     process = subprocess.Popen([sys.executable, '-c', ''])
     deadline = time.monotonic() + 20
     while process_start(process.pid) is not None:
@@ -41,164 +43,172 @@ def ended():
     process.wait()
 
 
-def claim(tmp_path, name='mine.py'):
-    with claimed(tmp_path, tmp_path / name):
+def lock_and_release(tmp_path, name='mine.py'):
+    """Lock the folder once; return the owner that the lock file named meanwhile."""
+    with lock_work_dir(tmp_path, tmp_path / name):
         return Owner.read(tmp_path / NAME)
 
 
-def test_a_second_run_is_refused_and_told_whose_folder_it_is(tmp_path):
+def test_second_run_is_refused_with_the_owner_of_the_lock(tmp_path):
     work_dir = tmp_path / 'my run'
     work_dir.mkdir()
-    with claimed(work_dir, tmp_path / 'mine.py'):
+    with lock_work_dir(work_dir, tmp_path / 'mine.py'):
         with pytest.raises(ConfigError) as refused:
-            claim(work_dir)
-        own = Owner.read(work_dir / NAME)
-    for what in (own.host, f'process {os.getpid()} ', own.started, str(tmp_path / 'mine.py'), f"'{tmp_path}/my run_2'"):
-        assert what in str(refused.value)
+            lock_and_release(work_dir)
+        owner = Owner.read(work_dir / NAME)
+    for detail in (
+        owner.host,
+        f'process {os.getpid()} ',
+        owner.started,
+        str(tmp_path / 'mine.py'),
+        f"'{tmp_path}/my run_2'",
+    ):
+        assert detail in str(refused.value)
     assert not list(work_dir.iterdir())
-    assert claim(work_dir).pid == os.getpid()
+    assert lock_and_release(work_dir).pid == os.getpid()
 
 
-def test_the_lock_goes_with_the_run_however_it_ends(tmp_path):
+def test_lock_is_removed_when_the_run_ends_or_fails(tmp_path):
     for error in (KeyboardInterrupt, ConfigError('a'), RuntimeError('b')):
         with pytest.raises(type(error) if isinstance(error, Exception) else error):
-            with claimed(tmp_path, tmp_path / 'mine.py'):
+            with lock_work_dir(tmp_path, tmp_path / 'mine.py'):
                 raise error
         assert not list(tmp_path.glob('*running*'))
 
 
-def test_the_lock_of_a_process_that_is_gone_is_taken(tmp_path, leave, ended, capsys):
-    leave(pid=ended)
-    assert claim(tmp_path).pid == os.getpid()
-    assert 'is gone' in capsys.readouterr().out
+def test_lock_of_an_ended_process_is_replaced(tmp_path, write_lock, zombie_pid, capsys):
+    write_lock(pid=zombie_pid)
+    assert lock_and_release(tmp_path).pid == os.getpid()
+    assert 'has ended' in capsys.readouterr().out
 
 
-def test_the_lock_of_a_pid_that_another_process_has_now_is_taken(tmp_path, leave, capsys):
-    leave(process='1')
-    assert claim(tmp_path).config == str(tmp_path / 'mine.py')
+def test_lock_with_a_reused_pid_is_replaced(tmp_path, write_lock, capsys):
+    write_lock(process='1')
+    assert lock_and_release(tmp_path).config == str(tmp_path / 'mine.py')
     assert f'pid {os.getpid()}' in capsys.readouterr().out
 
 
-def test_a_live_process_keeps_its_lock_however_long_it_is_silent(tmp_path, leave):
-    leave(age=1e6)  # a laptop that slept
-    with pytest.raises(ConfigError, match='is not over'):
-        claim(tmp_path)
+def test_live_process_keeps_its_lock_without_heartbeats(tmp_path, write_lock):
+    write_lock(age=1e6)  # a laptop that slept
+    with pytest.raises(ConfigError, match='--work-dir'):
+        lock_and_release(tmp_path)
 
 
-def test_another_machine_is_refused_until_it_is_silent_for_long(tmp_path, leave, ended, capsys):
-    elsewhere = dict(host='gpu7', machine='another', pid=ended)
-    leave(age=40, **elsewhere)
+def test_lock_of_another_machine_is_replaced_after_the_heartbeat_timeout(tmp_path, write_lock, zombie_pid, capsys):
+    other_machine = dict(host='gpu7', machine='another', pid=zombie_pid)
+    write_lock(age=40, **other_machine)
     with pytest.raises(ConfigError, match=r'gpu7.* 4\d s .*rm ') as refused:
-        claim(tmp_path)
+        lock_and_release(tmp_path)
     assert str(tmp_path / NAME) in str(refused.value)
-    leave(age=SILENCE + 10, **elsewhere)
-    assert claim(tmp_path).host != 'gpu7'
+    write_lock(age=HEARTBEAT_TIMEOUT + 10, **other_machine)
+    assert lock_and_release(tmp_path).host != 'gpu7'
     assert 'gpu7' in capsys.readouterr().out
 
 
 def in_another_container(machine):
+    """Return `machine` with another pid namespace."""
     return machine.partition(' ')[0] + ' pid:[1]'
 
 
-def test_a_container_that_starts_again_takes_the_lock_of_its_first_start_at_once(tmp_path, leave, capsys):
-    other = in_another_container(Owner.here(tmp_path).machine)
-    leave(machine=other)  # of a version that held no lock
+def test_restarted_container_replaces_its_lock_at_once(tmp_path, write_lock, capsys):
+    other = in_another_container(Owner.of_this_process(tmp_path).machine)
+    write_lock(machine=other)  # written by a version without flock
     with pytest.raises(ConfigError, match='rm '):
-        claim(tmp_path)
-    leave(machine=other, locked=True)
-    assert claim(tmp_path).pid == os.getpid()
-    assert 'is gone' in capsys.readouterr().out
-    leave(machine='another boot pid:[1]', locked=True)  # whose locks this system does not know
+        lock_and_release(tmp_path)
+    write_lock(machine=other, locked=True)
+    assert lock_and_release(tmp_path).pid == os.getpid()
+    assert 'has ended' in capsys.readouterr().out
+    write_lock(machine='another boot pid:[1]', locked=True)  # this system does not see its flock
     with pytest.raises(ConfigError, match='rm '):
-        claim(tmp_path)
+        lock_and_release(tmp_path)
 
 
-def test_a_run_in_another_container_keeps_its_lock_however_long_it_is_silent(tmp_path, monkeypatch):
-    there = lock_owner.machine()
-    monkeypatch.setattr(lock_owner, 'machine', lambda: in_another_container(there))
-    with claimed(tmp_path, tmp_path / 'other.py'):
-        monkeypatch.setattr(lock_owner, 'machine', lambda: there)
-        os.utime(tmp_path / NAME, (time.time() - 9 * SILENCE,) * 2)
+def test_run_in_another_container_keeps_its_lock_without_heartbeats(tmp_path, monkeypatch):
+    machine = lock_owner.machine()
+    monkeypatch.setattr(lock_owner, 'machine', lambda: in_another_container(machine))
+    with lock_work_dir(tmp_path, tmp_path / 'other.py'):
+        monkeypatch.setattr(lock_owner, 'machine', lambda: machine)
+        os.utime(tmp_path / NAME, (time.time() - 9 * HEARTBEAT_TIMEOUT,) * 2)
         with pytest.raises(ConfigError, match='container.*: rm '):
-            claim(tmp_path)
+            lock_and_release(tmp_path)
 
 
-def test_a_process_that_the_system_hides(tmp_path, leave, ended, monkeypatch):
+def test_hidden_process_is_judged_by_flock_and_heartbeat(tmp_path, write_lock, zombie_pid, monkeypatch):
     def refused(pid, signal):
         raise PermissionError
 
-    monkeypatch.setattr(os, 'kill', refused)  # as of another user's process
+    monkeypatch.setattr(os, 'kill', refused)  # as for a process of another user
     hidden = 2**22 + 1  # above all pids
     assert process_start(hidden) == HIDDEN and process_start(os.getpid()) != HIDDEN
-    leave(pid=hidden, age=1)
+    write_lock(pid=hidden, age=1)
     with pytest.raises(ConfigError, match='rm '):
-        claim(tmp_path)
-    leave(pid=hidden, age=SILENCE + 1)
-    assert claim(tmp_path).pid == os.getpid()
-    leave(pid=hidden, locked=True)
-    assert claim(tmp_path).pid == os.getpid()
+        lock_and_release(tmp_path)
+    write_lock(pid=hidden, age=HEARTBEAT_TIMEOUT + 1)
+    assert lock_and_release(tmp_path).pid == os.getpid()
+    write_lock(pid=hidden, locked=True)
+    assert lock_and_release(tmp_path).pid == os.getpid()
 
 
-def test_a_job_that_is_queued_again_takes_the_lock_of_its_first_start(tmp_path, leave, monkeypatch):
-    """On another host, which cannot ask for the process, and before the heartbeat is old."""
-    leave(host='gpu7', machine='another', jobs={'SLURM_JOB_ID=71': 0})
+def test_requeued_job_replaces_the_lock_of_its_first_start(tmp_path, write_lock, monkeypatch):
+    """On another host, which does not see the process, and before the heartbeat timeout."""
+    write_lock(host='gpu7', machine='another', jobs={'SLURM_JOB_ID=71': 0})
     monkeypatch.setenv('SLURM_JOB_ID', '71')
     with pytest.raises(ConfigError):  # another step of the same start
-        claim(tmp_path)
+        lock_and_release(tmp_path)
     monkeypatch.setenv('SLURM_RESTART_COUNT', '1')
-    assert claim(tmp_path).jobs == {'SLURM_JOB_ID=71': 1}
+    assert lock_and_release(tmp_path).jobs == {'SLURM_JOB_ID=71': 1}
 
 
 @pytest.mark.parametrize('text', ['', '{"host": "a"', '[1]', '{"host": "a"}'])
-def test_a_lock_that_cannot_be_read_counts_by_its_age(tmp_path, text):
-    for age in (1, SILENCE + 1):
+def test_unreadable_lock_is_judged_by_its_heartbeat(tmp_path, text):
+    for age in (1, HEARTBEAT_TIMEOUT + 1):
         (tmp_path / NAME).write_text(text)
         os.utime(tmp_path / NAME, (time.time() - age,) * 2)
         if age == 1:
-            with pytest.raises(ConfigError, match='not known yet'):
-                claim(tmp_path)
-    claim(tmp_path)
+            with pytest.raises(ConfigError, match='--work-dir'):
+                lock_and_release(tmp_path)
+    lock_and_release(tmp_path)
 
 
-def test_signs_of_life_and_a_word_if_another_run_took_the_folder(tmp_path, leave, monkeypatch, capsys):
-    monkeypatch.setattr(run_lock, 'HEARTBEAT', 0.02)
+def test_heartbeats_and_a_warning_if_another_run_replaced_the_lock(tmp_path, write_lock, monkeypatch, capsys):
+    monkeypatch.setattr(run_lock, 'HEARTBEAT_INTERVAL', 0.02)
     path = tmp_path / NAME
-    held = Lock(path, Owner.here(tmp_path / 'mine.py'))
+    lock = Lock(path, Owner.of_this_process(tmp_path / 'mine.py'))
     os.utime(path, (1, 1))
     deadline = time.monotonic() + 20
     while path.stat().st_mtime == 1:
         assert time.monotonic() < deadline
         time.sleep(0.01)
-    other = leave(token='another')
-    out = ''
-    while NAME not in out:
+    other = write_lock(token='another')
+    output = ''
+    while NAME not in output:
         assert time.monotonic() < deadline
-        out += capsys.readouterr().out
+        output += capsys.readouterr().out
         time.sleep(0.01)
-    held.release()
-    assert Owner.read(path) == other  # not ours to remove
+    lock.release()
+    assert Owner.read(path) == other  # the lock of the other run stays
 
 
-def test_a_cache_that_cannot_be_written_does_not_matter(tmp_path, leave, ended, monkeypatch):
+def test_lock_works_without_a_writable_cache(tmp_path, write_lock, zombie_pid, monkeypatch):
     (tmp_path / 'file').touch()
     monkeypatch.setenv('XTUNE_CACHE', str(tmp_path / 'file' / 'below'))
-    leave(pid=ended)
-    assert claim(tmp_path).pid == os.getpid()
+    write_lock(pid=zombie_pid)
+    assert lock_and_release(tmp_path).pid == os.getpid()
 
 
-def test_a_folder_that_cannot_be_written_is_an_error_for_the_user(tmp_path):
+def test_missing_folder_is_a_config_error(tmp_path):
     with pytest.raises(ConfigError, match='missing'):
-        claim(tmp_path / 'missing')
+        lock_and_release(tmp_path / 'missing')
 
 
-def test_a_full_disk_leaves_no_lock_behind(tmp_path):
+def test_full_disk_leaves_no_lock_file(tmp_path):
     import resource
 
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (10, limits[1]))  # as a quota; Python ignores the signal
     try:
         with pytest.raises(ConfigError, match=str(tmp_path)):
-            claim(tmp_path)
+            lock_and_release(tmp_path)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert not (tmp_path / NAME).exists()

@@ -1,4 +1,4 @@
-"""Section `runner`: what it may set works, and everything else is refused before data and model load."""
+"""Section `runner`: allowed keys work, and all others are refused before data and model are loaded."""
 
 import inspect
 import json
@@ -19,7 +19,7 @@ from mmengine.registry import VISBACKENDS
 from mmengine.visualization.vis_backend import BaseVisBackend, force_init_env
 
 @VISBACKENDS.register_module(force=True)
-class Remembering(BaseVisBackend):
+class RecordingBackend(BaseVisBackend):
     def __init__(self, path, save_dir=None):
         super().__init__(save_dir)
         self.path = path
@@ -32,17 +32,17 @@ class Remembering(BaseVisBackend):
     def experiment(self):
         return self
 
-    def _note(self, **values):
+    def _record(self, **values):
         with open(self.path, 'a') as file:
             file.write(json.dumps(values) + '\\n')
 
     @force_init_env
     def add_config(self, config, **_):
-        self._note(config=config.to_dict())
+        self._record(config=config.to_dict())
 
     @force_init_env
     def add_scalars(self, scalars, step=0, file_path=None, **_):
-        self._note(step=step, deterministic=torch.are_deterministic_algorithms_enabled(), **scalars)
+        self._record(step=step, deterministic=torch.are_deterministic_algorithms_enabled(), **scalars)
 """
 
 
@@ -50,7 +50,7 @@ def trackers(*backends, **settings):
     return dict(visualizer=dict(vis_backends=list(backends), **settings))
 
 
-WITHOUT_EFFECT = [
+INVALID_SECTIONS = [
     dict(nonsense=1),
     dict(visualiser={}),
     dict(default_hooks={}),
@@ -76,9 +76,9 @@ WITHOUT_EFFECT = [
 ]
 
 
-def test_what_has_no_effect_is_refused(golden):
+def test_invalid_keys_and_values_are_refused(golden):
     messages = {}
-    for section in WITHOUT_EFFECT:
+    for section in INVALID_SECTIONS:
         with pytest.raises(ConfigError) as caught:
             check_runner(section)
         messages[str(section)] = caught.value
@@ -94,31 +94,31 @@ def test_what_has_no_effect_is_refused(golden):
         ('DVCLiveVisBackend', 'dvclive'),
     ],
 )
-def test_a_tracker_whose_package_is_missing_is_refused(name, package, monkeypatch):
+def test_tracker_without_its_package_is_refused(name, package, monkeypatch):
     monkeypatch.setattr('xtune.engine.trackers.find_spec', lambda name: None)
     with pytest.raises(ConfigError, match=f'pip install {package}'):
         check_runner(trackers(dict(type='LocalVisBackend'), dict(type=name)))
 
 
-def test_every_argument_of_the_runner_is_decided_on():
+def test_every_argument_of_the_runner_is_allowed_or_refused():
     arguments = set(inspect.signature(FlexibleRunner.__init__).parameters) - {'self'}
-    open_ = arguments - set(INSTEAD) - {'load_from'}
-    assert open_ == {'custom_hooks', 'visualizer', 'experiment_name', 'log_level', 'env_cfg', 'randomness'}
+    allowed = arguments - set(INSTEAD) - {'load_from'}
+    assert allowed == {'custom_hooks', 'visualizer', 'experiment_name', 'log_level', 'env_cfg', 'randomness'}
 
 
-def test_tensorboard_is_written_beside_other_trackers_and_once():
-    def kinds(given, tensorboard):
-        return [backend['type'].__name__ for backend in visualizer(given, tensorboard)['vis_backends']]
+def test_tensorboard_is_added_once_to_other_trackers():
+    def backend_names(section, tensorboard):
+        return [backend['type'].__name__ for backend in visualizer(section, tensorboard)['vis_backends']]
 
     local, board = dict(type='LocalVisBackend'), dict(type='TensorboardVisBackend')
-    assert kinds(None, True) == ['TensorboardVisBackend'] and kinds(None, False) == []
-    assert kinds(dict(vis_backends=local), True) == ['LocalVisBackend', 'TensorboardVisBackend']
-    assert kinds(dict(vis_backends=[board]), True) == ['TensorboardVisBackend']
-    built = Visualizer(vis_backends=[LocalVisBackend('.')])
-    assert visualizer(built, True) is built
+    assert backend_names(None, True) == ['TensorboardVisBackend'] and backend_names(None, False) == []
+    assert backend_names(dict(vis_backends=local), True) == ['LocalVisBackend', 'TensorboardVisBackend']
+    assert backend_names(dict(vis_backends=[board]), True) == ['TensorboardVisBackend']
+    visualizer_object = Visualizer(vis_backends=[LocalVisBackend('.')])
+    assert visualizer(visualizer_object, True) is visualizer_object
 
 
-def test_a_wrong_key_is_refused_before_data_are_read(make_config, xtune):
+def test_unknown_key_is_refused_before_data_are_read(make_config, xtune):
     code, _, err = xtune('train', make_config(**{'runner.nonsense': 1, 'train_dataset.path': '/no/such/file.json'}))
     assert code == 2 and 'runner.nonsense' in err and 'no/such' not in err and 'Traceback' not in err
 
@@ -126,11 +126,11 @@ def test_a_wrong_key_is_refused_before_data_are_read(make_config, xtune):
 def test_trackers_receive_figures_and_hyper_parameters(make_config, xtune, tmp_path, monkeypatch):
     (tmp_path / 'my_tracker.py').write_text(TRACKER, encoding='utf-8')
     monkeypatch.syspath_prepend(tmp_path)
-    mine = dict(type='Remembering', path=str(tmp_path / 'noted'))
+    backend = dict(type='RecordingBackend', path=str(tmp_path / 'recorded'))
     options = {
         'custom_imports': ['my_tracker'],
         'runner': dict(
-            trackers(mine, dict(type='LocalVisBackend')),
+            trackers(backend, dict(type='LocalVisBackend')),
             experiment_name='sweep',
             log_level='ERROR',
             env_cfg=dict(cudnn_benchmark=False),
@@ -146,12 +146,12 @@ def test_trackers_receive_figures_and_hyper_parameters(make_config, xtune, tmp_p
     finally:
         torch.use_deterministic_algorithms(False)
     assert code == 0, out + err
-    config, *figures = [json.loads(line) for line in (tmp_path / 'noted').read_text().splitlines()]
+    config, *metrics = [json.loads(line) for line in (tmp_path / 'recorded').read_text().splitlines()]
     config = config['config']
     assert config['optimizer'] == {'type': 'AdamW', 'lr': 3e-4, 'betas': [0.9, 0.999], 'weight_decay': 0.0}
     assert config['lora']['r'] == 64 and config['lora']['type'] == 'LoraConfig' and config['quantization'] is None
     assert config['schedule']['max_steps'] == 1 and config['train_dataset']['map_fn'] == 'alpaca_map_fn'
-    assert [row['step'] for row in figures] == [1] and 'train/loss' in figures[0] and figures[0]['deterministic']
-    [written] = Path(tmp_path / 'run').glob('*/vis_data/config.py')
-    assert runpy.run_path(str(written))['optimizer']['lr'] == 3e-4
-    assert list(Path(tmp_path / 'run').glob('*/vis_data/events.*'))  # TensorBoard's, which log.tensorboard asks for
+    assert [row['step'] for row in metrics] == [1] and 'train/loss' in metrics[0] and metrics[0]['deterministic']
+    [written_config] = Path(tmp_path / 'run').glob('*/vis_data/config.py')
+    assert runpy.run_path(str(written_config))['optimizer']['lr'] == 3e-4
+    assert list(Path(tmp_path / 'run').glob('*/vis_data/events.*'))  # of TensorBoard, from log.tensorboard

@@ -1,4 +1,4 @@
-"""What a run says before its first step about the devices and the base."""
+"""The summary before the first step: devices and base model."""
 
 import pytest
 import torch
@@ -12,7 +12,7 @@ from xtune.parallel.compatibility import SHARDED_WEIGHTS, STRATEGIES
 
 
 @pytest.mark.parametrize('strategy', STRATEGIES)
-def test_the_summary_states_what_each_rank_holds(strategy):
+def test_summary_describes_the_placement_of_each_strategy(strategy):
     text = placement_text(strategy)
     assert ('the full model' in text) == (strategy not in SHARDED_WEIGHTS)
     assert ('shard of' in text) == (strategy not in ('one_device', 'ddp'))
@@ -20,16 +20,16 @@ def test_the_summary_states_what_each_rank_holds(strategy):
 
 
 def base_of(config):
-    """Return what is said of the base of a run on a CPU."""
+    """Return the text about the base of a run on a CPU."""
     job, device = wire(load(config)), torch.device('cpu')
     llm, dtype = build_llm(job.model, device)
     return dict(model_lines(job.model, llm, dtype, device))['model'].partition(', base ')[2]
 
 
-def test_it_says_in_which_form_the_base_is_and_that_experts_are_not_quantized(make_config, tmp_path):
+def test_summary_has_the_format_of_the_base_and_of_unquantized_experts(make_config, tmp_path):
     sizes = dict(vocab_size=64, hidden_size=64, intermediate_size=512, num_hidden_layers=2)
-    shape = MixtralConfig(**sizes, num_attention_heads=2, num_key_value_heads=2, num_local_experts=16)
-    AutoModelForCausalLM.from_config(shape).save_pretrained(tmp_path / 'moe')
+    config = MixtralConfig(**sizes, num_attention_heads=2, num_key_value_heads=2, num_local_experts=16)
+    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path / 'moe')
     model = AutoModelForCausalLM.from_pretrained(
         tmp_path / 'moe', quantization_config=BitsAndBytesConfig(load_in_4bit=True), device_map={'': 'cpu'}
     )

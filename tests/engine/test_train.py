@@ -1,4 +1,4 @@
-"""A run as a user starts it: its files, its figures, and going on after it was killed."""
+"""Training through the command line: files, metrics, interruption and resuming."""
 
 import json
 import os
@@ -12,15 +12,15 @@ import time
 import pytest
 import torch
 
-# As many threads as here: another number may round differently.
+# The same number of threads as in this process, because another one may round differently.
 ENVIRONMENT = {**os.environ, 'HF_HUB_OFFLINE': '1', 'OMP_NUM_THREADS': str(torch.get_num_threads())}
 
 
 def losses(work_dir):
     rows = [json.loads(line) for line in (work_dir / 'metrics.jsonl').read_text().splitlines()]
-    found = [(row['step'], row['loss']) for row in rows if 'loss' in row]
-    assert len(dict(found)) == len(found)  # a resumed run replaces the lines it runs again
-    return dict(found)
+    steps = [(row['step'], row['loss']) for row in rows if 'loss' in row]
+    assert len(dict(steps)) == len(steps)  # a resumed run replaces the lines of repeated steps
+    return dict(steps)
 
 
 def start(*arguments, stderr=subprocess.STDOUT):
@@ -35,7 +35,7 @@ def wait_for(path, process):
 
 
 @pytest.mark.parametrize('method', ['lora', 'qlora', pytest.param('int8', marks=pytest.mark.slow), 'full'])
-def test_run_leaves_checkpoints_figures_and_adapter(method, make_config, xtune, tmp_path):
+def test_run_writes_checkpoints_metrics_and_adapter(method, make_config, xtune, tmp_path):
     options = {'quantization': {'type': 'transformers.BitsAndBytesConfig', 'load_in_8bit': True}}
     config = make_config(
         'lora' if method == 'int8' else method,
@@ -62,18 +62,18 @@ def test_run_leaves_checkpoints_figures_and_adapter(method, make_config, xtune, 
     assert ('epoch_2_hf' in names) == (method != 'full')
 
 
-def test_checkpoints_written_in_the_background_are_those_of_their_step(make_config, xtune, tmp_path, monkeypatch):
-    """A slow disk: the next steps are taken meanwhile, and change nothing of what is written."""
+def test_background_checkpoints_contain_the_state_of_their_step(make_config, xtune, tmp_path, monkeypatch):
+    """On a slow disk, the next steps run meanwhile and do not change the written content."""
     options = {'schedule.max_epochs': 4, 'checkpoint.every_steps': 1, 'checkpoint.keep': None, 'log.plot': False}
     assert xtune('train', make_config('full', 'one', **options))[0] == 0
     fsync, in_main = os.fsync, []
 
-    def slow(file):
+    def slow_fsync(file):
         time.sleep(0.2)
         in_main.append(threading.current_thread() is threading.main_thread())
         fsync(file)
 
-    monkeypatch.setattr(os, 'fsync', slow)
+    monkeypatch.setattr(os, 'fsync', slow_fsync)
     code, out, err = xtune('train', make_config('full', 'two', **options, **{'checkpoint.background': True}))
     assert code == 0, err
     first, second = ({p.name: p for p in (tmp_path / name).glob('*.pth')} for name in ('one', 'two'))
@@ -94,10 +94,10 @@ def test_loss_falls(make_config, xtune, tmp_path):
 
 
 @pytest.mark.parametrize('method', ['lora', pytest.param('qlora', marks=pytest.mark.slow)])
-def test_killed_run_goes_on_bit_for_bit(method, make_config, xtune, tmp_path):
+def test_killed_run_resumes_bit_exactly(method, make_config, xtune, tmp_path):
     options = {'schedule.max_epochs': 6, 'checkpoint.every_steps': 3, 'checkpoint.every_epochs': None}
-    whole = make_config(method, 'whole', **options)
-    code, _, err = xtune('train', whole)
+    uninterrupted = make_config(method, 'uninterrupted', **options)
+    code, _, err = xtune('train', uninterrupted)
     assert code == 0, err
 
     killed = make_config(method, 'killed', **options)
@@ -105,36 +105,36 @@ def test_killed_run_goes_on_bit_for_bit(method, make_config, xtune, tmp_path):
     wait_for(tmp_path / 'killed' / 'iter_3.pth', process)
     process.send_signal(signal.SIGKILL)
     process.communicate()
-    # The newest file as a kill in the middle of a copy would leave it; the one before it must be used.
+    # A truncated latest file, as left by a kill during a copy: the one before it must be used.
     newest = max((tmp_path / 'killed').glob('*.pth'), key=lambda p: p.stat().st_mtime_ns)
-    half = newest.with_name('iter_999.pth')
-    half.write_bytes(newest.read_bytes()[: newest.stat().st_size // 2])
+    truncated = newest.with_name('iter_999.pth')
+    truncated.write_bytes(newest.read_bytes()[: newest.stat().st_size // 2])
 
     code, out, err = xtune('train', killed, '--resume')
     assert code == 0, err
     assert 'iter_999.pth' in out and str(newest) in out
     assert not (tmp_path / 'killed' / 'running.json').exists()
-    assert losses(tmp_path / 'killed') == losses(tmp_path / 'whole')
-    one, two = (torch.load(tmp_path / n / 'iter_12.pth', weights_only=True) for n in ('whole', 'killed'))
+    assert losses(tmp_path / 'killed') == losses(tmp_path / 'uninterrupted')
+    one, two = (torch.load(tmp_path / n / 'iter_12.pth', weights_only=True) for n in ('uninterrupted', 'killed'))
     assert all(torch.equal(one['state_dict'][k], two['state_dict'][k]) for k in one['state_dict'])
 
 
-def test_second_run_is_refused_and_interrupt_leaves_a_checkpoint(make_config, xtune, tmp_path):
+def test_second_run_is_refused_and_interrupt_writes_a_checkpoint(make_config, xtune, tmp_path):
     config = make_config(**{'schedule.max_epochs': 5000, 'checkpoint.every_epochs': None, 'checkpoint.keep': None})
     process = start(config, stderr=subprocess.PIPE)
     wait_for(tmp_path / 'run' / 'iter_2_hf', process)
     for other in ((), ('--resume',)):
         code, out, err = xtune('train', config, *other, '--cfg-options', 'optimizer.lr=1e-3')
         assert code == 2 and not out and f'process {process.pid} on ' in err and '--work-dir' in err
-    # what is read of a run that goes on is not refused
+    # a conversion only reads from the live run, so it is allowed
     code, _, err = xtune('convert', 'pth_to_hf', config, tmp_path / 'run' / 'iter_2.pth', tmp_path / 'hf')
     assert code == 0 and (tmp_path / 'run' / 'iter_2.pth').exists() and not list(tmp_path.rglob('earlier_*')), err
-    process.stdout.close()  # as the `tee` of `xtune train | tee log`, which Ctrl-C ends too
+    process.stdout.close()  # like the `tee` of `xtune train | tee log`, which Ctrl-C ends too
     process.send_signal(signal.SIGINT)
     err = process.stderr.read()
     assert process.wait(timeout=60) == 130, err
     assert 'Ctrl-C' in err and '--resume' in err.partition('Ctrl-C')[2] and 'Traceback' not in err, err
-    assert len([p for p in (tmp_path / 'run').iterdir() if p.name.startswith('20')]) == 1  # TensorBoard's figures
+    assert len([p for p in (tmp_path / 'run').iterdir() if p.name.startswith('20')]) == 1  # the TensorBoard log
     last = tmp_path / 'run' / (tmp_path / 'run' / 'last_checkpoint').read_text().strip()
     assert torch.load(last, weights_only=True)['meta']['iter'] == max(losses(tmp_path / 'run'))
     assert not (tmp_path / 'run' / 'running.json').exists()
@@ -156,13 +156,13 @@ def test_resume_without_a_checkpoint_is_an_error(make_config, xtune):
     assert code == 2 and '.pth' in err
 
 
-def test_loader_processes_and_unpacked_rows_train_too(make_config, xtune, tmp_path):
+def test_data_loader_workers_do_not_change_losses(make_config, xtune, tmp_path):
     for name, workers in (('none', 0), ('two', 2)):
         assert xtune('train', make_config(name=name, pack=False, **{'data.num_workers': workers}))[0] == 0
     assert losses(tmp_path / 'none') == losses(tmp_path / 'two')
 
 
-def test_resume_takes_a_changed_learning_rate_and_more_epochs(make_config, xtune, tmp_path):
+def test_resume_applies_a_changed_learning_rate_and_more_epochs(make_config, xtune, tmp_path):
     constant = {'schedule.lr_schedule': 'constant', 'schedule.warmup_ratio': 0.0}
     xtune('train', make_config(**constant))
     code, _, err = xtune(
@@ -173,10 +173,10 @@ def test_resume_takes_a_changed_learning_rate_and_more_epochs(make_config, xtune
     assert [row['lr'] for row in rows] == [2e-4] * 4 + [5e-5] * 2
 
 
-def test_checkpoints_of_the_user_stay(make_config, xtune, tmp_path):
+def test_other_pth_files_in_the_work_dir_are_kept(make_config, xtune, tmp_path):
     (tmp_path / 'run').mkdir()
     for name in ('my_best.pth', 'epoch_1_backup.pth'):
-        (tmp_path / 'run' / name).write_bytes(b'mine')
+        (tmp_path / 'run' / name).write_bytes(b'user file')
     xtune('train', make_config(**{'checkpoint.keep': 1}))
     names = sorted(p.name for p in (tmp_path / 'run').glob('*.pth'))
     assert names == ['epoch_1_backup.pth', 'epoch_2.pth', 'my_best.pth']
@@ -233,23 +233,23 @@ def learning_rates(steps, **schedule):
     return rates, wrapper.get_lr()['lr'][0]
 
 
-@pytest.mark.parametrize('kind', ['cosine', 'linear'])
+@pytest.mark.parametrize('lr_schedule', ['cosine', 'linear'])
 @pytest.mark.parametrize('steps', [1, 2, 3])
 @pytest.mark.parametrize('warmup', [0.0, 0.5, 1.0])
-def test_learning_rate_at_the_edges(steps, warmup, kind):
-    """Warm-up ends at the peak, cosine and linear at zero, and short runs have both."""
-    rates, _ = learning_rates(steps, warmup_ratio=warmup, lr_schedule=kind)
+def test_learning_rate_of_short_runs(steps, warmup, lr_schedule):
+    """Warm-up reaches the peak and the schedule falls, also in runs of few steps."""
+    rates, _ = learning_rates(steps, warmup_ratio=warmup, lr_schedule=lr_schedule)
     assert max(rates) == pytest.approx(1.0) and all(0 < rate <= 1 for rate in rates)
 
 
-@pytest.mark.parametrize('least', [0.0, 0.1])
-def test_linear_warms_up_and_falls_on_a_line(least):
-    rates, after = learning_rates(20, warmup_ratio=0.2, lr_schedule='linear', min_lr_ratio=least)
-    expected = [0.2, 0.4, 0.6, 0.8] + [1 - (1 - least) * step / 16 for step in range(16)]
-    assert rates == pytest.approx(expected) and after == pytest.approx(least, abs=1e-12)
+@pytest.mark.parametrize('min_ratio', [0.0, 0.1])
+def test_linear_schedule_with_warmup(min_ratio):
+    rates, after = learning_rates(20, warmup_ratio=0.2, lr_schedule='linear', min_lr_ratio=min_ratio)
+    expected = [0.2, 0.4, 0.6, 0.8] + [1 - (1 - min_ratio) * step / 16 for step in range(16)]
+    assert rates == pytest.approx(expected) and after == pytest.approx(min_ratio, abs=1e-12)
 
 
-def test_second_run_puts_the_first_aside_and_names_a_command_that_runs(make_config, xtune, tmp_path):
+def test_second_run_archives_the_first_and_prints_a_working_command(make_config, xtune, tmp_path):
     config = make_config(name='my run')
     xtune('train', config)
     code, out, _ = xtune('train', config)
@@ -259,7 +259,7 @@ def test_second_run_puts_the_first_aside_and_names_a_command_that_runs(make_conf
     assert len(command) == 5 and xtune(*command[:-1], tmp_path / 'hf')[0] == 0
 
 
-def test_runs_that_end_in_one_second_lose_nothing(tmp_path, monkeypatch):
+def test_archives_of_the_same_second_have_different_names(tmp_path, monkeypatch):
     from xtune.engine.work_dir import archive_previous_run
 
     monkeypatch.setattr('time.strftime', lambda form: 'earlier_20260101_000000')
@@ -283,7 +283,7 @@ def test_max_steps_and_constant_schedule(make_config, xtune, tmp_path):
     assert (tmp_path / 'run' / 'iter_3.pth').exists()
 
 
-def test_deepspeed_on_one_device_is_named_and_offload_refused(make_config, xtune):
+def test_deepspeed_on_one_device_prints_a_note_and_offload_is_refused(make_config, xtune):
     code, out, _ = xtune('train', make_config(), '--deepspeed', 'zero2')
     assert code == 0 and 'note: strategy zero2' in out
     code, _, err = xtune('train', make_config(), '--deepspeed', 'zero3_offload')
@@ -299,7 +299,7 @@ def test_non_finite_loss_names_step_rows_and_module(make_config, xtune, tiny_mod
     shutil.copytree(tiny_model, broken)
     llm = AutoModelForCausalLM.from_pretrained(tiny_model)
     with torch.no_grad():
-        # Finite weights, or the load would refuse them; the product of what they yield is not.
+        # The weights are finite, because loading refuses others; the product of their outputs is not.
         llm.model.layers[0].mlp.gate_proj.weight.fill_(1e25)
         llm.model.layers[0].mlp.up_proj.weight.fill_(1e25)
     llm.save_pretrained(broken)

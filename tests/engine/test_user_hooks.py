@@ -1,4 +1,4 @@
-"""The user's hooks: found by name in every registry, checked before anything slow, and built as they were checked."""
+"""The user's hooks are resolved in every registry, checked before slow work, and built as checked."""
 
 import json
 import re
@@ -6,15 +6,15 @@ import re
 import pytest
 from mmengine.hooks import EMAHook, EmptyCacheHook, Hook
 
-from xtune.engine.hooks import given_hooks
+from xtune.engine.hooks import resolve_custom_hooks
 from xtune.errors import ConfigError
 
-MINE = """
+CUSTOM_HOOK = """
 from mmengine.hooks import Hook
 from xtune.registry import HOOKS
 
 @HOOKS.register_module(force=True)
-class Noting(Hook):
+class RecordingHook(Hook):
     def __init__(self, path):
         self.path = path
 
@@ -25,19 +25,19 @@ class Noting(Hook):
 
 
 @pytest.mark.parametrize(
-    'kind', ['EmptyCacheHook', 'mmengine.EmptyCacheHook', 'mmengine.hooks.EmptyCacheHook', EmptyCacheHook]
+    'name', ['EmptyCacheHook', 'mmengine.EmptyCacheHook', 'mmengine.hooks.EmptyCacheHook', EmptyCacheHook]
 )
-def test_a_hook_of_mmengine_needs_no_scope(kind):
+def test_mmengine_hook_needs_no_scope(name):
     settings = dict(after_iter=True, priority='LOW')
-    assert given_hooks([dict(type=kind, **settings)]) == [dict(type=EmptyCacheHook, **settings)]
+    assert resolve_custom_hooks([dict(type=name, **settings)]) == [dict(type=EmptyCacheHook, **settings)]
 
 
-def test_hooks_that_are_built_stay_and_none_are_none():
+def test_hook_objects_are_kept_and_none_is_an_empty_list():
     hook = Hook()
-    assert given_hooks((hook,)) == [hook] and given_hooks(None) == []
+    assert resolve_custom_hooks((hook,)) == [hook] and resolve_custom_hooks(None) == []
 
 
-NO_HOOKS = [
+INVALID_HOOKS = [
     [dict(type='EMAHok')],
     [dict(type='mmengine.EMAHok')],
     [dict(type='xtune.EMAHook')],
@@ -53,30 +53,30 @@ NO_HOOKS = [
 ]
 
 
-def test_what_is_no_hook_is_refused(golden):
+def test_invalid_hooks_are_refused(golden):
     messages = {}
-    for hooks in NO_HOOKS:
+    for hooks in INVALID_HOOKS:
         with pytest.raises(ConfigError) as caught:
-            given_hooks(hooks)
+            resolve_custom_hooks(hooks)
         messages[re.sub('<mmengine.*? at 0x.*?>', '<a hook>', str(hooks))] = caught.value
     golden('config.hooks', messages)
 
 
-def test_names_of_either_registry_run(make_config, xtune, tmp_path, monkeypatch):
-    (tmp_path / 'noting_hook.py').write_text(MINE, encoding='utf-8')
+def test_hooks_of_both_registries_run(make_config, xtune, tmp_path, monkeypatch):
+    (tmp_path / 'recording_hook.py').write_text(CUSTOM_HOOK, encoding='utf-8')
     monkeypatch.syspath_prepend(tmp_path)
-    hooks = [dict(type='Noting', path=str(tmp_path / 'noted')), dict(type='EmptyCacheHook')]
-    options = {'custom_imports': ['noting_hook'], 'runner': {'custom_hooks': hooks}, 'schedule.max_steps': 2}
+    hooks = [dict(type='RecordingHook', path=str(tmp_path / 'recorded')), dict(type='EmptyCacheHook')]
+    options = {'custom_imports': ['recording_hook'], 'runner': {'custom_hooks': hooks}, 'schedule.max_steps': 2}
     code, _, err = xtune('train', make_config(**options))
     assert code == 0, err
-    assert (tmp_path / 'noted').read_text() == '0\n1\n'
+    assert (tmp_path / 'recorded').read_text() == '0\n1\n'
     rows = map(json.loads, (tmp_path / 'run' / 'metrics.jsonl').read_text('utf-8').splitlines())
     assert sum('loss' in row for row in rows) == 2
 
 
-def test_a_run_stops_early_and_goes_on_with_resume(make_config, xtune, tmp_path):
+def test_early_stopping_hook_stops_the_run_and_resume_continues(make_config, xtune, tmp_path):
     hook = dict(type='EarlyStoppingHook', monitor='val_loss', rule='less', min_delta=1e3, patience=2)
-    # The first measurement is the best; none is better by a thousand.
+    # No later validation loss is lower than the first one by 1000.
     options = {'val_dataset': 4, 'validation.every_steps': 1, 'runner': {'custom_hooks': [hook]}}
     config = make_config(**options)
     code, out, err = xtune('train', config)

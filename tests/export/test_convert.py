@@ -102,11 +102,11 @@ def test_split_keeps_every_tensor_and_every_other_file(xtune, tiny_model, tmp_pa
 @pytest.mark.parametrize(
     ('arguments', 'message'),
     [
-        (('merge', 'MODEL', 'MODEL', 'NEW'), 'has no adapter_config.json'),
-        (('merge', 'NOWHERE', 'MODEL', 'NEW'), 'does not exist'),
+        (('merge', 'MODEL', 'MODEL', 'NEW'), 'adapter_config.json'),
+        (('merge', 'NOWHERE', 'MODEL', 'NEW'), 'nowhere'),
         (('split', 'MODEL', 'NEW', '--max-shard-size', 'big'), '--max-shard-size'),
-        (('split', 'MODEL', 'MODEL'), 'exists and is not empty'),
-        (('split', 'NOWHERE', 'NEW'), 'does not exist'),
+        (('split', 'MODEL', 'MODEL'), 'tiny'),
+        (('split', 'NOWHERE', 'NEW'), 'nowhere'),
     ],
 )
 def test_wrong_folders_are_named_and_nothing_is_left(arguments, message, xtune, tiny_model, tmp_path):
@@ -194,15 +194,16 @@ def test_split_ignores_other_weight_files(xtune, tiny_model, tmp_path):
     assert len(AutoModelForCausalLM.from_pretrained(tmp_path / 'small').state_dict())
     (source / 'model.safetensors').write_bytes((source / 'model.safetensors').read_bytes()[:1000])
     code, _, err = xtune('convert', 'split', source, tmp_path / 'other')
-    assert code == 2 and 'model.safetensors cannot be loaded' in err and not (tmp_path / 'other').exists()
+    assert code == 2 and 'model.safetensors' in err and not (tmp_path / 'other').exists()
 
 
-def test_merge_refuses_an_adapter_on_one_of_two_tied_embeddings(make_config, xtune, tiny_model, tmp_path):
+def test_merge_refuses_an_adapter_on_one_of_two_tied_embeddings(make_config, xtune, golden, tiny_model, tmp_path):
     options = {'lora.target_modules': ['q_proj', 'embed_tokens']}
     config, checkpoint = run_training(make_config, xtune, 'lora', **options)
     assert xtune('convert', 'pth_to_hf', config, checkpoint, tmp_path / 'adapter')[0] == 0
     code, _, err = xtune('convert', 'merge', tiny_model, tmp_path / 'adapter', tmp_path / 'merged')
-    assert code == 2 and 'ties its input and output embeddings' in err
+    assert code == 2 and 'embed_tokens' in err
+    golden('export.tied_embeddings', err)
 
 
 def test_damaged_weights_and_unknown_models_are_named(xtune, tiny_model, tmp_path):

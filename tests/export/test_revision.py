@@ -11,6 +11,8 @@ from safetensors.torch import load_file, save_file
 from xtune.export.merge import merge
 from xtune.inference.load import load_for_inference
 
+pytestmark = pytest.mark.integration
+
 NAME = 'someone/model'
 
 

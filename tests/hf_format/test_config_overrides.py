@@ -67,7 +67,7 @@ def test_without_changed_settings_there_is_no_file(run):
     assert not (adapter / FILE).exists() and not any('note: the adapter' in text for text in printed)
 
 
-def test_neutral_keys_do_not_count_and_nested_ones_do():
+def test_neutral_keys_are_ignored_and_nested_keys_are_not():
     stored = Gemma3Config().to_dict()
     trained = Gemma3Config(use_cache=False, dtype='float16').to_dict()
     assert differences(trained, stored) == {}
@@ -80,7 +80,7 @@ def test_neutral_keys_do_not_count_and_nested_ones_do():
         apply(LlamaConfig(), dict(text_config=dict(sliding_window=7)))
 
 
-def test_a_damaged_file_is_named(tmp_path):
+def test_a_damaged_file_is_refused(tmp_path):
     write_overrides(tmp_path, 'base', CHANGED)
     assert read_overrides(str(tmp_path)) == CHANGED and read_overrides(None) == {}
     (tmp_path / FILE).write_text('{"config_overrides": [1]}')

@@ -45,7 +45,7 @@ def base(tmp_path):
     return folder
 
 
-def test_files_are_the_bases_except_for_the_template(base, tmp_path):
+def test_files_equal_those_of_the_base_except_for_the_template(base, tmp_path):
     tokenizer = AutoTokenizer.from_pretrained(base)
     target = tmp_path / 'new'
     target.mkdir()

@@ -133,7 +133,7 @@ def test_trained_tokens_are_green_in_light_and_dark(browse, make_page, tmp_path)
 
 
 @pytest.mark.parametrize(('box', 'before'), [('ids', False), ('borders', True)])
-def test_a_box_shows_and_hides_ids_and_borders(browse, make_page, tmp_path, box, before):
+def test_checkboxes_show_and_hide_ids_and_borders(browse, make_page, tmp_path, box, before):
     page = make_page([{'instruction': 'Say the word.', 'output': 'word ' * 20}] * 2)
     html = page.read_text(encoding='utf-8')
     state = f'<input type=checkbox id={box}{" checked" if before else ""}>'

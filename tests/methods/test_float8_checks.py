@@ -16,28 +16,26 @@ def job(make_config, **options):
     return wire(load(make_config('fp8_lora', **options)))
 
 
-@pytest.mark.parametrize(
-    ('options', 'message'),
-    [
-        ({'lora': None}, 'set lora, or quantization = None'),
-        ({'precision': 'fp32'}, "precision='fp32'.*precision='auto'"),
-        ({'lora.use_dora': True}, 'lora.use_dora=True'),
-        *(
-            ({'lora.init_lora_weights': start}, f"init_lora_weights='{start}'.*True, False, 'gaussian'")
-            for start in ('pissa', 'pissa_niter_4', 'olora', 'corda', 'eva')
-        ),
-        ({'lora.type': 'peft.BOFTConfig'}, 'lora.type=BOFTConfig.*LoraConfig'),
-        ({'quantization.skip': 'gate'}, "quantization.skip .*'gate'"),
-        ({'quantization.skip': [1]}, r'quantization.skip .*\[1\]'),
-        ({'quantization.last': -1}, 'quantization.last .*-1'),
-        ({'quantization.last': True}, 'quantization.last .*True'),
-    ],
-)
-def test_incompatible_options_are_refused(options, message, make_config):
-    if options.get('lora.type'):
-        options = {'lora': {'type': options['lora.type']}}
-    with pytest.raises(ConfigError, match=message):
-        check_float8(job(make_config, **options).model, torch.device('cpu'))
+INCOMPATIBLE = [
+    {'lora': None},
+    {'precision': 'fp32'},
+    {'lora.use_dora': True},
+    *({'lora.init_lora_weights': start} for start in ('pissa', 'pissa_niter_4', 'olora', 'corda', 'eva')),
+    {'lora': {'type': 'peft.BOFTConfig'}},
+    {'quantization.skip': 'gate'},
+    {'quantization.skip': [1]},
+    {'quantization.last': -1},
+    {'quantization.last': True},
+]
+
+
+def test_incompatible_options_are_refused(make_config, golden):
+    messages = {}
+    for options in INCOMPATIBLE:
+        with pytest.raises(ConfigError) as caught:
+            check_float8(job(make_config, **options).model, torch.device('cpu'))
+        messages[str(options)] = caught.value
+    golden('config.float8', messages)
 
 
 def test_an_initialization_from_quantized_weights_is_refused(make_config):
@@ -61,7 +59,7 @@ def test_a_sharding_strategy_is_refused_first(strategy, make_config):
         )
 
 
-def test_gpus():
+def test_supported_gpus():
     assert gpu_problem('NVIDIA H100', (9, 0), None) is gpu_problem('NVIDIA L4', (8, 9), None) is None
     assert gpu_problem('NVIDIA B200', (10, 0), None) is None
     problem = gpu_problem('NVIDIA A100', (8, 0), None)
@@ -79,7 +77,5 @@ def test_other_bases_are_accepted(make_config):
 
 
 def test_an_unknown_option_is_refused(make_config):
-    with pytest.raises(
-        XtuneError, match='`quantization.skips` is not an argument of Float8Config; did you mean `skip`'
-    ):
+    with pytest.raises(XtuneError, match='`quantization.skips` .*`skip`'):
         load(make_config('fp8_lora'), {'quantization.skips': []}, check_types=True)

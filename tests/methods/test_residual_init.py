@@ -152,10 +152,10 @@ def test_a_plain_adapter_is_not_changed():
 @pytest.mark.parametrize(
     ('start', 'lora', 'message'),
     [
-        ('pissa', dict(target_modules=['wte']), 'wte is an adapter of type Embedding'),
-        ('olora', dict(target_modules=['c_attn', 'lm_head']), 'lm_head shares its weight with another layer'),
-        ('pissa', dict(r=40), 'has only 32 features, fewer than the rank 40'),
-        ('pissa', dict(lora_alpha=0), 'has the scaling 0, which is not above 0'),
+        ('pissa', dict(target_modules=['wte']), 'wte .*Embedding'),
+        ('olora', dict(target_modules=['c_attn', 'lm_head']), 'lm_head'),
+        ('pissa', dict(r=40), ' 32 .* 40'),
+        ('pissa', dict(lora_alpha=0), ' scaling 0'),
     ],
 )
 def test_layers_that_do_not_support_the_initialization(start, lora, message):
@@ -169,18 +169,18 @@ def test_the_initial_adapter_of_another_adapter_is_refused():
         gpt2('pissa', initial, r=2)
     llm = gpt2()
     llm.peft_config['default'].init_lora_weights = 'pissa_niter_4'  # as earlier versions wrote it
-    with pytest.raises(CheckpointError, match='lacks the initial adapter'):
+    with pytest.raises(CheckpointError, match='initial adapter'):
         as_plain_lora(adapter_of(llm), None, described(llm))
 
 
 @pytest.mark.parametrize(
     ('options', 'message'),
     [
-        ({'lora.init_lora_weights': 'eva'}, "'eva': it needs a pass over data .* Set one of True, 'gaussian'"),
-        ({'lora.init_lora_weights': 'corda'}, "'corda': it needs a pass over data"),
-        ({'lora.init_lora_weights': 'lora_ga'}, "'lora_ga': it needs gradients"),
-        ({'lora.init_lora_weights': 'loftq', 'lora.loftq_config': {'loftq_bits': 4}}, 'use a qlora preset'),
-        ({'lora.init_lora_weights': 'pisa'}, 'did you mean `pissa`'),
+        ({'lora.init_lora_weights': 'eva'}, "'eva': .* True, 'gaussian'"),
+        ({'lora.init_lora_weights': 'corda'}, "'corda': "),
+        ({'lora.init_lora_weights': 'lora_ga'}, "'lora_ga': "),
+        ({'lora.init_lora_weights': 'loftq', 'lora.loftq_config': {'loftq_bits': 4}}, 'qlora'),
+        ({'lora.init_lora_weights': 'pisa'}, '`pissa`'),
         ({'lora.init_lora_weights': 'pissa_niter_x'}, "init_lora_weights`='pissa_niter_x'"),
         ({'lora.init_lora_weights': 'pissa', 'lora.target_parameters': ['experts.down_proj']}, 'target_parameters'),
     ],

@@ -48,7 +48,7 @@ LORA = [
     ],
     ids=str,
 )
-def test_what_merges_into_one_matrix_or_two(lora, tmp_path):
+def test_adapters_merge_into_one_or_two_matrices(lora, tmp_path):
     llm = adapted(**lora)
     want = logits(llm)
     assert unmergeable(llm) == []
@@ -91,7 +91,7 @@ def test_a_run_warns_before_data_are_prepared(make_config, capsys):
     assert printed(**tied) == ''
 
 
-def test_a_head_that_is_trained_alone_reaches_the_merged_model(make_config, xtune, tiny_model, tmp_path):
+def test_an_lm_head_that_is_trained_alone_is_in_the_merged_model(make_config, xtune, tiny_model, tmp_path):
     options = {'lora.modules_to_save': ['lm_head'], 'lora.r': 2, 'schedule.max_steps': 1, 'optimizer.lr': 1e-2}
     config = make_config('lora', **options)
     code, out, err = xtune('train', config)

@@ -164,14 +164,11 @@ def test_chat_refuses_ids_without_a_row(model, xtune, golden):
 @pytest.mark.parametrize('command', (('chat',), ('convert', 'merge'), ('convert', 'legacy')))
 @pytest.mark.parametrize('name', ('someone/nothing', 'nothing'))
 def test_hub_names_without_a_connection_say_so_at_once(command, name, xtune, tmp_path, monkeypatch):
-    from xtune.models.legacy import hub
-
     monkeypatch.chdir(tmp_path)
     (tmp_path / 'nothing_else').mkdir()
     (tmp_path / 'adapter').mkdir()
     (tmp_path / 'adapter' / 'adapter_config.json').write_text('{}')
     save_file({'a': torch.ones(1)}, tmp_path / 'adapter' / 'adapter_model.safetensors')
-    hub._refuse_unreachable.cache_clear()
     more = ('--prompt', 'x') if command == ('chat',) else ('adapter', 'new') if 'merge' in command else ('new',)
     code, _, err = xtune(*command, name, *more)
     assert code == 2 and name in err and 'HF_HUB_OFFLINE' in err
@@ -182,7 +179,7 @@ def test_a_server_that_answers_is_no_missing_connection(tmp_path):
     from http.server import BaseHTTPRequestHandler, HTTPServer
     from threading import Thread
 
-    from xtune.models.legacy.hub import _connection_error
+    from xtune.models.legacy.hub import connection_error
 
     class Refusing(BaseHTTPRequestHandler):
         def do_HEAD(self):
@@ -193,9 +190,9 @@ def test_a_server_that_answers_is_no_missing_connection(tmp_path):
 
     server = HTTPServer(('127.0.0.1', 0), Refusing)
     Thread(target=server.handle_request, daemon=True).start()
-    assert _connection_error(f'http://127.0.0.1:{server.server_port}') == ''
+    assert connection_error(f'http://127.0.0.1:{server.server_port}') == ''
     server.server_close()
-    assert 'refused' in _connection_error(f'http://127.0.0.1:{server.server_port}')
+    assert 'refused' in connection_error(f'http://127.0.0.1:{server.server_port}')
 
 
 ADAPTERS = {

@@ -116,7 +116,7 @@ def test_a_checkpoint_that_is_damaged_or_runs_code(damage, tmp_path, monkeypatch
 
 def test_meta_of_another_kind_is_no_checkpoint(tmp_path):
     torch.save({'state_dict': {}, 'meta': 3}, tmp_path / 'a.pth')
-    with pytest.raises(CheckpointError, match='no checkpoint of xtune'):
+    with pytest.raises(CheckpointError, match='a.pth'):
         checkpoint_io.load(tmp_path / 'a.pth')
 
 
@@ -154,7 +154,7 @@ def test_sizes_beyond_the_weights(values, tiny_model, tmp_path):
     model = shutil.copytree(tiny_model, tmp_path / 'model')
     changed(model / 'config.json', **values)
     for weights in (True, False):  # train needs weights; data preparation, plan and pth_to_hf do not
-        with pytest.raises(ModelError, match=r'config.json has .* at least [\d,]+ elements; the weight files'):
+        with pytest.raises(ModelError, match=r'config.json .* [\d,]+ elements'):
             check_model_folder(str(model), weights=weights)
 
 

@@ -209,7 +209,7 @@ def test_exports_are_complete(kind, method, checkpoint, make_config, xtune, tmp_
     options |= {'lora.target_modules': ['q_proj', 'v_proj']} if (kind, method) == ('llama4', 'lora') else {}
     config = make_config(method, **options)
     code, printed, err = xtune('train', config)
-    assert code == 0 and 'training is on text only' in printed, err
+    assert code == 0 and 'text only' in printed, err
     path = config.with_suffix('') / 'epoch_2.pth'
     code, _, err = xtune('convert', 'pth_to_hf', config, path, out if method == 'full' else adapter)
     assert code == 0, err
@@ -300,7 +300,7 @@ def test_full_finetuning_freezes_modules_that_text_does_not_reach():
 def test_targets_and_settings_without_effect_are_refused(checkpoint, make_config, xtune):
     base = str(checkpoint('qwen2_5_vl'))
     code, _, err = xtune('train', make_config(base_model=base, **{'lora.target_modules': r'.*visual.*\.qkv'}))
-    assert code == 2 and 'text does not reach' in err
+    assert code == 2 and 'lora.target_modules' in err
     config = make_config(base_model=base, **{'llm.rope_parameters': dict(rope_type='linear', factor=2.0)})
     for command in ('train', 'plan'):
         code, _, err = xtune(command, config)

@@ -1,7 +1,7 @@
-"""FlashAttention 3 takes the place of torch's kernels where it can, and only if the model computes the same with it.
+"""FlashAttention 3 replaces the kernel of torch if it is available and passes the parity check.
 
-Its package runs on GPUs only (test_varlen_attention_gpu.py). Here another implementation stands for it in torch's own
-registry: one that changes nothing, or one under torch's attention on CPUs that is wrong.
+Its package runs on GPUs only (test_varlen_attention_gpu.py). Here, a substitute is registered with torch: one that
+changes nothing, or one that makes the CPU attention of torch return wrong values.
 """
 
 import sys
@@ -16,20 +16,20 @@ from xtune.ops import flash_attention_3
 from xtune.optimizations.packed_attention import install_packed_attention
 
 CPU, CUDA = torch.device('cpu'), torch.device('cuda')
-WHOLE = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.default
+CPU_ATTENTION = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.default
 
 
-class Handle:
+class UnchangedAttention:
     def remove(self):
         pass
 
 
-class Wrong:
+class WrongAttention:
     """Attention on CPUs that returns zeros, until it is removed."""
 
     def __init__(self):
         self.library = torch.library.Library('aten', 'IMPL')
-        self.library.impl(WHOLE._schema.name, self.zeros, 'CPU')
+        self.library.impl(CPU_ATTENTION._schema.name, self.zeros, 'CPU')
 
     @staticmethod
     def zeros(query, key, value, *args, **kwargs):
@@ -41,7 +41,7 @@ class Wrong:
 
 @pytest.fixture
 def register():
-    """Registers what stands for it; afterwards torch is as before."""
+    """Returns a function that registers a substitute; the registry of torch is restored afterwards."""
     from torch.nn.attention._fa3 import register_flash_attention_fa3
 
     yield lambda function: attention.register_flash_attention_impl(flash_attention_3.KEY, register_fn=function)
@@ -52,12 +52,12 @@ def register():
 
 
 @pytest.fixture
-def here(monkeypatch):
-    """Let this machine pass for one with it."""
+def fa3_installed(monkeypatch):
+    """Pretend that FlashAttention 3 is installed."""
     monkeypatch.setattr(flash_attention_3, 'is_installed', lambda device, dtype: True)
 
 
-def switched(**options):
+def with_packed_attention(**options):
     torch.manual_seed(0)
     config = LlamaConfig(
         vocab_size=64, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4
@@ -72,15 +72,15 @@ def logits(llm):
     return llm(input_ids=torch.arange(7)[None], use_cache=False, **kwargs).logits
 
 
-def test_it_is_used_and_shown(register, here):
-    register(Handle)
-    _, found = switched()
-    assert found.kernel == 'FlashAttention 3' and attention.current_flash_attention_impl() == 'FA3'
+def test_flash_attention_3_is_used_and_shown(register, fa3_installed):
+    register(UnchangedAttention)
+    _, packed_attention = with_packed_attention()
+    assert packed_attention.kernel == 'FlashAttention 3' and attention.current_flash_attention_impl() == 'FA3'
 
 
 @pytest.mark.parametrize('on', [True, False])
-def test_a_run_shows_it_unless_it_is_disabled(on, register, here, make_config, xtune):
-    register(Handle)
+def test_a_run_shows_it_unless_it_is_disabled(on, register, fa3_installed, make_config, xtune):
+    register(UnchangedAttention)
     options = {'schedule.max_steps': 1, 'speed.flash_attention_3': on}
     code, out, err = xtune('train', make_config('lora', **options))
     assert code == 0, err
@@ -88,48 +88,56 @@ def test_a_run_shows_it_unless_it_is_disabled(on, register, here, make_config, x
     assert attention.current_flash_attention_impl() == ('FA3' if on else None)
 
 
-def test_one_with_other_results_is_deactivated(register, here):
-    llm, _ = switched(allow_flash_attention_3=False)
+def test_an_implementation_with_other_results_is_deactivated(register, fa3_installed):
+    llm, _ = with_packed_attention(allow_flash_attention_3=False)
     expected = logits(llm)
-    register(Wrong)
+    register(WrongAttention)
     attention.activate_flash_attention_impl('FA3')
-    assert (logits(llm) - expected).abs().max() > 1e-3, 'the stand-in has to be wrong'
+    assert (logits(llm) - expected).abs().max() > 1e-3, 'the substitute must be wrong'
     attention.restore_flash_attention_impl()
-    llm, found = switched()
-    assert found is not None and found.kernel is None and attention.current_flash_attention_impl() is None
+    llm, packed_attention = with_packed_attention()
+    assert (
+        packed_attention is not None
+        and packed_attention.kernel is None
+        and attention.current_flash_attention_impl() is None
+    )
     torch.testing.assert_close(logits(llm), expected)
 
 
-def test_a_package_built_for_another_torch_is_not_used(register, here):
+def test_a_package_built_for_another_torch_is_not_used(register, fa3_installed):
     def fail():
         raise ImportError('undefined symbol')
 
     register(fail)
-    _, found = switched()
-    assert found is not None and found.kernel is None
+    _, packed_attention = with_packed_attention()
+    assert packed_attention is not None and packed_attention.kernel is None
 
 
-def test_an_implementation_that_the_user_activated_stays(register, here, monkeypatch):
+def test_an_implementation_that_the_user_activated_stays(register, fa3_installed, monkeypatch):
     register(lambda: pytest.fail('it must not be activated'))
     with monkeypatch.context() as patch:
         patch.setattr(attention, 'current_flash_attention_impl', lambda: 'FA4')
         patch.setattr(attention, 'restore_flash_attention_impl', lambda: pytest.fail('it must not be restored'))
-        _, found = switched()
-    assert found is not None and found.kernel is None
+        _, packed_attention = with_packed_attention()
+    assert packed_attention is not None and packed_attention.kernel is None
 
 
-def test_each_run_in_a_process_decides_for_itself(register, here):
-    register(Handle)
-    assert switched()[1].kernel is not None
-    assert switched(allow_flash_attention_3=False)[1].kernel is None
+def test_each_run_in_a_process_decides_for_itself(register, fa3_installed):
+    register(UnchangedAttention)
+    assert with_packed_attention()[1].kernel is not None
+    assert with_packed_attention(allow_flash_attention_3=False)[1].kernel is None
     assert attention.current_flash_attention_impl() is None
-    register(Wrong)
+    register(WrongAttention)
     attention.activate_flash_attention_impl('FA3')
-    _, found = switched()
-    assert found is not None and found.kernel is None and attention.current_flash_attention_impl() is None
+    _, packed_attention = with_packed_attention()
+    assert (
+        packed_attention is not None
+        and packed_attention.kernel is None
+        and attention.current_flash_attention_impl() is None
+    )
 
 
-def test_when_it_counts_as_installed(register, tmp_path, monkeypatch):
+def test_conditions_for_installed(register, tmp_path, monkeypatch):
     capability = [9, 0]
     monkeypatch.setattr(torch.cuda, 'get_device_capability', lambda device: tuple(capability))
     assert not flash_attention_3.is_installed(CUDA, torch.bfloat16)
@@ -143,7 +151,7 @@ def test_when_it_counts_as_installed(register, tmp_path, monkeypatch):
 
 
 def test_a_package_without_kernels_is_not_used(register, tmp_path, monkeypatch):
-    """With torch's own registration of it."""
+    """With the registration by torch."""
     (tmp_path / f'{flash_attention_3.MODULE}.py').touch()
     monkeypatch.syspath_prepend(tmp_path)
     assert not flash_attention_3.activate() and attention.current_flash_attention_impl() is None

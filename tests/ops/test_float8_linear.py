@@ -94,7 +94,7 @@ def test_the_private_and_the_public_matmul_agree():
 @needs_row_scales
 @pytest.mark.parametrize('kind', ['random', 'outliers', 'zero rows', 'transposed'])
 @pytest.mark.parametrize('bias', [False, True])
-def test_outputs_and_gradients_are_near_those_of_float32(kind, bias):
+def test_outputs_and_gradients_are_close_to_those_of_float32(kind, bias):
     linear, layer = pair(bias=bias)
     x = inputs(kind).requires_grad_(True)
     exact = x.detach().float().requires_grad_(True)
@@ -208,9 +208,9 @@ def test_bases_without_float8_layers_are_refused(tiny_model, smollm):
     nf4 = BitsAndBytesConfig(load_in_4bit=True)
     with pytest.raises(ModelError, match='quantization = None'):
         to_float8_base(AutoModelForCausalLM.from_pretrained(tiny_model, quantization_config=nf4), Float8Config())
-    with pytest.raises(ModelError, match=r"no linear layer of LlamaForCausalLM.*skip=\['layers'\]"):
+    with pytest.raises(ModelError, match=r"LlamaForCausalLM.*skip=\['layers'\]"):
         to_float8_base(smollm, Float8Config(skip=['layers']))
-    with pytest.raises(ModelError, match="skip has 'downproj'.*did you mean `down_proj`"):
+    with pytest.raises(ModelError, match="'downproj'.*`down_proj`"):
         to_float8_base(smollm, Float8Config(skip=['downproj']))
-    with pytest.raises(ModelError, match='no linear layer.*or is in the last quantization.last=2 layers'):
+    with pytest.raises(ModelError, match='quantization.last=2'):
         to_float8_base(smollm, Float8Config(last=2))

@@ -44,7 +44,7 @@ def step(layer, x, slope):
     return y, x.grad
 
 
-def test_a_compiled_layer_is_the_layer_and_near_the_one_in_bf16():
+def test_a_compiled_layer_equals_the_eager_layer_and_is_close_to_bf16():
     torch.manual_seed(0)
     linear = torch.nn.Linear(576, 1536, device=CUDA, dtype=torch.bfloat16).requires_grad_(False)
     layer = Float8Linear(linear)
@@ -62,7 +62,7 @@ def smollm(model_dir):
     return AutoModelForCausalLM.from_pretrained(model_dir, dtype=torch.bfloat16, num_hidden_layers=4, device_map='cuda')
 
 
-def test_a_base_is_replaced_in_the_memory_of_one_more_layer(smollm):
+def test_replacing_the_base_needs_memory_for_one_more_layer(smollm):
     layer = 2 * sum(p.numel() for p in smollm.model.layers[0].parameters())
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats()

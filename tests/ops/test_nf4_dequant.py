@@ -34,7 +34,7 @@ def test_gradients_exist_after_a_call_without_gradients():
     torch.testing.assert_close(found, expected)
 
 
-def test_a_base_stays_trainable_from_the_start(make_config, monkeypatch):
+def test_a_loaded_base_does_not_use_the_inference_format(make_config, monkeypatch):
     monkeypatch.setattr('bitsandbytes.nn.modules.has_avx512bf16', lambda: True)  # as on such a CPU
     llm, _ = build_llm(wire(load(make_config('qlora'))).model, torch.device('cpu'))
     layers = [layer for layer in llm.modules() if isinstance(layer, bitsandbytes.nn.Linear4bit)]

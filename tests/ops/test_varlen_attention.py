@@ -1,4 +1,4 @@
-"""Packed rows attend by where samples begin: the same logits and gradients as under a mask and as sample by sample."""
+"""Varlen attention on packed sequences has the logits and gradients of masked attention and of separate samples."""
 
 from contextlib import nullcontext
 
@@ -30,11 +30,11 @@ SMALL = dict(
     num_attention_heads=4,
     num_key_value_heads=2,
     max_position_embeddings=64,
-    initializer_range=0.3,  # so that a token that attends wrongly shows
+    initializer_range=0.3,  # large, so that wrong attention changes the logits
     attn_implementation='sdpa',
     **dict(bos_token_id=1, eos_token_id=2, pad_token_id=0),
 )
-KINDS = {
+MODELS = {
     'llama': {},
     'qwen2': {},
     'qwen3': dict(head_dim=8),
@@ -44,11 +44,11 @@ KINDS = {
     'mixtral': dict(num_local_experts=2),
     'starcoder2': dict(sliding_window=4, residual_dropout=0.0, embedding_dropout=0.0),
 }
-LENGTHS = [[7, 9, 3], [13, 1]]  # of the samples in two rows
+LENGTHS = [[7, 9, 3], [13, 1]]  # of the samples in two sequences
 
 
 class Samples:
-    """Random samples, of which all tokens are trained."""
+    """Random samples, all tokens trained."""
 
     def __init__(self, lengths):
         random = np.random.default_rng(0)
@@ -64,70 +64,70 @@ class Samples:
         return f'row {index}'
 
 
-def rows(lengths):
-    """The samples, numbered through, as the pieces of rows."""
-    flat, made = 0, []
-    for row in lengths:
-        made.append(np.array([(flat + i, 0, n) for i, n in enumerate(row)]))
-        flat += len(row)
-    return Samples([n for row in lengths for n in row]), made
+def pack_samples(lengths):
+    """Return the samples and the token ranges of each packed sequence."""
+    first, packed = 0, []
+    for sequence in lengths:
+        packed.append(np.array([(first + i, 0, n) for i, n in enumerate(sequence)]))
+        first += len(sequence)
+    return Samples([n for sequence in lengths for n in sequence]), packed
 
 
-def tiny(kind, **options):
+def tiny(model_type, **options):
     torch.manual_seed(0)
-    given = {**SMALL, **KINDS.get(kind, {}), **options}
-    implementation = given.pop('attn_implementation')
-    return AutoModelForCausalLM.from_config(CONFIG_MAPPING[kind](**given), attn_implementation=implementation)
+    values = {**SMALL, **MODELS.get(model_type, {}), **options}
+    implementation = values.pop('attn_implementation')
+    return AutoModelForCausalLM.from_config(CONFIG_MAPPING[model_type](**values), attn_implementation=implementation)
 
 
-def switched(llm, max_length=64):
+def with_varlen_attention(llm, max_length=64):
     return install_packed_attention(llm, torch.float32, CPU, max_length, nullcontext())
 
 
-def result(llm, batches, attention=None):
-    """The losses of `batches`, and the gradients of their sum."""
+def losses_and_gradients(llm, batches, attention=None):
+    """Return the sum of the losses of `batches`, and its gradients."""
     llm.zero_grad()
-    more = [attention.model_kwargs(batch) if attention else {} for batch in batches]
-    losses = [summed_loss(llm, batch, **one) for batch, one in zip(batches, more, strict=True)]
+    all_kwargs = [attention.model_kwargs(batch) if attention else {} for batch in batches]
+    losses = [summed_loss(llm, batch, **kwargs) for batch, kwargs in zip(batches, all_kwargs, strict=True)]
     sum(losses).backward()
     return sum(losses).detach(), {name: p.grad.clone() for name, p in llm.named_parameters() if p.grad is not None}
 
 
-def same(found, expected):
-    torch.testing.assert_close(found[0], expected[0], rtol=1e-5, atol=1e-5)
-    assert found[1].keys() == expected[1].keys()
-    for name, slope in expected[1].items():
-        torch.testing.assert_close(found[1][name], slope, rtol=1e-4, atol=1e-5 * max(1, slope.abs().max().item()))
+def assert_equal(actual, expected):
+    torch.testing.assert_close(actual[0], expected[0], rtol=1e-5, atol=1e-5)
+    assert actual[1].keys() == expected[1].keys()
+    for name, grad in expected[1].items():
+        torch.testing.assert_close(actual[1][name], grad, rtol=1e-4, atol=1e-5 * max(1, grad.abs().max().item()))
 
 
-@pytest.mark.parametrize('kind', KINDS)
-def test_packed_logits_are_those_of_masked_attention_and_of_single_samples(kind):
-    llm = tiny(kind)
-    store, packed = rows(LENGTHS)
+@pytest.mark.parametrize('model_type', MODELS)
+def test_packed_logits_are_those_of_masked_attention_and_of_single_samples(model_type):
+    llm = tiny(model_type)
+    store, packed = pack_samples(LENGTHS)
     batch = collate(store, packed, pad_id=0)
-    alone = [collate(store, [pieces[None]], pad_id=0) for row in packed for pieces in row]
-    alone = [one for one in alone if one.num_targets]
-    masked, separate = result(llm, [batch]), result(llm, alone)
-    attention = switched(llm)
+    alone = [collate(store, [token_range[None]], pad_id=0) for sequence in packed for token_range in sequence]
+    alone = [sample for sample in alone if sample.num_targets]
+    masked, separate = losses_and_gradients(llm, [batch]), losses_and_gradients(llm, alone)
+    attention = with_varlen_attention(llm)
     assert attention is not None
-    found = result(llm, [batch], attention)
-    same(found, masked)
-    same(found, separate)
+    varlen = losses_and_gradients(llm, [batch], attention)
+    assert_equal(varlen, masked)
+    assert_equal(varlen, separate)
     padded = collate(store, packed, pad_id=0, padding=Padding(min_length=40, with_positions=True))
-    same(result(llm, [padded], attention), masked)
+    assert_equal(losses_and_gradients(llm, [padded], attention), masked)
     with attention.original_attention():
-        same(result(llm, [batch]), masked)
+        assert_equal(losses_and_gradients(llm, [batch]), masked)
 
 
-@pytest.mark.parametrize('kind', [kind for kind in KINDS if kind != 'mixtral'])  # which sorts tokens by values
-def test_unpacked_logits_are_the_same_without_a_search_for_samples(kind):
-    llm = tiny(kind, **({'sliding_window': 16} if 'sliding_window' in KINDS[kind] else {}))
-    store, one_each = rows([[9], [13]])
-    batch = collate(store, one_each, pad_id=0)
-    expected = result(llm, [batch])
+@pytest.mark.parametrize('model_type', sorted(MODELS.keys() - {'mixtral'}))  # mixtral sorts tokens by value
+def test_unpacked_logits_are_the_same_without_a_search_for_samples(model_type):
+    llm = tiny(model_type, **({'sliding_window': 16} if 'sliding_window' in MODELS[model_type] else {}))
+    store, unpacked = pack_samples([[9], [13]])
+    batch = collate(store, unpacked, pad_id=0)
+    expected = losses_and_gradients(llm, [batch])
     attention = PackedAttention(llm, CAUSAL)
-    same(result(llm, [batch], attention), expected)
-    # Without values nobody can look into position_ids.
+    assert_equal(losses_and_gradients(llm, [batch], attention), expected)
+    # On the meta device, the values of position_ids cannot be read.
     meta = llm.to('meta')
     ids = torch.zeros(2, 13, dtype=torch.long, device='meta')
     meta(input_ids=ids, position_ids=ids, use_cache=False)
@@ -143,12 +143,12 @@ def test_sequences_beyond_the_sliding_window_are_refused():
 
 
 @pytest.mark.parametrize(
-    ('kind', 'device', 'dtype', 'max_length', 'packed', 'expected'),
+    ('model_type', 'device', 'dtype', 'max_length', 'packed', 'expected'),
     [
         ('llama', 'cuda', torch.bfloat16, 64, False, CAUSAL),
         ('llama', 'cuda', torch.float32, 64, False, CAUSAL),
         ('mistral', 'cuda', torch.bfloat16, 64, False, CAUSAL),
-        ('mistral', 'cuda', torch.bfloat16, 65, False, VARLEN),  # filled up to 128
+        ('mistral', 'cuda', torch.bfloat16, 65, False, VARLEN),  # padded to 128
         ('mistral', 'cuda', torch.float32, 65, False, None),
         ('mistral', 'cuda', torch.bfloat16, 100, True, VARLEN),
         ('llama', 'cuda', torch.bfloat16, 64, True, VARLEN),
@@ -158,8 +158,8 @@ def test_sequences_beyond_the_sliding_window_are_refused():
         ('llama', 'mps', torch.bfloat16, 64, False, None),
     ],
 )
-def test_choice_of_the_attention_function(kind, device, dtype, max_length, packed, expected):
-    config = CONFIG_MAPPING[kind](**({'sliding_window': 100} if kind == 'mistral' else {}))
+def test_choice_of_the_attention_function(model_type, device, dtype, max_length, packed, expected):
+    config = CONFIG_MAPPING[model_type](**({'sliding_window': 100} if model_type == 'mistral' else {}))
     assert choose_attention(config, 'sdpa', dtype, device, max_length, packed) == expected
     assert choose_attention(config, 'eager', dtype, device, max_length, packed) is None
 
@@ -180,7 +180,7 @@ def test_a_mask_that_would_be_ignored_is_refused():
     ids, mask = torch.ones(1, 5, dtype=torch.long), torch.tensor([[0, 0, 1, 1, 1]])
     expected = llm(ids, attention_mask=mask, use_cache=False).logits
     attention = PackedAttention(llm, CAUSAL)
-    with pytest.raises(ModelError, match='pass attention masks, inside `with runner.model.generation_mode'):
+    with pytest.raises(ModelError, match='runner.model.generation_mode'):
         llm(ids, attention_mask=mask, use_cache=False)
     with pytest.raises(ModelError, match='generation_mode'):
         llm.model(ids, mask, use_cache=False)
@@ -192,11 +192,11 @@ def test_a_mask_that_would_be_ignored_is_refused():
 @pytest.mark.parametrize('positions', [8, 63, 64])
 def test_the_parity_check_respects_the_context_length(positions):
     options = dict(n_positions=positions, attn_pdrop=0.0, resid_pdrop=0.0, embd_pdrop=0.0)
-    assert switched(tiny('gpt2', **options)) is not None
+    assert with_varlen_attention(tiny('gpt2', **options)) is not None
 
 
 def drops_arguments(llm):
-    """Let the layers of `llm` lose what tells samples apart."""
+    """Make the layers of `llm` lose the sample boundaries."""
 
     def lose(module, args, kwargs):
         return args, {name: value for name, value in kwargs.items() if name != 'packed_cu_seqlens'}
@@ -207,7 +207,7 @@ def drops_arguments(llm):
 
 
 def sees_other_samples(llm):
-    """Let the layers of `llm` attend over borders that are wrong."""
+    """Make the layers of `llm` attend with wrong sample boundaries."""
 
     def move(module, args, kwargs):
         if 'packed_cu_seqlens' in kwargs:
@@ -220,7 +220,7 @@ def sees_other_samples(llm):
 
 
 def scales_gradients(llm):
-    """Let gradients grow where they pass the layers of `llm` as it attends without masks."""
+    """Scale the gradients in the layers of `llm` under varlen attention."""
 
     def grow(module, args, kwargs, out):
         return out + (out - out.detach()) if 'packed_cu_seqlens' in kwargs else out
@@ -242,14 +242,14 @@ def scales_gradients(llm):
     ],
 )
 def test_the_parity_check_on_a_trained_model_in_bf16(spoil, lora, model_dir):
-    """Of some tokens its logits in bf16 are noise, which two attentions that are right do not share."""
+    """The bf16 logits of some tokens are noise, which differs between correct implementations."""
     llm = AutoModelForCausalLM.from_pretrained(model_dir, dtype=torch.bfloat16, attn_implementation='sdpa')
     if spoil:
         spoil(llm)
     if lora:
         llm = get_peft_model(llm, LoraConfig(r=8, target_modules='all-linear'))
-    found = install_packed_attention(llm, torch.bfloat16, CPU, 64, nullcontext())
-    assert (found is None) == (spoil is not None)
+    attention = install_packed_attention(llm, torch.bfloat16, CPU, 64, nullcontext())
+    assert (attention is None) == (spoil is not None)
 
 
 @pytest.mark.parametrize(
@@ -267,24 +267,25 @@ def test_the_parity_check_on_a_trained_model_in_bf16(spoil, lora, model_dir):
 def test_unsupported_models_keep_their_attention(make):
     llm = make()
     before = llm.config._attn_implementation
-    assert switched(llm) is None
+    assert with_varlen_attention(llm) is None
     assert llm.config._attn_implementation == before
 
 
 @pytest.mark.parametrize('name', [CAUSAL, VARLEN])
 def test_nothing_synchronizes_with_the_device_before_the_update(name):
-    """On tensors without values: what looks into one, for which the process would wait for a GPU, fails."""
+    """On meta tensors: reading a value, which would synchronize with a GPU, fails."""
     meta = torch.device('meta')
     with meta:
         llm = get_peft_model(tiny('llama').requires_grad_(False), LoraConfig(target_modules='all-linear'))
-    masters = MasterWeights(llm, torch.bfloat16)
+    master_weights = MasterWeights(llm, torch.bfloat16)
     llm.bfloat16().train()
     fuse_lora(llm, torch.bfloat16)
     base = llm.get_base_model()
-    own = dict(master_weights=masters, lm_head=LmHead(base.model, base.lm_head), attention=PackedAttention(llm, name))
-    task = SupervisedFineTuning(llm, torch.bfloat16, meta, **own)
+    lm_head, attention = LmHead(base.model, base.lm_head), PackedAttention(llm, name)
+    optimizations = dict(master_weights=master_weights, lm_head=lm_head, attention=attention)
+    task = SupervisedFineTuning(llm, torch.bfloat16, meta, **optimizations)
     trainer = make_trainer(task, torch.optim.AdamW(task.trained_parameters().values()))
-    store, packed = rows(LENGTHS if name == VARLEN else [[9], [13]])
+    store, packed = pack_samples(LENGTHS if name == VARLEN else [[9], [13]])
     batch = collate(store, packed, pad_id=0)
     assert trainer.forward_backward([batch, batch], 40).is_meta
     assert trainer.strategy.reduce_and_clip(1.0).is_meta
@@ -292,27 +293,27 @@ def test_nothing_synchronizes_with_the_device_before_the_update(name):
         trainer.forward_backward([batch], 40)
 
 
-@pytest.mark.parametrize('kind', ['llama', 'qwen3'])
-def test_layers_compile_once_for_any_samples(kind):
+@pytest.mark.parametrize('model_type', ['llama', 'qwen3'])
+def test_layers_compile_once_for_any_samples(model_type):
     torch._dynamo.reset()
     counters.clear()
     with torch.device('meta'):
-        llm = tiny(kind, num_hidden_layers=3).bfloat16()
+        llm = tiny(model_type, num_hidden_layers=3).bfloat16()
     attention = PackedAttention(llm, VARLEN)
     for layer in llm.model.layers:
         layer.compile(backend='eager', fullgraph=True)
     graphs = []
     for lengths in ([5, 11], [2] * 8, [1] * 20, [20, 3], [4] * 8):
-        store, packed = rows([lengths])
+        store, packed = pack_samples([lengths])
         batch = collate(store, packed, 0, padding=Padding(min_length=32, with_positions=True)).to(torch.device('meta'))
-        more = attention.model_kwargs(batch)
-        llm.model(input_ids=batch.input_ids, position_ids=batch.position_ids, use_cache=False, **more)
+        kwargs = attention.model_kwargs(batch)
+        llm.model(input_ids=batch.input_ids, position_ids=batch.position_ids, use_cache=False, **kwargs)
         graphs.append(counters['stats']['unique_graphs'])
-    assert graphs == [1, 1, 1, 2, 2], 'one more for another longest segment, then none'
+    assert graphs == [1, 1, 1, 2, 2], 'one more for another max_seqlen, then none'
 
 
 @pytest.mark.parametrize(
-    ('lengths', 'joined', 'width', 'expected', 'longest'),
+    ('lengths', 'concatenated', 'min_length', 'expected', 'max_seqlen'),
     [
         ([[5, 3], [4]], False, 1, [0, 5, 8, 12, 16], 8),
         ([[5, 3], [4]], True, 1, [0, 8, 12, 16], 8),
@@ -321,24 +322,30 @@ def test_layers_compile_once_for_any_samples(kind):
         ([], False, 1, [0, 2], 2),
     ],
 )
-def test_borders(lengths, joined, width, expected, longest):
-    store, packed = rows(lengths)
-    batch = collate(store, packed, 0, joined, padding=Padding(min_length=width, with_positions=True))
+def test_cu_seqlens_and_max_seqlen(lengths, concatenated, min_length, expected, max_seqlen):
+    store, packed = pack_samples(lengths)
+    batch = collate(store, packed, 0, concatenated, padding=Padding(min_length=min_length, with_positions=True))
     total = expected[-1]
     assert batch.cu_seqlens.tolist() == expected + [total] * (17 - len(expected))
-    assert batch.cu_seqlens.dtype == torch.int32 and batch.max_seqlen == longest
+    assert batch.cu_seqlens.dtype == torch.int32 and batch.max_seqlen == max_seqlen
     assert batch.position_ids is not None and batch.input_ids.numel() == total
 
 
 def test_cu_seqlens_beyond_16_have_a_power_of_two_of_entries():
-    store, packed = rows([[2] * 17])
+    store, packed = pack_samples([[2] * 17])
     batch = collate(store, packed, 0)
     assert batch.cu_seqlens.shape == (33,) and batch.max_seqlen == 2
 
 
 def test_padding_changes_no_count_and_no_target():
-    store, packed = rows(LENGTHS)
-    close, wide = (collate(store, packed, 0, padding=p) for p in (Padding(), Padding(multiple=64)))
-    assert wide.input_ids.shape == (2, 64) and close.input_ids.shape == (2, 19)
-    assert (wide.num_targets, wide.num_tokens, wide.places) == (close.num_targets, close.num_tokens, close.places)
-    assert torch.equal(wide.targets.flatten()[wide.target_indices], close.targets.flatten()[close.target_indices])
+    store, packed = pack_samples(LENGTHS)
+    unpadded, padded = (collate(store, packed, 0, padding=p) for p in (Padding(), Padding(multiple=64)))
+    assert padded.input_ids.shape == (2, 64) and unpadded.input_ids.shape == (2, 19)
+    assert (padded.num_targets, padded.num_tokens, padded.places) == (
+        unpadded.num_targets,
+        unpadded.num_tokens,
+        unpadded.places,
+    )
+    assert torch.equal(
+        padded.targets.flatten()[padded.target_indices], unpadded.targets.flatten()[unpadded.target_indices]
+    )

@@ -33,7 +33,7 @@ def test_the_first_layers_are_checkpointed(tiny_model, count, calls):
     assert found[0] == plain[0] and torch.equal(found[1], plain[1])
 
 
-def test_more_layers_than_there_are_is_refused(tiny_model):
+def test_more_layers_than_the_model_has_are_refused(tiny_model):
     with pytest.raises(ModelError, match='activation_checkpointing=3.* 2 layers'):
         run(tiny_model, 3)
 
@@ -124,7 +124,7 @@ def test_compiled_checkpointing_saves_only_the_input_of_a_layer(functions):
         assert sum(tensor.shape == (4, 8) for tensor in saved) <= limit
 
 
-def test_which_torch_recomputes_custom_functions_is_known():
+def test_torch_versions_that_recompute_custom_functions_are_known():
     """Where it does not, checkpointing is outside of the compiled graph: the test above passes either way."""
     if torch.__version__ < '2.12':
         assert not checkpoint_recomputes_custom_functions()

@@ -6,9 +6,11 @@ import weakref
 
 import pytest
 import torch
+from torch.autograd.graph import saved_tensors_hooks
 from transformers import AutoModelForCausalLM
 
 from xtune.ops import compilation
+from xtune.optimizations import activation_offloading
 from xtune.optimizations.activation_checkpointing import ActivationCheckpointing, CheckpointPolicy
 from xtune.optimizations.activation_offloading import OffloadedCheckpoint
 from xtune.optimizations.layer_call import call_layer, checkpoint_layer
@@ -17,9 +19,9 @@ from xtune.utils.model_structure import layers_of
 BACKEND = 'aot_eager_decomp_partition'
 
 
-def offloaded(checkpointed=checkpoint_layer, min_bytes=0, kind=OffloadedCheckpoint):
+def offloaded(checkpointed=checkpoint_layer, min_bytes=0):
     """Return a layer call that offloads on a CPU too."""
-    return kind(checkpointed, min_bytes, ('cpu',))
+    return OffloadedCheckpoint(checkpointed, min_bytes, ('cpu',))
 
 
 def use(llm, layer_call):
@@ -57,29 +59,37 @@ def test_gradients_are_those_of_checkpointing(llm):
     assert equal(llm, offloaded())
 
 
-class Recording(OffloadedCheckpoint):
-    """Notes what is saved for the backward pass, and whether it is offloaded."""
+class Recording:
+    """Notes what layer calls save for the backward pass, and whether it is offloaded."""
 
-    def __init__(self, *args):
-        super().__init__(*args)
+    def __init__(self):
         self.saved, self.shapes = [], []
 
-    def _pack(self, tensor):
-        packed = super()._pack(tensor)
-        self.saved.append(weakref.ref(packed))
-        if tensor.numel():  # torch 2.11 saves an empty one for each layer
-            self.shapes.append((tuple(tensor.shape), packed is not tensor))
-        return packed
+    def hooks(self, pack, unpack):
+        def note(tensor):
+            packed = pack(tensor)
+            self.saved.append(weakref.ref(packed))
+            if tensor.numel():  # torch 2.11 saves an empty one for each layer
+                self.shapes.append((tuple(tensor.shape), packed is not tensor))
+            return packed
+
+        return saved_tensors_hooks(note, unpack)
+
+
+@pytest.fixture
+def recording(monkeypatch):
+    one = Recording()
+    monkeypatch.setattr(activation_offloading, 'saved_tensors_hooks', one.hooks)
+    return one
 
 
 @pytest.mark.parametrize('compiled', [False, pytest.param(True, marks=pytest.mark.slow)])
-def test_the_inputs_of_layers_are_offloaded_and_nothing_else(compiled, llm):
+def test_the_inputs_of_layers_are_offloaded_and_nothing_else(compiled, llm, recording):
     checkpointed = compilation.compiled(checkpoint_layer, BACKEND) if compiled else checkpoint_layer
     torch.manual_seed(0)
     expected = gradients(llm, checkpointed)
     torch.manual_seed(0)
-    recording = offloaded(checkpointed, kind=Recording)
-    torch.testing.assert_close(gradients(llm, recording), expected)
+    torch.testing.assert_close(gradients(llm, offloaded(checkpointed)), expected)
     assert [shape for shape, is_offloaded in recording.shapes if is_offloaded] == [
         (2, 24, 32)
     ] * 4  # 2 layers, 2 passes
@@ -99,15 +109,13 @@ def test_compiled_layers_share_one_offloaded_call(llm):
 
 
 @pytest.mark.parametrize(('min_bytes', 'is_offloaded'), [(1, True), (2**20, False)])
-def test_small_tensors_stay(llm, min_bytes, is_offloaded):
-    recording = offloaded(min_bytes=min_bytes, kind=Recording)
-    gradients(llm, recording)
+def test_small_tensors_are_not_offloaded(llm, recording, min_bytes, is_offloaded):
+    gradients(llm, offloaded(min_bytes=min_bytes))
     assert {is_copied for _, is_copied in recording.shapes} == {is_offloaded}
 
 
-def test_other_devices_are_left_alone(llm):
-    recording = Recording(checkpoint_layer, 0)
-    gradients(llm, recording)
+def test_tensors_on_other_devices_are_not_offloaded(llm, recording):
+    gradients(llm, OffloadedCheckpoint(checkpoint_layer, 0))
     assert {is_copied for _, is_copied in recording.shapes} == {False}
 
 

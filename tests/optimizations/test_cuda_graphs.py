@@ -1,5 +1,7 @@
-"""Captured layers train as without capture, for every shape and model. Here a captured function is called again at each
-replay; `-m gpu` has real CUDA graphs."""
+"""Training with captured layers is identical to training without capture, for every shape and model.
+
+Here, each replay calls the captured function again. The tests with `-m gpu` use real CUDA graphs.
+"""
 
 import gc
 import weakref
@@ -62,8 +64,8 @@ class FakeCapture:
         return outputs, replay
 
 
-class FixedWaitRunner(CudaGraphRunner):
-    """Takes every step for one with this wait share, whatever else this machine does meanwhile."""
+class RunnerWithFixedWaitShare(CudaGraphRunner):
+    """Uses this wait share for every step, independent of the load of the machine."""
 
     wait_share = 0.0
 
@@ -72,18 +74,18 @@ class FixedWaitRunner(CudaGraphRunner):
         super().end_step(self.wait_share)
 
 
-def llama(layers=3, **more):
-    return LlamaForCausalLM(LlamaConfig(**SIZES, num_hidden_layers=layers, **more))
+def llama(layers=3, **options):
+    return LlamaForCausalLM(LlamaConfig(**SIZES, num_hidden_layers=layers, **options))
 
 
 def gemma():
-    kinds = ['sliding_attention', 'sliding_attention', 'full_attention', 'sliding_attention']
+    layer_types = ['sliding_attention', 'sliding_attention', 'full_attention', 'sliding_attention']
     sizes = SIZES | dict(head_dim=8, sliding_window=8)
-    return Gemma3ForCausalLM(Gemma3TextConfig(**sizes, num_hidden_layers=4, layer_types=kinds))
+    return Gemma3ForCausalLM(Gemma3TextConfig(**sizes, num_hidden_layers=4, layer_types=layer_types))
 
 
-def batch(width=16, rows=2):
-    return MicroBatch.unpacked(*(torch.randint(1, 50, (rows, width)) for _ in range(2)))
+def batch(seq_len=16, batch_size=2):
+    return MicroBatch.unpacked(*(torch.randint(1, 50, (batch_size, seq_len)) for _ in range(2)))
 
 
 class Training:
@@ -97,11 +99,11 @@ class Training:
             llm = get_peft_model(llm, LoraConfig(r=4, lora_dropout=0.1, target_modules='all-linear'))
         self.layers = ActivationCheckpointing(llm)
         self.layers.apply(CheckpointPolicy(0))
-        masters = MasterWeights(llm, torch.bfloat16)
+        master_weights = MasterWeights(llm, torch.bfloat16)
         llm.to(torch.bfloat16)
-        self.graphs = FixedWaitRunner(self.layers, CPU, capture, can_capture) if capture else None
+        self.graphs = RunnerWithFixedWaitShare(self.layers, CPU, capture, can_capture) if capture else None
         self.task = SupervisedFineTuning(
-            llm, torch.bfloat16, master_weights=masters, lm_head=find_lm_head(llm), graphs=self.graphs
+            llm, torch.bfloat16, master_weights=master_weights, lm_head=find_lm_head(llm), graphs=self.graphs
         )
         self.parameters = list(self.task.trained_parameters().values())
         wrappers = [self.break_step, retry_on_oom(self.layers, self.graphs)]
@@ -110,9 +112,9 @@ class Training:
         self.trainer = make_trainer(self.task, torch.optim.AdamW(self.parameters, lr=1e-2), wrappers=wrappers)
         self.random = torch.manual_seed(1).get_state()
 
-    def step(self, *widths):
+    def step(self, *seq_lens):
         torch.set_rng_state(self.random)
-        out = self.trainer.train_step([batch(width) for width in widths])
+        out = self.trainer.train_step([batch(seq_len) for seq_len in seq_lens])
         self.random = torch.get_rng_state()
         return out.loss, out.grad_norm
 
@@ -128,18 +130,18 @@ class Training:
         trainer.forward_backward = broken
 
 
-def same(plain, graphed):
+def same_weights(plain, graphed):
     return all(torch.equal(a, b) for a, b in zip(plain.parameters, graphed.parameters, strict=True))
 
 
 @pytest.mark.parametrize('lora', [True, False])
 @pytest.mark.parametrize(('make', 'segments'), [(llama, 1), (gemma, 3)])
-def test_training_is_the_same(make, segments, lora):
+def test_training_is_identical(make, segments, lora):
     capture = FakeCapture()
     plain, graphed = Training(None, make, lora), Training(capture, make, lora)
     for _ in range(STEPS + 4):
         assert plain.step(16, 16) == graphed.step(16, 16)
-    assert same(plain, graphed)
+    assert same_weights(plain, graphed)
     # a forward and a backward pass of each segment, in the two micro-batches of each of three steps
     assert (capture.captured, capture.replayed) == (2 * segments, 2 * segments * 2 * 3)
 
@@ -148,13 +150,13 @@ def test_each_shape_has_its_own_graphs_up_to_a_limit():
     plain, graphed = Training(), Training(FakeCapture())
     for _ in range(STEPS + 3):
         assert plain.step(16, 24) == graphed.step(16, 24)
-    assert len(graphed.graphs) == 2 and same(plain, graphed)
+    assert len(graphed.graphs) == 2 and same_weights(plain, graphed)
     for _ in range(STEPS + 1):
-        graphed.step(*range(2, 2 + MAX_SHAPES))  # all at once
+        graphed.step(*range(2, 2 + MAX_SHAPES))  # all in one step
     assert len(graphed.graphs) == MAX_SHAPES
-    for width in range(2, 2 + MAX_SHAPES):
+    for seq_len in range(2, 2 + MAX_SHAPES):
         for _ in range(STEPS + 1):
-            graphed.step(width)
+            graphed.step(seq_len)
     assert len(graphed.graphs) == MAX_SHAPES
 
 
@@ -191,7 +193,7 @@ def test_a_change_of_checkpointing_captures_again():
             training.layers.apply(CheckpointPolicy(count))
         for _ in range(STEPS + 2):
             assert plain.step(16) == graphed.step(16)
-    assert capture.captured == 4 and same(plain, graphed)
+    assert capture.captured == 4 and same_weights(plain, graphed)
 
 
 def test_a_failed_capture_continues_without_graphs(capsys):
@@ -203,7 +205,7 @@ def test_a_failed_capture_continues_without_graphs(capsys):
     plain, graphed = Training(), Training(Fails())
     for _ in range(STEPS + 3):
         assert plain.step(16) == graphed.step(16)
-    assert same(plain, graphed) and not len(graphed.graphs)
+    assert same_weights(plain, graphed) and not len(graphed.graphs)
     assert capsys.readouterr().out.count('(operation not permitted when stream is') == 1
 
 
@@ -249,7 +251,7 @@ def test_out_of_memory_releases_the_graphs_first(capsys):
 
     graphed.after = fail
     assert plain.step(16) == graphed.step(16)
-    assert not len(graphed.graphs) and graphed.layers.num_plain == 3 and same(plain, graphed)
+    assert not len(graphed.graphs) and graphed.layers.num_plain == 3 and same_weights(plain, graphed)
     assert 'CUDA graphs' in capsys.readouterr().out
 
 

@@ -82,7 +82,7 @@ SLOW = pytest.mark.slow
     ('base', 'count'),
     [('float32', 0), ('nested', 2), pytest.param('float32', 2, marks=SLOW), pytest.param('nested', 0, marks=SLOW)],
 )
-def test_compiled_they_are_the_same_and_the_last_matmul_is_not_recomputed(base, count, make):
+def test_compiled_layers_have_equal_gradients_and_do_not_recompute_the_last_matmul(base, count, make):
     llm = make(base)
     wanted = gradients(llm)
     fuse_lora(llm, torch.float32)
@@ -96,7 +96,7 @@ def test_compiled_they_are_the_same_and_the_last_matmul_is_not_recomputed(base, 
     assert matmuls == 14 + 6 * count  # 7 in each of two layers
 
 
-def test_in_bf16_they_are_as_close_to_float32_as_those_of_peft(make):
+def test_bf16_gradients_are_as_close_to_float32_as_those_of_peft(make):
     wanted = gradients(make())
     plain = make().bfloat16()
     fused = copy.deepcopy(plain)
@@ -146,7 +146,7 @@ def test_layers_with_custom_functions_are_detected(make):
     assert not has_custom_functions(make())
 
 
-def test_a_trained_base_is_not_taken_for_a_frozen_one(make):
+def test_a_trained_base_layer_is_not_treated_as_frozen(make):
     llm = make()
     layer = llm.base_model.model.model.layers[0].mlp.up_proj
     layer.base_layer.weight.requires_grad_(True)

@@ -8,7 +8,7 @@ import torch
 from xtune.optimizations.master_weights import MasterWeights
 
 
-def test_updates_too_small_for_bf16_add_up():
+def test_updates_too_small_for_bf16_accumulate():
     layer = torch.nn.Linear(1, 1, bias=False)
     layer.weight.data.fill_(1.0)
     masters = MasterWeights(layer, torch.bfloat16)
@@ -23,7 +23,7 @@ def test_updates_too_small_for_bf16_add_up():
     assert layer.weight.item() == pytest.approx(0.99, abs=2**-9)
 
 
-def test_gradients_of_micro_batches_add_up_in_float32():
+def test_gradients_of_micro_batches_are_accumulated_in_float32():
     layer = torch.nn.Linear(1, 1, bias=False)
     masters = MasterWeights(layer, torch.bfloat16)
     for _ in range(300):  # in bf16 the sum would stop at 256

@@ -1,4 +1,4 @@
-"""Samples packed into one row must give the loss of the same samples alone; the parity check tells when they do not."""
+"""Packed samples must have the loss of separate samples; otherwise the parity check fails."""
 
 import re
 from contextlib import nullcontext
@@ -18,7 +18,7 @@ from xtune.optimizations.recurrent_layers import flatten_packed, sample_boundary
 from xtune.tasks.sft import SupervisedFineTuning
 
 CPU = torch.device('cpu')
-# Class -> whether it keeps packed samples apart on a CPU.
+# Class -> whether it isolates packed samples on a CPU.
 SOME = {
     'LlamaForCausalLM': True,
     'GemmaForCausalLM': True,
@@ -40,7 +40,7 @@ SOME = {
 
 
 class Store:
-    """Samples of random tokens, all of which are trained."""
+    """Samples of random tokens, all trained."""
 
     def __init__(self, lengths, vocabulary=90):
         random = np.random.default_rng(0)
@@ -56,22 +56,22 @@ class Store:
         return str(index)
 
 
-def batches(lengths=(5, 13, 9, 11), rows=1):
-    """Return the samples packed into `rows` rows, and in rows of their own."""
+def batches(lengths=(5, 13, 9, 11), num_sequences=1):
+    """Return the samples packed into `num_sequences` sequences, and one sample per sequence."""
     store = Store(lengths)
-    pieces = [np.array([[number, 0, length]]) for number, length in enumerate(lengths)]
-    each = -(-len(pieces) // rows)
-    packed = [np.concatenate(pieces[at : at + each]) for at in range(0, len(pieces), each)]
-    return collate(store, packed, 0), collate(store, pieces, 0)
+    token_ranges = [np.array([[number, 0, length]]) for number, length in enumerate(lengths)]
+    step = -(-len(token_ranges) // num_sequences)
+    packed = [np.concatenate(token_ranges[i : i + step]) for i in range(0, len(token_ranges), step)]
+    return collate(store, packed, 0), collate(store, token_ranges, 0)
 
 
 @torch.no_grad()
 def mean_losses(model):
-    """Return the loss of the same samples packed and alone; some classes know neither task nor logits_to_keep."""
+    """Return the loss of the same samples, packed and separate. Some classes do not support `logits_to_keep`."""
     losses = []
     for batch in batches():
-        more = {} if batch.position_ids is None else {'position_ids': batch.position_ids}
-        logits = model(input_ids=batch.input_ids, use_cache=False, **more).logits
+        kwargs = {} if batch.position_ids is None else {'position_ids': batch.position_ids}
+        logits = model(input_ids=batch.input_ids, use_cache=False, **kwargs).logits
         losses.append(cross_entropy(logits.flatten(0, 1), batch.targets.flatten(), ignore_index=IGNORE_INDEX).item())
     return losses
 
@@ -81,15 +81,15 @@ def verdict(model, dtype=torch.float32):
 
 
 def check_class(name):
-    """Return whether the class keeps samples apart, on which its loss and the parity check agree."""
+    """Return whether the class isolates packed samples; asserts that loss and parity check agree."""
     model = small_model(name)
     try:
         packed, alone = mean_losses(model)
         same = abs(packed - alone) < 1e-4 * alone
     except TypeError:  # it takes no position_ids
         same = False
-    found = verdict(model)
-    assert found.independent == same, f'{name}: {found}'
+    result = verdict(model)
+    assert result.independent == same, f'{name}: {result}'
     return same
 
 
@@ -110,8 +110,8 @@ def test_rounding_changes_no_verdict(name):
 def test_kernels_on_a_gpu_change_a_verdict_only_by_boundaries(name):
     device = torch.device('cuda')
     model = small_model(name).to(device, torch.bfloat16)
-    found = PackingParity(model, torch.bfloat16, device, nullcontext()).verdict()
-    assert found.independent == SOME[name] or (found.independent and found.needs_boundaries)
+    result = PackingParity(model, torch.bfloat16, device, nullcontext()).verdict()
+    assert result.independent == SOME[name] or (result.independent and result.needs_boundaries)
 
 
 @pytest.mark.slow
@@ -120,8 +120,8 @@ def test_the_check_agrees_with_the_loss_for_every_class(name):
     check_class(name)
 
 
-class Leaks(torch.nn.Module):
-    """A layer that adds `share` of the token before to each token, as a state does."""
+class LeakingLayer(torch.nn.Module):
+    """A layer that adds `share` of the previous token to each token, like a recurrent state."""
 
     def __init__(self, layer, share):
         super().__init__()
@@ -136,16 +136,16 @@ class Leaks(torch.nn.Module):
 @pytest.mark.parametrize('dtype', [torch.float32, torch.bfloat16])
 def test_a_small_leak_in_one_layer_is_found(dtype, share, number):
     model = small_model('LlamaForCausalLM')
-    model.model.layers[number] = Leaks(model.model.layers[number], share)
-    found = verdict(model.to(dtype), dtype)
-    assert not found.independent and found.reason
+    model.model.layers[number] = LeakingLayer(model.model.layers[number], share)
+    result = verdict(model.to(dtype), dtype)
+    assert not result.independent and result.reason
 
 
 def test_positions_that_do_not_restart_are_found():
     model = small_model('GPT2LMHeadModel')
     forward = model.forward
-    model.forward = lambda position_ids=None, **more: forward(
-        **more, position_ids=None if position_ids is None else torch.arange(position_ids.shape[1])[None]
+    model.forward = lambda position_ids=None, **kwargs: forward(
+        **kwargs, position_ids=None if position_ids is None else torch.arange(position_ids.shape[1])[None]
     )
     assert not verdict(model).independent
 
@@ -154,8 +154,8 @@ def test_a_model_that_fails_on_packed_samples_is_refused():
     model = small_model('LlamaForCausalLM')
     forward = model.forward
     model.forward = lambda input_ids, use_cache: forward(input_ids=input_ids, use_cache=use_cache)
-    found = verdict(model)
-    assert not (found.independent or found.fails) and 'position_ids' in found.reason
+    result = verdict(model)
+    assert not (result.independent or result.fails) and 'position_ids' in result.reason
 
 
 def test_broken_weights_have_no_verdict():
@@ -177,7 +177,7 @@ def test_the_state_of_the_model_is_restored():
 
 
 def convolve(hidden, weight, bias=None, activation=None, seq_idx=None, **others):
-    """Do what the kernel of causal_conv1d does: each sample [B, D, S] sees itself only, if seq_idx is given."""
+    """Compute what the kernel of causal_conv1d computes: with seq_idx, samples in [B, D, S] stay separate."""
     assert others.keys() <= {'cu_seq_lens_q', 'cu_seq_lens_k', 'max_length_q', 'max_length_k'}
     width, out = weight.shape[1], torch.zeros_like(hidden)
     for back in range(width):
@@ -192,46 +192,46 @@ def convolve(hidden, weight, bias=None, activation=None, seq_idx=None, **others)
 
 @pytest.fixture
 def with_kernel(monkeypatch):
-    """An LFM2 whose convolutions take seq_idx, as with the package causal_conv1d on a GPU."""
+    """An LFM2 whose convolutions accept seq_idx, like with the package causal_conv1d on a GPU."""
     from transformers.models.lfm2 import modeling_lfm2
 
     monkeypatch.setattr(modeling_lfm2, 'causal_conv1d_fn', convolve)
     return small_model('Lfm2ForCausalLM')
 
 
-def test_samples_are_independent_where_kernels_take_boundaries(with_kernel):
+def test_samples_are_independent_if_kernels_support_boundaries(with_kernel):
     assert verdict(with_kernel) == Verdict(True, True, reason=verdict(with_kernel).reason)
 
 
-@pytest.mark.parametrize('rows', [1, 2])
-@pytest.mark.parametrize('recomputed', [False, True])
-def test_boundaries_give_loss_and_gradients_of_samples_alone(with_kernel, rows, recomputed):
-    if recomputed:
+@pytest.mark.parametrize('num_sequences', [1, 2])
+@pytest.mark.parametrize('checkpointed', [False, True])
+def test_boundaries_give_loss_and_gradients_of_samples_alone(with_kernel, num_sequences, checkpointed):
+    if checkpointed:
         ActivationCheckpointing(with_kernel).apply(CheckpointPolicy())
     task = SupervisedFineTuning(with_kernel, torch.float32).train()
     task.boundaries = True
-    found = []
-    for batch in batches(rows=rows):
+    result = []
+    for batch in batches(num_sequences=num_sequences):
         with_kernel.zero_grad()
         loss = task(batch)
         loss.backward()
-        found.append((loss.item(), [p.grad.clone() for p in with_kernel.parameters()]))
-    (packed, slopes), (alone, expected) = found
+        result.append((loss.item(), [p.grad.clone() for p in with_kernel.parameters()]))
+    (packed, gradients), (alone, expected_gradients) = result
     assert packed == pytest.approx(alone, rel=1e-5)
-    for slope, wanted in zip(slopes, expected, strict=True):
-        torch.testing.assert_close(slope, wanted, rtol=1e-3, atol=1e-3 * wanted.abs().max().item())
+    for grad, expected in zip(gradients, expected_gradients, strict=True):
+        torch.testing.assert_close(grad, expected, rtol=1e-3, atol=1e-3 * expected.abs().max().item())
 
 
 def test_boundaries_are_those_of_samples_and_padding():
-    packed, alone = batches((5, 13, 9, 11), rows=2)
-    row = flatten_packed(packed)
-    given = sample_boundary_kwargs(row)
-    assert row.input_ids.shape == (1, packed.input_ids.numel())
-    assert given['seq_idx'].dtype == torch.int32
+    packed, alone = batches((5, 13, 9, 11), num_sequences=2)
+    flattened = flatten_packed(packed)
+    kwargs = sample_boundary_kwargs(flattened)
+    assert flattened.input_ids.shape == (1, packed.input_ids.numel())
+    assert kwargs['seq_idx'].dtype == torch.int32
     sizes = [5, 13, 2, 9, 11]  # the third is padding
-    assert given['seq_idx'].flatten().bincount().tolist() == sizes
-    assert given['cu_seq_lens_q'].diff()[: len(sizes)].tolist() == sizes
-    assert given['max_length_q'] >= max(sizes)
+    assert kwargs['seq_idx'].flatten().bincount().tolist() == sizes
+    assert kwargs['cu_seq_lens_q'].diff()[: len(sizes)].tolist() == sizes
+    assert kwargs['max_length_q'] >= max(sizes)
     assert sample_boundary_kwargs(alone) == {} and flatten_packed(alone) is alone
 
 
@@ -246,11 +246,11 @@ def documented(language):
 def test_the_pages_list_what_is_refused(language):
     refused = documented(language)
     assert refused <= set(small_classes())
-    assert {name for name in SOME if name in refused} == {name for name, apart in SOME.items() if not apart}
+    assert {name for name in SOME if name in refused} == {name for name, isolated in SOME.items() if not isolated}
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize('name', small_classes())
 def test_the_pages_list_every_class_that_is_refused(name):
-    apart = verdict(small_model(name)).independent
-    assert (name in documented('en')) == (name in documented('zh')) == (not apart)
+    isolated = verdict(small_model(name)).independent
+    assert (name in documented('en')) == (name in documented('zh')) == (not isolated)

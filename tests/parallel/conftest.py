@@ -1,4 +1,4 @@
-"""Real processes for tests: pairs that run many cases, and `xtune train` as a user starts it."""
+"""Real processes for tests: pairs of ranks that run many cases, and `xtune train` started like by a user."""
 
 import json
 import os
@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-# One thread a process: the models are tiny, and the machine may have other things to do.
+# One thread per process, because the models are tiny.
 ENVIRONMENT = {**os.environ, 'HF_HUB_OFFLINE': '1', 'OMP_NUM_THREADS': '1', 'TOKENIZERS_PARALLELISM': 'false'}
-# Lengths that differ, so that sequences pack unevenly and some are left over for the last step of an epoch.
+# Different lengths, so that sequences are filled unevenly and the last step of an epoch is incomplete.
 ROWS = [
     {'instruction': f'What is {a} plus {b}?', 'input': '', 'output': f'It is {a + b}.' + ' Indeed.' * (a * b // 3)}
     for a in range(8)
@@ -23,18 +23,18 @@ WORKER = Path(__file__).with_name('worker.py')
 
 
 def free_ports(count):
-    """Return ports of this host that nobody listens to, all different."""
+    """Return different free ports of this host."""
     sockets = [socket.socket() for _ in range(count)]
-    for one in sockets:
-        one.bind(('127.0.0.1', 0))
-    ports = [one.getsockname()[1] for one in sockets]
-    for one in sockets:
-        one.close()
+    for each in sockets:
+        each.bind(('127.0.0.1', 0))
+    ports = [each.getsockname()[1] for each in sockets]
+    for each in sockets:
+        each.close()
     return ports
 
 
 def in_processes(cases, folder, seconds=180):
-    """Run `cases`, each dict(name, config, size), for at most `seconds` each; their output lies in `folder`."""
+    """Run `cases`, each dict(name, config, size), for at most `seconds` each; their output is in `folder`."""
     ports = free_ports(len(cases))
     cases = [dict(case, port=port, seconds=seconds) for case, port in zip(cases, ports, strict=True)]
     (folder / 'cases.json').write_text(json.dumps(cases))
@@ -79,8 +79,8 @@ def write_config(folder, name, method, **options):
     return path
 
 
-class Started:
-    """A command in a session of its own: `output` so far, its `exit` code, and `end`, which kills all of it."""
+class StartedCommand:
+    """A command in a new session: its `output` so far, its `exit` code, and `end`, which kills all its processes."""
 
     def __init__(self, command, folder, name, **env):
         self.log = folder / f'{name}.log'
@@ -105,24 +105,24 @@ class Started:
             self.end()
             raise AssertionError(f'still running after {seconds} s:\n{self.output[-6000:]}') from None
 
-    def until(self, found, seconds=120):
+    def until(self, condition, seconds=120):
         deadline = time.monotonic() + seconds
-        while not found():
+        while not condition():
             assert self.process.poll() is None and time.monotonic() < deadline, self.output[-6000:]
             time.sleep(0.02)
 
     def ranks(self):
-        """Return {rank: pid} of the processes that train."""
-        found = {}
+        """Return {rank: pid} of the training processes."""
+        pids = {}
         for path in Path('/proc').glob('[0-9]*/environ'):
             try:
-                own = dict(item.split('=', 1) for item in path.read_text().split('\0') if '=' in item)
+                variables = dict(item.split('=', 1) for item in path.read_text().split('\0') if '=' in item)
                 parent = int(path.with_name('stat').read_text().rpartition(')')[2].split()[1])
             except (OSError, UnicodeDecodeError):
                 continue
-            if parent == self.process.pid and 'RANK' in own:
-                found[int(own['RANK'])] = int(path.parent.name)
-        return found
+            if parent == self.process.pid and 'RANK' in variables:
+                pids[int(variables['RANK'])] = int(path.parent.name)
+        return pids
 
     def end(self):
         pids = [self.process.pid, *self.ranks().values()]
@@ -136,27 +136,27 @@ class Started:
 
 @pytest.fixture
 def start():
-    """Return `Started`, whose processes do not outlive the test."""
-    made = []
+    """Return `StartedCommand`, whose processes are killed after the test."""
+    started = []
 
     def start(*arguments, **env):
-        made.append(Started(*arguments, **env))
-        return made[-1]
+        started.append(StartedCommand(*arguments, **env))
+        return started[-1]
 
     yield start
-    for one in made:
-        one.end()
+    for command in started:
+        command.end()
 
 
 def figures(work_dir):
-    """Return what metrics.jsonl says: {(step, 'loss' or 'grad_norm' or 'val_loss'): value}."""
+    """Return the values in metrics.jsonl: {(step, 'loss' or 'grad_norm' or 'val_loss'): value}."""
     rows = [json.loads(line) for line in (Path(work_dir) / 'metrics.jsonl').read_text().splitlines()]
     return {(row['step'], key): row[key] for row in rows for key in ('loss', 'grad_norm', 'val_loss') if key in row}
 
 
 @pytest.fixture(scope='session')
 def once(tmp_path_factory):
-    """Return a function (name, make) -> folder: one of all test processes calls make(folder), the others wait."""
+    """Return a function (name, make) -> folder: one test process calls make(folder), the others wait."""
     from filelock import FileLock
 
     root = tmp_path_factory.getbasetemp()
@@ -164,10 +164,10 @@ def once(tmp_path_factory):
 
     def once(name, make):
         with FileLock(root / f'{name}.lock'):
-            if not (root / name / 'made').exists():
+            if not (root / name / 'complete').exists():
                 (root / name).mkdir(parents=True)
                 make(root / name)
-                (root / name / 'made').touch()
+                (root / name / 'complete').touch()
         return root / name
 
     return once
@@ -195,7 +195,7 @@ def _figures():
 
 @pytest.fixture(scope='session')
 def byte_model(tmp_path_factory):
-    """A folder with a random two-layer Llama over bytes: what takes time in tests is starting, not the vocabulary."""
+    """A folder with a random two-layer Llama over bytes: a small vocabulary makes starting faster."""
     import torch
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast

@@ -1,4 +1,4 @@
-"""What launchers say about a process, and what is made of it."""
+"""The environment variables of each launcher, and the resulting `World`."""
 
 import pytest
 
@@ -42,13 +42,13 @@ def test_torchrun(launcher):
         ('r[1-2]n[3-4]', 'r1n3'),
     ],
 )
-def test_slurm_goes_to_the_first_host_of_its_list(hosts, first):
+def test_slurm_uses_the_first_host_of_its_list(hosts, first):
     world = from_environment('slurm', {**SLURM, 'SLURM_STEP_NODELIST': hosts, 'SLURM_JOB_NODELIST': 'other'})
     assert world == World(5, 8, 1, first, 20000 + 41234 % 20000)
 
 
 @pytest.mark.parametrize(('visible', 'local'), [('', 1), ('0,1', 1), ('1', 0), ('GPU-8f1b', 0)])
-def test_a_task_that_sees_one_gpu_uses_it(visible, local):
+def test_a_task_with_one_visible_gpu_uses_it(visible, local):
     env = {**SLURM, 'SLURM_STEP_NODELIST': 'a1', 'CUDA_VISIBLE_DEVICES': visible}
     assert from_environment('slurm', env).local_rank == local
 
@@ -80,11 +80,11 @@ def test_mpi():
     + [('slurm', SLURM, name, 'srun') for name in ('SLURM_PROCID', 'SLURM_NTASKS', 'SLURM_LOCALID')]
     + [('mpi', MPI, name, 'mpirun') for name in list(MPI)[:3]],
 )
-def test_a_missing_or_broken_variable_is_named(launcher, env, name, starter):
-    for broken, said in ((without(env, name), 'not set'), ({**env, name: 'x'}, "'x'")):
+def test_missing_and_invalid_variables_are_refused(launcher, env, name, starter):
+    for broken, message in ((without(env, name), 'not set'), ({**env, name: 'x'}, "'x'")):
         with pytest.raises(ConfigError) as error:
             from_environment(launcher, broken)
-        assert name in str(error.value) and said in str(error.value) and starter in str(error.value)
+        assert name in str(error.value) and message in str(error.value) and starter in str(error.value)
 
 
 @pytest.mark.parametrize(('launcher', 'env', 'rank'), [('slurm', SLURM, 'SLURM_PROCID'), ('pytorch', TORCHRUN, 'RANK')])
@@ -95,5 +95,5 @@ def test_a_rank_beyond_the_number_of_processes(launcher, env, rank):
 
 @pytest.mark.parametrize('port', ['http', '0', '70000'])
 def test_a_bad_port(port):
-    with pytest.raises(ConfigError, match='PORT must be a number from 1 to 65535'):
+    with pytest.raises(ConfigError, match='PORT .* 1 to 65535'):
         from_environment('slurm', {**SLURM, 'SLURM_JOB_NODELIST': 'a', 'PORT': port})

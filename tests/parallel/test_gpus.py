@@ -1,4 +1,4 @@
-"""Two GPUs train as one does: run with `-m gpu` on a machine that has two."""
+"""Two GPUs have the losses of one. Run with `-m gpu` on a machine with two GPUs."""
 
 import importlib.util
 import sys
@@ -11,20 +11,18 @@ pytestmark = [
     pytest.mark.gpu,
     pytest.mark.skipif(torch.cuda.device_count() < 2, reason='needs two CUDA devices'),
 ]
-NO_DEEPSPEED = pytest.mark.skipif(
-    importlib.util.find_spec('deepspeed') is None, reason='needs DeepSpeed, which is not installed'
-)
+NO_DEEPSPEED = pytest.mark.skipif(importlib.util.find_spec('deepspeed') is None, reason='needs DeepSpeed')
 STEPS = 8
-# name -> method, strategy, devices that split a row
+# name -> method, strategy, sequence-parallel group size
 NATIVE = {
     'lora_ddp': ('lora', 'ddp', 1),
     'full_fsdp2': ('full', 'fsdp2', 1),
     'qlora_fsdp2': ('qlora', 'fsdp2', 1),
-    'lora_split_rows': ('lora', 'ddp', 2),
+    'lora_sequence_parallel': ('lora', 'ddp', 2),
 }
 ZERO = {'lora_zero2': ('lora', 'zero2', 1), 'full_zero3': ('full', 'zero3', 1)}
-# In bf16 with all that section `speed` has, as a user's run is.
-FAST = 'lora_ddp_bf16'
+# In bf16 with all options of section `speed`, like the default.
+BF16 = 'lora_ddp_bf16'
 
 
 @pytest.fixture(scope='module')
@@ -33,35 +31,35 @@ def folder(tmp_path_factory):
 
 
 @pytest.fixture(scope='module')
-def written(folder, byte_model, write_config):
-    """Return a function that writes a run's config: method, strategy, devices that split a row, processes."""
+def write_run(folder, byte_model, write_config):
+    """Return a function that writes the config of a run."""
     from xtune.config.strategies import deepspeed_strategy
 
-    def write(name, method, strategy, split=1, size=2, precision='fp32'):
+    def write(name, method, strategy, group_size=1, size=2, precision='fp32'):
         chosen = deepspeed_strategy(strategy) if strategy.startswith('zero') else dict(name=strategy, deepspeed=None)
         options = {
             'base_model': str(byte_model),
-            'strategy': {**chosen, 'sequence_parallel_size': split},
+            'strategy': {**chosen, 'sequence_parallel_size': group_size},
             'precision': precision,
             'speed.compile': precision == 'bf16',
             'val_dataset': 5,
             'pack': True,
             'optimizer.lr': 2e-3,
             'schedule.max_steps': STEPS,
-            'schedule.gradient_accumulation_steps': 4 * split // size,
+            'schedule.gradient_accumulation_steps': 4 * group_size // size,
             'validation.every_steps': 3,
             'checkpoint.every_steps': None,
             'checkpoint.every_epochs': None,
         }
-        options |= {} if method == 'full' else {'lora.lora_dropout': 0.0}  # drawn by each process for itself
+        options |= {} if method == 'full' else {'lora.lora_dropout': 0.0}  # each rank has its own dropout
         return write_config(folder, name, method, **options)
 
     return write
 
 
 @pytest.fixture(scope='module')
-def alone(folder, written, figures):
-    """Return a function that returns the figures of one GPU; each run is made once."""
+def single_gpu_metrics(folder, write_run, figures):
+    """Return a function that returns the metrics of a run on one GPU; each run is cached."""
     from xtune.config.run_config import RunConfig
     from xtune.engine.train import train
 
@@ -69,32 +67,33 @@ def alone(folder, written, figures):
 
     def run(method, precision='fp32'):
         if (method, precision) not in known:
-            name = f'{method}_alone_{precision}'
+            name = f'{method}_single_{precision}'
             with pytest.MonkeyPatch.context() as patch:
                 patch.setenv('XTUNE_CACHE', str(folder / 'cache'))
-                assert train(RunConfig.read(written(name, method, 'one_device', size=1, precision=precision))) == 0
+                config = RunConfig.read(write_run(name, method, 'one_device', size=1, precision=precision))
+                assert train(config) == 0
             known[method, precision] = figures(folder / name)
         return known[method, precision]
 
     return run
 
 
-def pair_of(folder, written, cases):
-    made = [case(written(name, *given)) for name, given in cases.items()]
+def pair_of(folder, write_run, cases):
+    made = [case(write_run(name, *given)) for name, given in cases.items()]
     reports = run_pair(folder / f'pair_{next(iter(cases))}', made, timeout=280)
     assert not [report['error'] for rank in reports for report in rank if report['error']]
 
 
 @pytest.fixture(scope='module')
-def native(folder, written):
-    """Two processes that ran the cases of NATIVE and FAST, one after another."""
-    pair_of(folder, written, {**NATIVE, FAST: ('lora', 'ddp', 1, 2, 'bf16')})
+def native(folder, write_run):
+    """Two processes that ran the cases of NATIVE and BF16, one after another."""
+    pair_of(folder, write_run, {**NATIVE, BF16: ('lora', 'ddp', 1, 2, 'bf16')})
 
 
 @pytest.fixture(scope='module')
-def zero(folder, written):
+def zero(folder, write_run):
     """Two processes that ran the cases of ZERO."""
-    pair_of(folder, written, ZERO)
+    pair_of(folder, write_run, ZERO)
 
 
 def same(two, one, rel):
@@ -106,30 +105,30 @@ def same(two, one, rel):
 @pytest.mark.xdist_group('native')
 @pytest.mark.usefixtures('native')
 @pytest.mark.parametrize('name', NATIVE)
-def test_two_gpus_train_as_one(name, folder, alone, figures):
-    same(figures(folder / name), alone(NATIVE[name][0]), rel=1e-3)
+def test_two_gpus_have_the_losses_of_one(name, folder, single_gpu_metrics, figures):
+    same(figures(folder / name), single_gpu_metrics(NATIVE[name][0]), rel=1e-3)
 
 
 @NO_DEEPSPEED
 @pytest.mark.xdist_group('zero')
 @pytest.mark.usefixtures('zero')
 @pytest.mark.parametrize('name', ZERO)
-def test_two_gpus_train_as_one_under_deepspeed(name, folder, alone, figures):
-    same(figures(folder / name), alone(ZERO[name][0]), rel=1e-3)
+def test_two_gpus_have_the_losses_of_one_with_deepspeed(name, folder, single_gpu_metrics, figures):
+    same(figures(folder / name), single_gpu_metrics(ZERO[name][0]), rel=1e-3)
 
 
 @pytest.mark.xdist_group('native')
 @pytest.mark.usefixtures('native')
-def test_two_gpus_train_as_one_in_bf16(folder, alone, figures):
+def test_two_gpus_have_the_losses_of_one_in_bf16(folder, single_gpu_metrics, figures):
     losses = [
         {key: value for key, value in found.items() if 'loss' in key[1]}
-        for found in (figures(folder / FAST), alone('lora', 'bf16'))
+        for found in (figures(folder / BF16), single_gpu_metrics('lora', 'bf16'))
     ]
     same(*losses, rel=5e-3)
 
 
-def test_the_command_starts_a_process_for_each_gpu(folder, written, start, figures):
-    config = written('started', 'lora', 'ddp')
+def test_the_command_starts_one_rank_per_gpu(folder, write_run, start, figures):
+    config = write_run('started', 'lora', 'ddp')
     run = start([sys.executable, '-m', 'xtune', 'train', config], folder, 'command', NPROC_PER_NODE='2')
     assert run.exit(180) == 0, run.output
     assert '2 ranks' in run.output and figures(folder / 'started')

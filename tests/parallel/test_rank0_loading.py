@@ -1,4 +1,4 @@
-"""A host holds one copy of a model that is sliced, however many processes it has."""
+"""A host holds one copy of a sharded model, for any number of ranks."""
 
 import json
 import os
@@ -10,8 +10,8 @@ from pairs import case, run_pair
 from xtune.config.flatten import flatten
 from xtune.config.presets import find
 
-# A loader whose model cannot be built again from class and config: what it adds is known to nobody else.
-ODD = """
+# A loader that adds a hook, so that its model cannot be rebuilt from class and config.
+UNKNOWN_LOADER = """
 from transformers import LlamaForCausalLM
 
 def load(pretrained_model_name_or_path, **arguments):
@@ -19,7 +19,7 @@ def load(pretrained_model_name_or_path, **arguments):
     model.register_forward_pre_hook(lambda *_: None)
     return model
 """
-# Method, strategy; with -m slow.
+# Method and strategy of runs with the big model, for -m slow.
 BIG = [('lora', 'fsdp2'), ('lora', 'zero3'), ('qlora', 'fsdp2')]
 
 
@@ -51,13 +51,13 @@ def big_model(tmp_path_factory, tokenizer):
 
 @pytest.fixture(scope='module')
 def reports(tmp_path_factory, big_model, tiny_model, request):
-    """What two processes report of the runs in BIG, of one with an odd loader, a usual one, and a broken folder."""
+    """The reports of two ranks: of the runs in BIG, of an unknown and of the usual loader, and of a broken folder."""
     folder = tmp_path_factory.mktemp('loading')
     every = any(item.get_closest_marker('slow') for item in request.session.items if item.path == request.path)
     big = BIG if every else []
     rows = [{'instruction': f'Say {n}.', 'input': '', 'output': f'{n}.'} for n in range(8)]
     (folder / 'rows.json').write_text(json.dumps(rows))
-    (folder / 'odd.py').write_text(ODD)
+    (folder / 'odd.py').write_text(UNKNOWN_LOADER)
     broken = shutil.copytree(tiny_model, folder / 'broken')
     whole = (broken / 'model.safetensors').read_bytes()
     (broken / 'model.safetensors').write_bytes(whole[: len(whole) // 2])
@@ -117,7 +117,7 @@ def test_the_second_rank_never_has_the_full_model(reports, big_model, method, st
 
 
 @pytest.mark.slow
-def test_a_model_that_fails_on_meta_is_loaded_by_each_rank(reports):
+def test_a_model_that_fails_on_meta_is_loaded_on_each_rank(reports):
     folder, found = reports
     assert [report['error'] for report in found['odd']] == [None, None]
     log = (folder / 'two' / 'rank_0.log').read_text()

@@ -1,6 +1,6 @@
-"""A checkpoint goes on under another strategy and in another number of processes, as if nothing had happened.
+"""A checkpoint is resumed with another strategy and another number of ranks, with the same losses.
 
-Runs of 8 steps over the same sequences, saved at 4 and 8; the runs in two processes share one launch.
+Runs of 8 steps on the same sequences, saved at steps 4 and 8. The runs with two ranks share one launch.
 """
 
 import json
@@ -21,8 +21,8 @@ from xtune.export.pth_to_hf import pth_to_hf
 # The runs take two minutes.
 pytestmark = pytest.mark.slow
 ROWS = [{'instruction': f'Name {n} things.', 'input': '', 'output': ' '.join(['thing'] * n)} for n in range(1, 25)]
-# Run -> method, strategy, and the run whose fourth step it goes on from.
-IN_TWO = {
+# Run -> method, strategy, and the run whose step 4 it resumes from.
+TWO_RANK_RUNS = {
     'ddp': ('lora', 'ddp', None),
     'fsdp2': ('lora', 'fsdp2', None),
     'zero3': ('lora', 'zero3', None),
@@ -47,11 +47,11 @@ def losses(work_dir):
 @pytest.fixture(scope='module')
 def runs(once, tiny_model):
     """A folder with the work_dirs of the runs, and the two configs."""
-    return once('resharding', lambda folder: make_runs(folder, tiny_model, IN_TWO))
+    return once('resharding', lambda folder: make_runs(folder, tiny_model, TWO_RANK_RUNS))
 
 
 def make_runs(folder, tiny_model, names):
-    """Run what is named, and one process alone."""
+    """Run the named runs, and one run on a single rank."""
     (folder / 'rows.json').write_text(json.dumps(ROWS))
     for method, preset in {'lora': 'smollm2_135m_lora_alpaca_e1', 'full': 'smollm2_135m_full_selfcog_e2'}.items():
         options = {
@@ -90,7 +90,7 @@ def alone(folder, name, method, resume=False):
 
 
 def in_two(folder, name):
-    method, strategy, before = IN_TWO[name]
+    method, strategy, before = TWO_RANK_RUNS[name]
     options = {'work_dir': str(folder / name), 'schedule.gradient_accumulation_steps': 2, 'strategy.name': strategy}
     return case(folder / f'{method}.py', before and folder / before / 'iter_4.pth', **options)
 
@@ -114,16 +114,16 @@ def test_another_strategy_resumes(runs, before, after):
 
 
 @pytest.mark.parametrize('name', ['zero3', 'ddp', 'fsdp2'])
-def test_strategies_train_alike(runs, name):
+def test_strategies_have_equal_losses(runs, name):
     assert losses(runs / name) == pytest.approx(losses(runs / 'one'), rel=1e-5)
 
 
-def test_strategies_train_full_models_alike(runs):
+def test_strategies_have_equal_losses_in_full_fine_tuning(runs):
     assert losses(runs / 'zero3_full') == pytest.approx(losses(runs / 'fsdp2_full'), rel=1e-5)
 
 
 @pytest.mark.parametrize('name', ['one', 'zero3', 'ddp', 'fsdp2', 'fsdp2_zero2'])
-def test_checkpoint_of_an_adapter_holds_no_base(runs, name):
+def test_an_adapter_checkpoint_does_not_contain_the_base(runs, name):
     path = runs / name / 'iter_8.pth'
     state = checkpoint_io.load(path)['state_dict']
     assert all('lora_' in key for key in state)
@@ -131,7 +131,7 @@ def test_checkpoint_of_an_adapter_holds_no_base(runs, name):
     assert path.stat().st_size < 2 * 3 * adapter
 
 
-def test_folder_of_parts_becomes_a_model(runs, tmp_path):
+def test_a_sharded_checkpoint_is_converted_to_a_model(runs, tmp_path):
     from transformers import AutoModelForCausalLM
 
     checkpoint = runs / 'fsdp2_full' / 'iter_8.pth'
@@ -143,12 +143,12 @@ def test_folder_of_parts_becomes_a_model(runs, tmp_path):
         assert torch.equal(parameter, state[name].to(parameter.dtype)), name
 
 
-def test_a_missing_part_is_named_and_the_checkpoint_before_is_used(runs, capsys):
+def test_with_a_missing_part_the_previous_checkpoint_is_used(runs, capsys):
     shutil.copytree(runs / 'fsdp2_full', runs / 'torn')
     (runs / 'torn' / 'iter_8.pth' / 'part_00001_of_00002.pth').unlink()
-    with pytest.raises(CheckpointError, match=r'iter_8.pth lacks part_00001_of_00002.pth'):
+    with pytest.raises(CheckpointError, match=r'iter_8.pth is incomplete: part_00001_of_00002.pth is missing'):
         checkpoint_io.load(runs / 'torn' / 'iter_8.pth')
     alone(runs, 'torn', 'full', True)  # 2 processes under fsdp2 -> 1
-    assert 'lacks part_00001_of_00002.pth' in ''.join(capsys.readouterr())
+    assert 'part_00001_of_00002.pth is missing' in ''.join(capsys.readouterr())
     assert losses(runs / 'torn') == pytest.approx(losses(runs / 'fsdp2_full'), rel=1e-5)
     assert checkpoint_io.load(runs / 'torn' / 'iter_8.pth')['meta']['iter'] == 8

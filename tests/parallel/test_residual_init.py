@@ -14,7 +14,7 @@ def strategy(name):
     return deepspeed_strategy(name) if name.startswith('zero') else {'name': name, 'deepspeed': None}
 
 
-def test_two_ranks_start_and_resume_as_one(tmp_path, byte_model, write_config, in_processes, figures):
+def test_two_ranks_start_and_resume_like_one(tmp_path, byte_model, write_config, in_processes, figures):
     shared = {
         'base_model': str(byte_model),
         'optimizer.lr': 2e-3,

@@ -1,15 +1,17 @@
-"""Two processes of any strategy train as one process does with the same global batch.
+"""Two ranks with any strategy have the losses of one rank with the same global batch.
 
-One worker imports the libraries and forks the processes of each case.
+One worker imports the libraries and forks the ranks of each case.
 """
 
 import pytest
+
+pytestmark = pytest.mark.integration
 
 LORA = ('ddp', 'zero1', 'zero2', 'zero2_offload', 'zero3', 'zero3_offload', 'fsdp2', 'fsdp2_offload')
 CASES = [('lora', name) for name in LORA]
 CASES += [('full', name) for name in ('ddp', 'zero2', 'zero3', 'fsdp2')]
 CASES += [('qlora', name) for name in ('ddp', 'zero2', 'fsdp2')]
-# One of each kind; the others run with -m slow.
+# One of each type; the others run with -m slow.
 QUICK = [('lora', 'ddp'), ('full', 'zero3'), ('full', 'fsdp2'), ('qlora', 'fsdp2')]
 
 
@@ -38,12 +40,16 @@ def run(tmp_path_factory, byte_model, write_config, in_processes, figures):
     }
 
     def case(method, name, precision, steps, accumulate, size):
-        own = {'strategy': strategy(name), 'precision': precision, 'schedule.gradient_accumulation_steps': accumulate}
-        own |= {} if method == 'full' else {'lora.lora_dropout': 0.0}  # drawn by each process for itself
-        own |= {'activation_checkpointing': 'all' if method == 'qlora' else 'none'}
-        own |= {'schedule.max_steps': steps}
+        options = {
+            'strategy': strategy(name),
+            'precision': precision,
+            'schedule.gradient_accumulation_steps': accumulate,
+        }
+        options |= {} if method == 'full' else {'lora.lora_dropout': 0.0}  # each rank has its own dropout
+        options |= {'activation_checkpointing': 'all' if method == 'qlora' else 'none'}
+        options |= {'schedule.max_steps': steps}
         label = f'{method}_{name}_{precision}'
-        path = write_config(folder, label, method, **shared, **own)
+        path = write_config(folder, label, method, **shared, **options)
         return dict(name=label, config=str(path), size=size)
 
     def run(cases, steps, precision='fp32'):
@@ -59,7 +65,7 @@ def run(tmp_path_factory, byte_model, write_config, in_processes, figures):
 @pytest.mark.parametrize(
     ('cases', 'steps'), [(QUICK, 8), pytest.param(CASES, 20, marks=pytest.mark.slow)], ids=['quick', 'all']
 )
-def test_two_processes_train_as_one(cases, steps, run):
+def test_two_ranks_have_the_losses_of_one(cases, steps, run):
     found = run(cases, steps)
     for method, name in cases:
         one, two = found[method, 'one_device'], found[method, name]
@@ -69,7 +75,7 @@ def test_two_processes_train_as_one(cases, steps, run):
 
 
 @pytest.mark.slow
-def test_two_processes_in_bf16(run):
+def test_two_ranks_in_bf16(run):
     """bf16 keeps three digits; the micro-batches are the same, and their gradients are summed in float32."""
     found = run([('lora', 'ddp')], 6, 'bf16')  # a CPU is slow in it
     assert found['lora', 'ddp'] == pytest.approx(found['lora', 'one_device'], rel=1e-3)

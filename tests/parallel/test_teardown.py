@@ -1,4 +1,4 @@
-"""What a run leaves behind in its process: no threads of its process groups, none that watches."""
+"""A run leaves no threads in its process: neither of process groups nor of the watchdog."""
 
 import os
 import signal
@@ -18,17 +18,19 @@ from xtune.parallel.rendezvous import Rendezvous
 from xtune.parallel.ulysses import SequenceParallelGroup
 from xtune.parallel.watchdog import Watchdog
 
+pytestmark = pytest.mark.integration
+
 CPU = torch.device('cpu')
 
 
 def gloo_threads():
-    """Return the names of gloo's threads in this process, of which Python knows nothing."""
+    """Return the names of the gloo threads in this process, which are not Python threads."""
     names = [path.read_text().strip() for path in Path('/proc/self/task').glob('*/comm')]
     return [name for name in names if 'gloo' in name]
 
 
 def more_gloo_threads_than(number):
-    """Return whether there are, within a while: a thread gets its name when it runs for the first time."""
+    """Return whether more threads appear within 10 s; a thread gets its name when it first runs."""
     end = time.monotonic() + 10
     while len(gloo_threads()) <= number and time.monotonic() < end:
         time.sleep(0.01)
@@ -37,7 +39,7 @@ def more_gloo_threads_than(number):
 
 @pytest.fixture
 def group(ports):
-    """Give the context of a process group of one process, which has threads."""
+    """Return a process group of one rank, which has threads."""
     [port] = ports(1)
     rendezvous = Rendezvous(World(0, 1, 0, '127.0.0.1', port))
 
@@ -72,7 +74,7 @@ def train_sharded():
     assert all(full_tensor(p.grad).shape == p.shape for p in llm.parameters())
 
 
-def test_shards_leave_no_group_in_the_caches_of_torch(group):
+def test_sharding_leaves_no_process_group_in_the_caches_of_torch(group):
     for _ in range(2):  # the second mesh counts as equal to the first, whose group is gone
         with group():
             train_sharded()
@@ -86,15 +88,20 @@ def started():
     return lambda: set(threading.enumerate()) - before
 
 
+def open_files():
+    """Return what the file descriptors of this process refer to."""
+    links = (Path('/proc/self/fd') / name for name in os.listdir('/proc/self/fd'))
+    return {os.readlink(link) for link in links if link.is_symlink()}
+
+
 def test_the_watchdog_ends_with_its_context(tmp_path, started):
-    with Watchdog(tmp_path, 0, hang_seconds=60) as watch:
-        assert started()
-        ends = watch._read, watch._write
-    assert not started()
-    assert [end.fileno() for end in ends] == [-1, -1]
+    before = open_files()
+    with Watchdog(tmp_path, 0, hang_seconds=60):
+        assert started() and open_files() > before
+    assert not started() and open_files() == before
 
 
-def test_a_process_that_left_its_loop_when_asked_is_not_killed(tmp_path, started):
+def test_a_rank_that_stopped_on_request_is_not_killed(tmp_path, started):
     before = signal.signal(signal.SIGTERM, lambda *_: None)
     try:
         with Watchdog(tmp_path, 0, hang_seconds=60, grace_seconds=300):

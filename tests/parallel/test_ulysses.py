@@ -1,4 +1,4 @@
-"""Rows split over two processes train as whole rows in one do: the same losses, gradients and files."""
+"""Sequences sharded over two ranks have the losses, gradients and files of full sequences on one rank."""
 
 import json
 import os
@@ -18,7 +18,7 @@ from xtune.engine.train import train
 from xtune.errors import ConfigError
 from xtune.parallel.ulysses_check import check_devices
 
-# name -> (model, method, strategy, options, the case whose whole rows it is compared with). Most rows are odd.
+# name -> (model, method, strategy, options, case to compare with). Most sequences have an odd length.
 PLAIN, PACKED = {'pack': False, 'activation_checkpointing': 'none'}, {'pack': True, 'activation_checkpointing': 'all'}
 ADAPTER, CHAT = {'lora.lora_dropout': 0.0, 'val_dataset': 5}, {'chat_samples.every_steps': 4}
 EAGER = {'llm.attn_implementation': 'eager', 'activation_checkpointing': 'all'}
@@ -32,7 +32,7 @@ CASES = {
 }
 # Cases that run without -m slow.
 QUICK = ('lora_packed', 'fsdp2')
-FEW = {
+SHORT_RUN = {
     'schedule.max_steps': 8,
     'schedule.max_epochs': 8,
     'log.plot': False,
@@ -53,7 +53,7 @@ world = from_environment()
 mute_other_ranks(world)
 for number, (path, options) in enumerate(json.load(open(sys.argv[1]))):
     assert train(RunConfig.read(Path(path), options), world=replace(world, attempt=number)) == 0
-    # One that lets go of a tensor while the interpreter ends would abort the process.
+    # A thread that releases a tensor during interpreter shutdown would abort the process.
     threads = [task.read_text().strip() for task in Path('/proc/self/task').glob('*/comm')]
     assert not [name for name in threads if 'gloo' in name], (options, threads)
 """
@@ -61,7 +61,7 @@ for number, (path, options) in enumerate(json.load(open(sys.argv[1]))):
 
 @pytest.fixture(scope='module')
 def models(tmp_path_factory, tokenizer):
-    """Folders of tiny models whose weights are large, so that a token that attends wrongly shows in the loss."""
+    """Folders of tiny models with large weights, so that wrong attention changes the loss."""
     from transformers import AutoModelForCausalLM, LlamaConfig, MistralConfig
 
     common = dict(
@@ -89,11 +89,11 @@ def models(tmp_path_factory, tokenizer):
     return folders
 
 
-def processes(folder, script, arguments, count=2):
-    """Run `script` in `count` processes that form a world; return their exit codes and outputs."""
+def run_processes(folder, script, arguments, count=2):
+    """Run `script` in `count` ranks; return their exit codes and outputs."""
     path = folder / 'worker.py'
     path.write_text(script, encoding='utf-8')
-    # As torchrun does, the parent has the store: it outlives each training, so that one worker may do several.
+    # Like in torchrun, the store is in the parent process, so that one worker can run several trainings.
     store = TCPStore('127.0.0.1', 0, is_master=True, wait_for_workers=False)
     started = []
     for rank in range(count):
@@ -116,38 +116,38 @@ def processes(folder, script, arguments, count=2):
     return [process.returncode for process in started], outs
 
 
-def rows(folder):
+def read_metrics(folder):
     return [json.loads(line) for line in (folder / 'metrics.jsonl').read_text().splitlines()]
 
 
 @pytest.mark.parametrize('names', [QUICK, pytest.param(tuple(CASES), marks=pytest.mark.slow)], ids=['quick', 'all'])
-def test_sharded_sequences_train_as_full_ones(models, make_config, tmp_path, names):
+def test_sharded_sequences_have_the_losses_of_full_ones(models, make_config, tmp_path, names):
     todo, cases = [], {name: CASES[name] for name in names}
     for name, (model, method, strategy, options, other) in cases.items():
-        config = make_config(method, name, base_model=str(models[model]), **{**FEW, **options})
+        config = make_config(method, name, base_model=str(models[model]), **{**SHORT_RUN, **options})
         if other is None:
-            assert train(RunConfig.read(config, {'work_dir': str(tmp_path / f'{name}_whole')})) == 0
+            assert train(RunConfig.read(config, {'work_dir': str(tmp_path / f'{name}_full')})) == 0
         todo.append((str(config), {'strategy.name': strategy, 'strategy.sequence_parallel_size': 2}))
     (tmp_path / 'todo.json').write_text(json.dumps(todo))
-    codes, outs = processes(tmp_path, WORKER, [tmp_path / 'todo.json'])
+    codes, outs = run_processes(tmp_path, WORKER, [tmp_path / 'todo.json'])
     assert codes == [0, 0], outs[0][-3000:] + outs[1][-3000:]
     assert outs[0].count('each sharded over 2 consecutive ranks') == len(cases)
     assert outs[0].count('of 2 x 2 sequences') == len(cases)
     worst = {}
     for name, case in cases.items():
-        whole, split = rows(tmp_path / f'{case[-1] or name}_whole'), rows(tmp_path / name)
-        assert len(split) == len(whole) >= 8
-        for a, b in zip(whole, split, strict=True):
+        full, sharded = read_metrics(tmp_path / f'{case[-1] or name}_full'), read_metrics(tmp_path / name)
+        assert len(sharded) == len(full) >= 8
+        for a, b in zip(full, sharded, strict=True):
             for key in {'loss', 'grad_norm', 'lr', 'val_loss'} & set(a):
                 worst[name, key] = max(worst.get((name, key), 0), abs(a[key] - b[key]) / abs(a[key]))
     assert ('lora_packed', 'val_loss') in worst
-    allowed = {('zero2', 'grad_norm'): 3e-5}  # DeepSpeed's norm is larger by that much without split rows too
+    allowed = {('zero2', 'grad_norm'): 3e-5}  # the norm of DeepSpeed differs by this also without sharded sequences
     assert not {key: value for key, value in worst.items() if not value < allowed.get(key, 1e-5)}
-    answers = {(tmp_path / f / 'chat_samples.jsonl').read_text() for f in ('lora_packed', 'lora_packed_whole')}
+    answers = {(tmp_path / f / 'chat_samples.jsonl').read_text() for f in ('lora_packed', 'lora_packed_full')}
     assert len(answers) == 1 and '' not in answers
 
 
-TRIAL = """
+PARITY_CHECK_WORKER = """
 import json, sys
 import torch
 import torch.distributed as dist
@@ -158,17 +158,17 @@ from xtune.parallel.ulysses_check import sequence_parallel_group
 
 dist.init_process_group('gloo')
 dist.barrier()
-found = {}
+results = {}
 for name, options in json.load(open(sys.argv[1])).items():
     torch.manual_seed(0)
     llm = AutoModelForCausalLM.from_config(AutoConfig.for_model(**options))
     try:
         strategy = Strategy('ddp', sequence_parallel_size=2)
         sequence_parallel_group(llm, torch.float32, torch.device('cpu'), strategy, 1024)
-        found[name] = 'accepted'
+        results[name] = 'accepted'
     except ModelError as error:
-        found[name] = str(error)
-print(json.dumps(found))
+        results[name] = str(error)
+print(json.dumps(results))
 """
 TINY = dict(
     vocab_size=64,
@@ -183,7 +183,7 @@ TINY = dict(
     pad_token_id=0,
 )
 LONG = dict(rope_type='longrope', rope_theta=1e4, short_factor=[1.0] * 4, long_factor=[2.0] * 4)
-# name -> (options of a config, None if its rows can be split, else a part of the refusal).
+# name -> (options of a config, None if its sequences can be sharded, else a part of the error).
 MODELS = {
     'gemma2, eager, capped, windows': (dict(model_type='gemma2', sliding_window=5), None),
     'gemma3, windows': (dict(model_type='gemma3_text', sliding_window=5), None),
@@ -196,7 +196,7 @@ MODELS = {
     'sinks': (dict(model_type='gpt_oss', num_local_experts=4), 'attends with s_aux'),
     'ALiBi': (dict(model_type='bloom', n_head=4, n_layer=2), 'AttentionInterface'),
     'ALiBi of Baichuan': (dict(model_type='xtune_baichuan_alibi', num_key_value_heads=4), "'xtune_alibi'"),
-    'positions of its own': (dict(model_type='opt', ffn_dim=64, word_embed_proj_dim=32), 'in a parity check'),
+    'positions of its own': (dict(model_type='opt', ffn_dim=64, word_embed_proj_dim=32), 'parity check'),
     'recurrent layers': (dict(model_type='mamba'), 'linear_attention'),
     'convolutions': (dict(model_type='lfm2', layer_types=['conv', 'full_attention']), 'conv'),
     'chunks': (
@@ -211,17 +211,17 @@ MODELS = {
 @pytest.mark.slow
 def test_models_without_sequence_parallelism_are_refused(tmp_path):
     (tmp_path / 'models.json').write_text(json.dumps({n: {**TINY, **options} for n, (options, _) in MODELS.items()}))
-    codes, outs = processes(tmp_path, TRIAL, [tmp_path / 'models.json'])
+    codes, outs = run_processes(tmp_path, PARITY_CHECK_WORKER, [tmp_path / 'models.json'])
     assert codes == [0, 0], outs[0][-3000:]
-    found = [json.loads(out.splitlines()[-1]) for out in outs]
-    assert found[0] == found[1]
+    results = [json.loads(out.splitlines()[-1]) for out in outs]
+    assert results[0] == results[1]
     for name, (_, refusal) in MODELS.items():
         expected = 'accepted' if refusal is None else refusal
-        assert expected in found[0][name], (name, found[0][name])
+        assert expected in results[0][name], (name, results[0][name])
         assert (
             refusal is None
-            or 'set strategy.sequence_parallel_size=1' in found[0][name]
-            or 'sizes that' in found[0][name]
+            or 'set strategy.sequence_parallel_size=1' in results[0][name]
+            or 'sizes that' in results[0][name]
         )
 
 
@@ -231,12 +231,12 @@ def test_sizes_that_do_not_divide_the_devices_are_refused(size, devices):
         check_devices(size, devices)
 
 
-def test_one_process_is_told_how_to_start_two(make_config, xtune):
+def test_the_error_for_one_process_shows_how_to_start_two(make_config, xtune):
     code, _, err = xtune('train', make_config(), '--cfg-options', 'strategy.sequence_parallel_size=2')
     assert code == 2 and 'NPROC_PER_NODE=2' in err
 
 
-class Numbers:
+class NumberedSamples:
     """A store of samples of 1 to 9 tokens."""
 
     def ids(self, index):
@@ -249,24 +249,24 @@ class Numbers:
         return f'row {index}'
 
 
-@pytest.mark.parametrize('joined', [False, True])
+@pytest.mark.parametrize('concatenated', [False, True])
 @pytest.mark.parametrize('sequences', [[[3]], [[4, 6], [1]], [[8, 7, 5], [2, 3]], []])
-def test_shards_concatenate_to_the_full_sequences(sequences, joined):
-    store = Numbers()
-    pieces = [np.array([[i, 0, len(store.ids(i))] for i in row]) for row in sequences]
-    whole = collate(store, pieces, 9999, joined)
-    parts = [collate(store, pieces, 9999, joined, SequenceShard(part, 4)) for part in range(4)]
-    width = whole.input_ids.shape[1]
+def test_shards_concatenate_to_the_full_sequences(sequences, concatenated):
+    store = NumberedSamples()
+    token_ranges = [np.array([[i, 0, len(store.ids(i))] for i in row]) for row in sequences]
+    full = collate(store, token_ranges, 9999, concatenated)
+    shards = [collate(store, token_ranges, 9999, concatenated, SequenceShard(rank, 4)) for rank in range(4)]
+    seq_len = full.input_ids.shape[1]
     for name in ('input_ids', 'targets', 'position_ids'):
-        together = torch.cat([getattr(part, name) for part in parts], dim=1)
-        assert together.shape[1] == -(-width // 4) * 4
-        expected = getattr(whole, name)
-        expected = torch.arange(width).expand(len(together), -1) if expected is None else expected
-        assert torch.equal(together[:, :width], expected), name
-    assert all(torch.equal(part.full_position_ids, parts[0].full_position_ids) for part in parts)
-    assert torch.equal(torch.cat([part.position_ids for part in parts], dim=1), parts[0].full_position_ids)
-    assert sum(part.num_targets for part in parts) == whole.num_targets
-    assert sum(part.num_tokens for part in parts) == whole.num_tokens
+        concatenated_shards = torch.cat([getattr(shard, name) for shard in shards], dim=1)
+        assert concatenated_shards.shape[1] == -(-seq_len // 4) * 4
+        expected = getattr(full, name)
+        expected = torch.arange(seq_len).expand(len(concatenated_shards), -1) if expected is None else expected
+        assert torch.equal(concatenated_shards[:, :seq_len], expected), name
+    assert all(torch.equal(shard.full_position_ids, shards[0].full_position_ids) for shard in shards)
+    assert torch.equal(torch.cat([shard.position_ids for shard in shards], dim=1), shards[0].full_position_ids)
+    assert sum(shard.num_targets for shard in shards) == full.num_targets
+    assert sum(shard.num_tokens for shard in shards) == full.num_tokens
 
 
 def test_ranks_of_a_group_share_their_micro_batches():

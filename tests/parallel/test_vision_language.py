@@ -38,7 +38,7 @@ def losses(folder):
 
 
 @pytest.mark.slow
-def test_two_processes_train_text_as_one_does(base, make_config, tmp_path):
+def test_two_ranks_have_the_losses_of_one(base, make_config, tmp_path):
     options = {'base_model': str(base), 'schedule.max_epochs': 2, 'precision': 'fp32', 'schedule.batch_size': 1}
     options |= {'optimizer.weight_decay': 0.1, 'activation_checkpointing': 'none'}
 

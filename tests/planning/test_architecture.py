@@ -72,12 +72,12 @@ def test_values_are_not_shipped_for_other_models_and_revisions(options):
         architecture_of('llama2_7b_qlora_oasst1_e3', **options)
 
 
-def test_an_entry_takes_the_values_of_the_one_it_is_like():
+def test_an_entry_with_like_has_the_values_of_the_other_entry():
     raw = dict(a=dict(x=1, y=2), b=dict(like='a', y=3), c=dict(like='b', z=4))
     assert with_likes(raw) == dict(a=dict(x=1, y=2), b=dict(x=1, y=3), c=dict(x=1, y=3, z=4))
 
 
-def test_list_cfg_shows_the_figure_of_the_estimator_without_a_connection(xtune, tmp_path):
+def test_list_cfg_shows_estimates_without_a_connection(xtune, tmp_path):
     config = tmp_path / 'mine.py'
     quick = {'max_length': 64, 'pack': False, 'lora.target_modules': ['q_proj']}
     config.write_text(flatten(find('smollm2_135m_lora_selfcog_e2'), quick), encoding='utf-8')

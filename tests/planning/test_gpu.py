@@ -43,7 +43,7 @@ def model(tmp_path_factory, tokenizer):
         ('full', {'activation_checkpointing': 'none', 'schedule.gradient_accumulation_steps': 1}),
     ],
 )
-def test_a_run_takes_the_planned_memory(method, options, model, full_rows, make_config, xtune, tmp_path):
+def test_a_run_uses_the_planned_memory(method, options, model, full_rows, make_config, xtune, tmp_path):
     options = {'max_length': 1024, 'schedule.batch_size': 4, 'pack': False, 'schedule.max_steps': 4, **options}
     rows = {'train_dataset': dict(path=full_rows, map_fn='tokenized')}
     config = make_config(method, base_model=model, **rows, **options)

@@ -45,7 +45,7 @@ def test_the_command_prints_a_plan(make_config, xtune, model_folder):
     assert re.fullmatch(r'8 GB +yes +[\d.]+ GiB +1 layers', lines['8'].strip())
 
 
-def test_on_a_terminal_it_shows_what_it_counts(make_config, xtune, model_folder, monkeypatch):
+def test_on_a_terminal_progress_is_shown(make_config, xtune, model_folder, monkeypatch):
     monkeypatch.setattr('sys.stderr.isatty', lambda: True)
     monkeypatch.setenv('TERM', 'xterm')
     config = make_config('full', base_model=model_folder(), **QUICK)
@@ -55,7 +55,7 @@ def test_on_a_terminal_it_shows_what_it_counts(make_config, xtune, model_folder,
 
 
 @pytest.mark.slow
-def test_under_sequence_parallelism_the_figures_are_those_of_a_device(make_config, xtune, model_folder):
+def test_with_sequence_parallelism_values_are_per_device(make_config, xtune, model_folder):
     def planned(length, *options):
         config = make_config('full', base_model=model_folder(**WIDE, num_hidden_layers=12), max_length=length)
         code, out, err = xtune('plan', config, '--memory', '1', '--strategy', 'ddp', *options)
@@ -117,10 +117,10 @@ def test_a_gpu_that_does_not_support_the_run_is_named(job, model_folder):
     plan = make_plan(job('lora', base_model=model_folder(), **LORA), Checkpoint(), (), None)
     assert 'refuses' not in printed(plan)
     in_brackets = plan.step.with_model(base_model='models/[new]/one')
-    gpu = dict(gpu='NVIDIA A100', gpu_bytes=40 * GIB, unsupported='a GPU of compute capability 8.9')
+    gpu = dict(gpu='NVIDIA A100', gpu_bytes=40 * GIB, unsupported='compute capability 8.9')
     text = printed(replace(plan, step=in_brackets, **gpu))
     assert 'models/[new]/one: ' in text and 'fits: NVIDIA A100, 40.0 GiB' in text
-    assert 'refuses it here: it needs a GPU of compute capability 8.9' in text
+    assert 'compute capability 8.9' in text
 
 
 def test_nothing_fits_a_gpu_that_is_too_small(job, model_folder):
@@ -153,7 +153,7 @@ def test_a_strategy_that_refuses_the_method_is_not_planned(make_config, xtune, m
 def test_a_strategy_that_refuses_the_method_is_not_suggested(make_config, xtune, model_folder):
     config = make_config('fp8_lora', base_model=model_folder(num_hidden_layers=2), **LORA)
     code, out, _ = xtune('plan', config, '--memory', '0.1')
-    assert code == 0 and 'a qlora preset with --strategy fsdp2' in ' '.join(out.split())
+    assert code == 0 and '--strategy fsdp2' in ' '.join(out.split())
 
 
 @pytest.mark.parametrize('requested', ['sdpa', 'flash_attention_2', pytest.param(None, marks=pytest.mark.slow)])
@@ -176,10 +176,10 @@ def test_unquantized_experts_and_sequences_over_the_context_length_are_named(job
     plan = make_plan(job('qlora', **options), Checkpoint(), (), None)
     assert plan.to_dict()['memory']['experts_not_quantized'] == experts
     assert '1024' in plan.warning and '512' in plan.warning and plan.warning in printed(plan)
-    assert 'are experts, which stay in bf16' in printed(plan)
+    assert ' experts' in printed(plan)
     unquantized = replace(plan, step=job('lora', **options), warning=None)
     assert unquantized.to_dict()['memory']['experts_not_quantized'] == 0
-    assert 'are experts' not in printed(unquantized) and 'warning' not in printed(unquantized)
+    assert ' experts' not in printed(unquantized) and 'warning' not in printed(unquantized)
 
 
 @pytest.mark.parametrize('wrong', ['-3', '0', 'nan', 'large', '80000'])

@@ -68,7 +68,7 @@ def test_partial_models_give_the_peak_of_four_layers(method, options, job, model
     assert found.peak == pytest.approx(full_model_peak(run), rel=0.02)
     assert found.speed is None and found.peak > found.resident > found.frozen
     assert found.checkpointed == {'none': 0, 'auto': 4}.get(
-        run.values.activation_checkpointing, run.values.activation_checkpointing
+        run.model.activation_checkpointing, run.model.activation_checkpointing
     )
 
 
@@ -97,7 +97,7 @@ def test_offloading_saves_nothing_where_gradients_decide_the_peak(job, model_fol
 
 
 @pytest.mark.slow
-def test_several_types_of_layers_have_costs_of_their_own(job, model_folder):
+def test_each_layer_type_has_its_own_cost(job, model_folder):
     pattern = ['sliding_attention', 'sliding_attention', 'full_attention']
     values = dict(model_type='qwen2', use_sliding_window=True, sliding_window=16, layer_types=pattern)
     options = {'schedule.batch_size': 32, 'activation_checkpointing': 2, **EAGER}

@@ -1,4 +1,4 @@
-"""One gradient, however the sequences of an optimizer step are spread over micro-batches and packs."""
+"""One gradient, however the sequences of an optimizer step are split into micro-batches and packed."""
 
 import numpy as np
 import pytest
@@ -43,15 +43,15 @@ class KeepGradients(Replicated):
         pass
 
 
-def whole(store, sequences):
-    """Whole samples as pieces."""
+def uncut(store, sequences):
+    """Return the token ranges of complete samples."""
     return [np.array([[i, 0, store.lengths[i]] for i in sequence]) for sequence in sequences]
 
 
-def gradients(llm, store, sequences, batch_size, joined=False):
+def gradients(llm, store, sequences, batch_size, concatenated=False):
     llm.zero_grad()
     starts = range(0, len(sequences), batch_size)
-    micro_batches = [collate(store, sequences[i : i + batch_size], 2, joined) for i in starts]
+    micro_batches = [collate(store, sequences[i : i + batch_size], 2, concatenated) for i in starts]
     task = SupervisedFineTuning(llm, torch.float32)
     trainer = make_trainer(task, torch.optim.SGD(llm.parameters()), strategy=KeepGradients())
     out = trainer.train_step(micro_batches)
@@ -60,11 +60,11 @@ def gradients(llm, store, sequences, batch_size, joined=False):
 
 @pytest.mark.parametrize('batch_size', [2, 1])
 def test_batch_4x1_2x2_and_1x4_give_one_gradient(llm, store, batch_size):
-    sequences = whole(store, [[0], [5], [10], [23]])
-    loss, wanted = gradients(llm, store, sequences, 4)
-    other_loss, found = gradients(llm, store, sequences, batch_size)
-    assert other_loss == pytest.approx(loss, abs=1e-5)
-    torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-6)
+    sequences = uncut(store, [[0], [5], [10], [23]])
+    loss, expected = gradients(llm, store, sequences, 4)
+    loss_of_split, gradient = gradients(llm, store, sequences, batch_size)
+    assert loss_of_split == pytest.approx(loss, abs=1e-5)
+    torch.testing.assert_close(gradient, expected, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize('checkpointing', [False, True])
@@ -75,11 +75,11 @@ def test_packed_and_unpacked_give_one_gradient(llm, store, checkpointing):
     indices = np.arange(len(store))
     packed = list(pack('fit', store.lengths, indices, 128, seed=0))
     assert len(packed) < len(store) / 2
-    loss, wanted = gradients(llm, store, list(pack('none', store.lengths, indices, 128, seed=0)), 4)
+    loss, expected = gradients(llm, store, list(pack('none', store.lengths, indices, 128, seed=0)), 4)
     for batch_size in (1, 3):
-        other_loss, found = gradients(llm, store, packed, batch_size)
-        assert other_loss == pytest.approx(loss, abs=1e-5)
-        torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-6)
+        loss_of_split, gradient = gradients(llm, store, packed, batch_size)
+        assert loss_of_split == pytest.approx(loss, abs=1e-5)
+        torch.testing.assert_close(gradient, expected, rtol=1e-5, atol=1e-6)
 
 
 def test_loss_is_the_mean_over_trained_tokens_computed_by_hand(llm, store):
@@ -90,35 +90,37 @@ def test_loss_is_the_mean_over_trained_tokens_computed_by_hand(llm, store):
         for start, end in store.spans(index):
             total += F.cross_entropy(logits[start - 1 : end - 1], ids[start:end], reduction='sum').item()
             count += end - start
-    loss, _ = gradients(llm, store, whole(store, [[0, 1], [2], [3]]), 2)
+    loss, _ = gradients(llm, store, uncut(store, [[0, 1], [2], [3]]), 2)
     assert loss == pytest.approx(total / count, abs=1e-5)
 
 
 def test_padding_and_other_samples_do_not_change_logits(llm, store):
-    alone = collate(store, whole(store, [[3]]), 2)
-    together = collate(store, whole(store, [[3, 7], [0, 1, 2]]), 2)
+    separate = collate(store, uncut(store, [[3]]), 2)
+    batch = collate(store, uncut(store, [[3, 7], [0, 1, 2]]), 2)
     with torch.no_grad():
-        wanted = llm(input_ids=alone.input_ids).logits[0]
-        found = llm(input_ids=together.input_ids, position_ids=together.position_ids, use_cache=False).logits[0]
-    torch.testing.assert_close(found[: len(wanted)], wanted, rtol=1e-5, atol=1e-5)
+        expected = llm(input_ids=separate.input_ids).logits[0]
+        gradient = llm(input_ids=batch.input_ids, position_ids=batch.position_ids, use_cache=False).logits[0]
+    torch.testing.assert_close(gradient[: len(expected)], expected, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize('mode', ['exact', 'stream'])
-def test_cut_sequences_give_the_loss_of_the_text_they_stand_for(llm, store, mode):
+def test_cut_sequences_give_the_loss_of_their_text(llm, store, mode):
     packed = pack(mode, store.lengths, np.arange(len(store)), 50, seed=0)
     total, count = 0.0, 0
-    for pieces in packed:
-        parts = [torch.from_numpy(store.ids(i)[first:stop].astype(np.int64)) for i, first, stop in pieces]
-        joined = [torch.cat(parts)] if mode == 'stream' else parts  # pieces see each other only in a stream
-        logits = torch.cat([llm(input_ids=ids[None]).logits[0] for ids in joined])
+    for token_ranges in packed:
+        sample_ids = [torch.from_numpy(store.ids(i)[first:stop].astype(np.int64)) for i, first, stop in token_ranges]
+        concatenated = (
+            [torch.cat(sample_ids)] if mode == 'stream' else sample_ids
+        )  # samples attend to each other only in a stream
+        logits = torch.cat([llm(input_ids=ids[None]).logits[0] for ids in concatenated])
         at = 0
-        for (index, first, stop), ids in zip(pieces, parts, strict=True):
+        for (index, first, stop), ids in zip(token_ranges, sample_ids, strict=True):
             for start, end in store.spans(index):
                 for token in range(max(start, first + 1), min(end, stop + 1)):
                     target = torch.tensor(int(store.ids(index)[token]))
                     total += F.cross_entropy(logits[at + token - first - 1], target).item()
                     count += 1
             at += len(ids)
-    loss, _ = gradients(llm, store, list(packed), 3, joined=mode == 'stream')
+    loss, _ = gradients(llm, store, list(packed), 3, concatenated=mode == 'stream')
     assert count == sum(int(np.diff(store.spans(i)).sum()) for i in range(len(store)))  # a cut loses no target
     assert loss == pytest.approx(total / count, abs=1e-5)

@@ -83,4 +83,4 @@ def test_a_folder_is_created_or_refused(process, tmp_path, capsys):
     (tmp_path / 'file').touch()
     with pytest.raises(SystemExit) as stopped:
         process.writable_folder(tmp_path / 'file')
-    assert stopped.value.code == 2 and 'file is not writable' in capsys.readouterr().err
+    assert stopped.value.code == 2 and str(tmp_path / 'file') in capsys.readouterr().err

@@ -11,6 +11,8 @@ from xtune.config.presets import BASE, presets
 from xtune.config.wire import wire
 from xtune.data.sources import RowSource
 
+pytestmark = pytest.mark.integration
+
 PARTS = sorted(path.stem for path in (BASE / 'models').glob('*.py') if path.stem != '__init__')
 # A remote-code checkpoint with NF4; full fine-tuning with sliding windows; text. Slow: a mixture of experts; MOSS on 8
 # GPUs; int8.

@@ -1,4 +1,4 @@
-"""How many threads a run takes on a CPU: those that are free, unless somebody said how many."""
+"""The number of CPU threads of a run: one per free core, unless the user sets it."""
 
 import os
 import subprocess
@@ -21,20 +21,20 @@ from xtune.utils.cpu_threads import (
 
 @pytest.fixture
 def host(monkeypatch):
-    """Return a function that makes a host of 16 cores, all in use by torch, with a load and a share of busy time."""
-    taken = []
+    """Return a function that simulates a host of 16 cores with a load and a share of busy time."""
+    thread_counts = []
     monkeypatch.setattr(os, 'cpu_count', lambda: 16)
-    monkeypatch.setattr(torch, 'set_num_threads', taken.append)
-    monkeypatch.setattr(torch, 'get_num_threads', lambda: taken[-1] if taken else 16)
+    monkeypatch.setattr(torch, 'set_num_threads', thread_counts.append)
+    monkeypatch.setattr(torch, 'get_num_threads', lambda: thread_counts[-1] if thread_counts else 16)
     monkeypatch.setattr(cpu_threads, 'cgroup_quota', lambda root: None)
 
-    def make(load=0.0, busy=0.0, affinity=16):
+    def simulate(load=0.0, busy=0.0, affinity=16):
         monkeypatch.setattr(os, 'getloadavg', lambda: (load, load, load))
         monkeypatch.setattr(cpu_threads, 'busy_share', lambda: busy)
         monkeypatch.setattr(os, 'sched_getaffinity', lambda pid: set(range(affinity)), raising=False)
-        return taken
+        return thread_counts
 
-    return make
+    return simulate
 
 
 @pytest.mark.parametrize(
@@ -42,50 +42,50 @@ def host(monkeypatch):
     [
         (dict(), None),
         (dict(load=8.0, busy=0.5), 8),
-        (dict(load=40.0, busy=1.0), 1),  # never none
-        (dict(load=16.0, busy=0.0), None),  # what was busy has ended
-        (dict(load=0.3, busy=0.9), None),  # what is busy has just begun
+        (dict(load=40.0, busy=1.0), 1),  # at least one
+        (dict(load=16.0, busy=0.0), None),  # the busy process has ended
+        (dict(load=0.3, busy=0.9), None),  # the busy process has just started
         (dict(affinity=4), 4),
         (dict(affinity=4, load=8.0, busy=0.5), 2),
     ],
 )
-def test_threads_are_as_many_as_cores_are_free(values, count, host):
-    taken = host(**values)
+def test_there_is_one_thread_per_free_core(values, count, host):
+    thread_counts = host(**values)
     use_free_cores(env={})
-    assert taken == ([] if count is None else [count])
+    assert thread_counts == ([] if count is None else [count])
     assert describe_threads({}) == (
         '16 threads' if count is None else f'{count} of 16 threads; set OMP_NUM_THREADS for another number'
     )
 
 
 @pytest.mark.parametrize('name', ['OMP_NUM_THREADS', 'MKL_NUM_THREADS'])
-def test_a_number_that_was_given_stays(name, host):
-    taken = host(load=16.0, busy=1.0)
+def test_a_number_set_by_the_user_is_kept(name, host):
+    thread_counts = host(load=16.0, busy=1.0)
     use_free_cores(env={name: '16'})
-    assert not taken and describe_threads({name: '16'}) == '16 threads'
+    assert not thread_counts and describe_threads({name: '16'}) == '16 threads'
 
 
-def test_a_resumed_run_computes_with_the_threads_it_had(host):
-    taken = host()
+def test_a_resumed_run_keeps_its_number_of_threads(host):
+    thread_counts = host()
     restore_thread_count(3, {})
-    assert taken == [3]
+    assert thread_counts == [3]
     restore_thread_count(5, {'OMP_NUM_THREADS': '2'})
     restore_thread_count(None, {})  # a checkpoint of an earlier version
-    assert taken == [3]
+    assert thread_counts == [3]
 
 
-def test_a_smaller_number_of_the_caller_stays(host):
-    taken = host(affinity=8)
-    taken.append(3)
+def test_a_smaller_number_set_by_the_caller_is_kept(host):
+    thread_counts = host(affinity=8)
+    thread_counts.append(3)
     use_free_cores(env={})
-    assert taken == [3]
+    assert thread_counts == [3]
 
 
 @pytest.mark.parametrize(('processes', 'count'), [(2, 8), (5, 3), (40, 1)])
-def test_processes_of_one_run_share_the_cores_whatever_the_load(processes, count, host):
-    taken = host(load=16.0, busy=1.0)
+def test_ranks_of_a_run_share_the_cores_at_any_load(processes, count, host):
+    thread_counts = host(load=16.0, busy=1.0)
     use_free_cores(processes, env={})
-    assert taken == [count]
+    assert thread_counts == [count]
 
 
 @pytest.mark.parametrize(
@@ -98,7 +98,7 @@ def test_processes_of_one_run_share_the_cores_whatever_the_load(processes, count
         ({}, 1),
     ],
 )
-def test_how_many_processes_share_a_host(env, count):
+def test_the_number_of_ranks_on_a_host(env, count):
     assert local_processes(env) == count
 
 
@@ -107,7 +107,7 @@ def test_how_many_processes_share_a_host(env, count):
     [
         ({'proc/self/cgroup': '0::/', 'sys/fs/cgroup/cpu.max': '150000 100000'}, 1.5),
         ({'proc/self/cgroup': '0::/a/b', 'sys/fs/cgroup/a/b/cpu.max': 'max 100000'}, None),
-        # The smallest quota on the way up holds
+        # The smallest quota of all parent groups applies
         (
             {
                 'proc/self/cgroup': '0::/a/b',
@@ -116,7 +116,7 @@ def test_how_many_processes_share_a_host(env, count):
             },
             2.0,
         ),
-        # A container of version 1 sees the files of its own group at the top.
+        # A cgroup v1 container has the files of its own group at the root.
         (
             {
                 'proc/self/cgroup': '5:cpuset:/x\n4:cpu,cpuacct:/docker/abc',
@@ -146,10 +146,10 @@ def test_the_quota_of_a_control_group(files, quota, tmp_path):
     assert allowed_cores(tmp_path) == (allowed if quota is None else max(1, min(allowed, round(quota))))
 
 
-@pytest.mark.skipif(not os.path.exists('/proc/stat'), reason='the look at the cores is for Linux')
-def test_busy_cores_are_seen():
-    own = os.sched_getaffinity(0)
-    core = min(own)
+@pytest.mark.skipif(not os.path.exists('/proc/stat'), reason='busy_share reads /proc/stat')
+def test_busy_cores_are_detected():
+    affinity = os.sched_getaffinity(0)
+    core = min(affinity)
     code = f'import os\nos.sched_setaffinity(0, {{{core}}})\nprint(flush=True)\nwhile 1: pass'
     process = subprocess.Popen([sys.executable, '-c', code], stdout=subprocess.PIPE)
     try:
@@ -157,10 +157,10 @@ def test_busy_cores_are_seen():
         os.sched_setaffinity(0, {core})
         assert busy_share() > 0.8
     finally:
-        os.sched_setaffinity(0, own)
+        os.sched_setaffinity(0, affinity)
         process.kill()
         process.communicate()
 
 
-def test_without_a_look_the_load_alone_tells(tmp_path):
+def test_without_proc_stat_all_cores_count_as_busy(tmp_path):
     assert busy_share(tmp_path / 'none') == 1.0

@@ -6,6 +6,8 @@ import sys
 
 import pytest
 
+pytestmark = pytest.mark.integration
+
 IMPORT = [sys.executable, '-c', 'import xtune, mmengine.config; print("imported")']
 
 
@@ -19,7 +21,7 @@ def cache(tmp_path):
     return env, files
 
 
-def test_a_file_that_is_being_written_is_waited_for(cache):
+def test_the_reader_waits_for_a_file_that_is_being_written(cache):
     env, files = cache
     for path, content in files.items():
         path.write_bytes(content[: len(content) // 2])
@@ -49,7 +51,7 @@ def test_concurrent_processes_repair_the_cache(cache):
     assert [process.communicate(timeout=60)[0] for process in together] == ['imported\n'] * 4
 
 
-def test_mmengine_alone_fails(cache):
+def test_mmengine_without_the_repair_fails(cache):
     """When this fails, yapf has mended it, and xtune/utils/yapf_cache.py can go."""
     env, files = cache
     for path in files:

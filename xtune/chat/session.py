@@ -60,7 +60,7 @@ class ChatSession:
         streamer = TextStreamer(self.chat_tokenizer.tokenizer, skip_prompt=True, **decoding) if stream else None
         rows = self.llm.get_input_embeddings().weight.shape[0]
         refuse_ids_beyond(self.llm.config.name_or_path or 'the model', int(ids.max()), rows)
-        new = generate_ids(
+        new_ids = generate_ids(
             self.llm,
             ids.to(next(self.llm.parameters()).device),
             self.stop_ids,
@@ -69,9 +69,9 @@ class ChatSession:
             top_p=self.settings.top_p,
             streamer=streamer,
         )
-        reply = self.chat_tokenizer.tokenizer.decode(self._without_stop(new), **decoding).strip()
-        self.history += [{'role': 'user', 'content': question}, {'role': 'assistant', 'content': reply}]
-        return reply
+        response = self.chat_tokenizer.tokenizer.decode(self._without_stop(new_ids), **decoding).strip()
+        self.history += [{'role': 'user', 'content': question}, {'role': 'assistant', 'content': response}]
+        return response
 
     def undo(self) -> str | None:
         """Remove the last question and response from the history; return the question."""

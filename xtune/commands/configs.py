@@ -38,11 +38,11 @@ def _list(args: argparse.Namespace) -> int:
     pattern = args.pattern or ''
     shown = 0
     for family, names in families.items():
-        fitting = [n for n in names if pattern.lower() in n.lower() or fnmatch(n.lower(), pattern.lower())]
-        fitting = names if family == STRATEGIES and pattern.lower() in ('strategy', 'strategies') else fitting
-        if fitting:
-            print(f'{family}\n  ' + '\n  '.join(fitting))
-            shown += len(fitting)
+        matching = [n for n in names if pattern.lower() in n.lower() or fnmatch(n.lower(), pattern.lower())]
+        matching = names if family == STRATEGIES and pattern.lower() in ('strategy', 'strategies') else matching
+        if matching:
+            print(f'{family}\n  ' + '\n  '.join(matching))
+            shown += len(matching)
     if not shown:
         everything = [name for names in families.values() for name in names]
         raise ConfigError(
@@ -125,14 +125,14 @@ def _method(values: dict[str, Any]) -> str:
     if lora is None:
         return 'full fine-tuning'
     options = ', '.join(f'{k} {lora[k]}' for k in ('r', 'lora_alpha', 'lora_dropout', 'target_modules') if k in lora)
-    return f'LoRA on a base in {_words(quantization)}: {options}'
+    return f'LoRA on a base in {_base_format(quantization)}: {options}'
 
 
-def _words(quantization: dict[str, Any]) -> str:
-    """Return the format of a base."""
+def _base_format(quantization: dict[str, Any]) -> str:
+    """Return the storage format of the base."""
     if 'Float8Config' in str(quantization.get('type')):
         return 'float8'
-    return next((words for key, words in _QUANTIZED.items() if quantization.get(key)), 'its own precision')
+    return next((name for key, name in _QUANTIZED.items() if quantization.get(key)), 'its own precision')
 
 
 def _memory(path: Path, name: str) -> str:
@@ -140,17 +140,17 @@ def _memory(path: Path, name: str) -> str:
     from ..config.lazy import comparable, to_plain
     from ..config.load import load
     from ..errors import XtuneError
-    from .remembered import remembered
+    from .estimate_cache import cached_estimate
 
     values = to_plain(load(path))
     try:
-        needs = remembered(comparable(values), values['base_model'], lambda: _counted(path))
+        estimate = cached_estimate(comparable(values), values['base_model'], lambda: _estimate(path))
     except XtuneError as error:
         return f'unknown: {error}'
-    return f'{needs}; see `xtune plan {name}`'
+    return f'{estimate}; see `xtune plan {name}`'
 
 
-def _counted(path: Path) -> str:
+def _estimate(path: Path) -> str:
     from contextlib import redirect_stdout
 
     from ..config.load import load
@@ -163,8 +163,8 @@ def _counted(path: Path) -> str:
         estimator = MemoryEstimator(wire(load(path), path.stem).step)
         needed = needed_bytes(estimator.minimum())
     fills = estimator.step.model.activation_checkpointing == 'auto'
-    more = "; activation_checkpointing='auto' fills what the GPU has left" if fills else ''
-    return f'at least {format_gib(needed)} on one device{more} (architecture: {estimator.source})'
+    note = "; activation_checkpointing='auto' fills what the GPU has left" if fills else ''
+    return f'at least {format_gib(needed)} on one device{note} (architecture: {estimator.source})'
 
 
 def _add_copy(parser: argparse.ArgumentParser) -> None:

@@ -2,83 +2,120 @@
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 from .options import add_variant
 
 
 def _add(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(dest='action', metavar='ACTION', required=True)
-
-    def action(name: str, summary: str, example: str) -> argparse.ArgumentParser:
-        return actions.add_parser(
-            name,
-            help=summary,
-            description=summary,
-            epilog=f'example:\n  {example}',
-            formatter_class=argparse.RawDescriptionHelpFormatter,
+    _add_pth_to_hf(
+        _add_action(
+            actions,
+            'pth_to_hf',
+            'convert a .pth checkpoint to a Hugging Face folder',
+            'xtune convert pth_to_hf my_cfg.py work_dirs/my_cfg/epoch_3.pth ./adapter',
         )
-
-    unverified = dict(dest='verify', action='store_false', help='skip the comparison with the logits saved in training')
-    size = dict(metavar='SIZE', help='maximum size of a weight file, such as 2GB (default: %(default)s)')
-    to_hf = action(
-        'pth_to_hf',
-        'convert a .pth checkpoint to a Hugging Face folder',
-        'xtune convert pth_to_hf my_cfg.py work_dirs/my_cfg/epoch_3.pth ./adapter',
     )
-    to_hf.add_argument('config', help='config file or preset name that the checkpoint was trained with')
-    to_hf.add_argument('checkpoint', help='the .pth file')
-    to_hf.add_argument('target', help='new folder')
-    to_hf.add_argument('--max-shard-size', default='5GB', **size)
-    to_hf.add_argument('--no-verify', **unverified)
-
-    merge = action(
-        'merge',
-        'merge an adapter into its base model and compare the logits',
-        'xtune convert merge HuggingFaceTB/SmolLM2-135M-Instruct ./adapter ./merged',
+    _add_merge(
+        _add_action(
+            actions,
+            'merge',
+            'merge an adapter into its base model and compare the logits',
+            'xtune convert merge HuggingFaceTB/SmolLM2-135M-Instruct ./adapter ./merged',
+        )
     )
-    merge.add_argument('base', help='base model: folder or Hub name')
-    merge.add_argument('adapter', help='adapter folder')
-    merge.add_argument('target', help='new folder')
-    merge.add_argument('--max-shard-size', default='5GB', **size)
-    merge.add_argument(
+    _add_legacy(
+        _add_action(
+            actions,
+            'legacy',
+            'convert a 2023 remote-code checkpoint (InternLM, Baichuan, Qwen, ChatGLM2 and 3) to the native layout',
+            'xtune convert legacy internlm/internlm-7b ./internlm-7b-hf',
+        )
+    )
+    _add_split(
+        _add_action(
+            actions,
+            'split',
+            'rewrite a model with smaller weight files',
+            'xtune convert split ./merged ./small --max-shard-size 1GB',
+        )
+    )
+
+
+def _add_action(actions: Any, name: str, summary: str, example: str) -> argparse.ArgumentParser:
+    return actions.add_parser(
+        name,
+        help=summary,
+        description=summary,
+        epilog=f'example:\n  {example}',
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+
+
+def _add_max_shard_size(parser: argparse.ArgumentParser, default: str) -> None:
+    parser.add_argument(
+        '--max-shard-size',
+        default=default,
+        metavar='SIZE',
+        help='maximum size of a weight file, such as 2GB (default: %(default)s)',
+    )
+
+
+def _add_no_verify(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        '--no-verify',
+        dest='verify',
+        action='store_false',
+        help='skip the comparison with the logits saved in training',
+    )
+
+
+def _add_pth_to_hf(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument('config', help='config file or preset name that the checkpoint was trained with')
+    parser.add_argument('checkpoint', help='the .pth file')
+    parser.add_argument('target', help='new folder')
+    _add_max_shard_size(parser, '5GB')
+    _add_no_verify(parser)
+
+
+def _add_merge(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument('base', help='base model: folder or Hub name')
+    parser.add_argument('adapter', help='adapter folder')
+    parser.add_argument('target', help='new folder')
+    _add_max_shard_size(parser, '5GB')
+    parser.add_argument(
         '--device', choices=('cpu', 'cuda'), default='cpu', help='device to merge on (default: %(default)s)'
     )
-    merge.add_argument(
+    parser.add_argument(
         '--dtype',
         choices=('auto', 'bfloat16', 'float16', 'float32'),
         default='auto',
         help='dtype of the merged weights; auto: dtype of the base (default)',
     )
-
-    merge.add_argument(
+    parser.add_argument(
         '--layout',
         choices=('native', 'original'),
         default='native',
         help='native: the layout of transformers (default); original: that of a 2023 remote-code checkpoint',
     )
-    add_variant(merge)
-    merge.add_argument('--revision', help='branch, tag or commit of the base on the Hub')
-    merge.add_argument('--no-verify', **unverified)
+    add_variant(parser)
+    parser.add_argument('--revision', help='branch, tag or commit of the base on the Hub')
+    _add_no_verify(parser)
 
-    legacy = action(
-        'legacy',
-        'convert a 2023 remote-code checkpoint (InternLM, Baichuan, Qwen, ChatGLM2 and 3) to the native layout',
-        'xtune convert legacy internlm/internlm-7b ./internlm-7b-hf',
-    )
-    legacy.add_argument('source', help='model folder or Hub name')
-    legacy.add_argument('target', help='new folder')
-    legacy.add_argument('--max-shard-size', default='5GB', **size)
-    add_variant(legacy)
 
-    split = action(
-        'split',
-        'rewrite a model with smaller weight files',
-        'xtune convert split ./merged ./small --max-shard-size 1GB',
-    )
-    split.add_argument('source', help='model folder')
-    split.add_argument('target', help='new folder')
-    split.add_argument('--max-shard-size', default='2GB', **size)
-    split.add_argument('--no-verify', **unverified)
+def _add_legacy(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument('source', help='model folder or Hub name')
+    parser.add_argument('target', help='new folder')
+    _add_max_shard_size(parser, '5GB')
+    add_variant(parser)
+
+
+def _add_split(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument('source', help='model folder')
+    parser.add_argument('target', help='new folder')
+    _add_max_shard_size(parser, '2GB')
+    _add_no_verify(parser)
 
 
 def _run(args: argparse.Namespace) -> int:

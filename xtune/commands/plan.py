@@ -53,27 +53,27 @@ def _gb(text: str) -> float:
 
 def _count(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f'give a whole number of at least 1, got {text}')
+        raise argparse.ArgumentTypeError(f'must be an integer of at least 1, got {text}')
     return int(text)
 
 
 def _cluster(gpus: int | None, hosts: int | None) -> 'Cluster | None':
-    """Return the cluster of the command line; None: it names no GPUs, or one.
+    """Return the cluster of the command line; None: it has no --gpus, or one GPU.
 
     Raises:
-        ConfigError: --hosts is given without --gpus, or the GPUs cannot be spread evenly over the hosts.
+        ConfigError: --hosts is given without --gpus, or the GPUs cannot be divided evenly among the hosts.
     """
     from ..errors import ConfigError
     from ..planning.strategies import Cluster
 
     if gpus is None:
         if hosts is not None:
-            raise ConfigError(f'--hosts {hosts} needs --gpus N, the number of GPUs on all of them together')
+            raise ConfigError(f'--hosts {hosts} needs --gpus N, the total number of GPUs on all hosts')
         return None
     hosts = hosts or -(-gpus // 8)
     if gpus % hosts:
         near = hosts * -(-gpus // hosts)
-        raise ConfigError(f'{gpus} GPUs cannot be evenly on {hosts} hosts; give --gpus {near}, or --hosts')
+        raise ConfigError(f'{gpus} GPUs cannot be divided evenly among {hosts} hosts; give --gpus {near}, or --hosts')
     return Cluster(gpus, hosts) if gpus > 1 else None
 
 

@@ -21,7 +21,7 @@ def _add(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument('--seed', type=int, help='seed of data order, adapter initialization and dropout')
     parser.add_argument(
-        '--launcher', choices=('none', 'pytorch', 'slurm', 'mpi'), default='none', help='how processes were started'
+        '--launcher', choices=('none', 'pytorch', 'slurm', 'mpi'), default='none', help='launcher of the ranks'
     )
 
 

@@ -105,7 +105,9 @@ def _spell(wanted: Any) -> str:
     origin = typing.get_origin(wanted)
     items = typing.get_args(wanted)
     if origin in (typing.Union, types.UnionType):
-        return ' or '.join(dict.fromkeys(_spell(option) for option in items if not _is_tensor(option)))
+        # Sorted, because `typing` caches unions and returns the order of an equal union that was written earlier.
+        words = {_spell(option) for option in items if not _is_tensor(option)}
+        return ' or '.join(sorted(words, key=lambda word: (word == 'None', word)))
     if origin is typing.Annotated:
         return _spell(items[0])
     if origin is typing.Literal:

@@ -1,4 +1,4 @@
-"""The Hugging Face folder of an adapter, written beside each checkpoint."""
+"""Exports the adapter of each checkpoint as a Hugging Face folder beside it."""
 
 from pathlib import Path
 
@@ -9,43 +9,43 @@ from ..hf_format.writer import ExportInfo, write_adapter, write_weights
 from ..methods.residual_init import as_plain_lora, initial_adapter_state
 from ..parallel.collectives import rank
 from . import checkpoint_writer
-from .probe_recorder import Prober
+from .probe_recorder import ProbeRecorder
 from .trained_state import TrainedState
 
 
 class AdapterExport:
-    """Writes the adapter of `state` as plain peft loads it. Every rank calls it; rank 0 writes.
+    """Writes an adapter in the format of peft. All ranks call it; rank 0 writes.
 
     Args:
-        state: Gathers the adapter.
-        info: What the folder needs besides the tensors.
+        state: Gathers the adapter tensors.
+        info: The contents of the folder besides tensors and tokenizer.
         tokenizer: The base model's tokenizer.
-        prober: Has the probe logits of the newest checkpoint.
+        probe_recorder: Has the probe logits of the latest checkpoint.
     """
 
     def __init__(
-        self, state: TrainedState, info: ExportInfo, tokenizer: PreTrainedTokenizerBase, prober: Prober
+        self, state: TrainedState, info: ExportInfo, tokenizer: PreTrainedTokenizerBase, probe_recorder: ProbeRecorder
     ) -> None:
-        self.state, self.info, self.tokenizer, self.prober = state, info, tokenizer, prober
+        self.state, self.info, self.tokenizer, self.probe_recorder = state, info, tokenizer, probe_recorder
 
     def __call__(self, checkpoint: Path) -> None:
-        """Write the folder of `checkpoint`, which has its name with `_hf`.
+        """Write the folder `NAME_hf` beside `checkpoint`, which is `NAME.pth`.
 
         Raises:
-            CheckpointError: It cannot be written.
+            CheckpointError: The folder cannot be written.
         """
         trained = self.state.get()
         if rank() == 0:
-            with checkpoint_writer.folder_aside(checkpoint.with_name(f'{checkpoint.stem}_hf')) as folder:
+            with checkpoint_writer.staged_folder(checkpoint.with_name(f'{checkpoint.stem}_hf')) as folder:
                 self.write(folder, trained)
 
     def write(self, folder: Path, trained: dict[str, torch.Tensor]) -> None:
-        """Write the gathered tensors `trained` into `folder`, and all that an adapter needs besides."""
-        write_adapter(folder, *self._ordinary(trained), self.tokenizer, self.prober.last)
+        """Write the gathered tensors `trained` into `folder`, with config, tokenizer and probe logits."""
+        write_adapter(folder, *self._plain_lora(trained), self.tokenizer, self.probe_recorder.last)
 
     def write_weights(self, folder: Path, trained: dict[str, torch.Tensor]) -> None:
         """Write the gathered tensors `trained` and peft's config into `folder`."""
-        write_weights(folder, *self._ordinary(trained))
+        write_weights(folder, *self._plain_lora(trained))
 
-    def _ordinary(self, trained: dict[str, torch.Tensor]) -> tuple[dict[str, torch.Tensor], ExportInfo]:
+    def _plain_lora(self, trained: dict[str, torch.Tensor]) -> tuple[dict[str, torch.Tensor], ExportInfo]:
         return as_plain_lora(trained, initial_adapter_state(self.state.llm).get('initial_adapter'), self.info)

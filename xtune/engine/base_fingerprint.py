@@ -1,4 +1,4 @@
-"""A fingerprint of a base model's weights that does not depend on the folder or on the split into files."""
+"""A fingerprint of the weights of a base model, independent of its folder and of the split into files."""
 
 import hashlib
 from pathlib import Path
@@ -14,7 +14,7 @@ TENSORS, ELEMENTS = 24, 64
 
 
 def weight_fingerprint(name: str, revision: str | None = None) -> str:
-    """Return a hash of samples of the weights of `name`; empty if its files are not on this machine.
+    """Return a hash of sampled weights of the model `name`; empty if its files are not on this machine.
 
     Args:
         name: Local folder or hub name.

@@ -1,4 +1,4 @@
-"""Write checkpoints: to a staging path, verified by reading, and renamed once every rank has written its part."""
+"""Write checkpoints: each rank writes to a staging path and verifies its file; then the staging path is renamed."""
 
 import os
 import shutil
@@ -13,34 +13,34 @@ from safetensors import SafetensorError
 
 from ..errors import CheckpointError
 from ..parallel.collectives import all_reduce_counts, raise_on_all_ranks, rank, world_size
-from .checkpoint_io import clear, part_name
+from .checkpoint_io import remove_path, shard_name
 
 
-class Saving:
-    """A checkpoint on its way to the disk; `path` is either whole or not there. Every process makes the same calls.
+class PendingCheckpoint:
+    """A checkpoint that is being written; `path` appears only when it is complete. All ranks make the same calls.
 
     Args:
-        content: What this process writes; None: nothing.
-        path: The whole checkpoint.
-        split: It is a folder with a part from every process.
-        background: Write while the caller goes on, who must not change `content`.
+        content: The content that this rank writes; None: this rank writes nothing.
+        path: Path of the complete checkpoint.
+        sharded: Whether `path` is a folder with one shard per rank.
+        background: Write in a thread while the caller continues; it must not modify `content`.
 
     Raises:
-        CheckpointError: There is no place for it.
+        CheckpointError: The staging path cannot be created.
     """
 
-    def __init__(self, content: dict[str, Any] | None, path: Path, split: bool = False, background: bool = False):
-        self.path, self._aside, self.background = path, path.with_name(f'.{path.name}.tmp'), background
+    def __init__(self, content: dict[str, Any] | None, path: Path, sharded: bool = False, background: bool = False):
+        self.path, self._staging, self.background = path, path.with_name(f'.{path.name}.tmp'), background
         self._error: CheckpointError | None = None
         self._thread: threading.Thread | None = None
         with raise_on_all_ranks():
             if rank() == 0:
-                _make_room(self._aside, folder=split)
+                _prepare_staging(self._staging, is_folder=sharded)
         if content is None:
             return
-        target = self._aside / part_name(rank(), world_size()) if split else self._aside
+        target = self._staging / shard_name(rank(), world_size()) if sharded else self._staging
         if background:
-            # A daemon: a run that fails ends at once, and what lies aside is swept away by the next.
+            # A daemon: a failed run exits at once, and the next run removes the staging path.
             self._thread = threading.Thread(target=self._write, args=(content, target), daemon=True)
             self._thread.start()
         else:
@@ -52,22 +52,22 @@ class Saving:
                 torch.save(content, file)
                 file.flush()
                 os.fsync(file.fileno())
-            _read_again(target, content)
+            _verify_written(target, content)
         except CheckpointError as error:
             self._error = error
-        except Exception as error:  # whatever it is: all processes have to hear of it, and the file is not to be used
+        except Exception as error:  # any error: `finish` raises it on all ranks
             self._error = write_error(self.path, error)
             self._error.__cause__ = error
 
-    def written(self) -> bool:
-        """Return whether every rank has written its part, or failed to."""
+    def is_written(self) -> bool:
+        """Return whether no rank is still writing."""
         return all_reduce_counts(int(self._thread is not None and self._thread.is_alive()))[0] == 0
 
     def finish(self) -> Path:
         """Wait until the checkpoint is complete, and return its path.
 
         Raises:
-            CheckpointError: Some process could not write (disk full, no permission); nothing is left behind.
+            CheckpointError: A rank could not write (disk full, no permission); the staging path is removed.
         """
         if self._thread is not None:
             self._thread.join()
@@ -77,78 +77,78 @@ class Saving:
                     raise self._error
             with raise_on_all_ranks():
                 if rank() == 0:
-                    _put_in_place(self._aside, self.path)
+                    _rename(self._staging, self.path)
         except CheckpointError:
             if rank() == 0:
-                clear(self._aside)
+                remove_path(self._staging)
             raise
         return self.path
 
 
-def _make_room(aside: Path, folder: bool) -> None:
+def _prepare_staging(staging: Path, is_folder: bool) -> None:
     try:
-        clear(aside)
-        if folder:
-            aside.mkdir(parents=True)
+        remove_path(staging)
+        if is_folder:
+            staging.mkdir(parents=True)
     except OSError as error:
-        raise write_error(aside, error) from error
+        raise write_error(staging, error) from error
 
 
-def _put_in_place(aside: Path, path: Path) -> None:
+def _rename(staging: Path, path: Path) -> None:
     try:
-        if path.is_dir() or aside.is_dir():
-            clear(path)
-        os.replace(aside, path)
+        if path.is_dir() or staging.is_dir():
+            remove_path(path)
+        os.replace(staging, path)
     except OSError as error:
         raise write_error(path, error) from error
 
 
-def _read_again(path: Path, content: dict[str, Any]) -> None:
+def _verify_written(path: Path, content: dict[str, Any]) -> None:
     """Compare names, shapes and dtypes in the file with those to write; values are not read.
 
     Raises:
-        CheckpointError: Something is missing, or has another shape or type.
+        CheckpointError: A tensor is missing, or has another shape or type.
     """
     written = torch.load(path, map_location='cpu', weights_only=True, mmap=True)
-    for part in ('state_dict', 'optimizer', 'initial_adapter'):
-        if _layouts(written.get(part)) != _layouts(content.get(part)):
+    for key in ('state_dict', 'optimizer', 'initial_adapter'):
+        if _shapes_and_dtypes(written.get(key)) != _shapes_and_dtypes(content.get(key)):
             raise CheckpointError(
-                f'{path}, read again after it was written, does not hold the tensors of this run; it was discarded. '
-                'Earlier checkpoints are untouched; look at the disk.'
+                f'verification of {path} failed: the written file does not contain the tensors of this run. It was '
+                'removed. Earlier checkpoints are unchanged; check the disk for errors.'
             )
 
 
-def _layouts(value: Any) -> Any:
+def _shapes_and_dtypes(value: Any) -> Any:
     if torch.is_tensor(value):
         return value.shape, value.dtype
-    return {name: _layouts(one) for name, one in value.items()} if isinstance(value, dict) else None
+    return {name: _shapes_and_dtypes(item) for name, item in value.items()} if isinstance(value, dict) else None
 
 
 def write_error(path: Path, error: Exception) -> CheckpointError:
     """Return the error of a failed write, with the free disk space."""
-    reason = error.__context__ if isinstance(error.__context__, OSError) else error  # what lies below torch's words
+    reason = error.__context__ if isinstance(error.__context__, OSError) else error  # the cause of torch's error
     free = shutil.disk_usage(path.parent).free / 2**20 if path.parent.exists() else 0
     return CheckpointError(
         f'{path} could not be written: {str(reason).splitlines()[0]} ({free:,.0f} MiB free there). '
-        'Earlier checkpoints are untouched. Free disk space, or set checkpoint.keep or --work-dir; then use --resume.'
+        'Earlier checkpoints are unchanged. Free disk space, or set checkpoint.keep or --work-dir; then use --resume.'
     )
 
 
 @contextmanager
-def folder_aside(folder: Path) -> Iterator[Path]:
-    """Give a new folder to write into; it takes `folder`'s place only if the block succeeds.
+def staged_folder(folder: Path) -> Iterator[Path]:
+    """Yield a staging folder; it replaces `folder` if the block succeeds, and is removed otherwise.
 
     Raises:
-        CheckpointError: It could not be written; nothing is left behind.
+        CheckpointError: The folder could not be written.
     """
-    aside = folder.with_name(f'.{folder.name}.tmp')
-    shutil.rmtree(aside, ignore_errors=True)
+    staging = folder.with_name(f'.{folder.name}.tmp')
+    shutil.rmtree(staging, ignore_errors=True)
     try:
-        aside.mkdir(parents=True)
-        yield aside
+        staging.mkdir(parents=True)
+        yield staging
         shutil.rmtree(folder, ignore_errors=True)
-        os.replace(aside, folder)
+        os.replace(staging, folder)
     except (OSError, SafetensorError) as error:
         raise write_error(folder, error) from error
     finally:
-        shutil.rmtree(aside, ignore_errors=True)
+        shutil.rmtree(staging, ignore_errors=True)

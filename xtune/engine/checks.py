@@ -51,7 +51,7 @@ def options(job: Job, world: World) -> None:
     problems = []
     for check in (
         lambda: check_runner(job.runner, handled=('load_from',)),
-        lambda: hooks.given_hooks(job.runner.get('custom_hooks')),
+        lambda: hooks.resolve_custom_hooks(job.runner.get('custom_hooks')),
         lambda: ineffective_options.check(job),
         lambda: check_map_fns(job.sources),
         *(partial(check_name, name) for name in templates),

@@ -1,4 +1,4 @@
-"""Write and reload the adapter before the first step, so that an export error does not appear after hours."""
+"""Save and reload the adapter before the first step, so that an export error does not appear only after hours."""
 
 import copy
 import shutil
@@ -17,25 +17,25 @@ from ..utils.quiet import quiet
 from .checkpoint_writer import write_error
 from .trained_state import TrainedState
 
-# What peft raises while it gathers, writes or loads an adapter that it cannot handle.
+# Raised by peft while it gathers, writes or loads an unsupported adapter.
 _FAILURES = (KeyError, ValueError, RuntimeError, AttributeError, TypeError, IndexError)
 
 
 def check_adapter(state: TrainedState, write: Callable[[Path, dict[str, torch.Tensor]], None], work_dir: Path) -> None:
-    """Write the adapter into a folder that is removed again, and load it onto the base model without weights.
+    """Save the adapter into a temporary folder, and load it onto a base model without weights.
 
-    Every rank calls it, as `state` gathers what is sharded; rank 0 writes.
+    All ranks call it, because `state` gathers shards; rank 0 writes.
 
     Args:
-        state: The adapter.
-        write: Writes the gathered tensors of the adapter into a folder.
-        work_dir: The run's folder.
+        state: Gathers the adapter tensors.
+        write: Writes the gathered tensors into a folder.
+        work_dir: The folder of the run.
 
     Raises:
-        ModelError: peft cannot save the adapter, or cannot load what it saved.
+        ModelError: peft cannot save the adapter, or cannot load the saved one.
         CheckpointError: The folder cannot be written.
     """
-    folder = work_dir / '.trial_hf.tmp'
+    folder = work_dir / '.check_hf.tmp'
     with raise_on_all_ranks():
         try:
             tensors = state.get()
@@ -47,10 +47,10 @@ def check_adapter(state: TrainedState, write: Callable[[Path, dict[str, torch.Te
         except (OSError, SafetensorError) as error:
             raise write_error(folder, error) from error
         except _FAILURES as error:
-            what = str(error) if isinstance(error, ModelError) else f'{type(error).__name__}: {error}'
+            reason = str(error) if isinstance(error, ModelError) else f'{type(error).__name__}: {error}'
             raise ModelError(
-                f'the adapter cannot be saved and loaded again, so the run does not start: {what}. Change the section '
-                '`lora` (modules_to_save, target_modules, trainable_token_indices)'
+                f'the adapter could not be saved and reloaded, so training was not started: {reason}. Change the '
+                'section `lora` (modules_to_save, target_modules, trainable_token_indices)'
             ) from error
         finally:
             if rank() == 0:
@@ -61,11 +61,11 @@ def _reload(llm: PeftModel, folder: Path) -> None:
     """Load the adapter in `folder` onto a copy of the base of `llm` on the meta device."""
     base = llm.get_base_model()
     if not isinstance(base, PreTrainedModel):
-        return  # a class of the user's own, which only its loader can build
+        return  # a custom class that only its loader can build
     try:
         with quiet(), torch.device('meta'):
-            copied = type(base)(copy.deepcopy(base.config))
-    except _FAILURES:  # a class that computes with its weights, or takes more than a config
+            meta_model = type(base)(copy.deepcopy(base.config))
+    except _FAILURES:  # the constructor reads weights, or needs more arguments than the config
         return
     with quiet():
-        attach_adapter(copied, str(folder))
+        attach_adapter(meta_model, str(folder))

@@ -1,8 +1,8 @@
-"""Which process a run belongs to, and whether that run is over.
+"""Identifies the process that owns a run, and detects whether that run has ended.
 
-The process table of the same machine answers that; a pid that was given to another process shows by its start. Where
-the table hides the process, or belongs to another container, the system's lock on the file does: it goes with the
-process that holds it. Of a run on another machine only the time since its last sign of life can tell.
+On the same machine the process table decides. The start time of a process distinguishes it from a later process with
+the same pid. If the process is hidden or in another container, the flock on the lock file decides: the system releases
+it when the process ends. For a run on another machine only the age of its last heartbeat is known.
 """
 
 import json
@@ -14,21 +14,29 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 
-# Seconds without a sign of life after which a run on another machine counts as ended.
-SILENCE = 300.0
-# Schedulers that start a job again under the same id: the id, and how often that happened.
+# Seconds without a heartbeat after which a run on another machine counts as ended.
+HEARTBEAT_TIMEOUT = 300.0
+# Schedulers that restart a job under the same id: environment variables with the id and the number of restarts.
 JOBS = (('SLURM_JOB_ID', 'SLURM_RESTART_COUNT'), ('TORCHELASTIC_RUN_ID', 'TORCHELASTIC_RESTART_COUNT'))
 
-
-# What stands for the start of a process that exists, and whose start this user may not see (hidepid).
+# The start time of an existing process if this user may not see it (hidepid).
 HIDDEN = 'hidden'
 
 
 @dataclass(frozen=True)
 class Owner:
-    """The main process of a run; `machine` and `process` tell it from others with the same host name or pid.
+    """The main process of a run, as stored in the lock file.
 
-    `locked` says that it holds the system's lock on its file as long as it lives.
+    Attributes:
+        host: Host name.
+        machine: See `machine`; distinguishes machines with the same host name.
+        pid: Process id.
+        process: See `process_start`; distinguishes processes with the same pid.
+        started: Local time of the start, for messages.
+        config: Path of the config.
+        jobs: Number of restarts of each scheduler job, by `VARIABLE=ID`.
+        token: Unique to this start.
+        locked: Whether the process holds a flock on the lock file until it ends.
     """
 
     host: str
@@ -42,9 +50,9 @@ class Owner:
     locked: bool = False
 
     @classmethod
-    def here(cls, config: Path, env: Mapping[str, str] = os.environ) -> 'Owner':
-        """Return what names this process, which runs `config`."""
-        # 'none' is what torchrun calls every run that has no id.
+    def of_this_process(cls, config: Path, env: Mapping[str, str] = os.environ) -> 'Owner':
+        """Return the identity of this process, which runs `config`."""
+        # torchrun uses the id 'none' for every run without an id.
         known = [(name, count) for name, count in JOBS if env.get(name, 'none') != 'none']
         jobs = {f'{name}={env[name]}': int(env.get(count) or 0) for name, count in known}
         started = time.strftime('%Y-%m-%d %H:%M:%S')
@@ -55,15 +63,15 @@ class Owner:
 
     @classmethod
     def read(cls, path: Path) -> 'Owner | None':
-        """Return the owner that `path` names; None if its text is not whole.
+        """Return the owner that `path` names; None if its content is incomplete.
 
         Raises:
-            OSError: There is no such file, or this user may not read it.
+            OSError: The file does not exist, or this user may not read it.
         """
         text = path.read_text(encoding='utf-8', errors='replace')
         try:
             values = json.loads(text)
-            # Versions before this one held no lock.
+            # Earlier versions did not write `locked`.
             return cls(**{f.name: values[f.name] for f in fields(cls) if f.name in values or f.name != 'locked'})
         except (ValueError, KeyError, TypeError):
             return None
@@ -73,7 +81,7 @@ class Owner:
 
 
 def machine() -> str:
-    """Return what two processes have in common that see the same process table, until the machine is restarted."""
+    """Return an id of the process table: equal for two processes that see the same one, until the machine reboots."""
     try:
         boot = Path('/proc/sys/kernel/random/boot_id').read_text(encoding='ascii').strip()
         return f'{boot} {os.readlink("/proc/self/ns/pid")}'
@@ -82,13 +90,13 @@ def machine() -> str:
 
 
 def process_start(pid: int) -> str | None:
-    """Return when a process of this machine began, in a form that only equals itself; None if it is gone.
+    """Return the start time of a process of this machine as an opaque text; None if the process has ended.
 
-    `HIDDEN` if it is another user's, and the system hides those.
+    Return `HIDDEN` if it belongs to another user and the system hides it.
     """
     if Path('/proc/self/stat').exists():
         try:
-            # Behind the name, which may hold anything: the state, and 19 fields on the clock ticks since the boot.
+            # After the name, which may contain any character: the state, and 19 fields later the start in clock ticks.
             values = Path(f'/proc/{pid}/stat').read_text(encoding='utf-8', errors='replace').rpartition(')')[2].split()
         except OSError:
             return HIDDEN if _exists(pid) else None
@@ -104,7 +112,7 @@ def process_start(pid: int) -> str | None:
 
 def _exists(pid: int) -> bool:
     try:
-        os.kill(pid, 0)  # sends nothing
+        os.kill(pid, 0)  # sends no signal
     except PermissionError:
         return True
     except OSError:
@@ -113,28 +121,28 @@ def _exists(pid: int) -> bool:
 
 
 def same_system(one: Owner, other: Owner) -> bool:
-    """Tell whether two processes run on one system, in one container or in two, so that each sees the other's locks."""
-    boot, _, space = one.machine.partition(' ')
-    return bool(space) and boot == other.machine.partition(' ')[0]
+    """Return whether two processes run under one kernel, in the same or another container, and so share flocks."""
+    boot, _, pid_namespace = one.machine.partition(' ')
+    return bool(pid_namespace) and boot == other.machine.partition(' ')[0]
 
 
-def why_ended(owner: Owner | None, here: Owner, silent: float, free: bool = False) -> str:
-    """Return why the run of `owner` is over; empty if it may go on.
+def reason_ended(owner: Owner | None, here: Owner, heartbeat_age: float, unlocked: bool = False) -> str:
+    """Return the reason why the run of `owner` has ended; empty if it may still run.
 
     Args:
-        owner: Whom the file names; None: its text is not whole.
+        owner: The owner that the lock file names; None: its content is incomplete.
         here: This process.
-        silent: Seconds since the owner's last heartbeat.
-        free: Whether no process that this system knows holds the lock on the file.
+        heartbeat_age: Seconds since the owner's last heartbeat.
+        unlocked: Whether no process of this system holds the flock on the file.
     """
     if owner is not None and owner.machine == here.machine:
         start = process_start(owner.pid)
         if start is None:
-            return 'its process is gone'
+            return 'its process has ended'
         if start != HIDDEN:
             return '' if start == owner.process else f'its pid {owner.pid} now belongs to another process'
     if owner is not None and owner.locked and same_system(owner, here):
-        return 'its process is gone, and its lock with it' if free else ''
+        return 'its process has ended and released the lock' if unlocked else ''
     if owner is not None and any(here.jobs.get(job, 0) > count for job, count in owner.jobs.items()):
-        return 'its job was started again, as this run'
-    return f'it gave no sign of life for {silent:.0f} s' if silent > SILENCE else ''
+        return 'its job was restarted as this run'
+    return f'no heartbeat for {heartbeat_age:.0f} s' if heartbeat_age > HEARTBEAT_TIMEOUT else ''

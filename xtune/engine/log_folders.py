@@ -1,6 +1,6 @@
-"""The dated folders that mmengine makes in the work_dir at every start, for its log and for TensorBoard.
+"""The dated folders that mmengine creates in the work dir at every start, for its log and for TensorBoard.
 
-Only those that hold something stay: log lines of the user's hooks, or figures of a tracker.
+Only folders with content are kept: log lines of the user's hooks, or metrics of a tracker.
 """
 
 import re
@@ -15,11 +15,11 @@ _DATED = re.compile(r'\d{8}_\d{6}')
 
 @contextmanager
 def without_empty_folders(work_dir: Path, removes: bool = True) -> Iterator[None]:
-    """Remove empty dated folders of killed runs before, and that of this run after it.
+    """Remove empty dated folders: before the block those of killed runs, after it that of this run.
 
     Args:
-        work_dir: The folder of a run, which no other run uses.
-        removes: Whether this process does; of those of one run the main one does.
+        work_dir: The locked folder of the run.
+        removes: Whether this rank removes them; True on rank 0.
     """
     if removes:
         _remove_empty(work_dir)
@@ -32,12 +32,12 @@ def without_empty_folders(work_dir: Path, removes: bool = True) -> Iterator[None
 
 @contextmanager
 def without_empty_logs(runner: TuneRunner) -> Iterator[None]:
-    """Remove TensorBoard's file of a run that ended before its first step: it holds a copy of the config alone."""
+    """Remove the TensorBoard file of a run that ended before its first step: it only contains a copy of the config."""
     try:
         yield
     finally:
         loop = runner.train_loop
-        if getattr(loop, 'steps_done', 0) == getattr(loop, 'began_at', 0):
+        if getattr(loop, 'steps_done', 0) == getattr(loop, 'start_step', 0):
             runner.visualizer.close()
             for path in Path(runner.log_dir).glob('vis_data/events.out.tfevents.*'):
                 path.unlink(missing_ok=True)
@@ -51,5 +51,5 @@ def _remove_empty(work_dir: Path) -> None:
         if log.is_file() and not log.stat().st_size:
             log.unlink()
         for path in (folder / 'vis_data', folder):
-            with suppress(OSError):  # it holds something, or is not there
+            with suppress(OSError):  # it is not empty, or does not exist
                 path.rmdir()

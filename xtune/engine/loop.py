@@ -22,7 +22,7 @@ from .nan_report import NonFiniteStep
 
 @LOOPS.register_module()
 class StepLoop(BaseLoop):
-    """Runs the steps of the plan from where the run stands to its end.
+    """Runs the optimizer steps from the current one to the end of the run.
 
     Args:
         runner: The runner.
@@ -32,13 +32,13 @@ class StepLoop(BaseLoop):
     def __init__(self, runner: Any, dataloader: Any) -> None:
         super().__init__(runner, dataloader)
         self._iter = self._epoch = 0
-        self.steps_done = self.began_at = 0
+        self.steps_done = self.start_step = 0
         self.steps_per_epoch = dataloader.dataset.steps_per_epoch
-        self.cursor: Cursor | None = None  # where a stream of rows stands after the steps done
-        self.interrupted = False  # some process of the run was asked to stop
-        self.stop_training = False  # a hook such as mmengine's EarlyStoppingHook wants no further step
+        self.cursor: Cursor | None = None  # position in a stream of rows after the completed steps
+        self.interrupted = False  # a rank received a signal
+        self.stop_training = False  # set by hooks such as mmengine's EarlyStoppingHook
         self._signal: signal.Signals | None = None
-        self._ending = False  # no step follows; the last checkpoint is written
+        self._ending = False  # all steps are done; the last checkpoint is being written
 
     @property
     def iter(self) -> int:
@@ -57,17 +57,17 @@ class StepLoop(BaseLoop):
 
     @property
     def max_epochs(self) -> int:
-        """Epochs begun in the whole run."""
+        """Epochs of the whole run, including an incomplete last one."""
         return -(-self.max_iters // self.steps_per_epoch)
 
-    def go_to(self, steps_done: int, cursor: Cursor | None = None) -> None:
-        """Stand where a run stands after `steps_done` optimizer steps, and a stream of rows at `cursor`."""
+    def start_at(self, steps_done: int, cursor: Cursor | None = None) -> None:
+        """Start after `steps_done` completed optimizer steps, with a stream of rows at `cursor`."""
         self.steps_done, self._iter, self.cursor = steps_done, steps_done, cursor
-        self.began_at = steps_done
+        self.start_step = steps_done
         self._epoch = steps_done // self.steps_per_epoch
 
     def run(self) -> torch.nn.Module:
-        """Train to the end, or until a signal or a hook asks to stop after the current step; return the model.
+        """Train until the end, or until a signal or a hook stops the run after the current step; return the model.
 
         Raises:
             NonFiniteError: The loss or a gradient is NaN or infinite.
@@ -86,19 +86,19 @@ class StepLoop(BaseLoop):
                         self.interrupted |= self._signal is not None and not is_distributed()
                         if self.interrupted or self.stop_training:
                             break
-            except DataError as error:  # torch puts the traceback of a loader process before the message
+            except DataError as error:  # torch prefixes the message with the traceback of the worker
                 raise DataError(str(error).rpartition('errors.DataError: ')[2]) from error
             self._ending = True
             runner.call_hook('after_train')
         return runner.model
 
     def _batches(self) -> Iterator[Step]:
-        """Yield the batches of each step, made in advance: by a thread if the loader has no processes for it."""
+        """Yield the batches of each step, prefetched by data loader workers, or by a thread without workers."""
         steps = self._pinned() if self.runner.model.device.type == 'cuda' else (step for step in self.dataloader)
         return steps if self.dataloader.num_workers else prefetch(steps)
 
     def _pinned(self) -> Iterator[Step]:
-        # In the thread that pins: a new one is on the first GPU of the host, which other processes need.
+        # In the pinning thread: a new thread uses GPU 0, which belongs to another rank.
         torch.cuda.set_device(self.runner.model.device)
         for step in self.dataloader:
             yield step.pin_memory()
@@ -112,7 +112,7 @@ class StepLoop(BaseLoop):
             metrics = runner.trainer.train_step(batches)
             runner.optim_wrapper.step()
         except NonFiniteStep as error:
-            runner.call_hook('before_stop')  # none of mmengine's: see CheckpointHook
+            runner.call_hook('before_stop')  # not a hook of mmengine, see CheckpointHook
             raise self._non_finite(error) from error
         self.steps_done, self.cursor, self.interrupted = self._iter + 1, batches.cursor, metrics.num_flags > 0
         outputs = asdict(metrics)
@@ -124,17 +124,20 @@ class StepLoop(BaseLoop):
 
     def _non_finite(self, error: NonFiniteStep) -> NonFiniteError:
         places = error.places[:5]
-        more = f'\n  and {len(error.places) - 5} more' if len(error.places) > 5 else ''
+        omitted = f'\n  and {len(error.places) - 5} more' if len(error.places) > 5 else ''
         return NonFiniteError(
             f'optimizer step {self._iter + 1}: loss {error.loss}, gradient norm {error.grad_norm}. '
-            f'First seen in {error.where}. The step was not taken; its rows:\n  ' + '\n  '.join(places) + more + '\n'
-            'Look at these rows (`xtune log-dataset`), lower optimizer.lr, or set precision to fp32; '
+            f'First non-finite value: {error.where}. The weights were not updated. Rows of the step:\n  '
+            + '\n  '.join(places)
+            + omitted
+            + '\n'
+            'Check these rows (`xtune log-dataset`), lower optimizer.lr, or set precision to fp32; '
             'then continue from the last checkpoint with --resume.'
         )
 
     @contextmanager
     def _catching_signals(self) -> Iterator[None]:
-        """Let the first Ctrl-C or SIGTERM end the run after the current step, and the second at once."""
+        """Stop after the current step on the first Ctrl-C or SIGTERM, and immediately on the second."""
         streams = (Output(stream, lambda: self._signal is not None) for stream in (sys.stdout, sys.stderr))
         with (
             handling(self._stop, signal.SIGINT, signal.SIGTERM),
@@ -144,14 +147,14 @@ class StepLoop(BaseLoop):
             yield
 
     def _stop(self, number: int, _frame: Any) -> None:
-        """Answer a signal. A launcher passes a Ctrl-C on as SIGTERM, which is then no second one."""
+        """Handle a signal. A launcher forwards Ctrl-C as SIGTERM, which does not count as a second signal."""
         if self._signal and not (is_distributed() and number == signal.SIGTERM):
-            raise KeyboardInterrupt('interrupted again: quit without saving')
-        if self.steps_done == self.began_at and not is_distributed():
-            old = f'; the checkpoint of step {self.began_at} stays' if self.began_at else ''
-            raise KeyboardInterrupt(NOTHING_TO_SAVE + old)
+            raise KeyboardInterrupt('interrupted again: exited without saving')
+        if self.steps_done == self.start_step and not is_distributed():
+            kept = f'; the checkpoint of step {self.start_step} is kept' if self.start_step else ''
+            raise KeyboardInterrupt(NOTHING_TO_SAVE + kept)
         if self._signal is None and rank() == 0:
-            what = 'saving the last checkpoint' if self._ending else 'stopping after this step, then saving'
+            action = 'saving the last checkpoint' if self._ending else 'stopping after this step, then saving'
             name = '' if number == signal.SIGINT else f'{signal.Signals(number).name}: '
-            say(f'{name}{what}; Ctrl-C again quits without saving')
+            say(f'{name}{action}; press Ctrl-C again to exit without saving')
         self._signal = signal.Signals(number)

@@ -1,4 +1,4 @@
-"""metrics.jsonl: one JSON object a line, `step` and figures, appended as the run goes."""
+"""metrics.jsonl: one JSON object per line with `step` and metrics, appended during the run."""
 
 import json
 from pathlib import Path
@@ -8,27 +8,27 @@ from ..utils.atomic import write_text
 
 
 class MetricsFile:
-    """The figures of a run, in optimizer steps; those of the main process, as the figures are of all together."""
+    """The metrics of a run by optimizer step. Only rank 0 writes, because metrics are reduced over all ranks."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    def forget_after(self, step: int) -> None:
-        """Drop what was written beyond `step`, where a resumed run goes on."""
+    def truncate_after(self, step: int) -> None:
+        """Remove the lines after `step`, where a resumed run continues."""
         if rank():
             return
         kept = [row for row in self.rows() if row['step'] <= step]
         write_text(self.path, ''.join(json.dumps(row) + '\n' for row in kept))
 
-    def add(self, step: int, **figures: float) -> None:
-        """Append figures of one step."""
+    def add(self, step: int, **metrics: float) -> None:
+        """Append metrics of one step."""
         if rank():
             return
         with self.path.open('a', encoding='utf-8') as file:
-            file.write(json.dumps(dict(step=step, **figures)) + '\n')
+            file.write(json.dumps(dict(step=step, **metrics)) + '\n')
 
     def rows(self) -> list[dict]:
-        """Return all lines that are whole; a killed run may have left half a line."""
+        """Return the complete lines; a killed run may have left an incomplete one."""
         rows = []
         for line in self.path.read_text(encoding='utf-8').splitlines() if self.path.exists() else ():
             try:

@@ -1,4 +1,4 @@
-"""Locates the source of a NaN or infinity in a step that was not taken."""
+"""Locates the source of a NaN or infinity in an optimizer step that was skipped."""
 
 import math
 
@@ -10,13 +10,13 @@ from ..tasks.sft import SupervisedFineTuning
 
 
 class NonFiniteStep(ArithmeticError):
-    """The loss or a gradient of an optimizer step is NaN or infinite, so the step was not taken.
+    """The loss or a gradient of an optimizer step is NaN or infinite, so the update was skipped.
 
     Attributes:
         loss: Mean loss of the step.
         grad_norm: Global gradient norm.
-        places: The data rows whose loss is non-finite; all rows of the step, if only a gradient is.
-        where: The first module or the parameter that is non-finite.
+        places: The data rows of the non-finite micro-batch, or of the whole step if only a gradient is non-finite.
+        where: The first non-finite module output, or the first parameter with a non-finite gradient.
     """
 
     def __init__(self, loss: float, grad_norm: float, places: list[str], where: str) -> None:
@@ -27,9 +27,10 @@ class NonFiniteStep(ArithmeticError):
 def diagnose_non_finite(
     task: SupervisedFineTuning, micro_batches: list[MicroBatch], loss: float, grad_norm: float
 ) -> NonFiniteStep:
-    """Return the error for a step; runs the forward pass again with a check after every module. A collective call."""
+    """Return the error of a step; repeats the forward pass and checks the output of every module. A collective call."""
     gathered = all_gather_objects([place for batch in micro_batches for place in batch.places])
-    places = list(dict.fromkeys(place for one in gathered for place in one))  # ranks that share sequences agree
+    # Without duplicates: ranks with shards of one sequence have the same rows.
+    places = list(dict.fromkeys(place for of_rank in gathered for place in of_rank))
     if math.isfinite(loss):
         names = [n for n, p in task.trained_parameters().items() if p.grad is not None and not p.grad.isfinite().all()]
         where = f'the gradient of {names[0]}' if names else 'the gradient norm'
@@ -37,7 +38,7 @@ def diagnose_non_finite(
         return NonFiniteStep(loss, grad_norm, places, where + others)
     # Every rank runs all of its batches: a sharded model needs all ranks in each forward pass.
     modules = [(_first_module(task, batch), batch.places) for batch in micro_batches]
-    for module, rows in (pair for one in all_gather_objects(modules) for pair in one):
+    for module, rows in (pair for of_rank in all_gather_objects(modules) for pair in of_rank):
         if module:
             return NonFiniteStep(loss, grad_norm, rows, f'the output of {module}')
     return NonFiniteStep(loss, grad_norm, places, 'the loss itself')

@@ -1,4 +1,4 @@
-"""A step that runs out of memory is retried with more layers checkpointed."""
+"""Retries a step after out of memory, with more layers checkpointed."""
 
 from collections.abc import Callable
 
@@ -9,15 +9,15 @@ from ..optimizations.activation_checkpointing import ActivationCheckpointing, Ch
 from ..optimizations.cuda_graphs.runner import CudaGraphRunner
 from ..parallel.collectives import all_reduce_counts
 from ..utils.device import random_numbers
-from .oom_report import shortage
+from .oom_report import oom_error
 from .trainer import Trainer
 
 
 def retry_on_oom(layers: ActivationCheckpointing, graphs: CudaGraphRunner | None) -> Callable[[Trainer], None]:
-    """Return a wrapper of `Trainer.forward_backward` that retries when memory runs out.
+    """Return a wrapper of `Trainer.forward_backward` that retries after out of memory.
 
     Args:
-        layers: The decoder layers. Each retry checkpoints half of the others.
+        layers: The decoder layers. Each retry checkpoints half of the layers that are not checkpointed.
         graphs: The captured layers, which are released first; None: no layer is captured.
     """
 
@@ -31,9 +31,9 @@ def retry_on_oom(layers: ActivationCheckpointing, graphs: CudaGraphRunner | None
                 try:
                     loss_sum = forward_backward(micro_batches, num_label_tokens)
                 except torch.OutOfMemoryError as raised:
-                    error = raised.with_traceback(None)  # frames of the error and of its causes hold tensors
+                    error = raised.with_traceback(None)  # the tracebacks of the error and its causes reference tensors
                     error.__cause__ = error.__context__ = None
-                # All ranks retry if one must, or they would part ways.
+                # All ranks retry if one does, because they execute the same collectives.
                 if not all_reduce_counts(int(error is not None))[0]:
                     return loss_sum
                 task.drop_gradients()
@@ -63,7 +63,7 @@ def checkpoint_more(
     if not layers.num_plain:
         largest = max(micro_batches, key=lambda batch: batch.input_ids.numel())
         states = trainer.strategy.optimizer.state
-        raise shortage(task.llm, task.trained_parameters().values(), states, largest, task.has_logits) from error
+        raise oom_error(task.llm, task.trained_parameters().values(), states, largest, task.has_logits) from error
     layers.apply(CheckpointPolicy(len(layers) - layers.num_plain // 2))
     print(
         f'note: out of memory; retrying the step with {layers.num_checkpointed} of {len(layers)} layers checkpointed',

@@ -11,28 +11,28 @@ from ..config.specs import ModelSpec
 from ..errors import CheckpointError
 from . import checkpoint_io
 from .base_fingerprint import weight_fingerprint
-from .function_settings import SECTIONS, Function, plain
+from .model_settings import SECTIONS, ModelSettings, plain
 from .setting_differences import differences
 
 
-def function_of(model: ModelSpec, text: str) -> Function:
+def settings_of_run(model: ModelSpec, text: str) -> ModelSettings:
     """Return the function settings of a run, as far as its config determines them; `text` is its flat config."""
     adapter = None if model.lora is None else plain(model.lora())
-    return Function(model.base_model, adapter, {}, stored_sections(text, SECTIONS), mark_of(model))
+    return ModelSettings(model.base_model, adapter, {}, stored_sections(text, SECTIONS), base_fingerprint_of(model))
 
 
-def mark_of(model: ModelSpec) -> str:
+def base_fingerprint_of(model: ModelSpec) -> str:
     """Return the fingerprint of the base of an adapter; empty if all weights are trained."""
     return '' if model.lora is None else weight_fingerprint(model.base_model, model.load_llm.keywords.get('revision'))
 
 
-def check_resume(origin: Path, now: Function) -> None:
+def check_resume(origin: Path, now: ModelSettings) -> None:
     """Refuse to resume from the checkpoint `origin` in a run whose config says that it computes `now`.
 
     Raises:
         CheckpointError: It was trained as something else; every setting is listed with both values.
     """
-    then = Function.of_meta(checkpoint_io.load(origin, verified=True)['meta'])
+    then = ModelSettings.of_meta(checkpoint_io.load(origin, verified=True)['meta'])
     refuse_changes(origin, then, now, where=False)
     note = moved_note(then, now)
     if note:
@@ -53,10 +53,10 @@ def check_built(origin: Path, meta: dict, names: set[str], run_meta: dict, own_n
         CheckpointError: Adapter, architecture or base are others.
     """
     # Settings that name modules in another way matter only if they reach others.
-    refuse_changes(origin, Function.of_meta(meta), Function.of_meta(run_meta), where=names != own_names)
+    refuse_changes(origin, ModelSettings.of_meta(meta), ModelSettings.of_meta(run_meta), where=names != own_names)
 
 
-def refuse_changes(origin: Path, then: Function, now: Function, where: bool) -> None:
+def refuse_changes(origin: Path, then: ModelSettings, now: ModelSettings, where: bool) -> None:
     """Refuse what computes something else.
 
     Raises:
@@ -94,14 +94,14 @@ def refuse_other_kind(origin: Path, then: dict | None, now: dict | None) -> None
     )
 
 
-def other_base(then: Function, now: Function) -> Iterator[str]:
+def other_base(then: ModelSettings, now: ModelSettings) -> Iterator[str]:
     """Yield what shows that two bases have other weights; a folder that was moved or copied is the same."""
-    if then.mark and now.mark and then.mark != now.mark:
+    if then.base_fingerprint and now.base_fingerprint and then.base_fingerprint != now.base_fingerprint:
         names = f'{then.base!r} then, {now.base!r} now' if then.base != now.base else f'{now.base!r}'
         yield f'base_model: {names}, and its weights are not those that the adapter was trained on'
 
 
-def moved_note(then: Function, now: Function) -> str:
+def moved_note(then: ModelSettings, now: ModelSettings) -> str:
     """Return a note about a base that has another name now; empty if it has not."""
     if then.base == now.base:
         return ''
@@ -109,6 +109,8 @@ def moved_note(then: Function, now: Function) -> str:
         same = 'of which the checkpoint replaces all weights'
     else:
         same = (
-            'with the same weights' if then.mark and now.mark else 'whose weights cannot be compared with those it had'
+            'with the same weights'
+            if then.base_fingerprint and now.base_fingerprint
+            else 'whose weights cannot be compared with those it had'
         )
     return f'note: base_model was {then.base} and is {now.base} now, {same}'

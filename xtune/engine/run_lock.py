@@ -1,11 +1,10 @@
-"""One run at a time in a work_dir: a file in it, `running.json`, names the process that writes there.
+"""The lock of a work dir, which allows one run at a time: the file `running.json` names the process that writes there.
 
-The file is created exclusively, which network file systems support too, and its time is renewed while the run goes on.
-Where the file system has locks, the run holds one on the file: it tells other containers of the same system that the
-run is over, at once.
+The file is created exclusively, which network file systems support too. A heartbeat updates its mtime while the run
+lasts. If the file system supports flock, the run also holds a flock on the file, so that other containers on the same
+system detect the end of the run at once.
 """
 
-import hashlib
 import json
 import os
 import shlex
@@ -14,39 +13,34 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
 from pathlib import Path
-from tempfile import TemporaryFile
 from typing import TextIO
 
-from filelock import FileLock
 from tqdm import tqdm
 
 from ..errors import ConfigError
 from ..parallel.rendezvous import Rendezvous
-from ..utils.cache import cache_folder
-from .lock_owner import HIDDEN, SILENCE, Owner, process_start, same_system, why_ended
-
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None
+from .lock_file import heartbeat_age, host_mutex, is_unlocked, try_flock
+from .lock_owner import HEARTBEAT_TIMEOUT, HIDDEN, Owner, process_start, reason_ended, same_system
 
 NAME = 'running.json'
 # Seconds between heartbeats.
-HEARTBEAT = 20.0
+HEARTBEAT_INTERVAL = 20.0
+# Attempts to create the lock file. One fails if another run creates or removes the file at the same moment.
+_ATTEMPTS = 100
 
 
 @contextmanager
-def claimed(work_dir: Path, config: Path, rendezvous: Rendezvous | None = None) -> Iterator[None]:
-    """Lock `work_dir` for this run while the block lasts; rank 0 holds the lock for all ranks.
+def lock_work_dir(work_dir: Path, config: Path, rendezvous: Rendezvous | None = None) -> Iterator[None]:
+    """Lock `work_dir` inside the block; rank 0 holds the lock for all ranks.
 
     Raises:
-        ConfigError: Another run writes there, or may do so. Every process of this run raises it.
+        ConfigError: Another run writes there, or may still write there. All ranks raise it.
     """
     lock, refusal = None, ''
     try:
         if rendezvous is None or rendezvous.world.is_main:
             try:
-                lock = Lock(work_dir / NAME, Owner.here(config))
+                lock = Lock(work_dir / NAME, Owner.of_this_process(config))
             except ConfigError as error:
                 refusal = str(error)
         if rendezvous is not None:
@@ -62,45 +56,45 @@ def claimed(work_dir: Path, config: Path, rendezvous: Rendezvous | None = None) 
 
 
 class Lock:
-    """The file `path`, which names `owner` until `release`.
+    """The lock file `path`, which names `owner` until `release`.
 
     Raises:
-        ConfigError: It names another run that goes on or may do so, or cannot be written.
+        ConfigError: It names another run that has not ended or may not have ended, or it cannot be written.
     """
 
     def __init__(self, path: Path, owner: Owner) -> None:
         self.path, self.owner = path, owner
         self._file: TextIO | None = None
-        with _alone(path):
+        with host_mutex(path):
             try:
-                self._take()
+                self._acquire()
             except OSError as error:
                 raise ConfigError(
-                    f'{path} cannot be read or written ({error.strerror}); name another folder with --work-dir'
+                    f'{path} cannot be read or written ({error.strerror}); choose another folder with --work-dir'
                 ) from error
-        self._over = threading.Event()
-        # A daemon: a process that ends some other way is not held up.
-        threading.Thread(target=self._live, name='lock', daemon=True).start()
+        self._released = threading.Event()
+        # A daemon thread does not delay the exit of a process that does not call `release`.
+        threading.Thread(target=self._send_heartbeats, name='lock', daemon=True).start()
 
     def release(self) -> None:
-        """Remove the file, unless it names another run by now."""
-        self._over.set()
+        """Remove the file, unless it already names another run."""
+        self._released.set()
         with suppress(OSError):
             if Owner.read(self.path) == self.owner:
                 self.path.unlink()
         if self._file is not None:
-            self._file.close()  # which gives its lock back
+            self._file.close()  # releases the flock
 
-    def _take(self) -> None:
-        for _ in range(100):  # each time another run was faster or has just ended
+    def _acquire(self) -> None:
+        for _ in range(_ATTEMPTS):
             try:
                 file = self.path.open('x', encoding='utf-8')
             except FileExistsError:
                 with suppress(FileNotFoundError):
-                    self._remove_left_over()
+                    self._remove_stale()
                 continue
             try:
-                self.owner = replace(self.owner, locked=_locked(file))
+                self.owner = replace(self.owner, locked=try_flock(file))
                 file.write(json.dumps(asdict(self.owner), indent=2) + '\n')
                 file.flush()
             except OSError:  # the disk is full
@@ -108,109 +102,67 @@ class Lock:
                 with suppress(OSError):
                     file.close()
                 raise
-            self._file = file  # a lock lasts as long as its file is open
+            self._file = file  # the flock lasts as long as the file is open
             return
-        raise ConfigError(f'{self.path} appears and disappears; remove what makes it, or name another --work-dir')
+        raise ConfigError(
+            f'{self.path} could not be created: another program keeps creating and removing it. Stop that program, or '
+            'choose another folder with --work-dir'
+        )
 
-    def _remove_left_over(self) -> None:
-        """Remove the file if its run is over.
+    def _remove_stale(self) -> None:
+        """Remove the file if its run has ended.
 
         Raises:
-            ConfigError: It may go on.
-            FileNotFoundError: The file is gone already.
+            ConfigError: The run has not ended, or may not have ended.
+            FileNotFoundError: The file no longer exists.
         """
-        other, silent = Owner.read(self.path), _silence(self.path)
-        why = why_ended(other, self.owner, silent, free=_is_free(self.path))
-        if not why:
-            raise ConfigError(_refusal(self.path, other, self.owner, silent))
-        aside = self.path.with_name(f'.{NAME}.{self.owner.token}.tmp')
-        self.path.rename(aside)
-        if Owner.read(aside) != other:  # without a common mutex: another run replaced it just now
-            aside.rename(self.path)
+        other, age = Owner.read(self.path), heartbeat_age(self.path)
+        reason = reason_ended(other, self.owner, age, unlocked=is_unlocked(self.path))
+        if not reason:
+            raise ConfigError(_refusal(self.path, other, self.owner, age))
+        renamed = self.path.with_name(f'.{NAME}.{self.owner.token}.tmp')
+        self.path.rename(renamed)
+        if Owner.read(renamed) != other:  # without the mutex, another run may have replaced it in the meantime
+            renamed.rename(self.path)
             return
-        aside.unlink()
-        print(f'note: the lock of an earlier run was left over ({why}) and is replaced; it was {other or "unreadable"}')
+        renamed.unlink()
+        print(f'note: replaced the stale lock of an earlier run ({reason}): {other or "unreadable lock file"}')
 
-    def _live(self) -> None:
-        while not self._over.wait(HEARTBEAT):
+    def _send_heartbeats(self) -> None:
+        while not self._released.wait(HEARTBEAT_INTERVAL):
             try:
-                found = Owner.read(self.path)
-                if found == self.owner:
+                current = Owner.read(self.path)
+                if current == self.owner:
                     os.utime(self.path)
                     continue
             except FileNotFoundError:
-                found = None
+                current = None
             except OSError:
-                continue  # a network file system that does not answer for a while
-            if not self._over.is_set():
-                what = f'now names another run ({found})' if found else 'was removed'
-                tqdm.write(f'warning: {self.path} {what}: two runs in {self.path.parent} lose checkpoints; stop one')
+                continue  # a network file system that does not respond for a while
+            if not self._released.is_set():
+                change = f'now names another run ({current})' if current else 'was removed'
+                tqdm.write(
+                    f"warning: {self.path} {change}: two runs in {self.path.parent} overwrite each other's "
+                    'checkpoints; stop one of them'
+                )
             return
 
 
-@contextmanager
-def _alone(path: Path) -> Iterator[None]:
-    """Let one process of this host at a time look at a file that is left over, where the cache can be written to."""
-    try:
-        folder = cache_folder('locks')
-    except ConfigError:  # what is made exclusively and renamed stays right, but for two that come within milliseconds
-        yield
-        return
-    lock = FileLock(folder / hashlib.blake2b(str(path.absolute()).encode(), digest_size=16).hexdigest())
-    try:
-        lock.acquire()
-    except (OSError, NotImplementedError):  # a file system without locks
-        yield
-        return
-    try:
-        yield
-    finally:
-        lock.release()
-
-
-def _locked(file: TextIO) -> bool:
-    """Take the system's lock on an open file, alone; return whether the file system has such locks."""
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except (OSError, AttributeError):
-        return False
-    return True
-
-
-def _is_free(path: Path) -> bool:
-    """Return whether no process of this system holds the lock on a file."""
-    with path.open(encoding='utf-8') as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except (OSError, AttributeError):
-            return False
-        return True
-
-
-def _silence(path: Path) -> float:
-    """Return the seconds since `path` was renewed, by the clock of the file system that keeps it."""
-    with TemporaryFile(dir=path.parent) as file:
-        file.write(b' ')
-        file.flush()
-        os.fsync(file.fileno())
-        return os.fstat(file.fileno()).st_mtime - path.stat().st_mtime
-
-
-def _refusal(path: Path, other: Owner | None, here: Owner, silent: float) -> str:
+def _refusal(path: Path, other: Owner | None, here: Owner, heartbeat_seconds: float) -> str:
+    """Return the error message for a work dir that the run of `other` still uses, or may still use."""
     names = (path.parent.with_name(f'{path.parent.name}_{number}') for number in range(2, 1000))
-    free = next((name for name in names if not name.exists()), 'ANOTHER_FOLDER')
-    who = other or 'whose process is not known yet'
+    unused = next((name for name in names if not name.exists()), 'ANOTHER_FOLDER')
     text = (
-        f'work_dir {path.parent} belongs to a run that is not over: {who}. A second run in the same folder would move '
-        'its checkpoints and mix the files of both. Give this run a folder of its own: '
-        f'--work-dir {shlex.quote(str(free))}'
+        f'work_dir {path.parent} is in use by another run: {other or "its process is not known yet"}. A second run '
+        'would move its checkpoints and mix the files of both. Choose another folder: '
+        f'--work-dir {shlex.quote(str(unused))}'
     )
     if other is not None and other.machine == here.machine and process_start(other.pid) != HIDDEN:
         return text
-    over = f'If you know that it is over: rm {shlex.quote(str(path))}'
+    advice = f'If you know that it has ended: rm {shlex.quote(str(path))}'
     if other is not None and other.locked and same_system(other, here):
-        return f'{text}. Its process is in another container, or is hidden; it holds the lock on the file. {over}'
+        return f'{text}. Its process is in another container or hidden, and holds the flock on the file. {advice}'
     return (
-        f'{text}. Its process cannot be looked up from {here.host}; its last sign of life is {max(silent, 0):.0f} s '
-        f'old, and after {SILENCE:.0f} s without one the run counts as ended. {over}'
+        f'{text}. Its process is not visible from {here.host}; the last heartbeat is {max(heartbeat_seconds, 0):.0f} s '
+        f'old. A run counts as ended after {HEARTBEAT_TIMEOUT:.0f} s without a heartbeat. {advice}'
     )

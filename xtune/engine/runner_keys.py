@@ -1,6 +1,6 @@
-"""Section `runner`: which arguments of mmengine's FlexibleRunner a config may set, checked before anything slow.
+"""Section `runner`: the arguments of mmengine's FlexibleRunner that a config may set, checked before slow work.
 
-A run sets most of them from sections of its own. Those are refused here, with the name of the option that does it.
+Most arguments follow from other sections of the config. Those are refused, with the name of the option to set instead.
 """
 
 from collections.abc import Iterator
@@ -24,33 +24,33 @@ INSTEAD = {
     **dict.fromkeys(('val_dataloader', 'val_evaluator', 'val_cfg'), _VALIDATION),
     **dict.fromkeys(('test_dataloader', 'test_evaluator', 'test_cfg'), _TEST),
     'strategy': 'set the section strategy, or --strategy',
-    'auto_scale_lr': 'set optimizer.lr to what the number of sequences in a step needs',
+    'auto_scale_lr': 'set optimizer.lr for the number of sequences per optimizer step',
     'default_hooks': _HOOKS,
     'data_preprocessor': 'set train_dataset.map_fn',
     'resume': 'start the run with --resume',
     'launcher': 'start the run with --launcher',
-    'log_processor': 'set log.every_steps; all figures are in metrics.jsonl',
-    'default_scope': 'write the class of a hook, or its dotted name',
+    'log_processor': 'set log.every_steps; all metrics are in metrics.jsonl',
+    'default_scope': 'give the class of a hook, or its dotted name',
     'compile': 'set speed.compile',
     'cfg': 'the run passes its own config',
     'run_meta': 'the run sets it',
 }
 # Keys of arguments that are dicts, and their types.
 _ENVIRONMENT = {'cudnn_benchmark': bool, 'mp_cfg': dict, 'resource_limit': int}
-_ENVIRONMENT_INSTEAD = {'dist_cfg': 'the run connects its processes itself; see strategy.timeout'}
+_ENVIRONMENT_INSTEAD = {'dist_cfg': 'xtune creates the process group; see strategy.timeout'}
 _RANDOMNESS = {'deterministic': bool}
-_RANDOMNESS_INSTEAD = {'seed': 'set seed, or --seed', 'diff_rank_seed': 'dropout differs between devices anyway'}
+_RANDOMNESS_INSTEAD = {'seed': 'set seed, or --seed', 'diff_rank_seed': 'each rank already has its own dropout seed'}
 _ALLOWED = ('custom_hooks', 'visualizer', 'experiment_name', 'log_level', 'env_cfg', 'randomness')
 
 
-def check_runner(given: dict[str, Any], handled: tuple[str, ...] = ()) -> None:
-    """Refuse what section `runner` cannot set; `handled` are keys that are checked elsewhere.
+def check_runner(section: dict[str, Any], handled: tuple[str, ...] = ()) -> None:
+    """Refuse invalid keys and values of the section `runner`; `handled` are keys that are checked elsewhere.
 
     Raises:
         ConfigError: A key is unknown or set by another section, a value has the wrong type, or the package of a
             tracker is missing. The message lists them all.
     """
-    problems = [problem for key, value in given.items() if key not in handled for problem in _problems(key, value)]
+    problems = [problem for key, value in section.items() if key not in handled for problem in _problems(key, value)]
     if problems:
         raise ConfigError('; '.join(problems))
 
@@ -59,10 +59,10 @@ def _problems(key: str, value: Any) -> Iterator[str]:
     if key in INSTEAD:
         yield f'runner.{key} has no effect: {INSTEAD[key]}'
     elif key not in _ALLOWED:
-        close = did_you_mean(key, (*_ALLOWED, *INSTEAD)) or f'; it takes {", ".join(_ALLOWED)}'
-        yield f'runner.{key} is no argument of the runner{close}'
+        close = did_you_mean(key, (*_ALLOWED, *INSTEAD)) or f'; it accepts {", ".join(_ALLOWED)}'
+        yield f'runner.{key} is not an argument of the runner{close}'
     elif key == 'experiment_name' and not (isinstance(value, str) and value.strip()):
-        yield f'runner.experiment_name must be a text, got {value!r}'
+        yield f'runner.experiment_name must be a non-empty string, got {value!r}'
     elif key == 'log_level' and value not in _LEVELS:
         yield f'runner.log_level must be one of {", ".join(_LEVELS)}, got {value!r}{did_you_mean(value, _LEVELS)}'
     elif key == 'env_cfg':
@@ -81,6 +81,6 @@ def _dict_problems(place: str, value: Any, types: dict[str, type], instead: dict
         if key in instead:
             yield f'{place}.{key} has no effect: {instead[key]}'
         elif key not in types:
-            yield f'{place}.{key} is not known{did_you_mean(key, types)}'
+            yield f'{place}.{key} is unknown{did_you_mean(key, types)}'
         elif type(item) is not types[key]:
             yield f'{place}.{key} must be of type {types[key].__name__}, got {item!r}'

@@ -1,4 +1,4 @@
-"""Differences between the settings of two runs that change the function of the same trained weights."""
+"""Differences between the settings of two runs with which the same trained weights have other outputs."""
 
 import inspect
 import json
@@ -10,162 +10,118 @@ from peft import PEFT_TYPE_TO_CONFIG_MAPPING
 
 from ..config.lazy import named
 from ..errors import ConfigError
-from .function_settings import SECTIONS, Function
+from .ignored_settings import BASE_CHANGING_INITS, INIT_KEYS, MODULE_KEYS, PLAIN_INITS, is_ignored
+from .model_settings import SECTIONS, ModelSettings
 
-# Keys of an adapter's config that say where adapters are: the names of its tensors tell that exactly.
-WHERE = (
-    'target_modules',
-    'exclude_modules',
-    'target_parameters',
-    'modules_to_save',
-    'layers_to_transform',
-    'layers_pattern',
-    'ensure_weight_tying',
-)
-# Keys that say how training goes or begins, who made the adapter, or where its base lies.
-_FREE = {
-    'adapter': (
-        'base_model_name_or_path',
-        'revision',
-        'inference_mode',
-        'task_type',
-        'auto_mapping',
-        'peft_version',
-        'megatron_config',
-        'megatron_core',
-        'runtime_config',
-    ),
-    'model': (
-        'transformers_version',
-        '_name_or_path',
-        'architectures',
-        'auto_map',
-        'torch_dtype',
-        'attn_implementation',
-        'use_cache',
-        'id2label',
-        'label2id',
-        'problem_type',
-        'return_dict',
-        'initializer_range',
-        'bos_token_id',
-        'eos_token_id',
-        'pad_token_id',
-        'quantization_config',
-        'pretraining_tp',
-    ),
-    'llm': (),
-    'quantization': ('bnb_4bit_compute_dtype', 'bnb_4bit_quant_storage', 'llm_int8_enable_fp32_cpu_offload'),
-}
-# Beginnings of keys and ends of keys that change training alone.
-_STARTS, _ENDS = ('output_', 'init_'), ('dropout', '_pdrop', '_aux_loss_coef')
-# Ways to begin an adapter that do not matter once it is trained, and those that take a part out of the base's weights.
-_HARMLESS = (True, False, 'gaussian', 'orthogonal', 'eva')
-_TAKING = ('pissa', 'olora', 'corda', 'loftq', 'lora_ga')
-_BEGINNING = ('init_lora_weights', 'loftq_config', 'corda_config', 'eva_config', 'lora_ga_config')
-# Of the section `llm`, config.json does not tell what these choose.
-_CHOOSING = ('type', 'revision', 'variant')
+# Keys of the section `llm` whose effect is not recorded in config.json.
+_LOADING_KEYS = ('type', 'revision', 'variant')
 
 
-def differences(then: Function, now: Function, where: bool) -> Iterator[str]:
-    """Yield each setting that makes the function of `now` another one, with both values.
+def differences(saved: ModelSettings, current: ModelSettings, compare_modules: bool) -> Iterator[str]:
+    """Yield each setting that changes the outputs of the model, with both values.
 
     Args:
-        then: Of the checkpoint.
-        now: Of the run.
-        where: Whether to compare on which modules the adapters are, too.
+        saved: Settings of the checkpoint.
+        current: Settings of the run.
+        compare_modules: Whether to compare the keys that select the adapted modules, too.
     """
-    yield from adapter_differences(then.adapter, now.adapter, where)
-    yield from model_differences(then, now)
+    yield from adapter_differences(saved.adapter, current.adapter, compare_modules)
+    yield from model_differences(saved, current)
 
 
-def adapter_differences(then: dict | None, now: dict | None, where: bool) -> Iterator[str]:
-    """Yield what differs between the configs of two adapters, as options of the section `lora`."""
-    if then is None or now is None:
+def adapter_differences(saved: dict | None, current: dict | None, compare_modules: bool) -> Iterator[str]:
+    """Yield the differences between two adapter configs, as options of the section `lora`."""
+    if saved is None or current is None:
         return
-    if then.get('peft_type') != now.get('peft_type'):
-        yield _line('lora.type', then.get('peft_type'), now.get('peft_type'))
+    if saved.get('peft_type') != current.get('peft_type'):
+        yield _line('lora.type', saved.get('peft_type'), current.get('peft_type'))
         return
-    defaults = _defaults(now.get('peft_type'))
-    then, now = defaults | then, defaults | now
-    for key in sorted(then.keys() | now.keys()):
-        if (where or key not in WHERE) and key not in _BEGINNING and not _is_free('adapter', key):
-            yield from _compared(f'lora.{key}', then.get(key), now.get(key))
-    if any(values.get('init_lora_weights', True) not in _HARMLESS for values in (then, now)):
-        for key in _BEGINNING:
-            yield from _compared(f'lora.{key}', then.get(key), now.get(key))
+    defaults = _peft_defaults(current.get('peft_type'))
+    saved, current = defaults | saved, defaults | current
+    for key in sorted(saved.keys() | current.keys()):
+        if (compare_modules or key not in MODULE_KEYS) and key not in INIT_KEYS and not is_ignored('adapter', key):
+            yield from _compare(f'lora.{key}', saved.get(key), current.get(key))
+    if any(config.get('init_lora_weights', True) not in PLAIN_INITS for config in (saved, current)):
+        for key in INIT_KEYS:
+            yield from _compare(f'lora.{key}', saved.get(key), current.get(key))
 
 
 def changes_base(adapter: dict) -> bool:
-    """Tell whether an adapter of that config begins by taking a part out of the base's weights."""
-    return str(adapter.get('init_lora_weights', True)).startswith(_TAKING)
+    """Return whether the initialization in an adapter config changes the weights of the base."""
+    return str(adapter.get('init_lora_weights', True)).startswith(BASE_CHANGING_INITS)
 
 
-def model_differences(then: Function, now: Function) -> Iterator[str]:
-    """Yield what differs between the base models of two runs, and how they are loaded and quantized."""
-    given = now.sections.get('llm') or {}
-    # A key that one of them lacks is of another version of transformers.
-    for key in sorted(then.model.keys() & now.model.keys()):
-        if not _is_free('model', key):
-            label = f'llm.{key}' if key in given else f'{key} in config.json of base_model'
-            yield from _compared(label, then.model[key], now.model[key])
-    if not now.model:
-        for key in sorted((given.keys() & then.model.keys()) - {'dtype'}):
-            if not _is_free('model', key):
-                yield from _given(f'llm.{key}', then.model[key], given[key])
-    if not then.sections or not now.sections:
+def model_differences(saved: ModelSettings, current: ModelSettings) -> Iterator[str]:
+    """Yield the differences between two base models: architecture, loading and quantization."""
+    yield from _architecture_differences(saved, current)
+    if saved.sections and current.sections:
+        for name in SECTIONS:
+            yield from _section_differences(name, saved.sections.get(name), current.sections.get(name))
+
+
+def _architecture_differences(saved: ModelSettings, current: ModelSettings) -> Iterator[str]:
+    options = current.sections.get('llm') or {}
+    # A key that only one of them has comes from another version of transformers.
+    for key in sorted(saved.model.keys() & current.model.keys()):
+        if not is_ignored('model', key):
+            label = f'llm.{key}' if key in options else f'{key} in config.json of base_model'
+            yield from _compare(label, saved.model[key], current.model[key])
+    if not current.model:
+        for key in sorted((options.keys() & saved.model.keys()) - {'dtype'}):
+            if not is_ignored('model', key):
+                yield from _compare_option(f'llm.{key}', saved.model[key], options[key])
+
+
+def _section_differences(name: str, saved: Any, current: Any) -> Iterator[str]:
+    if not isinstance(saved, dict) or not isinstance(current, dict):
+        yield from _compare(name, saved, current)
         return
-    for name in SECTIONS:
-        before, after = then.sections.get(name), now.sections.get(name)
-        if not isinstance(before, dict) or not isinstance(after, dict):
-            yield from _compared(name, before, after)
-            continue
-        defaults = _signature(before.get('type')) if before.get('type') == after.get('type') else {}
-        before, after = defaults | before, defaults | after
-        for key in sorted(before.keys() | after.keys()):
-            if (name != 'llm' or key in _CHOOSING) and not _is_free(name, key):
-                yield from _compared(f'{name}.{key}', before.get(key), after.get(key))
+    defaults = _argument_defaults(saved.get('type')) if saved.get('type') == current.get('type') else {}
+    saved, current = defaults | saved, defaults | current
+    for key in sorted(saved.keys() | current.keys()):
+        if (name != 'llm' or key in _LOADING_KEYS) and not is_ignored(name, key):
+            yield from _compare(f'{name}.{key}', saved.get(key), current.get(key))
 
 
-def _compared(label: str, then: Any, now: Any) -> Iterator[str]:
-    if isinstance(then, dict) and isinstance(now, dict):
-        for key in sorted(then.keys() | now.keys(), key=str):
-            yield from _compared(f'{label}.{key}', then.get(key), now.get(key))
-    elif then != now and not (not then and not now and {type(then), type(now)} <= {dict, list, type(None)}):
-        yield _line(label, then, now)
+def _compare(label: str, saved: Any, current: Any) -> Iterator[str]:
+    if isinstance(saved, dict) and isinstance(current, dict):
+        for key in sorted(saved.keys() | current.keys(), key=str):
+            yield from _compare(f'{label}.{key}', saved.get(key), current.get(key))
+    elif saved != current and not (_is_empty(saved) and _is_empty(current)):
+        yield _line(label, saved, current)
 
 
-def _given(label: str, then: Any, given: Any) -> Iterator[str]:
-    """Yield what an option changes; keys of a dict that it leaves out are taken from the base, and known later."""
-    if isinstance(then, dict) and isinstance(given, dict):
-        for key in sorted(given, key=str):
-            yield from _given(f'{label}.{key}', then.get(key), given[key])
+def _is_empty(value: Any) -> bool:
+    return not value and type(value) in (dict, list, type(None))
+
+
+def _compare_option(label: str, saved: Any, option: Any) -> Iterator[str]:
+    """Yield the changes by an option; keys missing in a dict are taken from the base, and compared after loading it."""
+    if isinstance(saved, dict) and isinstance(option, dict):
+        for key in sorted(option, key=str):
+            yield from _compare_option(f'{label}.{key}', saved.get(key), option[key])
     else:
-        yield from _compared(label, then, given)
+        yield from _compare(label, saved, option)
 
 
-def _line(label: str, then: Any, now: Any) -> str:
-    return f'{label}: {then!r} then, {now!r} now'
+def _line(label: str, saved: Any, current: Any) -> str:
+    return f'{label}: was {saved!r}, now {current!r}'
 
 
-def _is_free(kind: str, key: str) -> bool:
-    return key in _FREE[kind] or key.startswith(_STARTS) or key.endswith(_ENDS)
+def _peft_defaults(peft_type: str | None) -> dict:
+    """Return the defaults of an adapter type, for keys that older versions of peft do not write."""
+    config_classes = {getattr(name, 'value', name): config for name, config in PEFT_TYPE_TO_CONFIG_MAPPING.items()}
+    defaults = {}
+    for option in fields(config_classes[peft_type]) if peft_type in config_classes else ():
+        if option.default is not MISSING:
+            defaults[option.name] = option.default
+        elif option.default_factory is not MISSING:
+            defaults[option.name] = option.default_factory()
+    return json.loads(json.dumps(defaults, default=str))
 
 
-def _defaults(peft_type: str | None) -> dict:
-    """Return the defaults of a kind of adapter, for keys that older versions of peft do not write."""
-    kinds = {getattr(kind, 'value', kind): config for kind, config in PEFT_TYPE_TO_CONFIG_MAPPING.items()}
-    found = {}
-    for one in fields(kinds[peft_type]) if peft_type in kinds else ():
-        if one.default is not MISSING:
-            found[one.name] = one.default
-        elif one.default_factory is not MISSING:
-            found[one.name] = one.default_factory()
-    return json.loads(json.dumps(found, default=str))
-
-
-def _signature(dotted: str | None) -> dict:
-    """Return the defaults of the arguments of a callable that the present config names, too."""
+def _argument_defaults(dotted: str | None) -> dict:
+    """Return the default arguments of the callable with this dotted name; empty if it cannot be imported."""
     try:
         parameters = inspect.signature(named(dotted)).parameters.values() if dotted else ()
     except (ConfigError, TypeError, ValueError):

@@ -1,4 +1,4 @@
-"""Trackers that a run reports to, `runner.visualizer`: checked before anything slow, and told the hyper-parameters."""
+"""The experiment trackers of a run, `runner.visualizer`: checked before slow work; they receive the hyperparameters."""
 
 import inspect
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ from ..config.lazy import is_lazy, named, read_text, root, to_plain
 from ..errors import ConfigError, did_you_mean
 from ..registry import lookup
 
-# Packages that the trackers of mmengine import when they first write.
+# Packages that mmengine's trackers import at their first write.
 _PACKAGES = {
     'WandbVisBackend': ('wandb',),
     'TensorboardVisBackend': ('tensorboard',),
@@ -26,20 +26,20 @@ _PACKAGES = {
 }
 
 
-def visualizer(given: Any, tensorboard: bool) -> Any:
-    """Return the visualizer of a run: what the user gave, and TensorBoard beside it if the run writes that.
+def visualizer(section: Any, tensorboard: bool) -> Any:
+    """Return the visualizer of a run: the user's trackers, and TensorBoard if enabled.
 
     Args:
-        given: `runner.visualizer`, or None.
+        section: `runner.visualizer`, or None.
         tensorboard: `log.tensorboard`.
     """
-    if isinstance(given, Visualizer):
-        return given
-    settings = dict(given or {})
+    if isinstance(section, Visualizer):
+        return section
+    settings = dict(section or {})
     settings['type'] = _class_of(VISUALIZERS, settings.get('type', Visualizer))
-    backends = [_built_from_class(backend) for backend in _backends(settings)]
-    kinds = [backend['type'] if isinstance(backend, dict) else type(backend) for backend in backends]
-    if tensorboard and not any(_is_a(kind, 'TensorboardVisBackend') for kind in kinds):
+    backends = [_with_class(backend) for backend in _backends(settings)]
+    classes = [backend['type'] if isinstance(backend, dict) else type(backend) for backend in backends]
+    if tensorboard and not any(_has_base(tracker_class, 'TensorboardVisBackend') for tracker_class in classes):
         backends.append(dict(type=VISBACKENDS.get('TensorboardVisBackend')))
     return {**settings, 'vis_backends': backends}
 
@@ -50,46 +50,46 @@ def _backends(settings: dict[str, Any]) -> list:
     return list(backends) if isinstance(backends, (list, tuple)) else [backends]
 
 
-def _built_from_class(backend: Any) -> Any:
+def _with_class(backend: Any) -> Any:
     if not isinstance(backend, dict):
         return backend
     return {**backend, 'type': _class_of(VISBACKENDS, backend['type'])}
 
 
-def _is_a(kind: Any, name: str) -> bool:
-    return isinstance(kind, type) and any(parent.__name__ == name for parent in kind.__mro__)
+def _has_base(tracker_class: Any, name: str) -> bool:
+    return isinstance(tracker_class, type) and any(base.__name__ == name for base in tracker_class.__mro__)
 
 
-def hyper_parameters(config: str) -> Config:
-    """Return the options of a run, from the text of its flat config: plain values, and names instead of objects."""
-    return Config(_named(to_plain(read_text(config))), format_python_code=False)
+def hyperparameters(config: str) -> Config:
+    """Return the options of a run from its flat config: plain values, and dotted names instead of objects."""
+    return Config(_with_names(to_plain(read_text(config))), format_python_code=False)
 
 
-def _named(value: Any) -> Any:
+def _with_names(value: Any) -> Any:
     if is_lazy(value):
         return root(value)[1]
     if isinstance(value, dict):
-        return {str(key): _named(item) for key, item in value.items()}
-    return [_named(item) for item in value] if isinstance(value, (list, tuple)) else value
+        return {str(key): _with_names(item) for key, item in value.items()}
+    return [_with_names(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
-def _class_of(registry: Registry, kind: Any) -> Any:
-    """Return the class that `kind` means: a class, a name in `registry`, or the dotted name of a class."""
-    if not isinstance(kind, str):
-        return kind
-    name = kind.removeprefix('mmengine.')
-    return named(kind) if '.' in name else lookup(registry, name)
+def _class_of(registry: Registry, class_or_name: Any) -> Any:
+    """Return a class from itself, its name in `registry`, or its dotted name."""
+    if not isinstance(class_or_name, str):
+        return class_or_name
+    name = class_or_name.removeprefix('mmengine.')
+    return named(class_or_name) if '.' in name else lookup(registry, name)
 
 
 def visualizer_problems(value: Any) -> Iterator[str]:
-    """Yield what is wrong with `runner.visualizer`."""
+    """Yield the errors in `runner.visualizer`."""
     if isinstance(value, Visualizer):
         return
     if not isinstance(value, dict):
         yield f'runner.visualizer must be a dict such as dict(vis_backends=[dict(type=...)]), got {value!r}'
         return
     arguments = {key: item for key, item in value.items() if key != 'type'}
-    yield from _built_problems('runner.visualizer', value.get('type', Visualizer), arguments, VISUALIZERS, Visualizer)
+    yield from _build_problems('runner.visualizer', value.get('type', Visualizer), arguments, VISUALIZERS, Visualizer)
     for number, backend in enumerate(_backends(value)):
         place = f'runner.visualizer.vis_backends[{number}]'
         if isinstance(backend, BaseVisBackend):
@@ -98,43 +98,44 @@ def visualizer_problems(value: Any) -> Iterator[str]:
             yield f'{place} must be a dict with `type`, the name or class of a tracker, got {backend!r}'
         else:
             arguments = {key: item for key, item in backend.items() if key not in ('type', 'name')}
-            yield from _built_problems(place, backend['type'], arguments, VISBACKENDS, BaseVisBackend)
+            yield from _build_problems(place, backend['type'], arguments, VISBACKENDS, BaseVisBackend)
 
 
-def _built_problems(place: str, kind: Any, arguments: dict, registry: Registry, base: type) -> Iterator[str]:
-    """Yield the reasons why `kind`, a name in `registry` or a subclass of `base`, cannot be built with `arguments`."""
+def _build_problems(place: str, class_or_name: Any, arguments: dict, registry: Registry, base: type) -> Iterator[str]:
+    """Yield the reasons why a subclass of `base`, or its name in `registry`, cannot be built with `arguments`."""
     try:
-        kind = _class_of(registry, kind)
+        tracker_class = _class_of(registry, class_or_name)
     except ConfigError as error:
         yield f'{place}: {error}'
         return
-    if not (isinstance(kind, type) and issubclass(kind, base)):
-        yield f'{place}.type must be a subclass of {base.__name__}, got {kind!r}'
+    if not (isinstance(tracker_class, type) and issubclass(tracker_class, base)):
+        yield f'{place}.type must be a subclass of {base.__name__}, got {tracker_class!r}'
         return
-    yield from _argument_problems(place, kind, arguments)
-    yield from _package_problems(place, kind)
+    yield from _argument_problems(place, tracker_class, arguments)
+    yield from _package_problems(place, tracker_class)
 
 
-def _argument_problems(place: str, kind: type, arguments: dict) -> Iterator[str]:
-    """Yield the reasons why `kind` cannot be called; the runner adds `save_dir`."""
-    parameters = inspect.signature(kind).parameters.values()
+def _argument_problems(place: str, tracker_class: type, arguments: dict) -> Iterator[str]:
+    """Yield the reasons why the class does not accept `arguments`; the runner adds `save_dir`."""
+    parameters = inspect.signature(tracker_class).parameters.values()
     known = [p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
     takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters)
     needed = {p.name for p in parameters if p.name in known and p.default is p.empty} - {'save_dir'}
     problems = [f'has no argument `{n}`{did_you_mean(n, known)}' for n in arguments if n not in known and not takes_any]
     problems += [f'needs `{name}`' for name in sorted(needed - set(arguments))]
     for problem in problems:
-        yield f'{place}: {kind.__name__} {problem}'
-    if problems or not kind.__module__.startswith('mmengine.') or not issubclass(kind, BaseVisBackend):
+        yield f'{place}: {tracker_class.__name__} {problem}'
+    if problems or not (tracker_class.__module__.startswith('mmengine.') and issubclass(tracker_class, BaseVisBackend)):
         return
     try:
-        kind(**{'save_dir': '.', **arguments})  # this starts nothing yet
+        tracker_class(**{'save_dir': '.', **arguments})  # has no side effects yet
     except (TypeError, ValueError, AssertionError) as error:
-        yield f'{place}: {kind.__name__} refuses its arguments {arguments}: {str(error) or type(error).__name__}'
+        reason = str(error) or type(error).__name__
+        yield f'{place}: {tracker_class.__name__} rejects its arguments {arguments}: {reason}'
 
 
-def _package_problems(place: str, kind: type) -> Iterator[str]:
-    for parent in kind.__mro__:
-        for package in _PACKAGES.get(parent.__name__, ()):
+def _package_problems(place: str, tracker_class: type) -> Iterator[str]:
+    for base in tracker_class.__mro__:
+        for package in _PACKAGES.get(base.__name__, ()):
             if find_spec(package) is None:
-                yield f'{place}: {kind.__name__} needs the package {package}: pip install {package}'
+                yield f'{place}: {tracker_class.__name__} needs the package {package}: pip install {package}'

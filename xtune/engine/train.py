@@ -38,23 +38,23 @@ from . import checkpoint_io, checks, export_check, hooks, ineffective_options, p
 from .adapter_export import AdapterExport
 from .auto_checkpointing import apply_checkpointing
 from .build_run_data import build_run_data
+from .load_from import InitialWeights, read_initial_weights
 from .log_folders import without_empty_folders, without_empty_logs
 from .metrics_file import MetricsFile
 from .model_builder import SpecModelBuilder, resumed_initial
 from .new_token_report import new_token_warning
-from .oom_report import naming_shortage
+from .oom_report import explain_oom
 from .optimizations import compiles, optimize, padding
 from .optimizer import CountedOptimizer, build_optimizer, schedulers
-from .probe_recorder import Prober, ids_of
-from .resume_checks import function_of, mark_of
-from .run_lock import claimed
+from .probe_recorder import ProbeRecorder, probe_samples
+from .resume_checks import base_fingerprint_of, settings_of_run
+from .run_lock import lock_work_dir
 from .runner import TuneRunner
-from .second_stage import FirstStage, weights_to_begin_with
 from .strategies import build_strategy
-from .trackers import hyper_parameters, visualizer
+from .trackers import hyperparameters, visualizer
 from .trained_state import TrainedState
 from .trainer import Trainer
-from .work_dir import archive_previous_run, checkpoint_to_resume, writable
+from .work_dir import archive_previous_run, checkpoint_to_resume, create_work_dir
 from .zero_config import zero_config
 
 
@@ -85,14 +85,14 @@ def train(
     checks.strategy(job, world, device)
     rendezvous = Rendezvous(world) if world.size > 1 else None
     with (
-        writable(job.work_dir, world.is_main) as work_dir,
-        claimed(work_dir, config.path, rendezvous),
+        create_work_dir(job.work_dir, world.is_main) as work_dir,
+        lock_work_dir(work_dir, config.path, rendezvous),
         without_empty_folders(work_dir, world.is_main),
     ):
         start = checkpoint_to_resume(work_dir, resume, rendezvous, world.restarts > 0)
         text = config.text()
-        stage = weights_to_begin_with(
-            job.values.load_from, work_dir, function_of(job.model, text), start, verified=world.local_rank > 0
+        initial_weights = read_initial_weights(
+            job.values.load_from, work_dir, settings_of_run(job.model, text), start, verified=world.local_rank > 0
         )
         checks.model(job, device)
         checks.base(job, world, device)
@@ -103,7 +103,7 @@ def train(
             rendezvous.wait_for_all('data are ready')
         group = rendezvous.group(device, job.strategy.timeout) if rendezvous else nullcontext()
         with group, memory_freed_after(device):
-            return _fine_tune(job, data, device, rendezvous, work_dir, text, start, stage, world)
+            return _fine_tune(job, data, device, rendezvous, work_dir, text, start, initial_weights, world)
 
 
 def _rank_shard(step: StepSpec, device: torch.device, world: World) -> RankShard:
@@ -138,14 +138,14 @@ def _fine_tune(
     work_dir: Path,
     text: str,
     start: Path | None,
-    stage: FirstStage | None,
+    initial_weights: InitialWeights | None,
     world: World,
 ) -> int:
     """Load the model and train it. A function of its own, because neither may outlive the process group."""
     set_random_seed(job.values.seed)  # adapters are initialized at random
     deepspeed = partial(zero_config, job.strategy, job.schedule, job.lora is not None, world.size)
     strategy = build_strategy(job.strategy, world, rendezvous, device, deepspeed)
-    with naming_shortage('loading the model'):
+    with explain_oom('loading the model'):
         builder = SpecModelBuilder(
             job.model,
             device,
@@ -159,11 +159,11 @@ def _fine_tune(
     _show_schedule(job, data, world)
 
     if world.is_main:
-        checkpoint_io.sweep(work_dir)
+        checkpoint_io.remove_partial_files(work_dir)
         if start is None:
             archive_previous_run(work_dir)
         write_text(work_dir / f'{job.name}.py', text)
-    with naming_shortage('training'):
+    with explain_oom('training'):
         optimized = optimize(job.step, llm, dtype, device, sp_group, world.size)
         task = optimized.task
         summary.show(optimized.lines())
@@ -173,8 +173,8 @@ def _fine_tune(
         strategy.attach(task, build_optimizer(job.optimizer, traits, task.trained_parameters().values()))
         trainer = Trainer(task, strategy, job.schedule.max_grad_norm, optimized.wrappers)
         runner = build_runner(job, data, trainer, text, start)
-        if stage is not None:
-            summary.show(iter([('weights', stage.load_into(runner.strategy.state, runner.run_meta))]))
+        if initial_weights is not None:
+            summary.show(iter([('weights', initial_weights.load_into(runner.strategy.state, runner.run_meta))]))
         memory = apply_checkpointing(
             job.values.activation_checkpointing,
             task,
@@ -211,7 +211,7 @@ def _train(runner: TuneRunner, job: Job, world: World) -> None:
         return
     torch.manual_seed(job.values.seed + world.rank)  # dropout differs between devices
     with Watchdog(job.work_dir, world.rank, hang_seconds=job.strategy.timeout / 2) as watchdog:
-        runner.register_hook(hooks.AliveHook(watchdog.heartbeat))
+        runner.register_hook(hooks.HeartbeatHook(watchdog.heartbeat))
         with report_timeouts(job.strategy.timeout, job.work_dir):
             runner.train()
     runner.trainer.strategy.close()
@@ -226,9 +226,9 @@ def build_runner(job: Job, data: TrainingData, trainer: Trainer, text: str, star
     stored = stored_dtype(job.model, task.llm)
     base, stops = job.values.base_model, data.stop_ids
     info = export_info(task.llm, base, stored, data.template.source, stops, data.tokenizer, overrides)
-    state, prober = TrainedState(task.llm, trainer.strategy), Prober(task, ids_of(data))
+    state, probe_recorder = TrainedState(task.llm, trainer.strategy), ProbeRecorder(task, probe_samples(data))
     metrics = MetricsFile(job.work_dir / 'metrics.jsonl')
-    export = AdapterExport(state, info, data.tokenizer, prober)
+    export = AdapterExport(state, info, data.tokenizer, probe_recorder)
     if state.is_adapter:
         export_check.check_adapter(state, export.write_weights, job.work_dir)
     extra = dict(job.runner)
@@ -244,22 +244,22 @@ def build_runner(job: Job, data: TrainingData, trainer: Trainer, text: str, star
         default_hooks=dict(timer=None, sampler_seed=None, logger=None, checkpoint=None),
         custom_hooks=[
             *_hooks(job, data, metrics, export),
-            *hooks.given_hooks(extra.pop('custom_hooks', None)),
+            *hooks.resolve_custom_hooks(extra.pop('custom_hooks', None)),
         ],
         resume=str(start) if start else False,
         launcher='none',
         log_level='WARNING',
-        prober=prober,
+        probe_recorder=probe_recorder,
         trainer=trainer,
         visualizer=visualizer(extra.pop('visualizer', None), job.log.tensorboard and rank() == 0),
         randomness=dict(seed=job.values.seed) | extra.pop('randomness', {}),
-        cfg=hyper_parameters(text),
+        cfg=hyperparameters(text),
         run_meta=dict(
             plan=data.steps.identity(),
             sequences_per_step=data.steps.sequences_per_step,
             config=text,
             export=info.to_dict(),
-            base_mark=mark_of(job.model),
+            base_fingerprint=base_fingerprint_of(job.model),
         ),
     )
     return TuneRunner(**{**arguments, **extra})

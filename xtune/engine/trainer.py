@@ -38,15 +38,15 @@ class StepMetrics:
 
 
 class Trainer:
-    """Trains a task with a strategy, one optimizer step a call.
+    """Trains a task with a strategy; each call of `train_step` is one optimizer step.
 
     Args:
         task: Maps a micro-batch to its summed loss.
         strategy: Distributes model, gradients and optimizer state; attached to `task`.
-        max_grad_norm: Gradients are clipped to this global L2 norm; None: never.
+        max_grad_norm: Global L2 norm to which gradients are clipped; None: no clipping.
         wrappers: Features around the step, applied in order: each may replace `forward_backward` or `train_step`.
 
-    `rank_flag` is asked once a step; all ranks learn in `StepMetrics.num_flags` how many said True.
+    `rank_flag` is called once per step; `StepMetrics.num_flags` is the number of ranks where it returned True.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class Trainer:
             wrap(self)
 
     def train_step(self, micro_batches: list[MicroBatch]) -> StepMetrics:
-        """Do one optimizer step on the micro-batches of this rank; every rank passes equally many.
+        """Do one optimizer step on the micro-batches of this rank; all ranks pass the same number of them.
 
         Raises:
             NonFiniteStep: The loss or a gradient is NaN or infinite; the weights are as before the step.
@@ -75,7 +75,7 @@ class Trainer:
         loss_sum = self.forward_backward(micro_batches, num_label_tokens)
         grad_norm = self.strategy.reduce_and_clip(self.max_grad_norm)
         values = self.all_reduce_metrics(loss_sum, grad_norm, num_label_tokens)
-        # The update is queued first where the optimizer can skip a non-finite one itself. Then the host waits, once.
+        # An optimizer that can skip a non-finite update itself queues it before the only host sync.
         loss, grad_norm, num_flags = self.strategy.optimizer_step(values)
         metrics = StepMetrics(loss, grad_norm, num_tokens, num_label_tokens, int(num_flags))
         if not metrics.is_finite:

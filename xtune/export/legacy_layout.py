@@ -41,8 +41,8 @@ def convert_legacy(source: str, target: Path, max_shard_size: str = '5GB', varia
     if path is None:
         model_type = read_config(Path(source).expanduser()).get('model_type', 'unknown to transformers')
         raise ModelError(
-            f'{source} is not a 2023 remote-code checkpoint (model_type {", ".join(VARIANTS)}; its is {model_type}): '
-            'transformers loads it directly, if at all'
+            f'{source} is not a 2023 remote-code checkpoint: its model_type is {model_type}, not one of '
+            f'{", ".join(VARIANTS)}. transformers may load it without conversion'
         )
     from ..models.legacy.alibi_config import MODEL_TYPE
     from ..models.legacy.families import open_legacy

@@ -21,7 +21,7 @@ def new_folder(target: Path) -> Iterator[Path]:
     target = target.expanduser().resolve()
     try:
         if target.exists() and (not target.is_dir() or any(target.iterdir())):
-            raise ConfigError(f'{target} exists and is not empty; name another folder or remove it')
+            raise ConfigError(f'{target} exists and is not empty; choose another folder or remove it')
     except OSError as error:
         raise _write_error(target, error) from error
     staging = target.with_name(f'.{target.name}.tmp')
@@ -46,5 +46,5 @@ def _write_error(target: Path, error: Exception) -> ConfigError:
     free = shutil.disk_usage(parent).free / 2**20
     return ConfigError(
         f'{target} could not be written: {problem} ({free:,.0f} MiB free there); the partial output was removed. '
-        'Free disk space, or name another folder.'
+        'Free disk space, or choose another folder.'
     )

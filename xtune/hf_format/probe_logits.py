@@ -30,7 +30,7 @@ _LIKELIEST, _SPREAD = 64, 64  # maximum number of stored columns of each type
 
 
 @dataclass(frozen=True)
-class About:
+class ProbeInfo:
     """How the probe's logits were computed.
 
     Attributes:
@@ -62,10 +62,10 @@ class Probe:
     log_probs_TK: torch.Tensor
     likeliest: int
     scale: float
-    about: About
+    about: ProbeInfo
 
     @classmethod
-    def of(cls, ids: list[torch.Tensor], logits: Sequence[torch.Tensor], about: About) -> 'Probe':
+    def of(cls, ids: list[torch.Tensor], logits: Sequence[torch.Tensor], about: ProbeInfo) -> 'Probe':
         """Return the probe of a model with the `logits` [S, V] of each of the samples `ids` [S]."""
         columns, stored, deviations = [], [], []
         for logits_SV in logits:
@@ -88,7 +88,7 @@ class Probe:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> 'Probe':
         """Return the probe from the result of `to_dict`."""
-        return cls(**{**values, 'about': About(**values['about'])})
+        return cls(**{**values, 'about': ProbeInfo(**values['about'])})
 
     def write(self, folder: Path) -> None:
         """Write the probe into `folder`, next to the weights."""
@@ -117,7 +117,7 @@ class Probe:
                 plain = json.loads(str(file['plain']))
                 ids, columns, stored = (torch.from_numpy(file[name]) for name in ('ids', 'columns', 'log_probs'))
                 lengths = file['lengths'].tolist()
-            about = About(**plain['about'])
+            about = ProbeInfo(**plain['about'])
             return cls(list(ids.split(lengths)), columns, stored, plain['likeliest'], plain['scale'], about)
         except Exception as error:  # zip, JSON and missing keys raise different types
             raise ModelError(

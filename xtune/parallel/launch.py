@@ -83,12 +83,12 @@ def run(launch: Launch, arguments: list[str]) -> int:
     # torch 2.11 ignores it, and always waits 30 s.
     os.environ.setdefault('TORCH_ELASTIC_SHUTDOWN_TIMEOUT', str(SHUTDOWN_SECONDS))
     for name in ('', '.elastic.agent.server.api', '.elastic.multiprocessing.errors'):
-        logging.getLogger(f'torch.distributed{name}').setLevel(logging.CRITICAL)  # _report prints the failure
+        logging.getLogger(f'torch.distributed{name}').setLevel(logging.CRITICAL)  # report_failures prints the failure
     parsed = torchrun.parse_args([*launch.arguments(), '-m', 'xtune', *arguments])
     try:
         torchrun.run(parsed)
     except ChildFailedError as error:
-        return _report(error.failures)
+        return report_failures(error.failures)
     except (SignalException, KeyboardInterrupt):
         return 130
     except json.JSONDecodeError:  # of the error file of a rank
@@ -121,7 +121,7 @@ def prints_error(text: str, env: Mapping[str, str] = os.environ) -> bool:
         return True  # better twice than never
 
 
-def _report(failures: dict) -> int:
+def report_failures(failures: dict) -> int:
     """Print the error of the first rank that failed by itself; return its exit code."""
     rank, failure = min(failures.items(), key=lambda item: (_is_aftermath(item[1]), item[1].timestamp, item[0]))
     code = failure.exitcode

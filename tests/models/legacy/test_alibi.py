@@ -88,6 +88,7 @@ def test_attention_implementations_without_alibi_are_refused(other, native):
         llm.set_attn_implementation(other)
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize('first, second', (('xtune', 'transformers'), ('transformers', 'xtune')))
 def test_saved_model_loads_with_xtune_and_is_refused_without(first, second, native, model):
     load = (

@@ -13,6 +13,8 @@ from xtune.errors import ModelError
 from xtune.inference.load import load_for_inference
 from xtune.inference.tokenizer import load_tokenizer_of
 
+pytestmark = pytest.mark.integration
+
 FILES = Path(__file__).parent / 'files'
 TEMPLATES = dict(
     internlm_7b='internlm_chat', baichuan2_7b='default', baichuan_13b='default', qwen_7b='qwen_chat',
@@ -162,19 +164,17 @@ def test_hub_names_are_read_from_the_cache_without_their_code(with_tokenizer, tm
 
     from xtune.models.legacy import hub
 
-    home = tmp_path / 'hub' / 'models--internlm--internlm-chat-7b'
-    with_tokenizer('internlm_7b', 'hub/models--internlm--internlm-chat-7b/snapshots/0123456789abcdef')
+    home = tmp_path / 'hub' / 'models--internlm--internlm-chat-test'
+    with_tokenizer('internlm_7b', 'hub/models--internlm--internlm-chat-test/snapshots/0123456789abcdef')
     (home / 'refs').mkdir()
     (home / 'refs' / 'main').write_text('0123456789abcdef')
     monkeypatch.setattr(constants, 'HF_HUB_CACHE', str(tmp_path / 'hub'))
-    hub._from_hub.cache_clear()
-    name = 'internlm/internlm-chat-7b'
+    name = 'internlm/internlm-chat-test'  # asked for by no other test: the answer is cached
     assert hub.legacy_folder(name).parent == home / 'snapshots'
     assert load_for_inference(name, None, CPU, torch.float32).config.model_type == 'llama'
     assert '<eoa>' in load_tokenizer_of(name).chat_template  # a chat model by its hub name
     with pytest.raises(ModelError, match='internlm/internlm-7b .*HF_HUB_OFFLINE'):
         hub.legacy_folder('internlm/internlm-7b')
-    hub._from_hub.cache_clear()
 
 
 def test_changed_model_settings_reach_the_merged_model(with_tokenizer, train, xtune, tmp_path):

@@ -1,6 +1,7 @@
 """The variant of a 2023 remote-code checkpoint: detected, requested if ambiguous, refused if not supported."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -75,41 +76,45 @@ def test_a_wrong_variant_is_refused_with_close_names(tmp_path):
 
 
 UNSUPPORTED = [
-    ('chatglm3_6b', dict(quantization_bit=4), 'quantization_bit=4'),
-    ('qwen_7b', dict(quantization_config=dict(quant_method='gptq')), 'quantization_config='),
-    ('chatglm3_6b', dict(position_encoding_2d=True), 'first generation'),
-    ('chatglm3_6b', dict(multi_query_attention=None), 'first generation'),
-    ('chatglm3_6b', dict(pre_seq_len=128), 'prefix encoder'),
-    ('chatglm3_6b', dict(rmsnorm=False), '`rmsnorm` is False.*True'),
-    ('chatglm3_6b', dict(multi_query_attention=False), '`multi_query_attention` is False'),
-    ('chatglm3_6b', dict(add_bias_linear=True), '`add_bias_linear` is True'),
-    ('qwen_7b', dict(hidden_size=None, n_embd=64, n_layer=2), 'first revision of Qwen'),
-    ('qwen_7b', dict(rotary_pct=0.5), '`rotary_pct` is 0.5'),
-    ('qwen_7b', dict(no_bias=False), '`no_bias` is False'),
-    ('qwen_7b', dict(intermediate_size=351), '`intermediate_size` .*351'),
-    ('internlm_7b', dict(rotary=dict(type='yarn')), 'rotary type `yarn`'),
-    ('internlm_7b', dict(num_hidden_layers=-2), '`num_hidden_layers` .*got -2'),
-    ('internlm_7b', dict(hidden_size='64'), "`hidden_size` .*got '64'"),
-    ('internlm_7b', dict(num_hidden_layers=None), 'has no `num_hidden_layers`'),
-    ('internlm_7b', dict(num_attention_heads=5), 'config.json .*multiple of the number of attention'),
-    ('internlm_7b', dict(rms_norm_eps=0), '`rms_norm_eps` .*got 0'),
-    ('baichuan_7b', dict(hidden_size=72), 'has the shape'),
-    ('baichuan_7b', dict(hidden_act='silo'), '`hidden_act` .*`silo`; did you mean `silu`'),
-    ('baichuan_7b', dict(torch_dtype='float61'), "'float61'.*did you mean .*`float16`"),
-    ('chatglm3_6b', dict(kv_channels=18), '`kv_channels` .*got 18'),
-    ('chatglm3_6b', dict(apply_residual_connection_post_layernorm=True), 'is True.*False'),
+    ('chatglm3_6b', dict(quantization_bit=4)),
+    ('qwen_7b', dict(quantization_config=dict(quant_method='gptq'))),
+    ('chatglm3_6b', dict(position_encoding_2d=True)),
+    ('chatglm3_6b', dict(multi_query_attention=None)),
+    ('chatglm3_6b', dict(pre_seq_len=128)),
+    ('chatglm3_6b', dict(rmsnorm=False)),
+    ('chatglm3_6b', dict(multi_query_attention=False)),
+    ('chatglm3_6b', dict(add_bias_linear=True)),
+    ('qwen_7b', dict(hidden_size=None, n_embd=64, n_layer=2)),
+    ('qwen_7b', dict(rotary_pct=0.5)),
+    ('qwen_7b', dict(no_bias=False)),
+    ('qwen_7b', dict(intermediate_size=351)),
+    ('internlm_7b', dict(rotary=dict(type='yarn'))),
+    ('internlm_7b', dict(num_hidden_layers=-2)),
+    ('internlm_7b', dict(hidden_size='64')),
+    ('internlm_7b', dict(num_hidden_layers=None)),
+    ('internlm_7b', dict(num_attention_heads=5)),
+    ('internlm_7b', dict(rms_norm_eps=0)),
+    ('baichuan_7b', dict(hidden_size=72)),
+    ('baichuan_7b', dict(hidden_act='silo')),
+    ('baichuan_7b', dict(torch_dtype='float61')),
+    ('chatglm3_6b', dict(kv_channels=18)),
+    ('chatglm3_6b', dict(apply_residual_connection_post_layernorm=True)),
 ]
 
 
-@pytest.mark.parametrize('name, changes, message', UNSUPPORTED)
-def test_unsupported_and_damaged_configs_are_refused(name, changes, message, checkpoint):
-    def change(values):
-        values.update(changes)
-        for key in [key for key, value in values.items() if value is None]:
-            del values[key]
+def test_unsupported_and_damaged_configs_are_refused(checkpoint, golden):
+    messages = {}
+    for number, (name, changes) in enumerate(UNSUPPORTED):
 
-    with pytest.raises(ModelError, match=message):
-        load_legacy(checkpoint(name, change_config=change))
+        def change(values, changes=changes):
+            values.update(changes)
+            for key in [key for key, value in values.items() if value is None]:
+                del values[key]
+
+        with pytest.raises(ModelError) as caught:
+            load_legacy(checkpoint(name, f'model_{number}', change_config=change))
+        messages[f'{name} {changes}'] = re.sub(r'/model_\d+', '/model', str(caught.value))
+    golden('model.legacy_configs', messages)
 
 
 def test_missing_unknown_and_damaged_weights_are_named(checkpoint):

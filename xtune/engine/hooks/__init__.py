@@ -2,18 +2,18 @@
 
 from .chat_samples import ChatSamplesHook
 from .checkpoint import CheckpointHook
-from .heartbeat import AliveHook
+from .heartbeat import HeartbeatHook
 from .plot import LossCurveHook
 from .progress import ProgressHook
-from .user_hooks import given_hooks
+from .user_hooks import resolve_custom_hooks
 from .validation import ValidationHook
 
 __all__ = [
-    'AliveHook',
+    'HeartbeatHook',
     'ChatSamplesHook',
     'CheckpointHook',
     'LossCurveHook',
     'ProgressHook',
     'ValidationHook',
-    'given_hooks',
+    'resolve_custom_hooks',
 ]

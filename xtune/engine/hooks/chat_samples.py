@@ -1,4 +1,4 @@
-"""Answers to fixed prompts during training, to watch the model learn."""
+"""Generated answers to fixed prompts during training, which show how the model changes."""
 
 import json
 import os
@@ -40,11 +40,11 @@ class ChatSamplesHook(Hook):
     def _answer(self, runner: Any) -> None:
         step = runner.train_loop.steps_done
         runner.model.eval()
-        # Every process answers, as a model that is spread needs all; one writes.
-        # Answers must not change the run: its random numbers go on as if nothing had happened.
+        # All ranks generate, because a sharded model needs all of them; rank 0 writes.
+        # Generation must not change the run, so the RNG states are restored.
         path = Path(os.devnull) if rank() else self.path
-        own = [runner.model.device] if runner.model.device.type == 'cuda' else []
-        with torch.random.fork_rng(own), path.open('a', encoding='utf-8') as file, runner.model.generation_mode():
+        devices = [runner.model.device] if runner.model.device.type == 'cuda' else []
+        with torch.random.fork_rng(devices), path.open('a', encoding='utf-8') as file, runner.model.generation_mode():
             for prompt in self.settings.prompts:
                 answer = self._generate(runner.model, prompt)
                 file.write(json.dumps(dict(step=step, prompt=prompt, answer=answer), ensure_ascii=False) + '\n')
@@ -59,6 +59,6 @@ class ChatSamplesHook(Hook):
         )
         with task.autocast():
             new = generate_ids(task.llm, ids, self.stop_ids, max_new_tokens=self.settings.max_new_tokens)
-        # Of BPE tokenizers transformers ignores the setting of the tokenizer, and warns that it does.
+        # transformers ignores this setting in the config of BPE tokenizers, with a warning.
         decoding = dict(skip_special_tokens=True, clean_up_tokenization_spaces=False)
         return self.chat_tokenizer.tokenizer.decode(new, **decoding).strip()

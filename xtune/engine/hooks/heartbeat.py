@@ -9,13 +9,13 @@ from ...registry import HOOKS
 
 
 @HOOKS.register_module()
-class AliveHook(Hook):
-    """Calls `say` after every optimizer step."""
+class HeartbeatHook(Hook):
+    """Calls `send_heartbeat` after every optimizer step."""
 
     priority = 'VERY_HIGH'
 
-    def __init__(self, say: Callable[[], None]) -> None:
-        self.say = say
+    def __init__(self, send_heartbeat: Callable[[], None]) -> None:
+        self.send_heartbeat = send_heartbeat
 
     def after_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
-        self.say()
+        self.send_heartbeat()

@@ -28,7 +28,7 @@ class ModelBuilder(Protocol):
         """Return a base model, with weights or on the meta device, with its adapter."""
 
     def report(self, model: torch.nn.Module) -> None:
-        """Show what was built, before weights are sharded."""
+        """Print the model summary, before weights are sharded."""
 
 
 class Strategy(ABC):
@@ -99,4 +99,4 @@ class Strategy(ABC):
         """Replace the optimizer state; keys of `states` are positions in `parameters`, all trained parameters."""
 
     def close(self) -> None:  # noqa: B027  most strategies have nothing to release
-        """Release what outlives the training."""
+        """Release resources that outlive the training, such as hooks of an engine."""

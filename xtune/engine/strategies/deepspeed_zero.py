@@ -22,7 +22,7 @@ class DeepSpeedZero(Strategy):
         traits: Of the strategy.
         device: Of this rank.
         rendezvous: Of the ranks.
-        local_rank: Of this rank on its host; not every launcher tells DeepSpeed.
+        local_rank: Of this rank on its host; some launchers do not pass it to DeepSpeed.
         settings: Maps the compute dtype to DeepSpeed's configuration without 'auto'.
     """
 
@@ -72,7 +72,7 @@ class DeepSpeedZero(Strategy):
         return self.engine.step().to(losses.device)
 
     def optimizer_step(self, values: torch.Tensor) -> list[float]:
-        """Return `values` on the host; `reduce_and_clip` has updated already."""
+        """Return `values` on the host; `reduce_and_clip` has already updated the weights."""
         return self.read(values)
 
     def zero_grad(self) -> None:

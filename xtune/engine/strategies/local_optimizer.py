@@ -76,8 +76,9 @@ class LocalOptimizerStrategy(Strategy):
         self.optimizer.load_state_dict(dict(state=sharded, param_groups=groups))
 
     def _master(self, parameter: torch.nn.Parameter) -> torch.nn.Parameter:
-        masters = self.task.master_weights
-        return parameter if masters is None or not parameter.requires_grad else masters.of(parameter)
+        master_weights = self.task.master_weights
+        has_master = master_weights is not None and parameter.requires_grad
+        return master_weights.of(parameter) if has_master else parameter
 
 
 def clip(parameters: Sequence[torch.nn.Parameter], max_grad_norm: float | None) -> torch.Tensor:
@@ -85,7 +86,7 @@ def clip(parameters: Sequence[torch.nn.Parameter], max_grad_norm: float | None) 
     parameters = [p for p in parameters if p.grad is not None]
     norm = full_tensor(torch.nn.utils.get_total_norm([p.grad for p in parameters]))
     if max_grad_norm:
-        # A non-finite norm would make every gradient non-finite, and hide which parameter it came from.
+        # A non-finite norm would make all gradients non-finite, and hide the parameter that caused it.
         torch.nn.utils.clip_grads_with_norm_(parameters, max_grad_norm, norm.nan_to_num(0.0, 0.0, 0.0))
     return norm
 

@@ -42,7 +42,7 @@ def _refuse_unreachable(name: str) -> None:
     cached = Path(constants.HF_HUB_CACHE) / f'models--{name.replace("/", "--")}'
     if any(cached.glob('snapshots/*/config.json')):
         return
-    problem = 'HF_HUB_OFFLINE is set' if constants.HF_HUB_OFFLINE else _connection_error(constants.ENDPOINT)
+    problem = 'HF_HUB_OFFLINE is set' if constants.HF_HUB_OFFLINE else connection_error(constants.ENDPOINT)
     if problem:
         close = did_you_mean(name, [p.name for p in Path.cwd().iterdir() if p.is_dir()])
         raise ModelError(
@@ -51,7 +51,7 @@ def _refuse_unreachable(name: str) -> None:
         )
 
 
-def _connection_error(url: str) -> str:
+def connection_error(url: str) -> str:
     """Return why `url` cannot be reached; '' if a server responds, with whatever status."""
     from urllib.error import HTTPError, URLError
     from urllib.request import Request, urlopen

@@ -1,4 +1,4 @@
-"""`load_from` and what `--resume` refuses: the same weights never compute something else in silence."""
+"""`load_from` and `--resume` refuse settings with which the same weights would have other outputs."""
 
 import json
 import shutil
@@ -10,78 +10,78 @@ from safetensors.torch import load_file, save_file
 
 from xtune.engine import checkpoint_io
 
-# One step that changes nothing: what a run begins with is what its checkpoint holds.
 QUICK = {'checkpoint.every_epochs': None, 'log.plot': False, 'log.tensorboard': False}
-STILL = {'optimizer.lr': 0.0, 'schedule.max_steps': 1, **QUICK}
+# One step with learning rate 0: the checkpoint contains the initial weights.
+NO_UPDATE = {'optimizer.lr': 0.0, 'schedule.max_steps': 1, **QUICK}
 
 
-def differing(one, two):
-    assert set(one) == set(two)
-    return [name for name in one if not torch.equal(one[name], two[name])]
+def differing_tensors(first, second):
+    assert set(first) == set(second)
+    return [name for name in first if not torch.equal(first[name], second[name])]
 
 
 @pytest.fixture(scope='module')
-def kept(tmp_path_factory):
-    """A folder for runs that several tests begin with."""
-    return tmp_path_factory.mktemp('kept')
+def cached_runs(tmp_path_factory):
+    """A folder of runs that several tests start from."""
+    return tmp_path_factory.mktemp('cached_runs')
 
 
 @pytest.fixture
-def first(kept, make_config, xtune, tmp_path):
-    """Return a function (method) -> the checkpoint's content of a run of two steps, which lies in `first`."""
+def first_run(cached_runs, make_config, xtune, tmp_path):
+    """Return a function that trains two steps into the folder `first` and returns the content of its checkpoint."""
 
-    def first(method='lora'):
-        if not (kept / method).exists():
-            begun = {'lora.init_lora_weights': 'gaussian'} if method == 'lora' else {}
-            code, _, err = xtune('train', make_config(method, 'first', **{'schedule.max_steps': 2, **QUICK, **begun}))
+    def run(method='lora'):
+        if not (cached_runs / method).exists():
+            init = {'lora.init_lora_weights': 'gaussian'} if method == 'lora' else {}
+            code, _, err = xtune('train', make_config(method, 'first', **{'schedule.max_steps': 2, **QUICK, **init}))
             assert code == 0, err
-            (tmp_path / 'first').rename(kept / method)
-        shutil.copytree(kept / method, tmp_path / 'first')
+            (tmp_path / 'first').rename(cached_runs / method)
+        shutil.copytree(cached_runs / method, tmp_path / 'first')
         return checkpoint_io.load(tmp_path / 'first' / 'iter_2.pth')
 
-    return first
+    return run
 
 
-def test_an_adapter_is_trained_on_and_exported(first, make_config, xtune, tiny_model, tmp_path):
-    before = first()
+def test_adapter_is_trained_further_and_exported(first_run, make_config, xtune, tiny_model, tmp_path):
+    before = first_run()
     pth, folder = tmp_path / 'first' / 'iter_2.pth', tmp_path / 'first' / 'iter_2_hf'
     moved = shutil.copytree(tiny_model, tmp_path / 'moved')
-    plain = shutil.copytree(folder, tmp_path / 'plain')  # as peft leaves it
+    plain = shutil.copytree(folder, tmp_path / 'plain')  # as written by peft
     for path in [*plain.glob('token*'), *plain.glob('*.jinja')]:
         path.unlink()
     for name, origin, base in (('pth', pth, tiny_model), ('hf', folder, tiny_model), ('peft', plain, moved)):
-        # Another seed: a new adapter would be another one. How an adapter began does not matter any more.
-        config = make_config('lora', name, load_from=str(origin), base_model=str(base), seed=7, **STILL)
+        # With another seed, a newly initialized adapter would differ. Its initialization no longer matters.
+        config = make_config('lora', name, load_from=str(origin), base_model=str(base), seed=7, **NO_UPDATE)
         code, out, err = xtune('train', config)
         assert code == 0, err
         assert f'loaded from {origin}' in out and 'start at step 0' in out and 'warning' not in out
         assert (name == 'pth') == ('(step 2 of run first)' in out)
         assert (name == 'peft') == (f'{moved} ' in out.replace(str(config), ''))
         after = checkpoint_io.load(tmp_path / name / 'iter_1.pth')
-        assert after['meta']['iter'] == 1 and not differing(before['state_dict'], after['state_dict'])
+        assert after['meta']['iter'] == 1 and not differing_tensors(before['state_dict'], after['state_dict'])
         assert {state['step'].item() for state in after['optimizer'].values()} == {1.0}
         rows = [json.loads(line) for line in (tmp_path / name / 'metrics.jsonl').read_text().splitlines()]
         assert [row['step'] for row in rows] == [1]
     code, _, err = xtune('convert', 'pth_to_hf', config, tmp_path / 'peft' / 'iter_1.pth', tmp_path / 'out')
     assert code == 0, err
     tensors = [load_file(path / 'adapter_model.safetensors') for path in (folder, tmp_path / 'out')]
-    assert not differing(*tensors)
+    assert not differing_tensors(*tensors)
 
 
-def test_all_weights_are_trained_on_and_a_resumed_second_stage_does_not_load_again(first, make_config, xtune, tmp_path):
-    before = first('full')
+def test_full_weights_are_trained_further_and_resume_does_not_load_them_again(first_run, make_config, xtune, tmp_path):
+    before = first_run('full')
     make = partial(make_config, 'full', 'second', load_from=str(tmp_path / 'first' / 'iter_2.pth'))
-    assert xtune('train', make(**STILL))[0] == 0
+    assert xtune('train', make(**NO_UPDATE))[0] == 0
     after = checkpoint_io.load(tmp_path / 'second' / 'iter_1.pth')
-    assert not differing(before['state_dict'], after['state_dict'])
-    shutil.rmtree(tmp_path / 'first')  # a resumed run needs it no more
-    code, out, err = xtune('train', make(**{**STILL, 'schedule.max_steps': 2}), '--resume')
+    assert not differing_tensors(before['state_dict'], after['state_dict'])
+    shutil.rmtree(tmp_path / 'first')  # a resumed run no longer needs it
+    code, out, err = xtune('train', make(**{**NO_UPDATE, 'schedule.max_steps': 2}), '--resume')
     assert code == 0 and 'loaded from' not in out, err
     assert checkpoint_io.load(tmp_path / 'second' / 'iter_2.pth')['optimizer'][0]['step'] == 2
 
 
-def test_what_does_not_fit_is_refused_before_data_are_prepared(first, make_config, xtune, tiny_model, tmp_path):
-    first()
+def test_mismatch_is_refused_before_data_are_prepared(first_run, make_config, xtune, tiny_model, tmp_path):
+    first_run()
     pth, folder = tmp_path / 'first' / 'iter_2.pth', tmp_path / 'first' / 'iter_2_hf'
     other = shutil.copytree(tiny_model, tmp_path / 'other')
     state = load_file(other / 'model.safetensors')
@@ -100,20 +100,20 @@ def test_what_does_not_fit_is_refused_before_data_are_prepared(first, make_confi
     for how in ({}, {'load_from': str(pth), 'name': 'second'}, {'load_from': str(folder), 'name': 'second'}):
         resume = () if how else ('--resume',)
         err = refused(*resume, **how, **lora)
-        assert all(f'- {name}' in err for name in lora) and '7 now' in err
+        assert all(f'- {name}' in err for name in lora) and 'now 7' in err
         err = refused(*resume, **how, base_model=str(other))
         assert f"'{tiny_model}' then, '{other}' now" in err
         assert 'an adapter' in refused(*resume, **how, method='full')
         pissa = refused(*resume, **how, **{'lora.init_lora_weights': 'pissa'})
-        assert "lora.init_lora_weights: 'gaussian' then, 'pissa' now" in pissa
+        assert "lora.init_lora_weights: was 'gaussian', now 'pissa'" in pissa
         assert 'lora.r: ' in refused(*resume, **how, **{'lora.r': 3})
     err = refused('--resume', **rope, **eight)
-    assert 'llm.rope_parameters.factor: None then, 8.0 now' in err and '- quantization' in err
+    assert 'llm.rope_parameters.factor: was None, now 8.0' in err and '- quantization' in err
     refused_paths = {
         'no_such.pth': 'does not exist',
         str(tiny_model): 'base_model',
         'somebody/adapter': 'hf download',
-        str(tmp_path): 'without parts',
+        str(tmp_path): 'no checkpoint shards',
     }
     for path, what in refused_paths.items():
         assert what in refused(load_from=path, name='second')
@@ -121,8 +121,8 @@ def test_what_does_not_fit_is_refused_before_data_are_prepared(first, make_confi
     assert f"load_from='{pth}'" in refused('--cfg-options', f'runner.load_from={pth}')
 
 
-def test_a_base_that_was_moved_and_other_options_are_taken_with_a_note(first, make_config, xtune, tiny_model, tmp_path):
-    first()
+def test_moved_base_and_training_options_are_accepted_with_a_note(first_run, make_config, xtune, tiny_model, tmp_path):
+    first_run()
     moved = shutil.copytree(tiny_model, tmp_path / 'moved')
     options = {
         'base_model': str(moved),
@@ -134,19 +134,19 @@ def test_a_base_that_was_moved_and_other_options_are_taken_with_a_note(first, ma
     code, out, err = xtune('train', make_config('lora', 'first', **options), '--resume')
     assert code == 0 and str(moved) in out, err
     folder = tmp_path / 'first' / 'iter_2_hf'
-    # The base it was trained on is gone: its name decides.
+    # The original base no longer exists: its name decides.
     values = json.loads((folder / 'adapter_config.json').read_text())
     for name, wanted in (('/gone/moved', 0), ('/gone/other', 2)):
         (folder / 'adapter_config.json').write_text(json.dumps(values | dict(base_model_name_or_path=name)))
-        options = {'base_model': str(moved), 'load_from': str(folder), **STILL}
+        options = {'base_model': str(moved), 'load_from': str(folder), **NO_UPDATE}
         code, out, err = xtune('train', make_config('lora', 'gone', **options))
         assert code == wanted and (name in (out if wanted == 0 else err))
 
 
-def test_a_warning_if_template_or_positions_are_others_in_the_second_stage(first, make_config, xtune, tmp_path):
-    first()
+def test_warning_if_template_or_rope_parameters_differ(first_run, make_config, xtune, tmp_path):
+    first_run()
     rope = {'llm.rope_parameters': {'rope_type': 'linear', 'factor': 8.0, 'rope_theta': 10000.0}}
-    options = {'load_from': str(tmp_path / 'first' / 'iter_2.pth'), 'chat_template': 'plain', **rope, **STILL}
+    options = {'load_from': str(tmp_path / 'first' / 'iter_2.pth'), 'chat_template': 'plain', **rope, **NO_UPDATE}
     code, out, err = xtune('train', make_config('lora', 'second', **options))
     assert code == 0 and out.count('warning: ') == 3, err
-    assert 'another chat template' in out and 'llm.rope_parameters.factor: None then, 8.0 now' in out
+    assert 'another chat template' in out and 'llm.rope_parameters.factor: was None, now 8.0' in out
