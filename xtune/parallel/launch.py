@@ -80,7 +80,8 @@ def run(launch: Launch, arguments: list[str]) -> int:
     # torchrun would set one and print a warning; a rank of a CPU run needs its share of the cores.
     os.environ.setdefault('OMP_NUM_THREADS', str(max(1, allowed_cores() // launch.processes)))
     os.environ[LAUNCHED] = '1'
-    os.environ.setdefault('TORCH_ELASTIC_SHUTDOWN_TIMEOUT', str(SHUTDOWN_SECONDS))  # before torch 2.13: 30 s
+    # torch 2.11 ignores it, and always waits 30 s.
+    os.environ.setdefault('TORCH_ELASTIC_SHUTDOWN_TIMEOUT', str(SHUTDOWN_SECONDS))
     for name in ('', '.elastic.agent.server.api', '.elastic.multiprocessing.errors'):
         logging.getLogger(f'torch.distributed{name}').setLevel(logging.CRITICAL)  # report_failures prints the failure
     parsed = torchrun.parse_args([*launch.arguments(), '-m', 'xtune', *arguments])
