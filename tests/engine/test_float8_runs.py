@@ -16,11 +16,11 @@ from xtune.config.load import load
 from xtune.config.strategy_traits import traits_of
 from xtune.config.wire import wire
 from xtune.data.rank_shard import RankShard
+from xtune.engine.build_runner import build_runner
 from xtune.engine.optimizations import optimize
 from xtune.engine.optimizer import build_optimizer
 from xtune.engine.prepare_model import build_llm
 from xtune.engine.summary import model_lines
-from xtune.engine.train import build_runner
 from xtune.errors import ModelError
 
 CPU = torch.device('cpu')

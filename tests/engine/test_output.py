@@ -37,7 +37,7 @@ def test_prompts_of_another_data_set_are_not_answered(make_config, xtune, tmp_pa
     assert not (tmp_path / 'run' / 'chat_samples.jsonl').exists()
     header = re.search(r'per epoch, (\d+) epochs?, ends in epoch 1 of 2\)', out)
     assert header and f'epoch 1/{header[1]}  loss' in out, out
-    assert out.rstrip().splitlines()[-1] == f'figures: tensorboard --logdir {tmp_path / "run"}'
+    assert out.rstrip().splitlines()[-1] == f'TensorBoard: tensorboard --logdir {tmp_path / "run"}'
     assert not err.strip(), err
 
 

@@ -1,10 +1,9 @@
 """A training run from its config to its checkpoints."""
 
 import shlex
-import time
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,16 +15,12 @@ from ..config.part_prompts import written_for
 from ..config.run_config import RunConfig
 from ..config.sections import ChatSamples, Source
 from ..config.specs import StepSpec, is_packed
-from ..config.strategy_traits import traits_of
+from ..config.strategy_traits import StrategyTraits, traits_of
 from ..config.wire import Job
 from ..data.largest_batch import largest_batch
 from ..data.rank_shard import RankShard
-from ..data.step_loader import step_loader
 from ..data.training_data import TrainingData
-from ..hf_format.config_overrides import changed_config, note_overrides
-from ..hf_format.writer import export_info, stored_dtype
 from ..parallel import ulysses_check
-from ..parallel.collectives import rank
 from ..parallel.env import ALONE, World
 from ..parallel.rendezvous import Rendezvous
 from ..parallel.timeout_errors import report_timeouts
@@ -34,25 +29,21 @@ from ..utils.atomic import write_text
 from ..utils.cpu_threads import local_processes, use_free_cores
 from ..utils.device import best_device, memory_freed_after
 from ..utils.interruption import NOTHING_TO_SAVE, interrupted_as, print_last
-from . import checkpoint_io, checks, export_check, hooks, ineffective_options, packing_check, summary
-from .adapter_export import AdapterExport
+from . import checkpoint_io, checks, hooks, ineffective_options, packing_check, summary
 from .auto_checkpointing import apply_checkpointing
 from .build_run_data import build_run_data
+from .build_runner import build_runner
 from .load_from import InitialWeights, read_initial_weights
 from .log_folders import without_empty_folders, without_empty_logs
-from .metrics_file import MetricsFile
 from .model_builder import SpecModelBuilder, resumed_initial
 from .new_token_report import new_token_warning
 from .oom_report import explain_oom
-from .optimizations import compiles, optimize, padding
-from .optimizer import CountedOptimizer, build_optimizer, schedulers
-from .probe_recorder import ProbeRecorder, probe_samples
-from .resume_checks import base_fingerprint_of, settings_of_run
+from .optimizations import Optimized, compiles, optimize, padding
+from .optimizer import build_optimizer
+from .resume_checks import settings_of_run
 from .run_lock import lock_work_dir
 from .runner import TuneRunner
-from .strategies import build_strategy
-from .trackers import hyperparameters, visualizer
-from .trained_state import TrainedState
+from .strategies import Strategy, build_strategy
 from .trainer import Trainer
 from .work_dir import archive_previous_run, checkpoint_to_resume, create_work_dir
 from .zero_config import zero_config
@@ -89,10 +80,10 @@ def train(
         lock_work_dir(work_dir, config.path, rendezvous),
         without_empty_folders(work_dir, world.is_main),
     ):
-        start = checkpoint_to_resume(work_dir, resume, rendezvous, world.restarts > 0)
+        checkpoint = checkpoint_to_resume(work_dir, resume, rendezvous, world.restarts > 0)
         text = config.text()
         initial_weights = read_initial_weights(
-            job.values.load_from, work_dir, settings_of_run(job.model, text), start, verified=world.local_rank > 0
+            job.values.load_from, work_dir, settings_of_run(job.model, text), checkpoint, verified=world.local_rank > 0
         )
         checks.model(job, device)
         checks.base(job, world, device)
@@ -103,7 +94,9 @@ def train(
             rendezvous.wait_for_all('data are ready')
         group = rendezvous.group(device, job.strategy.timeout) if rendezvous else nullcontext()
         with group, memory_freed_after(device):
-            return _fine_tune(job, data, device, rendezvous, work_dir, text, start, initial_weights, world)
+            return _fine_tune(
+                job, data, _Context(world, device, rendezvous, work_dir, text, checkpoint, initial_weights)
+            )
 
 
 def _rank_shard(step: StepSpec, device: torch.device, world: World) -> RankShard:
@@ -130,21 +123,68 @@ def _usable_prompts(samples: ChatSamples, sources: tuple[Source, ...], options: 
     return replace(samples, every_steps=None, prompts=())
 
 
-def _fine_tune(
-    job: Job,
-    data: TrainingData,
-    device: torch.device,
-    rendezvous: Rendezvous | None,
-    work_dir: Path,
-    text: str,
-    start: Path | None,
-    initial_weights: InitialWeights | None,
-    world: World,
-) -> int:
+@dataclass(frozen=True)
+class _Context:
+    """Where a run takes place, and what it starts from.
+
+    Attributes:
+        world: The ranks of the run.
+        device: The device of this rank.
+        rendezvous: The rendezvous of the ranks; None: there is one rank.
+        work_dir: The folder of the run.
+        text: Its config as one file.
+        checkpoint: The checkpoint to resume from.
+        initial_weights: The weights of `load_from`.
+    """
+
+    world: World
+    device: torch.device
+    rendezvous: Rendezvous | None
+    work_dir: Path
+    text: str
+    checkpoint: Path | None
+    initial_weights: InitialWeights | None
+
+
+def _fine_tune(job: Job, data: TrainingData, context: _Context) -> int:
     """Load the model and train it. A function of its own, because neither may outlive the process group."""
+    world, device = context.world, context.device
     set_random_seed(job.values.seed)  # adapters are initialized at random
+    strategy, llm, dtype = _load_model(job, context)
+    sp_group = ulysses_check.sequence_parallel_group(llm, dtype, device, job.strategy, job.values.max_length)
+    _show_schedule(job, data, world)
+    if world.is_main:
+        checkpoint_io.remove_partial_files(context.work_dir)
+        if context.checkpoint is None:
+            archive_previous_run(context.work_dir)
+        write_text(context.work_dir / f'{job.name}.py', context.text)
+    with explain_oom('training'):
+        optimized = optimize(job.step, llm, dtype, device, sp_group, world.size)
+        summary.show(optimized.lines())
+        trainer = _build_trainer(job, optimized, strategy, traits_of(job.strategy.name, world.size))
+        runner = build_runner(job, data, trainer, context.text, context.checkpoint)
+        if context.initial_weights is not None:
+            loaded = context.initial_weights.load_into(runner.strategy.state, runner.run_meta)
+            summary.show(iter([('weights', loaded)]))
+        memory = apply_checkpointing(
+            job.values.activation_checkpointing,
+            optimized.task,
+            optimized.layers,
+            job.step.is_replicated(world.size),
+            job.optimizer.func,
+            lambda: largest_batch(data),
+        )
+        summary.show(iter([('memory', memory)]))
+        with interrupted_as(lambda: _interrupted(runner, context.checkpoint)), without_empty_logs(runner):
+            _train(runner, job, world)
+    return _report_end(runner, job, world)
+
+
+def _load_model(job: Job, context: _Context) -> tuple[Strategy, torch.nn.Module, torch.dtype]:
+    """Return the strategy, the model that it placed on the ranks, and the compute type."""
+    world, device = context.world, context.device
     deepspeed = partial(zero_config, job.strategy, job.schedule, job.lora is not None, world.size)
-    strategy = build_strategy(job.strategy, world, rendezvous, device, deepspeed)
+    strategy = build_strategy(job.strategy, world, context.rendezvous, device, deepspeed)
     with explain_oom('loading the model'):
         builder = SpecModelBuilder(
             job.model,
@@ -152,41 +192,18 @@ def _fine_tune(
             lambda model, dtype: summary.show(summary.model_lines(job.model, model, dtype, device)),
             job.schedule.batch_size,
             job.values.packing != 'none',
-            resumed_initial(job.lora, start),
+            resumed_initial(job.lora, context.checkpoint),
         )
-        llm, dtype = strategy.place(builder), builder.dtype
-    sp_group = ulysses_check.sequence_parallel_group(llm, dtype, device, job.strategy, job.values.max_length)
-    _show_schedule(job, data, world)
+        return strategy, strategy.place(builder), builder.dtype
 
-    if world.is_main:
-        checkpoint_io.remove_partial_files(work_dir)
-        if start is None:
-            archive_previous_run(work_dir)
-        write_text(work_dir / f'{job.name}.py', text)
-    with explain_oom('training'):
-        optimized = optimize(job.step, llm, dtype, device, sp_group, world.size)
-        task = optimized.task
-        summary.show(optimized.lines())
-        traits = traits_of(job.strategy.name, world.size)
-        if is_packed(job.values.packing):
-            packing_check.check_packing(task, traits)
-        strategy.attach(task, build_optimizer(job.optimizer, traits, task.trained_parameters().values()))
-        trainer = Trainer(task, strategy, job.schedule.max_grad_norm, optimized.wrappers)
-        runner = build_runner(job, data, trainer, text, start)
-        if initial_weights is not None:
-            summary.show(iter([('weights', initial_weights.load_into(runner.strategy.state, runner.run_meta))]))
-        memory = apply_checkpointing(
-            job.values.activation_checkpointing,
-            task,
-            optimized.layers,
-            traits.is_replicated,
-            job.optimizer.func,
-            lambda: largest_batch(data),
-        )
-        summary.show(iter([('memory', memory)]))
-        with interrupted_as(lambda: _interrupted(runner, start)), without_empty_logs(runner):
-            _train(runner, job, world)
-    return _farewell(runner, job, world)
+
+def _build_trainer(job: Job, optimized: Optimized, strategy: Strategy, traits: StrategyTraits) -> Trainer:
+    """Return the trainer of an optimized task, with the optimizer of the run."""
+    task = optimized.task
+    if is_packed(job.values.packing):
+        packing_check.check_packing(task, traits)
+    strategy.attach(task, build_optimizer(job.optimizer, traits, task.trained_parameters().values()))
+    return Trainer(task, strategy, job.schedule.max_grad_norm, optimized.wrappers)
 
 
 def _show_schedule(job: Job, data: TrainingData, world: World) -> None:
@@ -200,12 +217,13 @@ def _show_schedule(job: Job, data: TrainingData, world: World) -> None:
         print(f'note: {note}')
 
 
-def _interrupted(runner: TuneRunner, start: Path | None) -> str:
+def _interrupted(runner: TuneRunner, checkpoint: Path | None) -> str:
     """Return the message of an interrupted run that has not saved a checkpoint."""
-    return NOTHING_TO_SAVE if start is None and not runner.iter else 'interrupted; what was saved before stays'
+    return NOTHING_TO_SAVE if checkpoint is None and not runner.iter else 'interrupted; earlier checkpoints are kept'
 
 
 def _train(runner: TuneRunner, job: Job, world: World) -> None:
+    """Run the loop; with several ranks under a watchdog, which ends a rank that hangs."""
     if world.size == 1:
         runner.train()
         return
@@ -217,74 +235,8 @@ def _train(runner: TuneRunner, job: Job, world: World) -> None:
     runner.trainer.strategy.close()
 
 
-def build_runner(job: Job, data: TrainingData, trainer: Trainer, text: str, start: Path | None) -> TuneRunner:
-    """Return the runner of `job`, ready to train."""
-    task = trainer.task
-    overrides = changed_config(task.llm, job.model)
-    if job.lora is not None and rank() == 0:
-        note_overrides(overrides, job.values.base_model)
-    stored = stored_dtype(job.model, task.llm)
-    base, stops = job.values.base_model, data.stop_ids
-    info = export_info(task.llm, base, stored, data.template.source, stops, data.tokenizer, overrides)
-    state, probe_recorder = TrainedState(task.llm, trainer.strategy), ProbeRecorder(task, probe_samples(data))
-    metrics = MetricsFile(job.work_dir / 'metrics.jsonl')
-    export = AdapterExport(state, info, data.tokenizer, probe_recorder)
-    if state.is_adapter:
-        export_check.check_adapter(state, export.write_weights, job.work_dir)
-    extra = dict(job.runner)
-    arguments = dict(
-        model=task,
-        work_dir=str(job.work_dir),
-        experiment_name=f'{job.name}_{time.time_ns()}',
-        train_dataloader=step_loader(data.steps, job.data.num_workers),
-        optim_wrapper=CountedOptimizer(trainer.strategy.optimizer),
-        param_scheduler=schedulers(job.schedule, len(data.steps)) or None,
-        train_cfg=dict(type='xtune.StepLoop'),
-        strategy=dict(type='xtune.CheckpointStrategy', state=state),
-        default_hooks=dict(timer=None, sampler_seed=None, logger=None, checkpoint=None),
-        custom_hooks=[
-            *_hooks(job, data, metrics, export),
-            *hooks.resolve_custom_hooks(extra.pop('custom_hooks', None)),
-        ],
-        resume=str(start) if start else False,
-        launcher='none',
-        log_level='WARNING',
-        probe_recorder=probe_recorder,
-        trainer=trainer,
-        visualizer=visualizer(extra.pop('visualizer', None), job.log.tensorboard and rank() == 0),
-        randomness=dict(seed=job.values.seed) | extra.pop('randomness', {}),
-        cfg=hyperparameters(text),
-        run_meta=dict(
-            plan=data.steps.identity(),
-            sequences_per_step=data.steps.sequences_per_step,
-            config=text,
-            export=info.to_dict(),
-            base_fingerprint=base_fingerprint_of(job.model),
-        ),
-    )
-    return TuneRunner(**{**arguments, **extra})
-
-
-def _hooks(job: Job, data: TrainingData, metrics: MetricsFile, export: AdapterExport) -> list:
-    adapter = job.lora is not None and job.checkpoint.export_adapter
-    made = [
-        hooks.ProgressHook(metrics, job.log.every_steps),
-        hooks.CheckpointHook(job.checkpoint, export if adapter else None),
-    ]
-    if data.val is not None:
-        every = job.validation.every_steps
-        made.append(
-            hooks.ValidationHook(data.val, data.pad_id, job.schedule.batch_size, metrics, every, data.steps.shard)
-        )
-    if job.chat_samples.every_steps and job.chat_samples.prompts:
-        path = job.work_dir / 'chat_samples.jsonl'
-        made.append(hooks.ChatSamplesHook(job.chat_samples, data.chat_tokenizer, data.stop_ids, path))
-    if job.log.plot:
-        made.append(hooks.LossCurveHook(metrics, job.work_dir / 'loss.png'))
-    return made
-
-
-def _farewell(runner: TuneRunner, job: Job, world: World) -> int:
+def _report_end(runner: TuneRunner, job: Job, world: World) -> int:
+    """Print how the run ended and the next command; return its exit code."""
     loop = runner.train_loop
     interrupted = loop.interrupted and loop.steps_done < loop.max_iters
     if world.is_main:
@@ -294,8 +246,8 @@ def _farewell(runner: TuneRunner, job: Job, world: World) -> int:
         else:
             if loop.stop_training:
                 print(f'a hook ended the run after step {loop.steps_done} of {loop.max_iters}')
-            files_named = shlex.join([str(job.work_dir / f'{job.name}.py'), str(last)])
-            print(f'done. Next: xtune convert pth_to_hf {files_named} ./hf')
+            arguments = shlex.join([str(job.work_dir / f'{job.name}.py'), str(last)])
+            print(f'done. Next: xtune convert pth_to_hf {arguments} ./hf')
             if job.log.tensorboard:
-                print(f'figures: tensorboard --logdir {shlex.quote(str(job.work_dir))}')
+                print(f'TensorBoard: tensorboard --logdir {shlex.quote(str(job.work_dir))}')
     return 130 if interrupted else 0
