@@ -7,6 +7,8 @@ import pytest
 from xtune.chat.session import ChatSettings
 from xtune.chat.terminal import open_session, talk
 
+pytestmark = pytest.mark.integration
+
 
 @pytest.fixture(scope='module')
 def shared(model_dir):

@@ -51,6 +51,7 @@ def private_attributes(tree: ast.Module) -> Iterator[str]:
                 yield ast.unparse(node)
 
 
+@pytest.mark.integration
 def test_modules_outside_of_compat_use_no_private_names():
     found = {}
     for path in FILES:

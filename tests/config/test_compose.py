@@ -67,6 +67,7 @@ def load_text(name, folder):
     return load(path)
 
 
+@pytest.mark.integration
 def test_every_method_fits_every_data_set(tmp_path):
     for method in METHODS:
         for dataset in DATASETS:
@@ -78,6 +79,7 @@ def test_every_method_fits_every_data_set(tmp_path):
             assert (cfg.schedule.max_epochs, cfg.base_model) == (2, 'Qwen/Qwen2.5-7B-Instruct')
 
 
+@pytest.mark.integration
 def test_every_model_takes_a_method_and_a_data_set(tmp_path):
     for model in MODELS:
         cfg = load_text(f'{model}_lora_alpaca_e1', tmp_path)
@@ -96,6 +98,7 @@ def test_transformers_has_the_class_of_every_model():
             assert kind in CONFIG_MAPPING and MODEL_FOR_CAUSAL_LM_MAPPING_NAMES[kind].endswith('CausalLM'), model
 
 
+@pytest.mark.integration
 def test_a_preset_is_its_parts_and_its_options(tmp_path):
     """Each listed name: the composed file, and mmengine's reading of the same parts with the options on top."""
     link = tmp_path / '_base_'

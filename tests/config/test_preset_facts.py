@@ -108,6 +108,7 @@ def actual(sections):
     )
 
 
+@pytest.mark.integration
 def test_every_name_is_a_preset(configs):
     assert len(ROWS) == 296 and not set(ROWS) - set(configs)
 

@@ -55,6 +55,7 @@ def test_every_preset_wires(loaded):
         assert not type_problems(to_plain(cfg)), name
 
 
+@pytest.mark.integration
 def test_every_name_consists_of_the_parts_of_the_preset(loaded):
     for name, cfg in loaded.items():
         recipe, schedule = recipe_of(name), cfg.schedule

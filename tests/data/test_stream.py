@@ -33,6 +33,8 @@ from xtune.engine.summary import data_lines
 from xtune.errors import ConfigError, DataError
 from xtune.templates.resolve import resolve
 
+pytestmark = pytest.mark.integration
+
 MODES = ['none', 'fit', 'exact', 'stream']
 
 

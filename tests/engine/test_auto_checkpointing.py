@@ -15,6 +15,8 @@ from xtune.optimizations.activation_checkpointing import ActivationCheckpointing
 from xtune.optimizations.master_weights import MasterWeights
 from xtune.tasks.sft import SupervisedFineTuning
 
+pytestmark = pytest.mark.integration
+
 
 @pytest.mark.parametrize(
     ('costs', 'limit', 'count'),

@@ -230,6 +230,7 @@ def scales_gradients(llm):
     return llm
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(
     ('spoil', 'lora'),
     [

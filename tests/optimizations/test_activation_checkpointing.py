@@ -47,6 +47,7 @@ def test_other_values_are_refused(make_config, xtune, value, text):
 SLOW = [pytest.param(family, marks=pytest.mark.slow) for family in ('qwen3', 'mixtral', 'starcoder2')]
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize('family', ['llama', 'gemma3_text', *SLOW])
 def test_compiled_layers_share_graphs_and_change_nothing(family):
     """One graph with checkpointing and one without, and the same for the first layer, whose input needs no gradient;

@@ -28,6 +28,8 @@ from xtune.optimizations.master_weights import MasterWeights
 from xtune.tasks.lm_head import find_lm_head
 from xtune.tasks.sft import SupervisedFineTuning
 
+pytestmark = pytest.mark.integration
+
 CPU = torch.device('cpu')
 SIZES = dict(vocab_size=50, hidden_size=32, intermediate_size=64, num_attention_heads=4, num_key_value_heads=2)
 

@@ -78,6 +78,7 @@ def test_loss_and_gradients_are_those_of_peft(base, dropout, make):
 SLOW = pytest.mark.slow
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(
     ('base', 'count'),
     [('float32', 0), ('nested', 2), pytest.param('float32', 2, marks=SLOW), pytest.param('nested', 0, marks=SLOW)],
