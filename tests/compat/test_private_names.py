@@ -7,6 +7,8 @@ import pkgutil
 from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
+
 import xtune
 
 PACKAGE = Path(xtune.__file__).parent
