@@ -235,7 +235,7 @@ def scales_gradients(llm):
     ('spoil', 'lora'),
     [
         (None, True),
-        (sees_other_samples, False),
+        pytest.param(sees_other_samples, False, marks=pytest.mark.slow),
         pytest.param(None, False, marks=pytest.mark.slow),
         pytest.param(sees_other_samples, True, marks=pytest.mark.slow),
         pytest.param(scales_gradients, False, marks=pytest.mark.slow),
